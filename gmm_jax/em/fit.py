@@ -1,0 +1,142 @@
+"""EM from one start, and its history: pure, jittable, vmappable; nothing is validated or scaled here.
+
+ℓ(θ) = Σ_n log Σ_k φ_k N(x_n | μ_k, Σ_k) is raised by θ ← m_step(e_step(θ, x)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..mixture import GMM, Known, Moments, Status, e_step, project, structure
+from .fixed_point import Map, Progress, Rule, advance, begin
+from .m_step import m_step
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EMConfig:
+    """When EM stops, and how it is regularised."""
+
+    max_iter: int = field(default=1000, metadata={"static": True})
+    tol: float = 1e-8  # gain in mean log-likelihood per sample, nats; 0 never stops on gain
+    reg_covar: float | Float[Array, "D"] | None = None  # squared units of x; None: 0 here, 1e-6·variance at entry points
+
+
+class EMResult(NamedTuple):
+    """One EM fit. The likelihood belongs to the mixture that is returned."""
+
+    gmm: GMM
+    log_likelihood: Float[Array, ""]  # sum over samples, nats
+    trace: Float[Array, "max_iter_plus_1"]  # trace[0] of the start, trace[n_iter] == log_likelihood, NaN after
+    n_iter: Int[Array, ""]  # M-steps
+    status: Int[Array, ""]  # a Status
+
+
+class EMState(NamedTuple):
+    """A mixture together with its sums, so that each likelihood is computed once."""
+
+    gmm: GMM
+    moments: Moments
+
+
+@jax.jit
+def fit_em(
+    x: Float[Array, "N D"],
+    init: GMM,
+    *,
+    known: Known = Known(),
+    sample_weight: Float[Array, "N"] | None = None,
+    config: EMConfig = EMConfig(),
+) -> EMResult:
+    """EM from one start, until the gain falls to config.tol.
+
+    `init` is projected onto `known` first. With reg_covar = 0 the likelihood never falls; with reg_covar > 0 EM is not
+    monotone, and the best iterate is returned. Statuses: CONVERGED, MAX_ITER; DECREASED, COLLAPSED (see `Status`) and
+    NON_FINITE return the last iterate before the fault. x should be centred and scaled, as the entry points do.
+
+    Reference:
+        Dempster, Laird & Rubin (1977), JRSS B 39.
+    """
+    mapping, rule = em_map(x, known, sample_weight, config)
+    progress = begin(mapping, first_state(x, init, known, sample_weight), rule)
+    start = progress.value
+    progress, later = advance(mapping, progress, rule, config.max_iter)
+    return result_of(progress, jnp.concatenate([start[None], later]))
+
+
+@partial(jax.jit, static_argnames="n_iter")
+def iterates(
+    x: Float[Array, "N D"],
+    init: GMM,
+    *,
+    n_iter: int,
+    known: Known = Known(),
+    sample_weight: Float[Array, "N"] | None = None,
+    config: EMConfig = EMConfig(),
+) -> GMM:
+    """The start and the first n_iter iterates, as one GMM with leading axis n_iter + 1: for pictures and animation."""
+    mapping, _ = em_map(x, known, sample_weight, config)
+    first = first_state(x, init, known, sample_weight)
+    later = jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
+    return later
+
+
+def first_state(x, init, known, sample_weight) -> EMState:
+    """The start, known parts put in, with its sums; leaves get the dtype of x."""
+    gmm = project(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), known)
+    return EMState(gmm, e_step(gmm, x, sample_weight))
+
+
+def em_map(x, known, sample_weight, config) -> tuple[Map, Rule]:
+    """EM as a map for fixed_point: EMState -> EMState, its objective ℓ, its faults, and when to stop."""
+    ridge = jnp.asarray(0.0 if config.reg_covar is None else config.reg_covar, x.dtype)
+    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
+
+    def step(state: EMState) -> EMState:
+        gmm = m_step(state.moments, state.gmm, known=known, reg_covar=ridge)
+        return EMState(gmm, e_step(gmm, x, sample_weight))
+
+    rule = Rule(
+        unit=total,
+        tol=jnp.asarray(config.tol, x.dtype),
+        monotone=jnp.all(ridge == 0.0),
+        max_iter=config.max_iter,
+    )
+    return Map(step, lambda state: state.moments.log_likelihood, lambda state: _fault(state, known)), rule
+
+
+def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMResult:
+    """What an iteration ended with; later entries of the trace than the best iterate's become NaN."""
+    kept = jnp.arange(trace.shape[0], dtype=progress.best_iter.dtype) <= progress.best_iter
+    best = progress.best
+    return EMResult(
+        best.gmm, progress.best_value, jnp.where(kept, trace, jnp.nan), progress.best_iter, progress.status
+    )
+
+
+def _fault(state, known):
+    """COLLAPSED: a Cholesky fails, a free Σ_k is numerically singular, or a component to be estimated has mass < 1."""
+    gmm, mass = state.gmm, state.moments.mass
+    kind = structure(gmm.covariance_type)
+    whitener = kind.whitener(gmm.covariances)
+    rcond = kind.rcond(gmm.covariances, whitener)
+    factored = jnp.all(jnp.isfinite(whitener))
+    free_means = _free(known.means, mass)
+    free_covariances = _free(known.covariances, mass) if kind.per_component else _free(known.covariances, mass[:1])
+    singular = ~(rcond >= 100.0 * jnp.finfo(rcond.dtype).eps)  # NaN counts as singular
+    empty = (mass < 1.0) & (free_means | free_covariances)
+    collapsed = ~factored | jnp.any(singular & free_covariances) | jnp.any(empty)
+    return jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))
+
+
+def _free(known, mass):
+    """(K,) bool: components whose part is free."""
+    if known is None:
+        return jnp.ones(mass.shape, bool)
+    return jnp.isnan(jnp.reshape(known, (mass.shape[0], -1))[:, 0])

@@ -1,0 +1,59 @@
+"""WHAT A MIXTURE IS: its structures, densities, specification, sums, starts, and how two are paired."""
+
+from .covariance import STRUCTURES, structure
+from .gmm import (
+    GMM,
+    affine,
+    log_joint,
+    log_prob,
+    permute,
+    predict,
+    responsibilities,
+    sample,
+    sample_given_labels,
+    validate,
+)
+from .match import align, assign, match, match_cost
+from .moments import Moments, e_step, moments
+from .records import Fit, NotSupported, Posterior, Status
+from .scaling import Scaling, check_data, check_sample_weight, standardise
+from .spec import Known, MixtureSpec, Prior, free_parts, n_parameters, project, put, share, validate_spec
+
+__all__ = [
+    "GMM",
+    "STRUCTURES",
+    "Fit",
+    "Known",
+    "MixtureSpec",
+    "Moments",
+    "NotSupported",
+    "Posterior",
+    "Prior",
+    "Scaling",
+    "Status",
+    "affine",
+    "align",
+    "assign",
+    "check_data",
+    "check_sample_weight",
+    "e_step",
+    "free_parts",
+    "log_joint",
+    "log_prob",
+    "match",
+    "match_cost",
+    "moments",
+    "n_parameters",
+    "permute",
+    "predict",
+    "project",
+    "put",
+    "responsibilities",
+    "sample",
+    "sample_given_labels",
+    "share",
+    "standardise",
+    "structure",
+    "validate",
+    "validate_spec",
+]

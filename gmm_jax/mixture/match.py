@@ -1,0 +1,105 @@
+"""Pair the components of two mixtures, whole components at once.
+
+The cost of a pair is the Bhattacharyya distance of the two Gaussians plus (√φ − √φ′)²: φ, μ and Σ are never sorted
+apart, so a swapped answer cannot pass. Costs are jitted and vmapped; the assignment is scipy's, on the host.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .covariance import structure
+from .gmm import GMM, permute
+from .spec import MixtureSpec, free_parts
+
+FORBIDDEN = 1e12  # a cost that no sum of real costs reaches
+
+
+def match(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Int[np.ndarray, "*batch K"]:
+    """The permutation for which `permute(gmm, match(gmm, reference))` lies in the reference's order.
+
+    Leading axes of `gmm` are kept; `reference` is one mixture. Of equally good pairings one is returned. With a spec,
+    only components with identical Known rows are exchanged.
+    """
+    return assign(match_cost(gmm, reference, spec))
+
+
+def align(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> GMM:
+    """The same mixture(s) with components in the reference's order."""
+    host = jax.tree.map(np.asarray, gmm)
+    return permute(host, match(host, reference, spec))
+
+
+def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Float[np.ndarray, "*batch K K"]:
+    """cost[..., i, j] of pairing component i of `gmm` with component j of `reference`; inf becomes FORBIDDEN.
+
+    Reference:
+        Bhattacharyya (1943), Bull. Calcutta Math. Soc. 35; closed form in Fukunaga (1990), ch. 3.
+    """
+    if np.shape(gmm.means)[-2:] != np.shape(reference.means):
+        raise ValueError(
+            f"match needs mixtures of the same size; got {np.shape(gmm.means)[-2:]} and {np.shape(reference.means)} "
+            "components and features."
+        )
+    batch = np.shape(gmm.means)[:-2]
+    flat = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[len(batch) :])), gmm)
+    cost = np.array(_costs(flat, reference), float).reshape(*batch, *np.shape(reference.means)[:1] * 2)
+    cost = np.where(np.isfinite(cost), cost, FORBIDDEN)
+    return cost if spec is None else cost + FORBIDDEN * ~_exchangeable(spec)
+
+
+def assign(cost: Float[np.ndarray, "*batch K K"]) -> Int[np.ndarray, "*batch K"]:
+    """For each column j the row that is paired with it, at the least total cost."""
+    from scipy.optimize import linear_sum_assignment
+
+    n_components = cost.shape[-1]
+    if n_components == 2:  # the common case, without a loop on the host
+        swap = cost[..., 1, 0] + cost[..., 0, 1] < cost[..., 0, 0] + cost[..., 1, 1]
+        return np.where(swap[..., None], np.array([1, 0]), np.array([0, 1]))
+    flat = cost.reshape(-1, n_components, n_components)
+    order = np.array([linear_sum_assignment(c.T)[1] for c in flat], int)
+    return order.reshape(cost.shape[:-1])
+
+
+@jax.jit
+def _costs(gmms, reference):
+    return jax.vmap(_cost, in_axes=(0, None))(gmms, reference)
+
+
+def _cost(gmm, reference):
+    a, b = _dense(gmm), _dense(reference)
+    pair = jax.vmap(jax.vmap(_bhattacharyya, in_axes=(None, 0)), in_axes=(0, None))
+    weights = (jnp.sqrt(gmm.weights)[:, None] - jnp.sqrt(reference.weights)[None, :]) ** 2
+    return pair((gmm.means, a), (reference.means, b)) + weights
+
+
+def _dense(gmm):
+    return structure(gmm.covariance_type).dense(jnp.asarray(gmm.covariances), *gmm.means.shape)
+
+
+def _bhattacharyya(p, q):
+    """⅛ dᵀ Σ̄⁻¹ d + ½ log(|Σ̄| / √(|Σ_p| |Σ_q|)) with Σ̄ the mean of the two covariances."""
+    (mean_p, cov_p), (mean_q, cov_q) = p, q
+    middle = jnp.linalg.cholesky(0.5 * (cov_p + cov_q))
+    z = jax.scipy.linalg.solve_triangular(middle, mean_p - mean_q, lower=True)
+    half = [jnp.sum(jnp.log(jnp.diagonal(c))) for c in (middle, jnp.linalg.cholesky(cov_p), jnp.linalg.cholesky(cov_q))]
+    return 0.125 * jnp.sum(z * z) + half[0] - 0.5 * (half[1] + half[2])
+
+
+def _exchangeable(spec):
+    """(K, K) bool: components with the same Known rows."""
+    known = spec.known
+    n_components = spec.n_components
+    rows = [np.zeros((n_components, 0))]
+    for leaf, free in zip((known.weights, known.means, known.covariances), free_parts(spec), strict=True):
+        if leaf is not None and np.shape(leaf)[0] == n_components and not (leaf is known.covariances and _tied(spec)):
+            rows.append(np.where(free[:, None], np.inf, np.asarray(leaf, float).reshape(n_components, -1)))
+    table = np.concatenate(rows, axis=1)
+    return (table[:, None, :] == table[None, :, :]).all(axis=-1)
+
+
+def _tied(spec):
+    return not structure(spec.covariance_type).per_component

@@ -1,0 +1,105 @@
+"""What travels between rooms: why a computation ended, a posterior, and the answer of any method.
+
+Failure is data inside jit (a Status), and a sentence at the entry points (Status.advice).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float
+
+from .covariance import structure
+from .gmm import GMM
+
+
+class NotSupported(ValueError):
+    """A method cannot treat this case; the message says which and what can."""
+
+
+class Status(IntEnum):
+    """Why a fit or a sampler ended. NaN is never a success."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    MAX_ITER = 2
+    SAMPLED = 3
+    DECREASED = 4
+    COLLAPSED = 5
+    NON_FINITE = 6
+    DIVERGENT = 7
+    UNMIXED = 8
+    FAILED = 9
+
+    @property
+    def advice(self) -> str:
+        """One sentence: what happened and what to try."""
+        return _ADVICE[self]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the parameters that come with this status may be used."""
+        return self in (Status.CONVERGED, Status.MAX_ITER, Status.SAMPLED)
+
+
+_ADVICE = {
+    Status.RUNNING: "still running: the iteration was interrupted before it ended",
+    Status.CONVERGED: "converged: the gain in mean log-likelihood fell to tol",
+    Status.MAX_ITER: "stopped at max_iter before the gain fell to tol; raise max_iter or tol",
+    Status.SAMPLED: "all draws were taken; read R-hat and ESS before use",
+    Status.DECREASED: "the log-likelihood fell, which EM cannot do in exact arithmetic; use float64 or raise reg_covar",
+    Status.COLLAPSED: "a component collapsed (fewer than one sample's mass, or a singular covariance); "
+    "lower n_components, raise reg_covar, or choose another start",
+    Status.NON_FINITE: "the log-likelihood is not finite; check the start and the scale of the data",
+    Status.DIVERGENT: "some NUTS transitions diverged; raise target_accept or n_warmup, or give an informative prior",
+    Status.UNMIXED: "chains disagree after relabelling (R-hat above 1.01 or ESS below 400): some are stuck in another "
+    "mode, or n_draws is too small",
+    Status.FAILED: "the method raised an error; the reason stands beside this status",
+}
+
+
+class Posterior(NamedTuple):
+    """Draws from p(θ | x): a mixture with leading axes (chains, draws)."""
+
+    draws: GMM  # leaves (C, S, ...), units of the data
+    log_density: Float[Array, "C S"]  # log p(x|θ) + log p(θ): labels summed out, constrained space, units of the data
+    stats: dict[str, Any]  # sampler statistics, each (C, S, ...) or (C, ...)
+    status: Status
+
+    def to_datatree(self, x=None):
+        """The draws as an ArviZ DataTree.
+
+        Groups posterior and sample_stats, and observed_data where x is given; dims chain, draw, component,
+        feature, feature_2. Save it with `.to_netcdf(path)`.
+        """
+        import numpy as np
+        from arviz_base import from_dict
+
+        kind = structure(self.draws.covariance_type)
+        n_axes = len(kind.shape(1, 1)) - kind.per_component
+        n_chains, n_draws = self.log_density.shape
+        per_draw = {k: np.asarray(v) for k, v in self.stats.items() if np.shape(v)[:2] == (n_chains, n_draws)}
+        groups = {
+            "posterior": {name: np.asarray(getattr(self.draws, name)) for name in ("weights", "means", "covariances")},
+            "sample_stats": {"lp": np.asarray(self.log_density), **per_draw},
+        }
+        if x is not None:
+            groups["observed_data"] = {"x": np.asarray(x)}
+        dims = {
+            "weights": ["component"],
+            "means": ["component", "feature"],
+            "covariances": ["component"] * kind.per_component + ["feature", "feature_2"][:n_axes],
+            "x": ["sample", "feature"],
+        }
+        return from_dict(groups, dims=dims)
+
+
+class Fit(NamedTuple):
+    """The answer of any method, in one shape, so that all can be compared."""
+
+    point: GMM  # the estimate: maximum likelihood, MAP, or posterior mean after relabelling
+    draws: Posterior | None  # relabelled posterior, where the method has one
+    standard_errors: GMM | None  # standard errors or posterior sds, 0 where known
+    status: Status
+    info: dict[str, Any]  # what is particular to the method: log-likelihood, optima, R-hat, seconds, ...

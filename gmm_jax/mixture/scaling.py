@@ -1,0 +1,146 @@
+"""What every entry point does before and after: check the data, centre and scale them, map the answer back.
+
+In float64 NumPy, because compilation of eager operations is slow and float32 cannot hold an offset of 1e8.
+With s the scale and c the centre of each feature: z = (x − c) / s, μ = c + s μ_z, Σ = s Σ_z s,
+log p(x) = log p(z) − Σ_j log s_j. This makes every fit affine equivariant, in float32 too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from .covariance import structure
+from .gmm import GMM
+from .spec import Known, MixtureSpec
+
+
+class Scaling(NamedTuple):
+    """Centre and scale of each feature, and what the dtype of the answer is."""
+
+    centre: Float[np.ndarray, "D"]
+    scale: Float[np.ndarray, "D"]  # one common number, repeated, for spherical
+    constant: tuple[int, ...]  # columns without any spread: their scale is 1
+    dtype: np.dtype  # of the data that came in, and so of the answer that goes out
+
+    @property
+    def log_volume(self) -> float:
+        """Σ_j log s_j: what a sample's log density loses when it is read in the units of the data."""
+        return float(np.sum(np.log(self.scale)))
+
+    def known_inward(self, spec: MixtureSpec) -> Known:
+        """What the spec knows, in standardised units."""
+        known = spec.known
+        covariances = known.covariances
+        if covariances is not None:
+            covariances = structure(spec.covariance_type).rescale(covariances, 1.0 / self.scale)
+        means = None if known.means is None else (known.means - self.centre) / self.scale
+        return Known(known.weights, means, covariances)
+
+    def inward(self, gmm: GMM) -> GMM:
+        """A mixture in the units of the data, standardised; leading axes kept."""
+        weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
+        covariances = structure(gmm.covariance_type).rescale(covariances, 1.0 / self.scale)
+        return replace(gmm, weights=weights, means=(means - self.centre) / self.scale, covariances=covariances)
+
+    def outward(self, gmm: GMM) -> GMM:
+        """A standardised mixture in the units and the dtype of the data; leading axes kept."""
+        weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
+        covariances = structure(gmm.covariance_type).rescale(covariances, self.scale)
+        return replace(
+            gmm,
+            weights=weights.astype(self.dtype),
+            means=(means * self.scale + self.centre).astype(self.dtype),
+            covariances=covariances.astype(self.dtype),
+        )
+
+    def ridge_inward(self, reg_covar) -> Float[np.ndarray, "D"]:
+        """An absolute reg_covar, in the squared units of the data, standardised; None is 1e-6 of the variance."""
+        if reg_covar is None:
+            return np.full(self.scale.shape, RELATIVE_RIDGE)
+        ridge = np.asarray(reg_covar, float) * np.ones_like(self.scale)
+        if not np.all(np.isfinite(ridge)) or np.any(ridge < 0.0):
+            raise ValueError(f"reg_covar must be finite and not negative; got {reg_covar!r}.")
+        return ridge / self.scale**2
+
+
+RELATIVE_RIDGE = 1e-6  # of each feature's variance
+
+
+def check_data(x, *, n_components: int = 1, name: str = "x") -> np.ndarray:
+    """x as a finite (N, D) float array in NumPy; integers, float16 and data frames are converted.
+
+    A ValueError names what is wrong, where it is, and what to do.
+    """
+    x = np.asarray(x)
+    if x.dtype == object or x.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers; got dtype {x.dtype}: convert or drop the other columns.")
+    if x.ndim == 1:
+        raise ValueError(f"{name} must be two-dimensional (N, D); got shape {x.shape}: use {name}.reshape(-1, 1).")
+    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
+        raise ValueError(f"{name} must be two-dimensional (N, D) and not empty; got shape {x.shape}.")
+    if x.dtype not in (np.float32, np.float64):
+        x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
+    bad = ~np.isfinite(x)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name} must be finite; {int(bad.sum())} of {x.size} values are not, the first {x[row, column]} at row "
+            f"{row}, column {column}: drop or impute those rows."
+        )
+    if x.shape[0] < n_components:
+        raise ValueError(
+            f"n_components={n_components} is more than the {x.shape[0]} rows of {name}: lower n_components or add data."
+        )
+    return x
+
+
+def check_sample_weight(sample_weight, n_samples: int) -> np.ndarray | None:
+    """sample_weight as (N,) floats that are finite, not negative, and not all zero; None stays None."""
+    if sample_weight is None:
+        return None
+    weight = np.asarray(sample_weight, float)
+    if weight.shape != (n_samples,):
+        raise ValueError(f"sample_weight must have shape ({n_samples},), one a row of x; got {weight.shape}.")
+    if not np.all(np.isfinite(weight)) or np.any(weight < 0.0) or not np.any(weight > 0.0):
+        row = int(np.argmax(~np.isfinite(weight) | (weight < 0.0)))
+        raise ValueError(
+            f"sample_weight must be finite, not negative and not all zero; row {row} has {weight[row]}: "
+            "use 0 to leave a row out."
+        )
+    return weight
+
+
+def standardise(x: np.ndarray, spec: MixtureSpec) -> tuple[np.ndarray, Scaling]:
+    """Standardised data in JAX's compute dtype, and the map back. `x` has passed check_data."""
+    wide = x.astype(np.float64)
+    centre = np.mean(wide / 2.0, axis=0) * 2.0 if np.max(np.abs(wide)) > 1e300 else np.mean(wide, axis=0)
+    reach = np.max(np.abs(wide - centre), axis=0)
+    # relative to the offset: what is left of a constant column is rounding
+    constant = reach <= 4.0 * np.finfo(x.dtype).eps * np.max(np.abs(wide), axis=0)
+    safe = np.where(constant, 1.0, reach)
+    scale = np.where(constant, 1.0, safe * np.std((wide - centre) / safe, axis=0))
+    if spec.covariance_type == "spherical":
+        varying = scale[~constant] if not constant.all() else np.ones(1)
+        common = np.max(varying) * np.sqrt(np.mean((varying / np.max(varying)) ** 2))
+        scale = np.full(scale.shape, common)
+    _check_range(scale, x.dtype)
+    compute_dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    columns = tuple(int(j) for j in np.flatnonzero(constant))
+    return ((wide - centre) / scale).astype(compute_dtype), Scaling(centre, scale, columns, x.dtype)
+
+
+def _check_range(scale, dtype):
+    """Variances must fit into the dtype of the answer."""
+    limits = np.finfo(dtype)
+    outside = (scale > np.sqrt(float(limits.max)) / 16.0) | (scale < 16.0 * np.sqrt(float(limits.tiny)))
+    if outside.any():
+        column = int(np.argmax(outside))
+        raise ValueError(
+            f"x column {column} has standard deviation {scale[column]:.3g}, whose square {dtype} cannot hold: "
+            "rescale the column" + (" or pass float64 data." if dtype == np.float32 else ".")
+        )
