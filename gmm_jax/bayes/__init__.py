@@ -1,0 +1,9 @@
+"""POSTERIOR: one NumPyro model, its prior, and one engine a file: (key, x, spec, ...) -> Posterior."""
+
+from .gibbs import gibbs
+from .model import model
+from .nuts import nuts
+from .prior import default_prior
+from .svi import svi
+
+__all__ = ["default_prior", "gibbs", "model", "nuts", "svi"]

@@ -1,0 +1,172 @@
+"""Gibbs sampling by data augmentation: labels given θ, then φ, μ and Σ given labels, all conjugate, in one scan.
+
+z_n | θ ~ Categorical(r_n); φ | z ~ Dirichlet(α + n_k); μ_k | Σ_k, z normal; Σ_k | μ_k, z inverse Wishart (or inverse
+gamma). The sums are EM's, with sampled labels in place of responsibilities.
+
+Reference:
+    Diebolt & Robert (1994), JRSS B 56; Frühwirth-Schnatter (2006), Finite Mixture and Markov Switching Models, ch. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..mixture import GMM, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
+from ..mixture.gmm import deviations, log_joint_components_first
+from .model import MATRIX, assemble
+from .prior import Hyperparameters, hyperparameters
+from .target import constrain, density_of, finish, prepare, run_chunks, starts
+
+CHUNK = 250  # sweeps between two looks from the host
+
+
+def gibbs(
+    key: Key[Array, ""],
+    x: Float[Array, "N D"],
+    spec: MixtureSpec,
+    *,
+    n_chains: int = 4,
+    n_warmup: int = 500,
+    n_draws: int = 1000,
+    init: GMM | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Posterior:
+    """Draws from the posterior under a semi-conjugate prior (the default one is).
+
+    Args:
+        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        progress: called between chunks with (sweeps done, sweeps).
+
+    Returns:
+        Posterior; stats: occupied (C, S), the number of components that hold a sample. It can stay in one mode for
+        ever, which R-hat shows.
+
+    Raises:
+        NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma.
+    """
+    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    if problem.foreign:
+        raise NotSupported(f"gibbs needs a semi-conjugate prior; {', '.join(problem.foreign)} has none: use nuts.")
+    hyper = hyperparameters(problem.spec.prior, spec.covariance_type)
+    hyper = jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), hyper)
+    key_start, key_chain = jax.random.split(key)
+    first = starts(key_start, problem, scaling, init, n_chains)
+    total = n_warmup + n_draws
+    size = CHUNK if total >= CHUNK else 50 * -(-total // 50)
+    chains = _begin(key_chain, problem, first)
+    output = run_chunks(
+        lambda carry, _: _advance(problem, hyper, carry, size), chains, total, size, progress
+    )
+    draws, occupied = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
+    log_density = density_of(problem, draws)
+    return finish(problem, scaling, draws, log_density, {"occupied": occupied}, Status.SAMPLED)
+
+
+class Chain(NamedTuple):
+    """What one chain carries from sweep to sweep."""
+
+    key: Array
+    gmm: GMM
+
+
+@jax.jit
+def _begin(key, problem, starts):
+    gmms = jax.vmap(lambda u: assemble(problem, constrain(problem, u)[0]))(starts)
+    return Chain(jax.random.split(key, starts.shape[0]), gmms)
+
+
+@partial(jax.jit, static_argnames="n_sweeps")
+def _advance(problem, hyper, chains, n_sweeps):
+    def step(chain, _):
+        key, key_sweep = jax.random.split(chain.key)
+        gmm, count = sweep(key_sweep, problem, hyper, chain.gmm)
+        return Chain(key, gmm), (gmm, jnp.sum(count > 0.0))
+
+    return jax.vmap(lambda chain: jax.lax.scan(step, chain, None, length=n_sweeps))(chains)
+
+
+def sweep(key, problem, hyper: Hyperparameters, gmm: GMM) -> tuple[GMM, Float[Array, "K"]]:
+    """One sweep over z, φ, μ, Σ; also the counts n_k of the labels drawn."""
+    key_labels, key_weights, key_means, key_covariances = jax.random.split(key, 4)
+    known, kind = problem.spec.known, structure(gmm.covariance_type)
+    d = deviations(gmm, problem.z)
+    labels = _draw_labels(key_labels, log_joint_components_first(gmm, d))  # (K, N) one-hot
+    sums = moments(gmm, d, labels, jnp.zeros(d.shape[-1], d.dtype))
+    weights = _draw_weights(key_weights, hyper.alpha + sums.mass, known.weights)
+    means = put(known.means, _draw_means(key_means, hyper, gmm, sums))
+    mass = jnp.where(sums.mass > 0.0, sums.mass, 1.0)
+    residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
+    covariances = _draw_covariances(key_covariances, hyper, gmm.covariance_type, sums.mass, residual)
+    new = replace(gmm, weights=weights, means=means, covariances=put(known.covariances, covariances))
+    return new, sums.mass
+
+
+def _draw_labels(key, joint):
+    """One-hot labels by inverse distribution function: one uniform a sample."""
+    r = jax.nn.softmax(joint, axis=0)
+    u = jax.random.uniform(key, (joint.shape[1],), joint.dtype)
+    below = jnp.cumsum(r, axis=0) <= u  # components passed over
+    k = jnp.minimum(jnp.sum(below, axis=0), joint.shape[0] - 1)
+    return (k == jnp.arange(joint.shape[0])[:, None]).astype(joint.dtype)
+
+
+def _draw_weights(key, concentration, known):
+    """Dirichlet over the free φ, which share what the known ones leave."""
+    log_gamma = jax.random.loggamma(key, concentration)
+    if known is None:
+        return jax.nn.softmax(log_gamma)
+    known = jnp.asarray(known, concentration.dtype)
+    is_free = jnp.isnan(known)
+    fixed = jnp.where(is_free, 0.0, known)
+    shares = jax.nn.softmax(jnp.where(is_free, log_gamma, -jnp.inf))
+    return jnp.where(is_free, (1.0 - jnp.sum(fixed)) * shares, fixed)
+
+
+def _draw_means(key, hyper, gmm, sums):
+    """μ_k | Σ_k, z ~ N(A⁻¹b, A⁻¹), A = Λ₀ + n_k Σ_k⁻¹, b = Λ₀ m₀ + Σ_k⁻¹ Σ_n x_n, about the current means."""
+    dense = structure(gmm.covariance_type).dense(gmm.covariances, *gmm.means.shape)
+    noise = jax.random.normal(key, gmm.means.shape, gmm.means.dtype)
+
+    def one(mean, covariance, mass, first, noise):
+        precision = jnp.linalg.inv(covariance)
+        cholesky = jnp.linalg.cholesky(hyper.precision + mass * precision)
+        pull = hyper.precision @ (hyper.loc - mean) + precision @ first
+        shift = jax.scipy.linalg.cho_solve((cholesky, True), pull)
+        return mean + shift + jax.scipy.linalg.solve_triangular(cholesky.T, noise, lower=False)
+
+    return jax.vmap(one)(gmm.means, dense, sums.mass, sums.first, noise)
+
+
+def _draw_covariances(key, hyper, covariance_type, mass, residual):
+    """Σ | μ, z from residual covariances about the new means."""
+    if covariance_type == "tied":
+        total = jnp.sum(mass)
+        return _inverse_wishart(key, hyper.dof + total, hyper.size + total * residual)
+    if covariance_type in MATRIX:
+        draw = jax.vmap(_inverse_wishart)
+        return draw(jax.random.split(key, mass.size), hyper.dof + mass, hyper.size + mass[:, None, None] * residual)
+    if covariance_type == "diag":
+        mass = mass[:, None]
+        shape, rate = hyper.dof + mass / 2.0, hyper.size + mass * residual / 2.0
+    else:
+        n_features = hyper.loc.size
+        shape, rate = hyper.dof + n_features * mass / 2.0, hyper.size + n_features * mass * residual / 2.0
+    return rate / jax.random.gamma(key, jnp.broadcast_to(shape, rate.shape))
+
+
+def _inverse_wishart(key, dof, size):
+    """Σ ~ IW(dof, size): Σ = M Mᵀ, M = L A⁻ᵀ with size = L Lᵀ and A the Bartlett factor of a standard Wishart."""
+    key_diagonal, key_below = jax.random.split(key)
+    n = size.shape[0]
+    chi = jnp.sqrt(2.0 * jax.random.gamma(key_diagonal, (dof - jnp.arange(n)) / 2.0))
+    bartlett = jnp.tril(jax.random.normal(key_below, (n, n), size.dtype), -1) + jnp.diag(chi.astype(size.dtype))
+    factor = jax.scipy.linalg.solve_triangular(bartlett, jnp.linalg.cholesky(size).T, lower=True).T
+    return factor @ factor.T

@@ -1,0 +1,218 @@
+"""The one NumPyro model: p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k), labels summed out, in standardised units.
+
+Sites are named after the fields (weights, means, covariances; or scales and correlation where the prior is over
+those) and hold only what is free, so Known is honoured by sampling less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..mixture import GMM, MixtureSpec, NotSupported, Scaling, free_parts, log_prob, structure
+from .prior import standardised
+
+MATRIX = ("full", "tied")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Problem:
+    """Data and specification in standardised units: all that an engine sees."""
+
+    z: Float[Array, "N D"]
+    spec: MixtureSpec  # known and prior standardised, except the prior's foreign fields
+    centre: Float[Array, "D"]
+    scale: Float[Array, "D"]
+    free: tuple = field(metadata={"static": True})  # masks of free weights, means, covariances, read once
+    foreign: tuple = field(metadata={"static": True})  # fields whose prior stayed in the units of the data
+
+    @property
+    def n_sites(self) -> tuple[int, int, int]:
+        """How many weights, means and covariances are sampled; one free φ is determined by the others."""
+        weights, means, covariances = (sum(mask) for mask in self.free)
+        shared = not structure(self.spec.covariance_type).per_component
+        return weights if weights > 1 else 0, means, min(covariances, 1) if shared else covariances
+
+
+def pose(z, spec: MixtureSpec, known, scaling: Scaling) -> Problem:
+    """The problem for standardised data z, known parts already standardised; a prior in conflict with them is refused."""
+    prior, foreign = standardised(spec, scaling)
+    free = tuple(tuple(bool(b) for b in mask) for mask in free_parts(spec))
+    _refuse_partial_weights(prior, free[0])
+    inner = MixtureSpec(spec.n_components, spec.covariance_type, known, prior)
+    return Problem(z, inner, scaling.centre.astype(z.dtype), scaling.scale.astype(z.dtype), free, foreign)
+
+
+def model(problem: Problem) -> None:
+    """The joint density of data and parameters, as a NumPyro model."""
+    import numpyro
+
+    gmm = assemble(problem, _sample_sites(problem))
+    numpyro.factor("log_likelihood", jnp.sum(log_prob(gmm, problem.z)))
+
+
+def _sample_sites(problem):
+    import numpyro.distributions as dist
+
+    prior, (n_weights, n_means, n_covariances) = problem.spec.prior, problem.n_sites
+    values = {}
+    if n_weights:
+        weights = prior.weights
+        if not all(problem.free[0]):  # of a Dirichlet, the free ones' shares are Dirichlet again
+            weights = dist.Dirichlet(weights.concentration[np.flatnonzero(problem.free[0])])
+        values["weights"] = _site(problem, "weights", weights, ())
+    if n_means:
+        values["means"] = _site(problem, "means", prior.means, (n_means,))
+    if not n_covariances:
+        return values
+    batch = () if problem.spec.covariance_type == "tied" else (n_covariances,)
+    if prior.scales is None:
+        values["covariances"] = _site(problem, "covariances", prior.covariances, batch)
+        return values
+    values["scales"] = _site(problem, "scales", prior.scales, batch)
+    n_features = problem.z.shape[1]
+    if problem.spec.covariance_type in MATRIX and n_features > 1:
+        concentration = 1.0 if prior.correlation is None else prior.correlation
+        values["correlation"] = _site(problem, "correlation", dist.LKJCholesky(n_features, concentration), batch)
+    return values
+
+
+def _site(problem, name, distribution, batch):
+    """One sample site; a foreign prior is evaluated in the units of the data, with the constant Jacobian."""
+    import numpyro
+    import numpyro.distributions as dist
+
+    if name not in problem.foreign:
+        return numpyro.sample(name, distribution.expand(batch) if batch else distribution)
+    support = {"means": dist.constraints.real_vector, "covariances": _covariance_support(problem)}.get(
+        name, _positive(len(distribution.event_shape))
+    )
+    value = numpyro.sample(name, dist.ImproperUniform(support, batch, distribution.event_shape))
+    outward, log_volume = _units(problem, name)
+    density = distribution.log_prob(outward(value)) + log_volume
+    numpyro.factor(f"{name}_prior", jnp.sum(density))
+    return value
+
+
+def _positive(event_dim):
+    import numpyro.distributions as dist
+
+    return dist.constraints.independent(dist.constraints.positive, event_dim) if event_dim else dist.constraints.positive
+
+
+def _covariance_support(problem):
+    import numpyro.distributions as dist
+
+    if problem.spec.covariance_type in MATRIX:
+        return dist.constraints.positive_definite
+    return _positive(1 if problem.spec.covariance_type == "diag" else 0)
+
+
+def _units(problem, name):
+    """How one value of the site is mapped to the units of the data, and the log volume of that map."""
+    scale, centre = problem.scale, problem.centre
+    logs = jnp.sum(jnp.log(scale))
+    kind = problem.spec.covariance_type
+    if name == "means":
+        return (lambda m: m * scale + centre), logs
+    if name == "scales":
+        return (lambda s: s * scale[0], jnp.log(scale[0])) if kind == "spherical" else (lambda s: s * scale, logs)
+    if name == "covariances":
+        volume = {"diag": 2.0 * logs, "spherical": 2.0 * jnp.log(scale[0])}
+        matrix = (scale.shape[0] + 1.0) * logs
+        return (lambda c: structure(kind).rescale(c, scale)), volume.get(kind, matrix)
+    return (lambda value: value), jnp.zeros_like(logs)
+
+
+def log_volume(problem: Problem) -> Array:
+    """log |dθ_data / dθ_standardised| over all sites: what a log density loses in the units of the data."""
+    n_weights, n_means, n_covariances = problem.n_sites
+    spread = "covariances" if problem.spec.prior.scales is None else "scales"
+    return n_means * _units(problem, "means")[1] + n_covariances * _units(problem, spread)[1]
+
+
+def assemble(problem: Problem, values: dict) -> GMM:
+    """The mixture of site values and known parts, standardised."""
+    spec, known = problem.spec, problem.spec.known
+    n_components, n_features, dtype = spec.n_components, problem.z.shape[1], problem.z.dtype
+    kind = structure(spec.covariance_type)
+    covariances = values.get("covariances")
+    if "scales" in values:
+        covariances = _from_scales(values["scales"], values.get("correlation"), spec.covariance_type)
+    if covariances is None or not kind.per_component:
+        covariances = known.covariances if covariances is None else covariances
+    else:
+        shape = kind.shape(n_components, n_features)
+        covariances = _fill(known.covariances, problem.free[2], covariances, shape, dtype)
+    return GMM(
+        _weights(problem, values.get("weights")),
+        _fill(known.means, problem.free[1], values.get("means"), (n_components, n_features), dtype),
+        jnp.asarray(covariances, dtype),
+        spec.covariance_type,
+    )
+
+
+def site_values(problem: Problem, gmm: GMM) -> dict:
+    """The sites' values at a mixture: the inverse of assemble."""
+    n_weights, n_means, n_covariances = problem.n_sites
+    weights, means, covariances = (np.flatnonzero(mask) for mask in problem.free)
+    values = {}
+    if n_weights:
+        share = gmm.weights[weights]
+        values["weights"] = share / jnp.sum(share)
+    if n_means:
+        values["means"] = gmm.means[means]
+    if n_covariances:
+        kind = structure(problem.spec.covariance_type)
+        leaf = gmm.covariances[covariances] if kind.per_component else gmm.covariances
+        if problem.spec.prior.scales is None:
+            values["covariances"] = leaf
+        else:
+            values |= _to_scales(leaf, problem.spec.covariance_type)
+    return values
+
+
+def _fill(known, free, values, shape, dtype):
+    """Known rows, and values in the free ones."""
+    if values is None:
+        return jnp.asarray(known, dtype)
+    if all(free):
+        return values
+    return jnp.asarray(known, dtype).at[np.flatnonzero(free)].set(values)
+
+
+def _weights(problem, share):
+    known, free = problem.spec.known.weights, np.array(problem.free[0])
+    if known is None:
+        return jnp.ones((1,), problem.z.dtype) if share is None else share
+    fixed = jnp.where(free, 0.0, jnp.asarray(known, problem.z.dtype))
+    rest = 1.0 - jnp.sum(fixed)
+    return fixed if not free.any() else fixed.at[np.flatnonzero(free)].set(rest * (1.0 if share is None else share))
+
+
+def _from_scales(scales, correlation, covariance_type):
+    if covariance_type not in MATRIX:
+        return scales**2
+    cholesky = scales[..., :, None] * (jnp.ones((1, 1)) if correlation is None else correlation)
+    return cholesky @ jnp.swapaxes(cholesky, -1, -2)
+
+
+def _to_scales(leaf, covariance_type):
+    if covariance_type not in MATRIX:
+        return {"scales": jnp.sqrt(leaf)}
+    scales = jnp.sqrt(jnp.diagonal(leaf, axis1=-2, axis2=-1))
+    if leaf.shape[-1] == 1:
+        return {"scales": scales}
+    return {"scales": scales, "correlation": jnp.linalg.cholesky(leaf / (scales[..., :, None] * scales[..., None, :]))}
+
+
+def _refuse_partial_weights(prior, free):
+    import numpyro.distributions as dist
+
+    if any(free) and not all(free) and not isinstance(prior.weights, dist.Dirichlet):
+        raise NotSupported("partly known weights need a Dirichlet prior on weights: give one, or know all weights.")

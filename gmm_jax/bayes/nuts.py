@@ -1,0 +1,170 @@
+"""NUTS on the NumPyro model's potential, driven by BlackJAX: all chains in one vmap, one step traced once.
+
+Warm-up is Stan's: the step size by dual averaging, the diagonal mass matrix in doubling windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..mixture import GMM, MixtureSpec, Posterior, Status
+from .target import finish, log_posterior, prepare, read_draws, run_chunks, starts
+
+CHUNK = 250  # steps between two looks from the host
+
+
+def nuts(
+    key: Key[Array, ""],
+    x: Float[Array, "N D"],
+    spec: MixtureSpec,
+    *,
+    n_chains: int = 4,
+    n_warmup: int = 500,
+    n_draws: int = 1000,
+    init: GMM | None = None,
+    target_accept: float = 0.8,
+    max_depth: int = 10,
+    progress: Callable[[int, int], None] | None = None,
+) -> Posterior:
+    """Draws from the posterior by the No-U-Turn sampler.
+
+    Args:
+        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        target_accept: mean acceptance probability to tune the step size for; raise it where transitions diverge.
+        max_depth: at most 2**max_depth leapfrog steps a draw.
+        progress: called between chunks with (steps done, steps).
+
+    Returns:
+        Posterior; stats: acceptance_rate, diverging, n_steps, energy (C, S) and step_size (C,). Status DIVERGENT where
+        a transition after warm-up diverged. Chains stuck in different modes are seen by R-hat, not here.
+
+    Reference:
+        Hoffman & Gelman (2014), JMLR 15; Betancourt (2017), arXiv:1701.02434.
+    """
+    if not 0.0 < target_accept < 1.0:
+        raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
+    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    key_start, key_chain = jax.random.split(key)
+    first = starts(key_start, problem, scaling, init, n_chains)
+    total = n_warmup + n_draws
+    size = CHUNK if total >= CHUNK else 50 * -(-total // 50)
+    stages = _stages(n_warmup, -(-total // size) * size)
+    target = np.asarray(target_accept, problem.z.dtype)
+
+    def advance(carry, start):
+        return _advance(problem, carry, stages[start : start + size], target, max_depth)
+
+    chains = _begin(key_chain, problem, first)
+    output = run_chunks(advance, chains, total, size, progress)
+    kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
+    draws, log_density = read_draws(problem, kept.position)
+    stats = {
+        "acceptance_rate": kept.acceptance_rate,
+        "diverging": kept.diverging,
+        "n_steps": kept.n_steps,
+        "energy": kept.energy,
+        "step_size": kept.step_size[:, -1],
+    }
+    status = Status.DIVERGENT if kept.diverging.any() else Status.SAMPLED
+    return finish(problem, scaling, draws, log_density, stats, status)
+
+
+class Step(NamedTuple):
+    """What one transition leaves behind, for each chain."""
+
+    position: Array  # flat, unconstrained
+    acceptance_rate: Array
+    diverging: Array
+    n_steps: Array
+    energy: Array
+    step_size: Array
+
+
+class Chain(NamedTuple):
+    """What one chain carries from step to step."""
+
+    key: Array
+    state: NamedTuple  # BlackJAX: position, log density, gradient
+    step_size: NamedTuple  # dual averaging
+    mass: NamedTuple  # Welford sums and the inverse mass matrix
+
+
+def _stages(n_warmup, n_steps):
+    """(T, 3) bool: adapts the step size, feeds the mass matrix, ends a window; all False while drawing."""
+    from blackjax.adaptation.window_adaptation import build_schedule
+
+    stages = np.zeros((n_steps, 3), bool)
+    if n_warmup:
+        stages[:n_warmup, 0] = True
+        stages[:n_warmup, 1:] = np.asarray(build_schedule(n_warmup), bool)
+    return stages
+
+
+def _adaptation(target_accept):
+    from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
+    from blackjax.adaptation.step_size import dual_averaging_adaptation
+
+    return dual_averaging_adaptation(target_accept), mass_matrix_adaptation(True)
+
+
+@jax.jit
+def _begin(key, problem, starts):
+    from blackjax.mcmc.nuts import init
+
+    (step_init, _, _), (mass_init, _, _) = _adaptation(0.8)
+
+    def one(key, u):
+        state = init(u, partial(log_posterior, problem))
+        first = 1.0 / jnp.sqrt(jnp.asarray(problem.z.shape[0], u.dtype))  # the scale on which a posterior varies
+        mass = jax.tree.map(lambda leaf: jnp.asarray(leaf, u.dtype), mass_init(u.size)._replace())
+        return Chain(key, state, step_init(first), mass)
+
+    chains = jax.vmap(one)(jax.random.split(key, starts.shape[0]), starts)
+    return _strong(chains)
+
+
+@partial(jax.jit, static_argnames="max_depth")
+def _advance(problem, chains, stages, target_accept, max_depth):
+    """The next len(stages) steps of all chains."""
+    from blackjax.mcmc.nuts import build_kernel
+
+    kernel = build_kernel()
+    density = jax.jit(partial(log_posterior, problem))  # traced once, though the kernel asks for it many times
+    (step_init, step_update, step_final), (_, mass_update, mass_final) = _adaptation(target_accept)
+
+    def step(chain, stage):
+        adapts, feeds, ends = stage
+        key, key_step = jax.random.split(chain.key)
+        log_step = jnp.where(adapts, chain.step_size.log_step_size, chain.step_size.log_step_size_avg)
+        size = jnp.exp(log_step)
+        state, info = kernel(key_step, chain.state, density, size, chain.mass.inverse_mass_matrix, max_depth)
+        sizes = _where(adapts, step_update(chain.step_size, info.acceptance_rate), chain.step_size)
+        mass = _where(feeds, mass_update(chain.mass, state.position), chain.mass)
+        mass = _where(ends, mass_final(mass), mass)
+        sizes = _where(ends, step_init(step_final(sizes)), sizes)
+        left = Step(
+            state.position, info.acceptance_rate, info.is_divergent, info.num_integration_steps, info.energy, size
+        )
+        return Chain(key, state, sizes, mass), left
+
+    return jax.vmap(lambda chain: jax.lax.scan(step, chain, stages))(chains)
+
+
+def _where(condition, a, b):
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old).astype(jnp.asarray(old).dtype), a, b)
+
+
+def _strong(tree):
+    """Without weak types, so that the first chunk runs the same program as the others."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype) if _is_number(leaf) else leaf, tree)
+
+
+def _is_number(leaf):
+    return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

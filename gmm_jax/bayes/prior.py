@@ -1,0 +1,167 @@
+"""The one prior: its default, its form in standardised units, and its hyperparameters where it is semi-conjugate.
+
+Default: φ ~ Dirichlet(1), μ_k ~ N(x̄, (2s)²), Σ_k ~ IW(D + 2, diag(s²)·K^(−2/D)), with s the sds of the data;
+diag and spherical take the marginal inverse gamma, IG(3/2, s²·K^(−2/D)/2). It depends on the data: calibration and
+evidence want an explicit prior. φ, μ and Σ are independent, so the family is semi-conjugate: NUTS and Gibbs target
+the same posterior.
+
+Reference:
+    Fraley & Raftery (2007), Bayesian regularization for normal mixture estimation, J. Classification 24 (the K^(−2/D)).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..mixture import MixtureSpec, NotSupported, Prior, Scaling, check_data, standardise, validate_spec
+
+
+def default_prior(x: Float[Array, "N D"], spec: MixtureSpec) -> Prior:
+    """The spec's prior with every default made explicit, in the units of the data."""
+    x = check_data(x)
+    spec = validate_spec(spec, x.shape[1])
+    scaling = standardise(x, spec)[1]
+    return fill_defaults(spec, scaling.centre, scaling.scale)
+
+
+def fill_defaults(spec: MixtureSpec, centre, scale) -> Prior:
+    """Defaults for data with this centre and these sds; what the spec gives is kept."""
+    import numpyro.distributions as dist
+
+    given, n_components, n_features = spec.prior, spec.n_components, len(scale)
+    if given.covariances is not None and given.scales is not None:
+        raise ValueError("Prior takes covariances or scales, not both: remove one.")
+    covariances = given.covariances
+    if covariances is None and given.scales is None:
+        size = np.asarray(scale) ** 2 * n_components ** (-2.0 / n_features)
+        if spec.covariance_type in ("full", "tied"):
+            covariances = dist.InverseWishart(n_features + 2.0, scale_tril=np.diag(np.sqrt(size)))
+        elif spec.covariance_type == "diag":
+            covariances = dist.InverseGamma(np.full(n_features, 1.5), size / 2.0).to_event(1)
+        else:
+            covariances = dist.InverseGamma(1.5, size[0] / 2.0)
+    return Prior(
+        weights=dist.Dirichlet(np.ones(n_components)) if given.weights is None else given.weights,
+        means=dist.Normal(np.asarray(centre), 2.0 * np.asarray(scale)).to_event(1) if given.means is None else given.means,
+        covariances=covariances,
+        scales=given.scales,
+        correlation=given.correlation,
+    )
+
+
+def standardised(spec: MixtureSpec, scaling: Scaling) -> tuple[Prior, tuple[str, ...]]:
+    """The prior of standardised parameters, and the fields that were left in the units of the data.
+
+    Normal, inverse Wishart and inverse gamma are mapped in float64, so that an offset of 1e8 costs nothing in float32;
+    the model evaluates any other distribution at the parameter mapped back to the units of the data.
+    """
+    zero, one = np.zeros_like(scaling.scale), np.ones_like(scaling.scale)
+    defaults = fill_defaults(spec, zero, one)  # the default prior is affine equivariant
+    given = spec.prior
+    foreign = []
+    mapped = {"weights": defaults.weights, "correlation": given.correlation}
+    for name, convert in (("means", _means_inward), ("covariances", _covariances_inward), ("scales", None)):
+        distribution = getattr(given, name)
+        if distribution is None:
+            mapped[name] = getattr(defaults, name)
+            continue
+        mapped[name] = convert(distribution, scaling) if convert is not None else None
+        if mapped[name] is None:
+            mapped[name] = distribution
+            foreign.append(name)
+    _check_events(mapped, spec, len(zero))
+    return Prior(**mapped), tuple(foreign)
+
+
+class Hyperparameters(NamedTuple):
+    """Of the semi-conjugate family, in the units of the prior that they were read from."""
+
+    alpha: Float[np.ndarray, "K"]  # φ ~ Dirichlet(α)
+    loc: Float[np.ndarray, "D"]  # μ_k ~ N(loc, precision⁻¹)
+    precision: Float[np.ndarray, "D D"]
+    dof: float  # Σ_k ~ IW(dof, size), or variances ~ IG(dof, size)
+    size: Float[np.ndarray, "..."]
+
+
+def hyperparameters(prior: Prior, covariance_type: str) -> Hyperparameters:
+    """Read from the distributions; NotSupported, with the reason, where they are not semi-conjugate."""
+    import numpyro.distributions as dist
+
+    normal = _base(prior.means)
+    if not isinstance(prior.weights, dist.Dirichlet):
+        raise NotSupported(f"gibbs needs a Dirichlet prior on weights; got {_name(prior.weights)}: use nuts.")
+    if isinstance(normal, dist.Normal):
+        precision = np.diag(1.0 / np.broadcast_to(np.asarray(normal.scale, float), prior.means.event_shape) ** 2)
+    elif isinstance(normal, dist.MultivariateNormal):
+        precision = np.linalg.inv(np.asarray(normal.covariance_matrix, float))
+    else:
+        raise NotSupported(f"gibbs needs a normal prior on means; got {_name(prior.means)}: use nuts.")
+    loc = np.broadcast_to(np.asarray(normal.loc, float), prior.means.event_shape)
+    spread = _base(prior.covariances) if prior.scales is None else prior.scales
+    if isinstance(spread, dist.InverseWishart):
+        tril = np.asarray(spread.base_dist.scale_tril, float)
+        dof, size = float(spread.base_dist.concentration), tril @ tril.T
+    elif isinstance(spread, dist.InverseGamma):
+        event = prior.covariances.event_shape
+        dof = np.broadcast_to(np.asarray(spread.concentration, float), event)
+        size = np.broadcast_to(np.asarray(spread.rate, float), event)
+    else:
+        raise NotSupported(
+            f"gibbs needs an inverse Wishart or inverse gamma prior on covariances; got {_name(spread)}: use nuts."
+        )
+    return Hyperparameters(np.asarray(prior.weights.concentration, float), loc, precision, dof, size)
+
+
+def _means_inward(prior, scaling):
+    import numpyro.distributions as dist
+
+    normal, centre, scale = _base(prior), scaling.centre, scaling.scale
+    if isinstance(normal, dist.Normal):
+        loc = (np.asarray(normal.loc, float) - centre) / scale
+        return dist.Normal(loc, np.asarray(normal.scale, float) / scale).to_event(1)
+    if isinstance(normal, dist.MultivariateNormal):
+        loc = (np.asarray(normal.loc, float) - centre) / scale
+        return dist.MultivariateNormal(loc, scale_tril=np.asarray(normal.scale_tril, float) / scale[:, None])
+    return None
+
+
+def _covariances_inward(prior, scaling):
+    import numpyro.distributions as dist
+
+    base, scale = _base(prior), scaling.scale
+    if isinstance(base, dist.InverseWishart):
+        tril = np.asarray(base.base_dist.scale_tril, float) / scale[:, None]
+        return dist.InverseWishart(np.asarray(base.base_dist.concentration, float), scale_tril=tril)
+    if isinstance(base, dist.InverseGamma):
+        divisor = scale**2 if prior.event_shape else scale[0] ** 2
+        mapped = dist.InverseGamma(np.asarray(base.concentration, float), np.asarray(base.rate, float) / divisor)
+        return mapped.to_event(1) if prior.event_shape else mapped
+    return None
+
+
+def _check_events(mapped, spec, n_features):
+    matrix = spec.covariance_type in ("full", "tied")
+    leaf = (n_features, n_features) if matrix else (n_features,) if spec.covariance_type == "diag" else ()
+    spread = () if spec.covariance_type == "spherical" else (n_features,)
+    expected = {"weights": (spec.n_components,), "means": (n_features,), "covariances": leaf, "scales": spread}
+    for name, event in expected.items():
+        distribution = mapped[name]
+        if distribution is not None and tuple(distribution.event_shape) != event:
+            raise ValueError(
+                f"prior.{name} must have event shape {event}; got {tuple(distribution.event_shape)}"
+                + (": use .to_event(1) on a distribution over features." if len(event) == 1 else ".")
+            )
+
+
+def _base(distribution):
+    """The distribution inside `.to_event`."""
+    import numpyro.distributions as dist
+
+    return distribution.base_dist if isinstance(distribution, dist.Independent) else distribution
+
+
+def _name(distribution):
+    return type(_base(distribution)).__name__

@@ -1,0 +1,189 @@
+"""What every engine does before and after: pose the problem, find starts, draw in chunks, map the draws back.
+
+θ lives in flat unconstrained coordinates u through NumPyro's bijectors, and the density through its log_density, all
+inside jitted functions: NumPyro's own initialisation evaluates the model operation by operation, which compiles
+hundreds of programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from ..mixture import GMM, Posterior, Scaling, Status, check_data, project, standardise, validate, validate_spec
+from ..mixture.starts import kmeans_plusplus
+from .model import Problem, assemble, log_volume, model, pose, site_values
+
+JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
+
+
+def prepare(x, spec, *, n_chains: int, n_warmup: int, n_draws: int) -> tuple[Problem, Scaling]:
+    """Checked, standardised, posed."""
+    for name, value, least in (("n_chains", n_chains, 1), ("n_warmup", n_warmup, 0), ("n_draws", n_draws, 1)):
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+    x = check_data(x, n_components=spec.n_components)
+    spec = validate_spec(spec, x.shape[1])
+    z, scaling = standardise(x, spec)
+    problem = pose(z, spec, scaling.known_inward(spec), scaling)
+    if sum(problem.n_sites) == 0:
+        raise ValueError("spec.known leaves nothing to infer: make a field, or one component's row of it, free.")
+    return problem, scaling
+
+
+def starts(key, problem: Problem, scaling: Scaling, init: GMM | None, n_chains: int):
+    """Flat unconstrained starts (C, P).
+
+    None: distinct k-means++ starts. One GMM in the units of the data: points scattered around it. A GMM with a leading
+    axis of n_chains: exactly these.
+    """
+    if init is None:
+        return _scattered_means(key, problem, n_chains)
+    leaves = jax.tree.map(lambda leaf: np.asarray(leaf, float), init)
+    if init.covariance_type != problem.spec.covariance_type:
+        raise ValueError(
+            f"init has covariance_type {init.covariance_type!r}, but spec has {problem.spec.covariance_type!r}."
+        )
+    one = leaves.means.ndim == 2
+    if not one and leaves.means.shape[0] != n_chains:
+        raise ValueError(f"init holds {leaves.means.shape[0]} starts, but n_chains={n_chains}: make them agree.")
+    many = jax.tree.map(lambda leaf: leaf[None], leaves) if one else leaves
+    for c in range(many.means.shape[0]):
+        validate(jax.tree.map(lambda leaf, c=c: leaf[c], many), name="init", n_features=problem.z.shape[1])
+    inner = jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), scaling.inward(many))
+    spread = JITTER if one else 0.0
+    tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_chains, *leaf.shape[1:])), inner)
+    return _around(key, problem, tiled, np.asarray(spread, problem.z.dtype))
+
+
+def _scattered_means_impl(key, problem, n_chains):
+    seeds = jax.vmap(kmeans_plusplus, in_axes=(0, None, None))(jax.random.split(key, n_chains), problem.z, problem.spec)
+    return jax.vmap(lambda gmm: unconstrain(problem, project(gmm, problem.spec.known)))(seeds)
+
+
+_scattered_means = jax.jit(_scattered_means_impl, static_argnames="n_chains")
+
+
+@jax.jit
+def _around(key, problem, gmms, spread):
+    def one(gmm):
+        # a weight of zero has no unconstrained coordinate
+        safe = replace(gmm, weights=(gmm.weights + 1e-3) / jnp.sum(gmm.weights + 1e-3))
+        return unconstrain(problem, project(safe, problem.spec.known))
+
+    u = jax.vmap(one)(gmms)
+    return u + spread * jax.random.normal(key, u.shape, u.dtype)
+
+
+def bijectors(problem: Problem) -> dict:
+    """Site -> NumPyro's bijector from unconstrained space; found by tracing the model, which computes nothing."""
+    import numpyro.distributions as dist
+    from numpyro.handlers import substitute, trace
+
+    found = {}
+
+    def look():
+        values = site_values(problem, _any_mixture(problem))
+        for name, site in trace(substitute(model, data=values)).get_trace(problem).items():
+            if site["type"] == "sample" and not site["is_observed"]:
+                found[name] = dist.biject_to(site["fn"].support)
+        return 0
+
+    jax.eval_shape(look)
+    return found
+
+
+def _any_mixture(problem):
+    from ..mixture import structure
+
+    spec, n_features, dtype = problem.spec, problem.z.shape[1], problem.z.dtype
+    kind = structure(spec.covariance_type)
+    eye = jnp.broadcast_to(jnp.eye(n_features, dtype=dtype), (spec.n_components, n_features, n_features))
+    weights = jnp.full((spec.n_components,), 1.0 / spec.n_components, dtype)
+    means = jnp.zeros((spec.n_components, n_features), dtype)
+    return GMM(weights, means, kind.from_dense(eye, weights), spec.covariance_type)
+
+
+def unconstrain(problem: Problem, gmm: GMM):
+    """Flat unconstrained coordinates (P,) of a standardised mixture."""
+    values, to_constrained = site_values(problem, gmm), bijectors(problem)
+    return ravel_pytree({name: to_constrained[name].inv(value) for name, value in values.items()})[0]
+
+
+def constrain(problem: Problem, u) -> tuple[dict, Any]:
+    """Site values at u, and the log Jacobian of the map."""
+    to_constrained = bijectors(problem)
+
+    def shapes():
+        values = site_values(problem, _any_mixture(problem))
+        return {name: to_constrained[name].inv(value) for name, value in values.items()}
+
+    template = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, problem.z.dtype), jax.eval_shape(shapes))
+    free = ravel_pytree(template)[1](u)
+    values = {name: to_constrained[name](value) for name, value in free.items()}
+    jacobian = sum(
+        jnp.sum(to_constrained[name].log_abs_det_jacobian(free[name], value)) for name, value in values.items()
+    )
+    return values, jacobian
+
+
+def log_joint_density(problem: Problem, values: dict):
+    """log p(z | θ) + log p(θ) in constrained, standardised units."""
+    from numpyro.infer.util import log_density
+
+    return log_density(model, (problem,), {}, values)[0]
+
+
+def log_posterior(problem: Problem, u):
+    """The unconstrained log posterior density up to a constant: what NUTS follows."""
+    values, jacobian = constrain(problem, u)
+    return log_joint_density(problem, values) + jacobian
+
+
+@jax.jit
+def read_draws(problem: Problem, draws):
+    """Flat draws (C, S, P) -> (GMM with leading (C, S), log density (C, S)), standardised."""
+
+    def one(u):
+        values = constrain(problem, u)[0]
+        return assemble(problem, values), log_joint_density(problem, values)
+
+    return jax.vmap(jax.vmap(one))(draws)
+
+
+@jax.jit
+def density_of(problem: Problem, gmms: GMM):
+    """log density (C, S) of standardised mixtures with leading (C, S)."""
+    return jax.vmap(jax.vmap(lambda gmm: log_joint_density(problem, site_values(problem, gmm))))(gmms)
+
+
+def run_chunks(
+    advance: Callable[[Any, int], tuple[Any, Any]], carry: Any, n_steps: int, size: int, progress=None
+) -> Any:
+    """n_steps steps in chunks of one size, so that any number of steps runs the same program; outputs stacked.
+
+    `advance(carry, start)` makes `size` steps of which the first has index start; its outputs are (C, size, ...).
+    """
+    outputs = []
+    for start in range(0, n_steps, size):
+        carry, output = advance(carry, start)
+        outputs.append(jax.tree.map(np.asarray, output))
+        if progress is not None:
+            progress(min(start + size, n_steps), n_steps)
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :n_steps], *outputs)
+
+
+def finish(problem: Problem, scaling: Scaling, draws: GMM, log_density, stats: dict, status: Status) -> Posterior:
+    """The posterior in the units and the dtype of the data."""
+    n_samples = problem.z.shape[0]
+    volume = n_samples * scaling.log_volume + float(log_volume(problem))
+    log_density = np.asarray(log_density, float) - volume
+    if not np.all(np.isfinite(log_density)):
+        status = Status.NON_FINITE
+    return Posterior(scaling.outward(jax.tree.map(np.asarray, draws)), log_density, stats, status)
