@@ -149,6 +149,11 @@ def _check_events(mapped, spec, n_features):
     expected = {"weights": (spec.n_components,), "means": (n_features,), "covariances": leaf, "scales": spread}
     for name, event in expected.items():
         distribution = mapped[name]
+        if distribution is not None and distribution.batch_shape:
+            raise ValueError(
+                f"prior.{name} must be one distribution, the same for every component; got batch shape "
+                f"{tuple(distribution.batch_shape)}: use .to_event(1) for an event over features."
+            )
         if distribution is not None and tuple(distribution.event_shape) != event:
             raise ValueError(
                 f"prior.{name} must have event shape {event}; got {tuple(distribution.event_shape)}"
@@ -157,10 +162,12 @@ def _check_events(mapped, spec, n_features):
 
 
 def _base(distribution):
-    """The distribution inside `.to_event`."""
+    """The distribution inside `.expand` and `.to_event`; its parameters broadcast to the event."""
     import numpyro.distributions as dist
 
-    return distribution.base_dist if isinstance(distribution, dist.Independent) else distribution
+    while isinstance(distribution, (dist.Independent, dist.ExpandedDistribution)):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def _name(distribution):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..mixture import GMM, Posterior, Scaling, Status, check_data, project, standardise, validate, validate_spec
+from ..mixture import GMM, Posterior, Scaling, Status, check_data, project, standardise, structure, validate, validate_spec
 from ..mixture.starts import kmeans_plusplus
 from .model import Problem, assemble, log_volume, model, pose, site_values
 
@@ -40,11 +41,11 @@ def prepare(x, spec, *, n_chains: int, n_warmup: int, n_draws: int) -> tuple[Pro
 def starts(key, problem: Problem, scaling: Scaling, init: GMM | None, n_chains: int):
     """Flat unconstrained starts (C, P).
 
-    None: distinct k-means++ starts. One GMM in the units of the data: points scattered around it. A GMM with a leading
-    axis of n_chains: exactly these.
+    None: distinct k-means++ starts. A GMM in the units of the data, one for all chains or with a leading axis of
+    n_chains: points scattered around it, so that no two chains start alike.
     """
     if init is None:
-        return _scattered_means(key, problem, n_chains)
+        return _seeds(key, problem, n_chains)
     leaves = jax.tree.map(lambda leaf: np.asarray(leaf, float), init)
     if init.covariance_type != problem.spec.covariance_type:
         raise ValueError(
@@ -57,28 +58,25 @@ def starts(key, problem: Problem, scaling: Scaling, init: GMM | None, n_chains: 
     for c in range(many.means.shape[0]):
         validate(jax.tree.map(lambda leaf, c=c: leaf[c], many), name="init", n_features=problem.z.shape[1])
     inner = jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), scaling.inward(many))
-    spread = JITTER if one else 0.0
     tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_chains, *leaf.shape[1:])), inner)
-    return _around(key, problem, tiled, np.asarray(spread, problem.z.dtype))
+    return _around(key, problem, tiled)
 
 
-def _scattered_means_impl(key, problem, n_chains):
+@partial(jax.jit, static_argnames="n_chains")
+def _seeds(key, problem, n_chains):
     seeds = jax.vmap(kmeans_plusplus, in_axes=(0, None, None))(jax.random.split(key, n_chains), problem.z, problem.spec)
     return jax.vmap(lambda gmm: unconstrain(problem, project(gmm, problem.spec.known)))(seeds)
 
 
-_scattered_means = jax.jit(_scattered_means_impl, static_argnames="n_chains")
-
-
 @jax.jit
-def _around(key, problem, gmms, spread):
+def _around(key, problem, gmms):
     def one(gmm):
         # a weight of zero has no unconstrained coordinate
         safe = replace(gmm, weights=(gmm.weights + 1e-3) / jnp.sum(gmm.weights + 1e-3))
         return unconstrain(problem, project(safe, problem.spec.known))
 
     u = jax.vmap(one)(gmms)
-    return u + spread * jax.random.normal(key, u.shape, u.dtype)
+    return u + JITTER * jax.random.normal(key, u.shape, u.dtype)
 
 
 def bijectors(problem: Problem) -> dict:
@@ -100,8 +98,6 @@ def bijectors(problem: Problem) -> dict:
 
 
 def _any_mixture(problem):
-    from ..mixture import structure
-
     spec, n_features, dtype = problem.spec, problem.z.shape[1], problem.z.dtype
     kind = structure(spec.covariance_type)
     eye = jnp.broadcast_to(jnp.eye(n_features, dtype=dtype), (spec.n_components, n_features, n_features))

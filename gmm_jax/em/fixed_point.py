@@ -40,6 +40,7 @@ class Progress(NamedTuple):
     best: Any
     value: Float[Array, ""]  # objective of state
     best_value: Float[Array, ""]  # objective of best
+    peak: Float[Array, ""]  # highest objective so far; best is the latest state within rounding of it
     n_iter: Int[Array, ""]  # steps taken
     best_iter: Int[Array, ""]  # steps taken to reach best
     status: Int[Array, ""]
@@ -50,9 +51,9 @@ def begin(mapping: Map, state: Any, rule: Rule) -> Progress:
     value = mapping.objective(state)
     zero = jnp.zeros((), jnp.int32)
     done = Status.MAX_ITER if rule.max_iter == 0 else Status.RUNNING
-    status = _select([~jnp.isfinite(value)], [Status.NON_FINITE], mapping.fault(state))
-    status = jnp.where(status == Status.RUNNING, jnp.int32(done), status)
-    return Progress(state, state, value, value, zero, zero, status)
+    fault = mapping.fault(state)
+    status = _select([fault != Status.RUNNING, ~jnp.isfinite(value)], [fault, Status.NON_FINITE], done)
+    return Progress(state, state, value, value, value, zero, zero, status)
 
 
 def advance(mapping: Map, progress: Progress, rule: Rule, n_steps: int) -> tuple[Progress, Float[Array, "n_steps"]]:
@@ -60,6 +61,9 @@ def advance(mapping: Map, progress: Progress, rule: Rule, n_steps: int) -> tuple
 
     Under `vmap` a lane that has stopped waits unchanged for the others.
     """
+    empty = jnp.full((n_steps,), jnp.nan, progress.value.dtype)
+    if n_steps == 0:
+        return progress, empty
 
     def running(carry):
         progress, _, i = carry
@@ -71,7 +75,6 @@ def advance(mapping: Map, progress: Progress, rule: Rule, n_steps: int) -> tuple
         taken = after.n_iter > progress.n_iter
         return after, trace.at[i].set(jnp.where(taken, after.value, jnp.nan)), i + 1
 
-    empty = jnp.full((n_steps,), jnp.nan, progress.value.dtype)
     progress, trace, _ = jax.lax.while_loop(running, body, (progress, empty, jnp.zeros((), jnp.int32)))
     return progress, trace
 
@@ -85,23 +88,27 @@ def _take_one(mapping, progress, rule):
     fault = mapping.fault(new)
     status = _select(
         [
+            fault != Status.RUNNING,  # first: a failed Cholesky is why a value is not finite
             ~jnp.isfinite(value),
-            fault != Status.RUNNING,
             dropped,
             (rule.tol > 0.0) & (jnp.abs(gain) <= rule.tol * rule.unit),
             progress.n_iter + 1 >= rule.max_iter,
         ],
-        [Status.NON_FINITE, fault, Status.DECREASED, Status.CONVERGED, Status.MAX_ITER],
+        [fault, Status.NON_FINITE, Status.DECREASED, Status.CONVERGED, Status.MAX_ITER],
         Status.RUNNING,
     )
     taken = (status == Status.RUNNING) | (status == Status.CONVERGED) | (status == Status.MAX_ITER)
-    better = taken & (rule.monotone | (value > progress.best_value))
+    # within rounding the later state is the better one: on a flat top the highest value is an accident, and the state
+    # that has it is only as good as the root of the rounding
+    peak = jnp.where(taken, jnp.maximum(value, progress.peak), progress.peak)
+    better = taken & (rule.monotone | (value >= peak - rounding))
     n_iter = progress.n_iter + taken.astype(jnp.int32)
     return Progress(
         state=_choose(taken, new, progress.state),
         best=_choose(better, new, progress.best),
         value=jnp.where(taken, value, progress.value),
         best_value=jnp.where(better, value, progress.best_value),
+        peak=peak,
         n_iter=n_iter,
         best_iter=jnp.where(better, n_iter, progress.best_iter),
         status=status,

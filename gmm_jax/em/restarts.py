@@ -80,27 +80,29 @@ def fit_em_restarts(
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
             standardised data, or a GMM in the units of the data (one, or with a leading axis for each restart).
         sample_weight: counts a row so many times; rows of weight 0 are left out.
-        progress: called between chunks with (lanes done, lanes, best log-likelihood so far).
+        progress: called between chunks with (lanes done, lanes, best log-likelihood so far, NaN if none is finite).
 
     Raises:
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
-    x = check_data(x, n_components=spec.n_components)
+    x = check_data(x)
     spec = validate_spec(spec, x.shape[1])
     weight = check_sample_weight(sample_weight, x.shape[0])
-    if n_restarts < 1:
-        raise ValueError(f"n_restarts must be at least 1; got {n_restarts}.")
+    _check_options(n_restarts, config)
     if weight is not None:
         x, weight = x[weight > 0.0], weight[weight > 0.0]
-    z, scaling = standardise(x, spec)
+        _check_total(weight, spec.n_components)
+    x = check_data(x, n_components=spec.n_components)
+    z, scaling = standardise(x, spec, weight)
     inner = replace(spec, known=scaling.known_inward(spec))
     inits = _starts(key, z, inner, scaling, init, n_restarts)
     weight = None if weight is None else weight.astype(z.dtype)
     ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
     problem = (z, inner.known, weight, replace(config, reg_covar=ridge))
-    lanes, interrupted = _run(problem, inits, progress)
     n_effective = z.shape[0] if weight is None else float(np.sum(weight))
-    spurious = _is_spurious(lanes.gmm, inner, np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1), n_effective)
+    lanes, interrupted = _run(problem, inits, progress, n_effective * scaling.log_volume)
+    data_covariance = np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
+    spurious = _is_spurious(lanes.gmm, inner, data_covariance, n_effective)
     optima = _landscape(lanes, spurious, inner, n_effective)
     best = _best_lane(lanes, spurious)
     lanes = _outward(lanes, scaling, n_effective)
@@ -109,6 +111,22 @@ def fit_em_restarts(
     if interrupted:
         raise Interrupted(found)
     return found
+
+
+def _check_options(n_restarts, config):
+    for name, value, least in (("n_restarts", n_restarts, 1), ("config.max_iter", config.max_iter, 0)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+    if not (np.ndim(config.tol) == 0 and 0.0 <= config.tol < np.inf):
+        raise ValueError(f"config.tol must be a finite number and not negative; got {config.tol!r}: 0 never stops on gain.")
+
+
+def _check_total(weight, n_components):
+    if np.sum(weight) < n_components:
+        raise ValueError(
+            f"sample_weight counts rows, but sums to {np.sum(weight):.6g}, less than n_components={n_components}: "
+            "multiply it by len(x) / sample_weight.sum(), or lower n_components."
+        )
 
 
 class Interrupted(KeyboardInterrupt):
@@ -142,7 +160,7 @@ def _draw_starts(key, z, inner, start, n_restarts):
     return jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, n_restarts), z, inner)
 
 
-def _run(problem, inits, progress):
+def _run(problem, inits, progress, volume):
     """All lanes to their end, or as far as Ctrl-C lets them; standardised, in NumPy."""
     config = problem[3]
     state = _begin(problem, inits)
@@ -151,11 +169,14 @@ def _run(problem, inits, progress):
     interrupted = False
     try:
         for _ in range(-(-config.max_iter // CHUNK)):
-            state, trace = _advance(problem, state, min(CHUNK, config.max_iter))
-            traces.append(np.asarray(trace))
+            after, trace = _advance(problem, state, min(CHUNK, config.max_iter))
+            traces.append(np.asarray(trace))  # waits here, so that Ctrl-C leaves state and traces in step
+            state = after
             running = int(np.sum(np.asarray(state.status) == Status.RUNNING))
             if progress is not None:
-                progress(n_lanes - running, n_lanes, float(np.nanmax(np.asarray(state.best_value))))
+                values = np.asarray(state.best_value, float)
+                best = np.max(values, where=np.isfinite(values), initial=-np.inf)
+                progress(n_lanes - running, n_lanes, float(best - volume) if np.isfinite(best) else float("nan"))
             if running == 0:
                 break
     except KeyboardInterrupt:

@@ -5,7 +5,9 @@ All densities are log densities through Cholesky factors, for one mixture; `jax.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +48,8 @@ def log_joint_components_first(gmm: GMM, deviations: Float[Array, "K D N"]) -> F
     n_features = gmm.means.shape[-1]
     whitener = kind.whitener(gmm.covariances)
     z = kind.whiten(whitener, deviations)
-    log_normaliser = kind.half_log_precision(whitener, n_features) - 0.5 * n_features * np.log(2.0 * np.pi)
+    # math, not np: a NumPy float64 would make float32 data float64 when x64 is on
+    log_normaliser = kind.half_log_precision(whitener, n_features) - 0.5 * n_features * math.log(2.0 * math.pi)
     return (jnp.log(gmm.weights) + log_normaliser)[:, None] - 0.5 * jnp.sum(z * z, axis=1)
 
 
@@ -78,10 +81,11 @@ def predict(gmm: GMM, x: Float[Array, "N D"]) -> Int[Array, "N"]:
     return jnp.argmax(log_joint(gmm, x), axis=-1)
 
 
+@partial(jax.jit, static_argnames="n")
 def sample(key: Key[Array, ""], gmm: GMM, n: int) -> tuple[Float[Array, "n D"], Int[Array, "n"]]:
     """n independent samples and the components that made them, labels drawn for every sample anew."""
     key_labels, key_noise = jax.random.split(key)
-    labels = jax.random.categorical(key_labels, jnp.log(jnp.asarray(gmm.weights)), shape=(n,))
+    labels = jax.random.categorical(key_labels, jnp.log(gmm.weights), shape=(n,))
     return sample_given_labels(key_noise, gmm, labels), labels
 
 
@@ -115,7 +119,9 @@ def affine(gmm: GMM, scale, shift=0.0) -> GMM:
     `scale` is a number, a vector (D,), or for full and tied a matrix (D, D); spherical takes a number only.
     Leading axes of the mixture are kept; NumPy leaves stay NumPy.
     """
-    scale = np.asarray(scale) if isinstance(gmm.means, np.ndarray) else jnp.asarray(scale, gmm.means.dtype)
+    xp = np if isinstance(gmm.means, np.ndarray) else jnp
+    scale, shift = xp.asarray(scale, gmm.means.dtype), xp.asarray(shift, gmm.means.dtype)
+    shift = last_axes(shift * xp.ones(gmm.n_features, shift.dtype), gmm.means.ndim)
     if scale.ndim == 2:
         if gmm.covariance_type not in ("full", "tied"):
             raise ValueError(f"affine with a matrix needs covariance_type full or tied; got {gmm.covariance_type!r}.")
@@ -123,18 +129,18 @@ def affine(gmm: GMM, scale, shift=0.0) -> GMM:
         return replace(gmm, means=gmm.means @ matrix.T + shift, covariances=matrix @ gmm.covariances @ matrix.T)
     if gmm.covariance_type == "spherical" and scale.ndim == 1 and np.ptp(np.asarray(scale)) != 0.0:
         raise ValueError("affine of a spherical mixture needs one common scale; got a vector with different entries.")
-    scale = scale * np.ones(gmm.n_features, scale.dtype)
-    shift = shift * np.ones(gmm.n_features, scale.dtype)
+    scale = scale * xp.ones(gmm.n_features, scale.dtype)
     return replace(
         gmm,
-        means=gmm.means * last_axes(scale, gmm.means.ndim) + last_axes(shift, gmm.means.ndim),
+        means=gmm.means * last_axes(scale, gmm.means.ndim) + shift,
         covariances=structure(gmm.covariance_type).rescale(gmm.covariances, scale),
     )
 
 
 def validate(gmm: GMM, *, name: str = "gmm", n_features: int | None = None) -> GMM:
     """The mixture itself, or a ValueError with one sentence: which leaf, which component, what to try."""
-    weights, means, covariances = (np.asarray(leaf) for leaf in (gmm.weights, gmm.means, gmm.covariances))
+    names = ("weights", "means", "covariances")
+    weights, means, covariances = (real_array(getattr(gmm, leaf), f"{name}.{leaf}") for leaf in names)
     kind = structure(gmm.covariance_type)
     if means.ndim != 2:
         raise ValueError(f"{name}.means must have shape (K, D); got {means.shape}.")
@@ -149,7 +155,7 @@ def validate(gmm: GMM, *, name: str = "gmm", n_features: int | None = None) -> G
             f"{name}.covariances must have shape {expected} for covariance_type {gmm.covariance_type!r} with "
             f"{n_components} components and {width} features; got {covariances.shape}."
         )
-    for leaf, values in (("weights", weights), ("means", means), ("covariances", covariances)):
+    for leaf, values in zip(names, (weights, means, covariances), strict=True):
         if not np.all(np.isfinite(values)):
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise ValueError(f"{name}.{leaf} must be finite; got {values[where]} at index {where}.")
@@ -157,10 +163,21 @@ def validate(gmm: GMM, *, name: str = "gmm", n_features: int | None = None) -> G
         k = int(np.argmin(weights))
         raise ValueError(f"{name}.weights must not be negative; got {weights[k]:.6g} for component {k}.")
     total = float(np.sum(weights))
-    if abs(total - 1.0) > 1e3 * np.finfo(np.result_type(weights, np.float32)).eps:
+    if abs(total - 1.0) > max(1e-6, 1e3 * np.finfo(np.result_type(weights, np.float32)).eps):
         raise ValueError(f"{name}.weights must sum to 1, got {total:.6f}; for counts pass weights / weights.sum().")
     check_positive_definite(covariances, gmm.covariance_type, name=f"{name}.covariances")
     return gmm
+
+
+def real_array(value, name) -> np.ndarray:
+    """The value as an array of real numbers in NumPy, or a ValueError that names it."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # NumPy's sentence on ragged lists does not say whose they are
+        raise ValueError(f"{name} must be an array; got rows of different lengths or kinds.") from None
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}: convert or drop what is no number.")
+    return array
 
 
 def check_positive_definite(covariances, covariance_type, *, name):

@@ -12,10 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .covariance import structure
-from .gmm import GMM, permute
+from .gmm import GMM, affine, permute
 from .spec import MixtureSpec, free_parts
-
-FORBIDDEN = 1e12  # a cost that no sum of real costs reaches
 
 
 def match(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Int[np.ndarray, "*batch K"]:
@@ -34,7 +32,9 @@ def align(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> GMM:
 
 
 def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Float[np.ndarray, "*batch K K"]:
-    """cost[..., i, j] of pairing component i of `gmm` with component j of `reference`; inf becomes FORBIDDEN.
+    """cost[..., i, j] of pairing component i of `gmm` with component j of `reference`, never inf or NaN.
+
+    Pairs without a finite cost cost more than all others together, and pairs that the spec forbids more than those.
 
     Reference:
         Bhattacharyya (1943), Bull. Calcutta Math. Soc. 35; closed form in Fukunaga (1990), ch. 3.
@@ -45,10 +45,14 @@ def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Flo
             "components and features."
         )
     batch = np.shape(gmm.means)[:-2]
+    n_components = np.shape(reference.means)[0]
     flat = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[len(batch) :])), gmm)
-    cost = np.array(_costs(flat, reference), float).reshape(*batch, *np.shape(reference.means)[:1] * 2)
-    cost = np.where(np.isfinite(cost), cost, FORBIDDEN)
-    return cost if spec is None else cost + FORBIDDEN * ~_exchangeable(spec)
+    cost = np.array(_costs(*_in_units_of(reference, flat, reference)), float)
+    cost = cost.reshape(*batch, n_components, n_components)
+    finite = np.isfinite(cost)
+    limit = 1.0 + n_components * np.max(np.where(finite, cost, 0.0), axis=(-2, -1), keepdims=True)
+    cost = np.where(finite, cost, limit)
+    return cost if spec is None else cost + n_components * limit * ~_exchangeable(spec)
 
 
 def assign(cost: Float[np.ndarray, "*batch K K"]) -> Int[np.ndarray, "*batch K"]:
@@ -62,6 +66,19 @@ def assign(cost: Float[np.ndarray, "*batch K K"]) -> Int[np.ndarray, "*batch K"]
     flat = cost.reshape(-1, n_components, n_components)
     order = np.array([linear_sum_assignment(c.T)[1] for c in flat], int)
     return order.reshape(cost.shape[:-1])
+
+
+def _in_units_of(reference, *gmms):
+    """The mixtures about the reference's centre, in one common unit of its spread, float64 NumPy.
+
+    The costs do not change with location and scale, but float32 (while x64 is off) cannot hold an offset of 1e8.
+    """
+    wide = [jax.tree.map(lambda leaf: np.asarray(leaf, float), gmm) for gmm in (reference, *gmms)]
+    variances = wide[0].covariances
+    if reference.covariance_type in ("full", "tied"):
+        variances = np.diagonal(variances, axis1=-2, axis2=-1)
+    unit = 1.0 / np.sqrt(np.max(np.abs(variances)))
+    return [affine(affine(gmm, 1.0, -np.mean(wide[0].means, axis=0)), unit) for gmm in wide[1:]]
 
 
 @jax.jit

@@ -71,16 +71,12 @@ def e_step(
 
 def _block(gmm, x, sample_weight):
     d = deviations(gmm, x)
+    if sample_weight is not None:
+        # a row of weight zero counts as absent, even where its density is not finite
+        d = jnp.where((sample_weight > 0.0)[None, None], d, jnp.zeros_like(d))
     joint = log_joint_components_first(gmm, d)  # (K, N)
     log_prob = logsumexp(joint, axis=0)
     r = jnp.exp(joint - log_prob[None])
     if sample_weight is None:
         return moments(gmm, d, r, log_prob)
-    # a row of weight zero counts as absent, even where its density is not finite
-    present = sample_weight > 0.0
-    return moments(
-        gmm,
-        d,
-        jnp.where(present[None], r * sample_weight[None], jnp.zeros_like(r)),
-        jnp.where(present, log_prob * sample_weight, jnp.zeros_like(log_prob)),
-    )
+    return moments(gmm, d, r * sample_weight[None], log_prob * sample_weight)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .covariance import structure
-from .gmm import GMM
+from .gmm import GMM, real_array
 from .spec import Known, MixtureSpec
 
 
@@ -50,22 +50,24 @@ class Scaling(NamedTuple):
     def outward(self, gmm: GMM) -> GMM:
         """A standardised mixture in the units and the dtype of the data; leading axes kept."""
         weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
-        covariances = structure(gmm.covariance_type).rescale(covariances, self.scale)
-        return replace(
-            gmm,
-            weights=weights.astype(self.dtype),
-            means=(means * self.scale + self.centre).astype(self.dtype),
-            covariances=covariances.astype(self.dtype),
-        )
+        with np.errstate(over="ignore"):  # lanes that failed may hold anything
+            return replace(
+                gmm,
+                weights=weights.astype(self.dtype),
+                means=(means * self.scale + self.centre).astype(self.dtype),
+                covariances=structure(gmm.covariance_type).rescale(covariances, self.scale).astype(self.dtype),
+            )
 
     def ridge_inward(self, reg_covar) -> Float[np.ndarray, "D"]:
         """An absolute reg_covar, in the squared units of the data, standardised; None is 1e-6 of the variance."""
         if reg_covar is None:
             return np.full(self.scale.shape, RELATIVE_RIDGE)
-        ridge = np.asarray(reg_covar, float) * np.ones_like(self.scale)
+        ridge = real_array(reg_covar, "reg_covar").astype(float)
+        if ridge.shape not in ((), self.scale.shape):
+            raise ValueError(f"reg_covar must be a number or have shape {self.scale.shape}; got shape {ridge.shape}.")
         if not np.all(np.isfinite(ridge)) or np.any(ridge < 0.0):
             raise ValueError(f"reg_covar must be finite and not negative; got {reg_covar!r}.")
-        return ridge / self.scale**2
+        return np.broadcast_to(ridge, self.scale.shape) / self.scale**2
 
 
 RELATIVE_RIDGE = 1e-6  # of each feature's variance
@@ -76,9 +78,7 @@ def check_data(x, *, n_components: int = 1, name: str = "x") -> np.ndarray:
 
     A ValueError names what is wrong, where it is, and what to do.
     """
-    x = np.asarray(x)
-    if x.dtype == object or x.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers; got dtype {x.dtype}: convert or drop the other columns.")
+    x = real_array(x, name)
     if x.ndim == 1:
         raise ValueError(f"{name} must be two-dimensional (N, D); got shape {x.shape}: use {name}.reshape(-1, 1).")
     if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
@@ -103,7 +103,7 @@ def check_sample_weight(sample_weight, n_samples: int) -> np.ndarray | None:
     """sample_weight as (N,) floats that are finite, not negative, and not all zero; None stays None."""
     if sample_weight is None:
         return None
-    weight = np.asarray(sample_weight, float)
+    weight = real_array(sample_weight, "sample_weight").astype(float)
     if weight.shape != (n_samples,):
         raise ValueError(f"sample_weight must have shape ({n_samples},), one a row of x; got {weight.shape}.")
     if not np.all(np.isfinite(weight)) or np.any(weight < 0.0) or not np.any(weight > 0.0):
@@ -115,15 +115,17 @@ def check_sample_weight(sample_weight, n_samples: int) -> np.ndarray | None:
     return weight
 
 
-def standardise(x: np.ndarray, spec: MixtureSpec) -> tuple[np.ndarray, Scaling]:
+def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[np.ndarray, Scaling]:
     """Standardised data in JAX's compute dtype, and the map back. `x` has passed check_data."""
     wide = x.astype(np.float64)
-    centre = np.mean(wide / 2.0, axis=0) * 2.0 if np.max(np.abs(wide)) > 1e300 else np.mean(wide, axis=0)
-    reach = np.max(np.abs(wide - centre), axis=0)
-    # relative to the offset: what is left of a constant column is rounding
-    constant = reach <= 4.0 * np.finfo(x.dtype).eps * np.max(np.abs(wide), axis=0)
-    safe = np.where(constant, 1.0, reach)
-    scale = np.where(constant, 1.0, safe * np.std((wide - centre) / safe, axis=0))
+    share = np.full(x.shape[0], 1.0 / x.shape[0]) if sample_weight is None else sample_weight / np.sum(sample_weight)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by _check_range
+        centre = wide[0] + share @ (wide - wide[0])  # about a row: the mean of a constant column is exact
+        reach = np.max(np.abs(wide - centre), axis=0)
+        # relative to the offset: what is left of a constant column is rounding
+        constant = reach <= 4.0 * np.finfo(x.dtype).eps * np.max(np.abs(wide), axis=0)
+        safe = np.where(constant, 1.0, reach)
+        scale = np.where(constant, 1.0, safe * np.sqrt(share @ ((wide - centre) / safe) ** 2))
     if spec.covariance_type == "spherical":
         varying = scale[~constant] if not constant.all() else np.ones(1)
         common = np.max(varying) * np.sqrt(np.mean((varying / np.max(varying)) ** 2))
@@ -131,13 +133,14 @@ def standardise(x: np.ndarray, spec: MixtureSpec) -> tuple[np.ndarray, Scaling]:
     _check_range(scale, x.dtype)
     compute_dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     columns = tuple(int(j) for j in np.flatnonzero(constant))
-    return ((wide - centre) / scale).astype(compute_dtype), Scaling(centre, scale, columns, x.dtype)
+    z = np.where(constant, 0.0, (wide - centre) / scale)
+    return z.astype(compute_dtype), Scaling(centre, scale, columns, x.dtype)
 
 
 def _check_range(scale, dtype):
     """Variances must fit into the dtype of the answer."""
     limits = np.finfo(dtype)
-    outside = (scale > np.sqrt(float(limits.max)) / 16.0) | (scale < 16.0 * np.sqrt(float(limits.tiny)))
+    outside = ~((scale <= np.sqrt(float(limits.max)) / 16.0) & (scale >= 16.0 * np.sqrt(float(limits.tiny))))
     if outside.any():
         column = int(np.argmax(outside))
         raise ValueError(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .covariance import structure
-from .gmm import GMM, check_positive_definite
+from .gmm import GMM, check_positive_definite, real_array
 
 
 @jax.tree_util.register_dataclass
@@ -78,15 +78,16 @@ def put(known, free):
 
 
 def share(mass: Float[Array, "K"], known: Float[Array, "K"] | None) -> Float[Array, "K"]:
-    """φ: known ones as they are, the rest divided among the free in proportion to their mass."""
+    """φ: known ones as they are, the rest divided among the free in proportion to their mass (evenly without any)."""
     if known is None:
         return mass / jnp.sum(mass)
     known = jnp.asarray(known, mass.dtype)
     is_free = jnp.isnan(known)
     fixed = jnp.where(is_free, jnp.zeros_like(known), known)
     free_mass = jnp.where(is_free, mass, jnp.zeros_like(mass))
-    total = jnp.sum(free_mass)
-    return fixed + (1.0 - jnp.sum(fixed)) * free_mass / jnp.where(total > 0.0, total, jnp.ones_like(total))
+    free_mass = jnp.where(jnp.sum(free_mass) > 0.0, free_mass, is_free.astype(mass.dtype))
+    total = jnp.where(jnp.any(is_free), jnp.sum(free_mass), jnp.ones_like(mass[0]))
+    return fixed + (1.0 - jnp.sum(fixed)) * free_mass / total
 
 
 def free_rows(known, n_components) -> np.ndarray:
@@ -136,7 +137,7 @@ def validate_spec(spec: MixtureSpec, n_features: int) -> MixtureSpec:
 def _known_field(name, value, shape):
     if value is None:
         return None
-    value = np.asarray(value, float)
+    value = real_array(value, f"known.{name}").astype(float)
     if value.shape != shape:
         raise ValueError(f"known.{name} must have shape {shape}, with NaN rows where free; got {value.shape}.")
     if np.any(np.isinf(value)):

@@ -82,7 +82,7 @@ def from_labels(x: Float[Array, "N D"], labels: Int[Array, "N"], spec: MixtureSp
     eye = jnp.broadcast_to(jnp.eye(n_features, dtype=x.dtype), (spec.n_components, n_features, n_features))
     frame = GMM(count / n_samples, means, eye, "full")
     scatter = moments(frame, x.T[None] - means[:, :, None], one_hot, jnp.zeros(n_samples, x.dtype)).second
-    pooled = jnp.sum(scatter, axis=0) / n_samples + 1e-3 * jnp.diag(jnp.var(x, axis=0) + jnp.finfo(x.dtype).tiny)
+    pooled = jnp.sum(scatter, axis=0) / n_samples + 1e-3 * jnp.diag(_spread(x))
     borrowed = jnp.asarray(n_features + 1, x.dtype)
     matrices = (scatter + borrowed * pooled[None]) / (count + borrowed)[:, None, None]
     weights = (count + 1.0) / (n_samples + spec.n_components)
@@ -105,10 +105,16 @@ def start_function(init):
 def _around(x, means, spec):
     n_components, n_features = means.shape
     deviation = x - jnp.mean(x, axis=0, keepdims=True)
-    matrix = deviation.T @ deviation / x.shape[0] + 1e-6 * jnp.diag(jnp.var(x, axis=0) + jnp.finfo(x.dtype).tiny)
+    matrix = deviation.T @ deviation / x.shape[0] + 1e-6 * jnp.diag(_spread(x))
     weights = jnp.full((n_components,), 1.0 / n_components, x.dtype)
     matrices = jnp.broadcast_to(matrix, (n_components, n_features, n_features))
     return GMM(weights, means, structure(spec.covariance_type).from_dense(matrices, weights), spec.covariance_type)
+
+
+def _spread(x):
+    """(D,) variances; 1 for a constant column, so that no start is singular."""
+    variances = jnp.var(x, axis=0)
+    return jnp.where(variances > 0.0, variances, jnp.ones_like(variances))
 
 
 def _seed(key, x, spec):
@@ -127,7 +133,8 @@ def _seed(key, x, spec):
         # with no centre yet, or all rows on centres, every row is as likely
         even = jnp.isinf(nearest[0]) | (jnp.sum(nearest) <= 0.0)
         odds = jnp.where(even, jnp.ones_like(nearest), nearest)
-        row = jnp.searchsorted(jnp.cumsum(odds), jax.random.uniform(key, (), x.dtype) * jnp.sum(odds))
+        steps = jnp.cumsum(odds)
+        row = jnp.searchsorted(steps, jax.random.uniform(key, (), x.dtype) * steps[-1], side="right")
         centre = jnp.where(fixed, mean, x[jnp.minimum(row, n_samples - 1)])
         closer = jnp.minimum(nearest, _squared_distances(x, centre[None])[0])
         return jnp.where(fixed, nearest, closer), centre

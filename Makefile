@@ -1,0 +1,69 @@
+# Every target does its own set-up. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint study results clean
+
+# Python 3.11 or newer; `make demo PYTHON=/path/to/python3.13` chooses one.
+PYTHON ?=
+BIN := .venv/bin
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; \
+		do printf '  make %-9s %s\n' "$$name" "$$what"; done
+
+setup: .venv/ready ## make the virtual environment .venv (the other targets do it when it is needed)
+	@echo '.venv is ready'
+
+demo: .venv/ready ## the four experiments of the course: EM, NUTS and Gibbs beside the truth, with a report
+	@$(BIN)/gmm-jax demo
+
+test: .venv/ready ## the tests, under five minutes on two cores
+	@$(BIN)/python -m pytest
+
+lint: .venv/ready ## style and security rules
+	@$(BIN)/ruff check .
+
+study: .venv/ready ## the slow tests: simulation studies of many minutes
+	@$(BIN)/python -m pytest -m slow
+
+results: .venv/ready ## run every experiment again at full size (long); results/ holds what they found
+	@for experiment in experiments/*.py; do echo "$$experiment"; $(BIN)/python "$$experiment"; done
+
+clean: ## remove .venv, caches and build products; results stay
+	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment that was finished is brought up to date; one that was not is made anew.
+.venv/ready: pyproject.toml constraints.txt
+	@set -o pipefail; python="$(PYTHON)"; \
+	suits() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; }; \
+	if [ -z "$$python" ]; then \
+		for candidate in python3 python3.13 python3.12 python3.11; do \
+			if suits "$$candidate"; then python="$$candidate"; break; fi; \
+		done; \
+	fi; \
+	if [ -z "$$python" ] || ! suits "$$python"; then \
+		echo "gmm_jax needs Python 3.11 or newer; found $$("$${python:-python3}" --version 2> /dev/null || echo none)." \
+			"Install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi; \
+	if [ ! -e $@ ]; then \
+		echo "setting up .venv with $$("$$python" --version) (once, about a minute)"; \
+		rm -rf .venv; \
+		if command -v uv > /dev/null; then \
+			uv venv --quiet --seed --python "$$python" .venv; \
+		elif ! "$$python" -m venv .venv; then \
+			rm -rf .venv; \
+			echo "$$python cannot make virtual environments; on Debian: apt install python3-venv" >&2; \
+			exit 1; \
+		fi; \
+	else \
+		echo "bringing .venv up to date"; \
+	fi; \
+	if command -v uv > /dev/null; then \
+		uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[test]'; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'; \
+	fi; \
+	touch $@

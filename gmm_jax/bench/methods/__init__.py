@@ -1,0 +1,68 @@
+"""One file a method: `fit(key, x, spec, *, options...) -> Fit`. A new file here is a new method; nothing else changes.
+
+The first line of a file's docstring says what it is; keyword-only arguments of `fit` are its options, with their
+defaults. Files whose name begins with an underscore are not methods.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, NamedTuple
+
+from ...mixture import Fit
+
+
+class Method(NamedTuple):
+    """A method by name, with its options checked."""
+
+    name: str
+    summary: str
+    options: dict[str, Any]  # name -> default
+    function: Callable[..., Fit]
+
+    def fit(self, key, x, spec, **options) -> Fit:
+        """Fit.point and what the method says about its uncertainty; an unknown option is a ValueError."""
+        check_options(self, options)
+        return self.function(key, x, spec, **options)
+
+
+def available() -> tuple[str, ...]:
+    """Names of all methods, in alphabetical order."""
+    return tuple(sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_")))
+
+
+def load(name: str) -> Method:
+    """The method of that name; a ValueError names the nearest ones there are."""
+    if name not in available():
+        raise ValueError(f"method {name!r} does not exist{_nearest(name, available())}; there are {_list(available())}.")
+    return from_function(name, import_module(f"{__name__}.{name}").fit)
+
+
+def from_function(name: str, function: Callable[..., Fit]) -> Method:
+    """A method of any function of the right form, wherever it lives."""
+    module = inspect.getmodule(function)
+    summary = (inspect.getdoc(module) or inspect.getdoc(function) or "").partition("\n")[0]
+    parameters = inspect.signature(function).parameters.values()
+    options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return Method(name, summary, options, function)
+
+
+def check_options(method: Method, options: dict[str, Any]) -> None:
+    """A ValueError for the first option that the method does not have."""
+    for option in options:
+        if option not in method.options:
+            near = _nearest(option, method.options)
+            raise ValueError(f"method {method.name!r} has no option {option!r}{near}; it has {_list(method.options)}.")
+
+
+def _nearest(name, names):
+    near = get_close_matches(str(name), list(names), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _list(names):
+    return ", ".join(names) if names else "none"

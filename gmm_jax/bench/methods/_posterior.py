@@ -1,0 +1,60 @@
+"""What the Bayesian methods share: starts from EM's optima, and a posterior read as a Fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from ... import em, judge
+from ...mixture import Fit, GMM, MixtureSpec, Posterior, Status, free_parts, structure
+
+NEAR = 10.0  # nats: optima lower than this below the best carry no posterior mass worth a chain
+
+
+def em_starts(key, x, spec: MixtureSpec, n_chains: int, n_restarts: int) -> GMM:
+    """A start for each chain: the best EM optimum, and the distinct ones within 10 nats of it, in turn.
+
+    Chains that start in different optima and stay there are seen by R-hat; chains that all start in one hide the others.
+    """
+    restarts = em.fit_em_restarts(key, x, spec, n_restarts=n_restarts)
+    best = jax.tree.map(lambda leaf: leaf[None], restarts.best.gmm)
+    optima = restarts.optima
+    real = ~optima.spurious & (optima.log_likelihood >= restarts.best.log_likelihood - NEAR)
+    near = jax.tree.map(lambda leaf: leaf[real], optima.gmm) if real.any() else best
+    order = np.arange(n_chains) % near.means.shape[0]
+    return jax.tree.map(lambda leaf: leaf[order], near)
+
+
+def as_fit(posterior: Posterior, spec: MixtureSpec, *, mixing: bool = True) -> Fit:
+    """Relabelled draws, their mean as the point, their sds as standard errors, and the worst of the diagnostics."""
+    relabelled = judge.relabel(posterior, spec=spec)
+    point, sds = mean_and_sd(relabelled.posterior.draws, spec)
+    info = {
+        "relabelling": relabelled.method,
+        "decided": relabelled.decided,
+        "mean_log_density": float(np.mean(posterior.log_density)),
+    }
+    status = Status(posterior.status)
+    if mixing:
+        after = judge.diagnostics(relabelled.posterior, spec)
+        before = judge.diagnostics(posterior, spec).worst["r_hat"]
+        invariant = judge.invariant_diagnostics(posterior, spec).worst["r_hat"]
+        info |= after.worst | {"r_hat_before_relabelling": before, "r_hat_label_invariant": invariant}
+        status = after.status if status == Status.SAMPLED else status
+    return Fit(point, relabelled.posterior, sds, status, info)
+
+
+def mean_and_sd(draws: GMM, spec: MixtureSpec) -> tuple[GMM, GMM]:
+    """Mean and sd over (chains, draws); the sd of what is known is exactly 0."""
+    point = jax.tree.map(lambda leaf: np.mean(leaf, axis=(0, 1)), draws)
+    sds = jax.tree.map(lambda leaf: np.std(leaf, axis=(0, 1)), draws)
+    weights, means, covariances = free_parts(spec)
+    if weights.sum() == 1:
+        weights = np.zeros_like(weights)  # determined by the known ones
+    per_component = structure(spec.covariance_type).per_component
+    spread = covariances.reshape(-1, *(1,) * (sds.covariances.ndim - 1)) if per_component else covariances.any()
+    return point, replace(
+        sds, weights=sds.weights * weights, means=sds.means * means[:, None], covariances=sds.covariances * spread
+    )

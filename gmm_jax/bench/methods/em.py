@@ -1,0 +1,30 @@
+"""Maximum likelihood by EM: the best of many restarts, with standard errors from the observed information."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ... import em
+from ...mixture import Fit, Status
+
+
+def fit(key, x, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8, reg_covar=None, progress=None) -> Fit:
+    config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
+    restarts = em.fit_em_restarts(key, x, spec, n_restarts=n_restarts, init=init, config=config, progress=progress)
+    best, optima = restarts.best, restarts.optima
+    status = Status(int(best.status))
+    errors = em.standard_errors(x, best, spec) if status == Status.CONVERGED else None
+    info = {
+        "log_likelihood": float(best.log_likelihood),
+        "n_iter": int(best.n_iter),
+        "message": restarts.message,
+        "n_optima": int(optima.count.size),
+        "share_at_best": float(np.mean(np.abs(restarts.lanes.log_likelihood - best.log_likelihood) <= 1e-4 * len(x))),
+        "n_failed": int(np.sum(optima.of_lane < 0)),
+        "landscape": {
+            "log_likelihood": optima.log_likelihood.tolist(),
+            "count": optima.count.tolist(),
+            "spurious": optima.spurious.tolist(),
+        },
+    }
+    return Fit(best.gmm, None, errors, status, info)

@@ -1,0 +1,167 @@
+"""Trials: a problem, what is known of it, a method and a seed give one row; failures are rows too.
+
+Randomness is derived from the seed by the names of the axes, so all methods see the same data, and a trial gives the
+same row whatever else is run beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import jax
+import numpy as np
+
+from .. import judge, problems
+from ..mixture import GMM, Fit, MixtureSpec, NotSupported, Status
+from . import methods, store
+from .clock import Clock
+from .report import progress_bar
+
+N_TEST = 10_000  # held-out samples
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trial: all that decides its answer."""
+
+    problem: str
+    known: tuple[str, ...] = ()
+    components: tuple[int, ...] | None = None
+    method: str = "em"
+    options: tuple[tuple[str, Any], ...] = ()
+    seed: int = 0
+    n: int | None = None
+    counts: str = "fixed"
+
+    @property
+    def case(self) -> str:
+        """The course's names where they fit: Case I knows φ and Σ, Case II nothing."""
+        if not self.known:
+            return "Case II"
+        if self.known == ("weights", "covariances") and self.components is None:
+            return "Case I"
+        of = "" if self.components is None else " of " + ",".join(map(str, self.components))
+        return "known " + "+".join(self.known) + of
+
+
+class Trial(NamedTuple):
+    """A row for the table, and what pictures need beside it."""
+
+    row: dict[str, Any]
+    fit: Fit | None
+    x: np.ndarray
+    labels: np.ndarray
+    truth: GMM
+    spec: MixtureSpec
+
+
+def derive_key(seed: int, *names: str):
+    """A typed key for an axis: the same names and seed, the same key."""
+    key = jax.random.key(seed)
+    for name in names:
+        key = jax.random.fold_in(key, crc32(name.encode()))
+    return key
+
+
+def run(cell: Cell, *, progress=None) -> Trial:
+    """One trial. What the method raises becomes a row with status FAILED or NOT_SUPPORTED and the reason."""
+    problem = problems.load(cell.problem)
+    method = methods.load(cell.method)
+    options = dict(cell.options)
+    methods.check_options(method, options)
+    spec = problem.knowing(*cell.known, components=cell.components)
+    x, labels = problem.sample(derive_key(cell.seed, "data", cell.problem), cell.n, cell.counts)
+    x_test, _ = problem.sample(derive_key(cell.seed, "test", cell.problem), N_TEST, "multinomial")
+    given = {"labels": labels, "progress": progress}
+    given = {name: value for name, value in given.items() if name in method.options and value is not None}
+    row = _head(cell, problem, x, options)
+    fit = None
+    with Clock() as clock:
+        try:
+            fit = method.fit(derive_key(cell.seed, "method", cell.method, cell.case), x, spec, **options, **given)
+            row |= {"status": fit.status.name, "reason": "" if fit.status.ok else fit.status.advice}
+        except NotSupported as error:
+            row |= {"status": "NOT_SUPPORTED", "reason": str(error)}
+        except Exception as error:  # a failed trial is a row
+            row |= {"status": Status.FAILED.name, "reason": f"{type(error).__name__}: {error}"}
+    row |= clock.seconds
+    if fit is not None:
+        metrics = judge.recovery(
+            derive_key(cell.seed, "judge", cell.problem), fit, problem.truth, x=x, labels=labels, x_test=x_test
+        )
+        row |= metrics | {name: value for name, value in fit.info.items() if value is not None}
+        row |= {"estimate": _as_lists(fit.point), "standard_errors": _as_lists(fit.standard_errors)}
+    row["truth"] = _as_lists(problem.truth)
+    return Trial(row, fit, x, labels, problem.truth, spec)
+
+
+def run_grid(
+    name: str, cells: Iterable[Cell], *, results="results", command: str = "", question: str = "", answer=None
+) -> list[dict[str, Any]]:
+    """Every cell to results/NAME: a finished cell is on disk at once and is not run again; rows.csv at the end.
+
+    Ctrl-C leaves rows.csv with what is finished. `answer(rows)` gives the sentence that stands beside the question.
+    """
+    cells = list(cells)
+    folder = store.result_folder(results, name)
+    started, rows = datetime.now(UTC), []
+    with Clock() as clock, progress_bar(name, len(cells)) as advance:
+        try:
+            for cell in cells:
+                rows.append(_kept_or_run(folder, cell))
+                advance(1)
+        finally:
+            store.write_rows(folder, rows)
+            config = {"cells": len(cells), "finished": len(rows), "seeds": sorted({cell.seed for cell in cells})}
+            found = answer(rows) if answer is not None and len(rows) == len(cells) else None
+            ended, seconds = datetime.now(UTC), clock.so_far()
+            record = store.provenance(command, config, started, ended, seconds, question=question, answer=found)
+            store.write_json(folder / "provenance.json", record)
+    return rows
+
+
+def _kept_or_run(folder, cell):
+    config = asdict(cell) | {"schema": SCHEMA}
+    path = store.cell_path(folder, config)
+    if path.exists():
+        return store.read_cell(path)["row"]
+    row = run(cell).row
+    store.write_cell(folder, config, row)
+    return row
+
+
+def _head(cell, problem, x, options):
+    return {
+        "problem": cell.problem,
+        "case": cell.case,
+        "method": cell.method,
+        "seed": cell.seed,
+        "n_samples": x.shape[0],
+        "n_features": x.shape[1],
+        "n_components": problem.spec.n_components,
+        "counts": cell.counts,
+        "options": json.dumps(options, sort_keys=True),
+    }
+
+
+def _as_lists(gmm):
+    """A mixture as JSON can hold it; None stays None."""
+    if gmm is None:
+        return None
+    leaves = {name: np.asarray(getattr(gmm, name), float).tolist() for name in ("weights", "means", "covariances")}
+    return leaves | {"covariance_type": gmm.covariance_type}
+
+
+def from_lists(record: dict | str | None) -> GMM | None:
+    """The mixture of a row's truth, estimate or standard_errors."""
+    if record in (None, ""):
+        return None
+    record = json.loads(record) if isinstance(record, str) else record
+    leaves = (np.asarray(record[name], float) for name in ("weights", "means", "covariances"))
+    return GMM(*leaves, record["covariance_type"])

@@ -1,0 +1,174 @@
+"""The door for the shell: gmm-jax {demo, fit, compare, report, list}.
+
+Each command is a frozen dataclass: its fields are its options, its docstring its help. JAX is imported only when a
+command runs. Results go to stdout, progress and errors to stderr; exit codes are those of `gmm_jax.shell`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from . import __version__
+from .shell import EXIT_FAILED_CELLS, EXIT_OK, configure_jax, guarded
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The course's four experiments: EM, NUTS and Gibbs beside the truth, with pictures and a report."""
+
+    seed: int = 0
+    """All randomness follows from it."""
+    methods: tuple[str, ...] = ("em", "nuts", "gibbs")
+    """Methods to run; see `gmm-jax list`."""
+    out: Path = Path("results")
+    """Folder for results; the demo writes to its subfolder demo/."""
+    json: bool = False
+    """Print one JSON document on stdout instead of tables."""
+
+    def run(self) -> int:
+        from .bench.demo import demo
+
+        return demo(methods=self.methods, seed=self.seed, results=self.out, as_json=self.json)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit a mixture to the columns of a CSV file."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """CSV file; a first row that is not numeric names the columns."""
+    n_components: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 2
+    """Number of components K."""
+    covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
+    """Covariance structure."""
+    columns: tuple[str, ...] = ()
+    """Columns to use, by name or by number from 0; all by default."""
+    method: str = "em"
+    """Method; see `gmm-jax list`."""
+    option: tuple[str, ...] = ()
+    """Options of the method as NAME=VALUE; see `gmm-jax list`."""
+    known: Path | None = None
+    """JSON file with any of weights, means, covariances: what is known; null where free."""
+    seed: int = 0
+    """All randomness follows from it."""
+    json: bool = False
+    """Print one JSON document on stdout instead of a table."""
+
+    def run(self) -> int:
+        from .bench.files import fit_file
+
+        return fit_file(self)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Methods on named problems over several seeds: rows, tables and a report."""
+
+    name: Annotated[str, tyro.conf.Positional] = "compare"
+    """Name of the results folder."""
+    problems: tuple[str, ...] = ("course_2d",)
+    """Named problems; see `gmm-jax list`."""
+    methods: tuple[str, ...] = ("oracle", "em", "gibbs")
+    """Methods; see `gmm-jax list`."""
+    known: tuple[Literal["weights", "means", "covariances"], ...] = ()
+    """What is known beforehand, filled from the truth."""
+    seeds: int = 3
+    """How many data sets."""
+    n: int | None = None
+    """Samples a data set; the problem's own number by default."""
+    option: tuple[str, ...] = ()
+    """Options as METHOD.NAME=VALUE."""
+    out: Path = Path("results")
+    """Folder for results."""
+    json: bool = False
+    """Print one JSON document on stdout instead of a table."""
+
+    def run(self) -> int:
+        from .bench.compare import compare
+
+        return compare(self)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Draw the tables, pictures and report.html of a results folder again, without refitting."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A folder that `compare` or an experiment wrote."""
+
+    def run(self) -> int:
+        from .bench.compare import report_folder
+
+        return report_folder(self.folder)
+
+
+@dataclass(frozen=True)
+class List:
+    """What there is: problems, data sets, methods with their options."""
+
+    json: bool = False
+    """Print one JSON document on stdout."""
+
+    def run(self) -> int:
+        return _list(as_json=self.json)
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command gmm-jax; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--version" in arguments:
+        print(__version__)
+        return EXIT_OK
+    description = "Recover (φ, μ, Σ) of a Gaussian mixture by every serious method, and compare each with the truth."
+    command = tyro.cli(
+        Command,
+        prog="gmm-jax",
+        description=description,
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    configure_jax()
+    return guarded(command.run)
+
+
+def _list(*, as_json: bool) -> int:
+    from . import problems
+    from .bench import methods
+
+    found = {
+        "problems": {name: problems.load(name).description for name in problems.names()},
+        "data sets": {name: problems.datasets.describe(name).source for name in problems.datasets.names()},
+        "methods": {name: methods.load(name).summary for name in methods.available()},
+    }
+    if as_json:
+        options = {name: methods.load(name).options for name in methods.available()}
+        print(json.dumps(found | {"options": options}, indent=2, default=str))
+        return EXIT_OK
+    for heading, entries in found.items():
+        print(heading)
+        for name, text in entries.items():
+            print(f"  {name:20} {text}")
+            if heading == "methods":
+                options = methods.load(name).options
+                shown = ", ".join(f"{o}={v!r}" for o, v in options.items() if o not in ("progress", "labels"))
+                print(f"  {'':20}   options: {shown or 'none'}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Recovered against true: errors of φ, μ and Σ after one joint match, and numbers that need no match.
+
+With the truth's components as reference; Monte-Carlo numbers carry their standard error.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from ..mixture import GMM, Fit, align, log_prob, predict, sample, structure
+
+N_KL_DRAWS = 10_000
+
+
+def recovery(
+    key: Key[Array, ""],
+    fit: Fit | GMM,
+    truth: GMM,
+    *,
+    x: Float[Array, "N D"] | None = None,
+    labels: Int[Array, "N"] | None = None,
+    x_test: Float[Array, "M D"] | None = None,
+) -> dict[str, float]:
+    """How far a fit is from the truth.
+
+    Returns:
+        weights_error, means_error, covariances_error: root mean square over entries, units of φ, μ, Σ;
+        weights_max_error, means_max_error, covariances_max_error: largest absolute entry;
+        relative_means_error: root mean square of L⁻¹(μ − μ_true), in true sds of each component;
+        kl, kl_se: Kullback–Leibler divergence KL(truth ‖ fit), nats, with its Monte-Carlo standard error;
+        with x and labels: ari, ari_truth (of the true parameters), and log_likelihood of x, mean nats a sample;
+        with x_test: test_log_likelihood and test_log_likelihood_truth, mean nats a sample.
+        A fit with another number of components has only the numbers that need no match.
+    """
+    point = fit.point if isinstance(fit, Fit) else fit
+    point, truth = (jax.tree.map(lambda leaf: np.asarray(leaf, float), gmm) for gmm in (point, truth))
+    metrics = {}
+    if point.means.shape == truth.means.shape:
+        metrics |= _errors(point, truth)
+    value, error = kl_divergence(key, truth, point)
+    metrics |= {"kl": float(value), "kl_se": float(error)}
+    if x is not None:
+        metrics["log_likelihood"] = float(np.mean(log_prob(point, np.asarray(x))))
+        if labels is not None:
+            metrics["ari"] = adjusted_rand_index(labels, predict(point, np.asarray(x)))
+            metrics["ari_truth"] = adjusted_rand_index(labels, predict(truth, np.asarray(x)))
+    if x_test is not None:
+        metrics["test_log_likelihood"] = float(np.mean(log_prob(point, np.asarray(x_test))))
+        metrics["test_log_likelihood_truth"] = float(np.mean(log_prob(truth, np.asarray(x_test))))
+    return metrics
+
+
+def dense_covariances(gmm: GMM) -> Float[np.ndarray, "K D D"]:
+    """Covariance matrices of a mixture of any structure."""
+    return np.asarray(structure(gmm.covariance_type).dense(jnp.asarray(gmm.covariances), *np.shape(gmm.means)))
+
+
+def _errors(point, truth):
+    full_point = GMM(point.weights, point.means, dense_covariances(point))
+    full_truth = GMM(truth.weights, truth.means, dense_covariances(truth))
+    matched = align(full_point, full_truth)
+    metrics = {}
+    for name in ("weights", "means", "covariances"):
+        error = getattr(matched, name) - getattr(full_truth, name)
+        metrics[f"{name}_error"] = float(np.sqrt(np.mean(error**2)))
+        metrics[f"{name}_max_error"] = float(np.max(np.abs(error)))
+    whitened = np.linalg.solve(np.linalg.cholesky(full_truth.covariances), (matched.means - truth.means)[..., None])
+    metrics["relative_means_error"] = float(np.sqrt(np.mean(whitened**2)))
+    return metrics
+
+
+@partial(jax.jit, static_argnames="n_draws")
+def kl_divergence(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_KL_DRAWS):
+    r"""KL(p ‖ q) = E_p[log p(x) − log q(x)] in nats, by Monte Carlo.
+
+    Returns:
+        (value, standard_error), both (). The value may be negative within its error.
+
+    Reference:
+        Hershey & Olsen (2007), Approximating the KL divergence between Gaussian mixture models, ICASSP.
+    """
+    p, q = (jax.tree.map(jnp.asarray, gmm) for gmm in (p, q))
+    x, _ = sample(key, p, n_draws)
+    difference = log_prob(p, x) - log_prob(q, x)
+    return jnp.mean(difference), jnp.std(difference, ddof=1) / np.sqrt(n_draws)
+
+
+def adjusted_rand_index(labels: Int[Array, "N"], predicted: Int[Array, "N"]) -> float:
+    """Agreement of two partitions: 1 for the same, 0 in expectation for independent ones.
+
+    Reference:
+        Hubert & Arabie (1985), Comparing partitions, J. Classification 2.
+    """
+    rows, columns = (np.unique(np.asarray(a), return_inverse=True)[1] for a in (labels, predicted))
+    table = np.zeros((rows.max() + 1, columns.max() + 1))
+    np.add.at(table, (rows, columns), 1.0)
+
+    def pairs(counts):
+        return np.sum(counts * (counts - 1.0)) / 2.0
+
+    together, a, b, all_pairs = pairs(table), pairs(table.sum(1)), pairs(table.sum(0)), pairs(np.float64(rows.size))
+    expected, highest = a * b / max(all_pairs, 1.0), (a + b) / 2.0
+    return 1.0 if highest == expected else float((together - expected) / (highest - expected))

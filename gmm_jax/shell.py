@@ -1,0 +1,74 @@
+"""What the shell does and the library never: set jax.config, turn errors into one sentence and an exit code.
+
+Used by the command gmm-jax and by experiments: float64 on CPU, and JAX's compilation cache in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_FAILED_CELLS, EXIT_UNREADABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+def configure_jax() -> None:
+    """float64 on CPU (JAX_PLATFORMS in the environment wins), and compiled programs kept for the next start."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept: the user's cache folder, as each system names it."""
+    if sys.platform == "darwin":
+        home = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        home = Path(os.environ.get("LOCALAPPDATA", str(Path.home())))
+    else:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "gmm_jax" / "compiled"
+
+
+def guarded(work: Callable[[], int | None]) -> int:
+    """The exit code of `work`; what a user can mend is one sentence on stderr, without a traceback."""
+    from .bench.store import UnreadableResult
+
+    try:
+        return work() or EXIT_OK
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except UnreadableResult as error:
+        print(f"gmm-jax: {error}", file=sys.stderr)
+        return EXIT_UNREADABLE
+    except (ValueError, OSError) as error:
+        if os.environ.get("GMM_JAX_TRACEBACK"):
+            raise
+        print(f"gmm-jax: {_sentence(error)}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def experiment(main: Callable[..., int | None]) -> None:
+    """Run an experiment's main(...) from its command line: --help from its signature, JAX set as in the shell."""
+    import tyro
+
+    def work():
+        call = tyro.cli(main, return_unknown_args=False, config=())
+        return call if isinstance(call, int) else EXIT_OK
+
+    configure_jax()
+    sys.exit(guarded(work))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)

@@ -1,0 +1,78 @@
+"""What every test starts from: float64 on the CPU, a compilation cache, strict array code, one data set, all mixtures.
+
+Our own array code is tested with rank promotion an error and dtype promotion strict; NumPyro and BlackJAX promote, so
+the modules named in LENIENT are not.
+"""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+import oracles
+from gmm_jax import GMM
+
+LENIENT = ("test_bayes", "test_bench", "test_cli", "test_experiments", "test_readme", "test_estimator", "test_report")
+TYPES = ("full", "tied", "diag", "spherical")
+EPS = np.finfo(np.float64).eps
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_platforms", "cpu")
+_cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gmm_jax" / "tests"
+jax.config.update("jax_compilation_cache_dir", str(_cache))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+# examples are the same in every run, and compilation inside one is not slowness
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """Rank and dtype promotion are errors, but not where NumPyro and BlackJAX run."""
+    if request.module.__name__.rpartition(".")[2].startswith(LENIENT):
+        yield
+        return
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def assert_trees_close(a, b, *, rtol=1e-10, atol=1e-10):
+    """Two pytrees agree leaf by leaf, in shape and in numbers (NaN equals NaN); the message names the leaf."""
+    a_leaves, a_structure = jax.tree_util.tree_flatten_with_path(a)
+    b_leaves, b_structure = jax.tree_util.tree_flatten_with_path(b)
+    assert a_structure == b_structure
+    for (path, left), (_, right) in zip(a_leaves, b_leaves, strict=True):
+        left, right = np.asarray(left), np.asarray(right)
+        assert left.shape == right.shape, f"{jax.tree_util.keystr(path)}: {left.shape} is not {right.shape}"
+        np.testing.assert_allclose(left, right, rtol=rtol, atol=atol, err_msg=jax.tree_util.keystr(path))
+
+
+def random_gmm(seed, n_components, n_features, covariance_type, spread=3.0, dtype=np.float64):
+    """A mixture with NumPy leaves whose covariances have condition numbers below about 100."""
+    weights, means, covariances = oracles.random_mixture(
+        np.random.default_rng(seed), n_components, n_features, covariance_type, spread
+    )
+    return GMM(weights.astype(dtype), means.astype(dtype), np.asarray(covariances, dtype), covariance_type)
+
+
+def as_tuple(gmm):
+    """(weights, means, covariances, covariance_type), as the oracles take a mixture."""
+    return np.asarray(gmm.weights), np.asarray(gmm.means), np.asarray(gmm.covariances), gmm.covariance_type
+
+
+@pytest.fixture(scope="session")
+def x():
+    """(60, 2): three groups that overlap."""
+    return oracles.random_data(np.random.default_rng(1), 60, random_gmm(0, 3, 2, "full"))
+
+
+@pytest.fixture(params=TYPES)
+def mixture(request):
+    """K = 3, D = 2, every covariance type in turn; not fitted to x."""
+    return random_gmm(5, 3, 2, request.param)

@@ -1,0 +1,244 @@
+"""Plain NumPy from the formulas of the books, with loops over components: slow, and nothing of gmm_jax in it.
+
+A mixture is (weights, means, covariances, covariance_type); known parts are a dict of arrays whose NaN rows are free.
+Most functions also take complex numbers, so that derivatives can be had by the complex step.
+"""
+
+import itertools
+
+import numpy as np
+
+
+def random_mixture(rng, n_components, n_features, covariance_type, spread=3.0):
+    """Weights, means, covariances; eigenvalues of covariances between about 0.3 and 3."""
+    weights = rng.dirichlet(np.full(n_components, 5.0))
+    means = spread * rng.standard_normal((n_components, n_features))
+    if covariance_type == "diag":
+        return weights, means, np.exp(rng.uniform(-1, 1, (n_components, n_features)))
+    if covariance_type == "spherical":
+        return weights, means, np.exp(rng.uniform(-1, 1, n_components))
+    matrices = []
+    for _ in range(n_components):
+        q, _ = np.linalg.qr(rng.standard_normal((n_features, n_features)))
+        matrices.append(q * np.exp(rng.uniform(-1, 1, n_features)) @ q.T)
+    matrices = np.array([0.5 * (m + m.T) for m in matrices])
+    return weights, means, matrices[0] if covariance_type == "tied" else matrices
+
+
+def random_data(rng, n_samples, gmm):
+    """Rows of a mixture that has the attributes weights, means, covariances, covariance_type."""
+    labels = rng.choice(len(gmm.weights), n_samples, p=gmm.weights)
+    matrices = dense(gmm.covariances, gmm.covariance_type, *gmm.means.shape)
+    return np.array([rng.multivariate_normal(gmm.means[k], matrices[k]) for k in labels])
+
+
+def dense(covariances, covariance_type, n_components, n_features):
+    """(K, D, D)."""
+    if covariance_type == "full":
+        return np.asarray(covariances)
+    if covariance_type == "tied":
+        return np.array([covariances] * n_components)
+    if covariance_type == "diag":
+        return np.array([np.diag(v) for v in covariances])
+    return np.array([v * np.eye(n_features) for v in covariances])
+
+
+def log_gaussian(x, mean, matrix):
+    """−½ [D log 2π + log |Σ| + (x − μ)ᵀ Σ⁻¹ (x − μ)], with the inverse and the determinant written out."""
+    d = x - mean
+    mahalanobis = np.einsum("ni,ij,nj->n", d, np.linalg.inv(matrix), d)
+    return -0.5 * (x.shape[1] * np.log(2 * np.pi) + np.log(np.linalg.det(matrix)) + mahalanobis)
+
+
+def log_joint(gmm, x):
+    """(N, K): log φ_k N(x_n | μ_k, Σ_k)."""
+    weights, means, covariances, covariance_type = gmm
+    matrices = dense(covariances, covariance_type, *means.shape)
+    columns = [np.log(weights[k]) + log_gaussian(x, means[k], matrices[k]) for k in range(len(weights))]
+    return np.stack(columns, axis=1)
+
+
+def log_prob(gmm, x):
+    """(N,)."""
+    joint = log_joint(gmm, x)
+    top = joint.real.max(axis=1)
+    return top + np.log(np.exp(joint - top[:, None]).sum(axis=1))
+
+
+def responsibilities(gmm, x):
+    """(N, K)."""
+    return np.exp(log_joint(gmm, x) - log_prob(gmm, x)[:, None])
+
+
+def log_likelihood(gmm, x, sample_weight=None):
+    """Σ_n w_n log p(x_n)."""
+    w = np.ones(len(x)) if sample_weight is None else sample_weight
+    return np.sum(w * log_prob(gmm, x))
+
+
+def moments(gmm, x, sample_weight=None):
+    """mass, first and second sums about the current means, log-likelihood."""
+    weights, means, _, covariance_type = gmm
+    n_components, n_features = means.shape
+    r = responsibilities(gmm, x)
+    if sample_weight is not None:
+        r = r * sample_weight[:, None]
+    first = np.array([sum(r[n, k] * (x[n] - means[k]) for n in range(len(x))) for k in range(n_components)])
+    scatter = np.array(
+        [
+            sum(r[n, k] * np.outer(x[n] - means[k], x[n] - means[k]) for n in range(len(x)))
+            for k in range(n_components)
+        ]
+    )
+    second = {
+        "full": scatter,
+        "tied": scatter.sum(axis=0),
+        "diag": np.array([np.diag(s) for s in scatter]),
+        "spherical": np.array([np.trace(s) / n_features for s in scatter]),
+    }[covariance_type]
+    return r.sum(axis=0), first, second, log_likelihood(gmm, x, sample_weight)
+
+
+def m_step(r, x, gmm, known=None, reg_covar=0.0):
+    """The maximiser of Σ_nk r_nk log φ_k N(x_n | μ_k, Σ_k), from the responsibilities and the rows (Bishop 9.24-9.26).
+
+    r carries sample weights already. Known parts: free φ share what the known leave; a known μ is what Σ is taken about.
+    """
+    known = known or {}
+    _, old_means, _, covariance_type = gmm
+    n_components, n_features = old_means.shape
+    mass = r.sum(axis=0)
+
+    weights = np.array(known.get("weights", np.full(n_components, np.nan)), float)
+    free = np.isnan(weights)
+    left = 1.0 - weights[~free].sum()
+    weights[free] = left * mass[free] / mass[free].sum() if free.any() else weights[free]
+
+    means = np.array(known.get("means", np.full((n_components, n_features), np.nan)), float)
+    for k in range(n_components):
+        if np.isnan(means[k]).any():
+            means[k] = (r[:, k] @ x) / mass[k]
+
+    ridge = np.diag(np.broadcast_to(reg_covar, n_features))
+    scatter = []
+    for k in range(n_components):
+        d = x - means[k]
+        scatter.append((r[:, k, None] * d).T @ d)
+    if covariance_type == "tied":
+        covariances = sum(scatter) / mass.sum() + ridge
+    else:
+        matrices = [s / m + ridge for s, m in zip(scatter, mass, strict=True)]
+        covariances = {
+            "full": np.array(matrices),
+            "diag": np.array([np.diag(m) for m in matrices]),
+            "spherical": np.array([np.trace(m) / n_features for m in matrices]),
+        }[covariance_type]
+    if "covariances" in known:
+        held = np.asarray(known["covariances"], float)
+        covariances = np.where(np.isnan(held), covariances, held)
+    return weights, means, covariances, covariance_type
+
+
+def em(gmm, x, n_iter, known=None, sample_weight=None, reg_covar=0.0):
+    """The mixture after n_iter iterations, and the log-likelihood of every iterate (n_iter + 1)."""
+    trace = [log_likelihood(gmm, x, sample_weight)]
+    for _ in range(n_iter):
+        r = responsibilities(gmm, x)
+        r = r if sample_weight is None else r * sample_weight[:, None]
+        gmm = m_step(r, x, gmm, known, reg_covar)
+        trace.append(log_likelihood(gmm, x, sample_weight))
+    return gmm, np.array(trace)
+
+
+def em_map(gmm, x, known=None):
+    """One iteration: for tests that a mixture is a fixed point."""
+    return m_step(responsibilities(gmm, x), x, gmm, known)
+
+
+def bhattacharyya(mean_p, cov_p, mean_q, cov_q):
+    """⅛ dᵀ Σ̄⁻¹ d + ½ log(|Σ̄| / √(|Σ_p| |Σ_q|))."""
+    middle, d = 0.5 * (cov_p + cov_q), mean_p - mean_q
+    log_det = [np.linalg.slogdet(m)[1] for m in (middle, cov_p, cov_q)]
+    return 0.125 * d @ np.linalg.solve(middle, d) + 0.5 * (log_det[0] - 0.5 * (log_det[1] + log_det[2]))
+
+
+def match_cost(p, q):
+    """(K, K): component i of p against component j of q."""
+    a, b = (dense(m[2], m[3], *m[1].shape) for m in (p, q))
+    n_components = len(p[0])
+    return np.array(
+        [
+            [
+                bhattacharyya(p[1][i], a[i], q[1][j], b[j]) + (np.sqrt(p[0][i]) - np.sqrt(q[0][j])) ** 2
+                for j in range(n_components)
+            ]
+            for i in range(n_components)
+        ]
+    )
+
+
+def cheapest_permutation(cost, allowed=None):
+    """The permutation of least total cost, by trying all K!; allowed (K, K) bool restricts the pairs."""
+    n_components = len(cost)
+    places = np.arange(n_components)
+    candidates = [np.array(order) for order in itertools.permutations(range(n_components))]
+    if allowed is not None:
+        candidates = [order for order in candidates if allowed[order, places].all()]
+    return min(candidates, key=lambda order: cost[order, places].sum())
+
+
+def free_parameters(gmm, free_weights, free_means, free_covariances):
+    """θ and the map θ -> mixture; all but the last free φ, the free μ, lower triangles of the free Σ."""
+    weights, means, covariances, covariance_type = gmm
+    n_features = means.shape[1]
+    phi = np.flatnonzero(free_weights)
+    slots = [("weights", (k,)) for k in phi[:-1]]
+    slots += [("means", (k, i)) for k in np.flatnonzero(free_means) for i in range(n_features)]
+    triangle = [(i, j) for i in range(n_features) for j in range(i + 1)]
+    if covariance_type == "full":
+        slots += [("covariances", (k, i, j)) for k in np.flatnonzero(free_covariances) for i, j in triangle]
+    elif covariance_type == "tied":
+        slots += [("covariances", ij) for ij in triangle if any(free_covariances)]
+    elif covariance_type == "diag":
+        slots += [("covariances", (k, i)) for k in np.flatnonzero(free_covariances) for i in range(n_features)]
+    else:
+        slots += [("covariances", (k,)) for k in np.flatnonzero(free_covariances)]
+    leaves = {"weights": weights, "means": means, "covariances": covariances}
+    theta = np.array([leaves[name][at] for name, at in slots])
+
+    def unpack(theta):
+        new = {name: np.array(leaf, theta.dtype) for name, leaf in leaves.items()}
+        for (name, at), value in zip(slots, theta, strict=True):
+            new[name][at] = value
+            if name == "covariances" and covariance_type in ("full", "tied"):
+                new[name][(*at[:-2], at[-1], at[-2])] = value
+        if len(phi):
+            others = new["weights"].sum() - new["weights"][phi[-1]]
+            new["weights"][phi[-1]] = 1.0 - others
+        return new["weights"], new["means"], new["covariances"], covariance_type
+
+    return theta, unpack
+
+
+def hessian(function, theta, step=1e-5):
+    """Central differences (error ∝ step²) of gradients by the complex step (exact to rounding)."""
+
+    def gradient(at):
+        shifted = at[None, :] + 1e-30j * np.eye(len(at))
+        return np.array([function(t).imag / 1e-30 for t in shifted])
+
+    rows = [(gradient(theta + step * e) - gradient(theta - step * e)) / (2 * step) for e in np.eye(len(theta))]
+    return 0.5 * (np.array(rows) + np.array(rows).T)
+
+
+def standard_errors(gmm, x, free_weights, free_means, free_covariances):
+    """weights, means, covariances of standard errors: inverse observed information, the last φ by the delta method."""
+    theta, unpack = free_parameters(gmm, free_weights, free_means, free_covariances)
+    covariance = np.linalg.inv(-hessian(lambda t: log_likelihood(unpack(t), x), theta))
+    leaves = []
+    for leaf in range(3):
+        base = np.asarray(unpack(theta)[leaf])
+        # every entry of a mixture is linear in θ
+        jacobian = np.array([np.asarray(unpack(theta + e)[leaf]) - base for e in np.eye(len(theta))])
+        leaves.append(np.sqrt(np.einsum("p...,pq,q...->...", jacobian, covariance, jacobian)))
+    return leaves
