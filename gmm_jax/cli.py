@@ -7,8 +7,9 @@ command runs. Results go to stdout, progress and errors to stderr; exit codes ar
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,7 +35,7 @@ class Demo:
     def run(self) -> int:
         from .bench.demo import demo
 
-        return demo(methods=self.methods, seed=self.seed, results=self.out, as_json=self.json)
+        return demo(_known_methods(self.methods), seed=self.seed, results=self.out, as_json=self.json)
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,19 @@ class Fit:
     """Print one JSON document on stdout instead of a table."""
 
     def run(self) -> int:
-        from .bench.files import fit_file
+        from .bench.files import fit_file, parse_option
 
-        return fit_file(self)
+        return fit_file(
+            self.data,
+            n_components=self.n_components,
+            covariance_type=self.covariance_type,
+            columns=self.columns,
+            method=self.method,
+            options=dict(map(parse_option, self.option)),
+            known=self.known,
+            seed=self.seed,
+            as_json=self.json,
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,17 @@ class Compare:
     def run(self) -> int:
         from .bench.compare import compare
 
-        return compare(self)
+        return compare(
+            self.name,
+            self.problems,
+            _with_options(_known_methods(self.methods), self.option),
+            known=self.known,
+            seeds=self.seeds,
+            n=self.n,
+            results=self.out,
+            command=shlex.join(["gmm-jax", *sys.argv[1:]]),
+            as_json=self.json,
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,25 @@ def main(arguments: list[str] | None = None) -> int:
     )
     configure_jax()
     return guarded(command.run)
+
+
+def _known_methods(names):
+    """name -> no options, after a look at whether there are such methods."""
+    from .bench import methods
+
+    return {methods.load(name).name: {} for name in names}
+
+
+def _with_options(chosen, texts):
+    """METHOD.NAME=VALUE put to the methods they name."""
+    from .bench.files import parse_option
+
+    for text in texts:
+        method, dot, option = text.partition(".")
+        if not dot or method not in chosen:
+            raise ValueError(f"an option is written METHOD.NAME=VALUE with one of {', '.join(chosen)}; got {text!r}.")
+        chosen[method] |= [parse_option(option)]
+    return chosen
 
 
 def _list(*, as_json: bool) -> int:

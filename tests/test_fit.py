@@ -108,9 +108,9 @@ def test_one_component_is_the_closed_form(covariance_type, x):
     assert_trees_close(result.gmm, GMM(np.ones(1), x.mean(axis=0)[None], expected, covariance_type), rtol=1e-12)
 
 
-@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
 def test_a_converged_fit_is_a_fixed_point_of_plain_numpy(covariance_type, x):
-    result = fit_em(x, random_gmm(5, 3, 2, covariance_type), config=EMConfig(max_iter=5000, tol=1e-15))
+    result = fit_em(x, random_gmm(5, 3, 2, covariance_type), config=EMConfig(tol=1e-15))
     again = GMM(*oracles.em_map(as_tuple(result.gmm), x))
     # the gain is quadratic in the distance: a gain of 1e-15 means a distance of about √1e-15
     assert_trees_close(again, result.gmm, rtol=1e-6, atol=1e-6)
@@ -124,17 +124,19 @@ def test_integer_weights_are_repeated_rows_and_zero_an_absent_one(mixture, x):
     assert_trees_close(weighted, fit_em(repeated, mixture, config=FIFTY))
 
 
-def test_known_parts_are_put_into_the_start_and_never_move(mixture, x):
+def test_known_parts_are_put_into_the_start_and_never_move(x):
+    mixture = random_gmm(5, 3, 2, "full")
     truth = random_gmm(0, 3, 2, mixture.covariance_type)
     known = Known(weights=truth.weights, covariances=truth.covariances)
-    first = iterates(x, mixture, n_iter=3, known=known)
-    for i in range(4):
+    first = iterates(x, mixture, n_iter=50, known=known)
+    for i in range(51):
         np.testing.assert_array_equal(first.weights[i], truth.weights)
         np.testing.assert_array_equal(first.covariances[i], truth.covariances)
     assert np.all(np.diff(np.asarray(first.means), axis=0) != 0)
 
 
-def test_iterates_are_the_journey_of_fit_em(mixture, x):
+def test_iterates_are_the_journey_of_fit_em(x):
+    mixture = random_gmm(5, 3, 2, "full")
     journey = iterates(x, mixture, n_iter=50)
     result = fit_em(x, mixture, config=FIFTY)
     assert_trees_close(jax.tree.map(lambda leaf: leaf[0], journey), jax.tree.map(jnp.asarray, mixture))
@@ -143,10 +145,10 @@ def test_iterates_are_the_journey_of_fit_em(mixture, x):
     np.testing.assert_allclose(values, result.trace, rtol=1e-10)
 
 
-@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
 def test_with_a_ridge_the_best_iterate_is_kept(covariance_type, x):
     """From the maximum without a ridge every step with one goes down, so the start is the best."""
-    top = fit_em(x, random_gmm(5, 3, 2, covariance_type), config=EMConfig(max_iter=5000, tol=1e-14))
+    top = fit_em(x, random_gmm(5, 3, 2, covariance_type), config=EMConfig(tol=1e-14))
     result = fit_em(x, top.gmm, config=EMConfig(reg_covar=0.1))
     assert result.status in (Status.CONVERGED, Status.MAX_ITER) and result.n_iter == 0
     np.testing.assert_allclose(result.log_likelihood, top.log_likelihood, rtol=1e-12)
@@ -167,22 +169,21 @@ def test_the_broken_case_of_the_course_is_collapsed(x):
     assert fit_em(x, init, known=known).status == Status.COLLAPSED
 
 
-@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical"])  # a shared Σ cannot shrink onto a point
 @pytest.mark.parametrize("n_features", [1, 2])
 def test_a_component_that_shrinks_onto_repeated_rows_is_collapsed(covariance_type, n_features):
     """The likelihood is unbounded there: no status that says success, whatever the structure calls the condition."""
-    if covariance_type == "tied":
-        pytest.skip("a shared covariance cannot shrink onto one point")
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.standard_normal((60, n_features)), np.full((6, n_features), 0.3)])
     tight = {"full": 1e-4 * np.eye(n_features), "diag": np.full(n_features, 1e-4), "spherical": 1e-4}[covariance_type]
     broad = {"full": np.eye(n_features), "diag": np.ones(n_features), "spherical": 1.0}[covariance_type]
     means = np.stack([np.full(n_features, 0.3), np.zeros(n_features)])
     init = GMM(np.array([0.1, 0.9]), means, np.array([tight, broad]), covariance_type)
-    result = fit_em(x, init, config=EMConfig(max_iter=2000))
+    result = fit_em(x, init, config=EMConfig())
     assert result.status == Status.COLLAPSED, Status(int(result.status)).name
 
 
-def test_e_step_of_the_result_gives_the_same_likelihood(mixture, x):
+def test_e_step_of_the_result_gives_the_same_likelihood(x):
+    mixture = random_gmm(5, 3, 2, "full")
     result = fit_em(x, mixture, config=FIFTY)
     np.testing.assert_allclose(e_step(result.gmm, x).log_likelihood, result.log_likelihood, rtol=1e-14)

@@ -19,6 +19,7 @@ from .store import write_bytes_atomic
 DPI = 110
 MOST_BYTES = 120_000
 INK, MUTED, GRID = "#222222", "#6f6f6f", "#e4e4e4"
+DASHED = (0, (4, 2))
 COMPONENTS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#555555")  # Okabe & Ito
 METHODS = {  # Tol's muted scheme, which is safe for colour-blind readers too
     "em": ("#332288", "o"),
@@ -106,7 +107,8 @@ def em_animation(path, x, iterates, log_likelihood, n_frames=40):
     frames = []
     with _page(None, 7.2, 3.4, dpi=90, layout=None) as page:
         left, right = _movie_panels(page, view, trace, last)
-        drawn = [*_draw_data(left, view, _blend(_at(iterates, last), x)), *_draw_components(left, _at(iterates, last), view)]
+        gmm = _at(iterates, last)
+        drawn = [*_draw_data(left, view, _blend(gmm, x)), *_draw_components(left, gmm, view)]  # sets the limits
         _finish([left], view, bare=True)
         curve = right.plot([], [], color=COMPONENTS[0])[0]
         point = right.plot([], [], "o", color=COMPONENTS[0], markersize=5)[0]
@@ -178,7 +180,7 @@ def recovered(path, x, labels, truth, fits):
             panel.set_axis_off()
         _finish(panels[: len(fits)], view, bare=n_rows * n_columns > 1)
         if truth is not None:
-            _legend_below(page, [("truth", {"color": INK, "linestyle": (0, (4, 2))}), ("method", {"color": COMPONENTS[0]})])
+            _legend_below(page, [("truth", {"color": INK, "linestyle": DASHED}), ("method", {"color": COMPONENTS[0]})])
 
 
 def parameter_errors(path, truth, fits, known=Known()):
@@ -250,7 +252,8 @@ def landscape(path, log_likelihood, count, spurious):
     with _page(path, 6.0, 1.1 + 0.3 * len(order)) as page:
         panel = page.subplots()
         colours = [GRID if spurious[i] else COMPONENTS[0] for i in order]
-        bars = panel.barh(np.arange(len(order)), count[order], color=colours, edgecolor=MUTED, linewidth=0.5, height=0.7)
+        look = {"color": colours, "edgecolor": MUTED, "linewidth": 0.5, "height": 0.7}
+        bars = panel.barh(np.arange(len(order)), count[order], **look)
         texts = [f"{count[i]}{'  spurious' if spurious[i] else ''}" for i in order]
         panel.bar_label(bars, texts, padding=4, fontsize=8, color=INK)
         panel.set_yticks(np.arange(len(order)), [_gap_text(log_likelihood[i] - best) for i in order])
@@ -284,7 +287,7 @@ def recovery(path, rows, metric, problems, methods):
         panel.set_ylim(len(problems) - 0.5, -0.5)
         panel.tick_params(axis="y", length=0)
         panel.grid(axis="x")
-        panel.set_title(f"{metric.replace('_', ' ')}: median and quartiles over seeds; × doubtful, at the right: failed")
+        panel.set_title(f"{metric.replace('_', ' ')}: median and quartiles over seeds; × doubtful, right: failed")
         _legend_below(page, [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()])
 
 
@@ -312,11 +315,13 @@ def _png(pixels):
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    for image in (image, image.quantize(256, dither=Image.Dither.NONE)):
-        file = io.BytesIO()
-        image.save(file, "PNG", dpi=(DPI, DPI), optimize=True)
-        if file.tell() < MOST_BYTES:
-            break
+    content = _encoded(image)
+    return content if len(content) < MOST_BYTES else _encoded(image.quantize(256, dither=Image.Dither.NONE))
+
+
+def _encoded(image):
+    file = io.BytesIO()
+    image.save(file, "PNG", dpi=(DPI, DPI), optimize=True)
     return file.getvalue()
 
 
@@ -353,7 +358,7 @@ def _movie_panels(page, view, trace, last):
     return left, right
 
 
-def _finish(panels, x, bare=False):
+def _finish(panels, x, *, bare=False):
     """The same limits everywhere, with the data well inside; `bare` leaves tick labels out of small panels."""
     low, high = x.min(axis=0), x.max(axis=0)
     room = (0.0 if x.shape[1] == 3 else 0.07) * np.where(high > low, high - low, 1.0) + np.where(high > low, 0.0, 0.5)
@@ -430,7 +435,8 @@ def _draw_data(panel, x, colours=None, *, labels=None, size=9, alpha=0.65):
     edges = np.histogram_bin_edges(x[:, 0], bins=min(60, max(10, int(1.5 * x.shape[0] ** 0.5))))
     heights = np.histogram(x[:, 0], edges, density=True)[0]
     bars = panel.stairs(heights, edges, fill=True, color=GRID)
-    foot = panel.scatter(x[:, 0], np.full(x.shape[0], 0.015 * heights.max()), s=10, c=colours, marker="|", linewidths=0.8)
+    height = np.full(x.shape[0], 0.015 * heights.max())
+    foot = panel.scatter(x[:, 0], height, s=10, c=colours, marker="|", linewidths=0.8)
     return [bars, foot]
 
 
@@ -445,7 +451,7 @@ def _draw_components(panel, gmm, x, *, colours=None, dashed=False, radii=(1.0, 2
         root = _root(covariance)
         for radius in radii:
             width = (0.9 if radius == 2.0 else 1.6) * (0.75 if x.shape[1] == 3 else 1.0)
-            look = {"color": colour, "linewidth": width, "linestyle": (0, (4, 2)) if dashed else "-"}
+            look = {"color": colour, "linewidth": width, "linestyle": DASHED if dashed else "-"}
             if x.shape[1] == 3 and radius == 2.0:
                 look["alpha"] = 0.45
             for circle in _sphere(x.shape[1], sparse=radius == 2.0):
@@ -461,7 +467,7 @@ def _draw_densities(panel, gmm, x, colours, dashed):
     sd = np.sqrt(covariances[:, 0])
     z = (at[None, :] - means) / sd
     densities = np.asarray(gmm.weights)[:, None] * np.exp(-0.5 * z**2) / (sd * np.sqrt(2.0 * np.pi))
-    style = (0, (4, 2)) if dashed else "-"
+    style = DASHED if dashed else "-"
     artists = [panel.plot(at, y, color=c, linestyle=style)[0] for y, c in zip(densities, colours, strict=True)]
     total = np.exp(np.asarray(log_prob(gmm, at[:, None].astype(np.asarray(gmm.means).dtype))))
     return artists + panel.plot(at, total, color=INK, linewidth=0.9, linestyle=style)
@@ -478,7 +484,7 @@ def _draw_errors(panel, truth, fits, entries):
         if errors is not None:
             reach = 1.96 * np.array([entry.value(errors) for entry in entries])
             panel.hlines(y, gap - reach, gap + reach, color=colour, linewidth=1.1)
-    panel.axvline(0.0, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+    panel.axvline(0.0, color=INK, linewidth=0.9, linestyle=DASHED)
     panel.set_yticks(np.arange(len(entries)), [entry.label for entry in entries], color=INK, fontsize=9)
     panel.set_ylim(len(entries) - 0.5, -0.5)
     panel.tick_params(axis="y", length=0)
@@ -496,7 +502,7 @@ def _draw_clouds(panel, x, clouds, truth, pair, looks):
             heights = np.histogram(cloud[:, first], edges, density=True)[0]
             panel.stairs(heights, edges, color=looks[name][0], linewidth=1.4)
         if truth is not None:
-            panel.axvline(truth[first], color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
+            panel.axvline(truth[first], color=INK, linewidth=1.2, linestyle=DASHED)
         panel.set_yticks([])
         panel.set_ylabel("posterior density")
         return
@@ -515,8 +521,8 @@ def _draw_trials(panel, trials, metric, y, colour, marker):
     values = np.array([np.nan if r.get(metric) is None else float(r[metric]) for r in trials])
     seen = np.isfinite(values) & (values > 0.0)
     doubtful = np.array([r.get("status") in Status.__members__ and not Status[r["status"]].ok for r in trials], bool)
-    panel.plot(values[seen & ~doubtful], np.full(np.sum(seen & ~doubtful), y), ".", color=colour, alpha=0.35, markersize=4)
-    panel.plot(values[seen & doubtful], np.full(np.sum(seen & doubtful), y), "x", color=colour, markersize=4)
+    for which, mark, alpha in ((seen & ~doubtful, ".", 0.35), (seen & doubtful, "x", 1.0)):
+        panel.plot(values[which], np.full(which.sum(), y), mark, color=colour, alpha=alpha, markersize=4)
     if seen.any():
         low, middle, high = np.quantile(values[seen], (0.25, 0.5, 0.75))
         panel.hlines(y, low, high, color=colour, linewidth=1.6)
@@ -586,9 +592,8 @@ def _method_looks(names):
 
 
 def _at(gmm, t):
-    return GMM(
-        *(np.asarray(leaf)[t] for leaf in (gmm.weights, gmm.means, gmm.covariances)), covariance_type=gmm.covariance_type
-    )
+    leaves = (np.asarray(leaf)[t] for leaf in (gmm.weights, gmm.means, gmm.covariances))
+    return GMM(*leaves, covariance_type=gmm.covariance_type)
 
 
 def _thin(means, most=1000):

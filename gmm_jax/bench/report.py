@@ -143,22 +143,33 @@ def _number(value):
 # ---- terminal
 
 
+def console():
+    """A Rich console on stdout that colours no numbers."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
 def print_table(console, title: str, table: Table) -> None:
     """The table on a Rich console; where output is no terminal, as wide as it needs to be and without colour."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    rich = RichTable(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    look = {"title_justify": "left", "title_style": "bold", "pad_edge": False, "show_edge": False}
+    rich = RichTable(title=Text(title) if title else None, box=box.SIMPLE_HEAD, **look)
     for i, column in enumerate(table.columns):
         rich.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=True)
     for row in table.rows:
         rich.add_row(*(Text(cell, style="dim" if cell in ("known", DASH) else "") for cell in row))
     needed = console.measure(rich, options=console.options.update(max_width=10_000)).maximum
-    width = console.width if console.is_terminal else max(needed, console.width)
-    console.print(rich, width=width, crop=False)
+    width = console.width
+    if not console.is_terminal:
+        console.width = max(needed, width)
+    console.print(rich)
+    console.width = width
     for note in table.notes:
-        console.print(Text(note, style="dim"), width=console.width)
+        console.print(Text(note, style="dim"))
 
 
 @contextmanager
@@ -173,10 +184,10 @@ def progress_bar(description: str, total: float | None = None, *, delay: float =
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-    console = Console(stderr=True)
-    progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, redirect_stdout=False)
-    task = progress.add_task(description, total=total, note="", markup=False)
+    what, note = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
+    columns = (SpinnerColumn(), what, BarColumn(), note, TimeElapsedColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+    task = progress.add_task(description, total=total, note="")
     lock, ended = threading.Lock(), False
 
     def start():
@@ -237,18 +248,19 @@ def _minus(cell):
     return cell.replace("-", "−") if cell[:1] == "-" and cell[1:2].isdigit() else cell
 
 
-def _facts(record, prefix=""):
-    """Nested provenance as (name, text) pairs."""
-    for key, value in record.items():
-        name = f"{prefix}{key.replace('_', ' ')}"
+def _facts(record):
+    """Provenance as (name, text) pairs, a line each."""
+    for name, value in record.items():
         if isinstance(value, Mapping):
-            yield from _facts(value, f"{name}: ")
+            yield name, " · ".join(f"{key} {_short(item)}" for key, item in value.items() if item is not None)
         elif isinstance(value, (list, tuple)):
-            yield name, ", ".join(map(str, value))
-        elif isinstance(value, float):
-            yield name, f"{value:.4g}"
+            yield name, ", ".join(map(_short, value))
         elif value is not None:
-            yield name, str(value)
+            yield name, _short(value)
+
+
+def _short(value):
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # ---- the index of results

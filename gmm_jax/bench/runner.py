@@ -96,8 +96,8 @@ def run(cell: Cell, *, progress=None) -> Trial:
             derive_key(cell.seed, "judge", cell.problem), fit, problem.truth, x=x, labels=labels, x_test=x_test
         )
         row |= metrics | {name: value for name, value in fit.info.items() if value is not None}
-        row |= {"estimate": _as_lists(fit.point), "standard_errors": _as_lists(fit.standard_errors)}
-    row["truth"] = _as_lists(problem.truth)
+        row |= {"estimate": store.mixture_record(fit.point), "standard_errors": store.mixture_record(fit.standard_errors)}
+    row["truth"] = store.mixture_record(problem.truth)
     return Trial(row, fit, x, labels, problem.truth, spec)
 
 
@@ -148,20 +148,3 @@ def _head(cell, problem, x, options):
         "counts": cell.counts,
         "options": json.dumps(options, sort_keys=True),
     }
-
-
-def _as_lists(gmm):
-    """A mixture as JSON can hold it; None stays None."""
-    if gmm is None:
-        return None
-    leaves = {name: np.asarray(getattr(gmm, name), float).tolist() for name in ("weights", "means", "covariances")}
-    return leaves | {"covariance_type": gmm.covariance_type}
-
-
-def from_lists(record: dict | str | None) -> GMM | None:
-    """The mixture of a row's truth, estimate or standard_errors."""
-    if record in (None, ""):
-        return None
-    record = json.loads(record) if isinstance(record, str) else record
-    leaves = (np.asarray(record[name], float) for name in ("weights", "means", "covariances"))
-    return GMM(*leaves, record["covariance_type"])

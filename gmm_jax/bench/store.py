@@ -18,13 +18,15 @@ import re
 import secrets
 import shlex
 import shutil
-import subprocess  # noqa: S404 - git only, with fixed arguments
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..mixture import GMM
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MOST_BYTES = 64 * 2**20  # no result is larger
@@ -56,13 +58,13 @@ def result_folder(root, name: str) -> Path:
     """root/name, which must lie inside root even when links are followed; it is not made."""
     folder = Path(root) / check_name(name)
     if not folder.resolve().is_relative_to(Path(root).resolve()):
-        raise ValueError(f"{name!r} leads out of the results folder: remove the link {folder.name} or choose another name.")
+        raise ValueError(f"{name!r} leads out of the results folder: remove that link or choose another name.")
     return folder
 
 
 def cell_path(folder, config: Mapping[str, Any]) -> Path:
     """Where the trial with this configuration lies: the order of its keys does not matter."""
-    return Path(folder) / "cells" / f"{_digest(_plain(config))[:24]}.json"
+    return Path(folder) / "cells" / f"{_digest(plain(config))[:24]}.json"
 
 
 # ---- writing
@@ -93,24 +95,56 @@ def write_text_atomic(path, text: str) -> Path:
 
 def write_json(path, value) -> Path:
     """JSON that people can read; NumPy becomes plain, enumerations their names, non-finite numbers null."""
-    return write_text_atomic(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text_atomic(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_cell(folder, config: Mapping[str, Any], row: Mapping[str, Any]) -> Path:
     """Keep the row of one trial under its configuration."""
-    payload = {"config": _plain(config), "row": _plain(row)}
+    payload = {"config": plain(config), "row": plain(row)}
     return write_json(cell_path(folder, config), {"sha256": _digest(payload), "payload": payload})
 
 
 def write_rows(folder, rows: Iterable[Mapping[str, Any]]) -> Path:
     """rows.csv: a column for every key, in the order of first appearance; dicts and lists as compact JSON."""
-    rows = [_plain(row) for row in rows]
+    rows = [plain(row) for row in rows]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_to_field(row.get(column)) for column in columns] for row in rows)
     return write_text_atomic(Path(folder) / "rows.csv", text.getvalue())
+
+
+def write_draws(path, tree) -> Path:
+    """Posterior draws, an ArviZ DataTree, as netCDF with a checksum on every array."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    checked = {f"/{group}": {name: {"fletcher32": True} for name in tree[group].data_vars} for group in tree.children}
+    try:
+        tree.to_netcdf(temporary, engine="h5netcdf", encoding=checked)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def mixture_record(gmm: GMM | None) -> dict[str, Any] | None:
+    """A mixture as JSON can hold it; None stays None."""
+    if gmm is None:
+        return None
+    leaves = {name: np.asarray(getattr(gmm, name), float).tolist() for name in ("weights", "means", "covariances")}
+    return leaves | {"covariance_type": gmm.covariance_type}
+
+
+def mixture_of(record: Mapping[str, Any] | str | None) -> GMM | None:
+    """The mixture of a row's truth, estimate or standard_errors; null entries become NaN."""
+    if record in (None, ""):
+        return None
+    record = json.loads(record) if isinstance(record, str) else record
+    leaves = (np.array(record[name], float) for name in ("weights", "means", "covariances"))
+    return GMM(*leaves, record["covariance_type"])
 
 
 # ---- reading
@@ -161,7 +195,7 @@ def load_cells(folder) -> Cells:
 
 
 def read_rows(folder) -> list[dict[str, Any]]:
-    """What write_rows wrote: empty fields are None, numbers are numbers. A text that looks like a number becomes one."""
+    """What write_rows wrote: empty fields are None, numbers are numbers, also where a text looked like one."""
     path = Path(folder) / "rows.csv"
     try:
         text = path.read_bytes().decode()
@@ -209,14 +243,14 @@ def provenance(
         "question": question,
         "answer": answer,
         "command": command,
-        "config": _bare(_plain(config)),
-        "seeds": _plain(config.get("seeds") if seeds is None else seeds),
+        "config": _bare(plain(config)),
+        "seeds": plain(config.get("seeds") if seeds is None else seeds),
         "versions": _versions(),
         "machine": _machine(),
         "git": _git(),
         "started": _utc(started),
         "ended": _utc(ended),
-        "seconds": _plain(seconds),
+        "seconds": plain(seconds),
     }
 
 
@@ -242,7 +276,7 @@ def _machine():
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "device": f"{device.platform} {device.device_kind}",
+        "device": device.device_kind,
         "n_devices": jax.device_count(),
         "x64": jax.eval_shape(lambda: jax.numpy.zeros(())).dtype == np.float64,
     }
@@ -264,7 +298,7 @@ def _git():
 
     def ask(*arguments):
         command = [git, "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     if git is None or not (root / ".git").exists():
         return None
@@ -278,7 +312,7 @@ def _git():
 def _utc(moment):
     if moment.tzinfo is None:
         raise ValueError(f"started and ended need a time zone; use datetime.now(timezone.utc), got {moment!r}.")
-    return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 _PLACE = re.compile(r"(?<![\w.:/\\~-])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?:[^\s'\"=,;:/\\]+[/\\])*([^\s'\"=,;:/\\]*)")
@@ -301,7 +335,7 @@ def _bare(value):
 # ---- plain values
 
 
-def _plain(value):
+def plain(value):
     """Python's own types only, so that JSON and hashes do not depend on NumPy; NaN and infinity become None."""
     if isinstance(value, enum.Enum):
         return value.name
@@ -310,16 +344,16 @@ def _plain(value):
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {_key(key): _plain(item) for key, item in value.items()}
+        return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, range)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
     if isinstance(value, datetime):
         return _utc(value)
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
-        return _plain(np.asarray(value).tolist())
-    raise TypeError(f"a {type(value).__name__} cannot be stored; turn it into numbers, text, lists or dicts: {value!r}.")
+        return plain(np.asarray(value).tolist())
+    raise TypeError(f"a {type(value).__name__} cannot be stored; make it numbers, text, lists or dicts: {value!r}.")
 
 
 def _key(key):

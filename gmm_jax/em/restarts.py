@@ -217,8 +217,7 @@ def _is_spurious(gmms, inner, data_covariance, n_samples):
     """
     n_features = data_covariance.shape[0]
     free_weights, free_means, free_covariances = free_parts(inner)
-    dense = structure(inner.covariance_type).dense
-    matrices = np.asarray(jax.vmap(lambda c: dense(c, *gmms.means.shape[1:]))(gmms.covariances), float)
+    matrices = np.asarray(_matrices(gmms), float)
     values, vectors = np.linalg.eigh(data_covariance)
     root = vectors / np.sqrt(np.maximum(values, 1e-12))  # whitens S; directions without spread are left out
     matrices = np.where(np.isfinite(matrices), matrices, 0.0)
@@ -227,6 +226,13 @@ def _is_spurious(gmms, inner, data_covariance, n_samples):
     tiny = (count <= n_features + 1) & (free_means | free_covariances)
     narrow = (smallest < 1e-3) & (count < 10 * (n_features + 1)) & free_covariances
     return (tiny | narrow).any(axis=1)
+
+
+@jax.jit
+def _matrices(gmms):
+    """(R, K, D, D)."""
+    dense = structure(gmms.covariance_type).dense
+    return jax.vmap(lambda gmm: dense(gmm.covariances, *gmm.means.shape))(gmms)
 
 
 def _eligible(lanes):

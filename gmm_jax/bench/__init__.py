@@ -1,0 +1,1 @@
+"""MANY TRIALS: every method on every problem, rows and provenance on disk, figures, tables and one report."""

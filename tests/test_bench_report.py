@@ -1,0 +1,201 @@
+import io
+import re
+import sys
+import time
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gmm_jax.bench import report, store
+from gmm_jax.bench.parameters import parameters
+from gmm_jax.mixture import GMM, Known, MixtureSpec, Status, n_parameters, structure
+
+COVARIANCES = np.array([0.6 * np.eye(2), [[0.8, -0.3], [-0.3, 0.6]]])
+TRUTH = GMM(np.array([0.7, 0.3]), np.array([[1.0, 1.0], [-1.0, -1.0]]), COVARIANCES)
+POINT = GMM(np.array([0.72, 0.28]), TRUTH.means + 0.1, TRUTH.covariances * 1.5)
+ERRORS = GMM(np.full(2, 0.01), np.full((2, 2), 0.2), np.full((2, 2, 2), 0.1))
+PIXEL = (  # the smallest PNG
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\x1f\x15\xc4\x89\0\0\0\rIDATx\x9cc\xf8\xcf\xc0\xf0\x1f"
+    b"\0\x05\0\x01\xff\x89\x99=\x1d\0\0\0\0IEND\xaeB`\x82"
+)
+
+
+def mixture_of(covariance_type, n_components=2, n_features=3):
+    shape = structure(covariance_type).shape(n_components, n_features)
+    return GMM(np.ones(n_components), np.zeros((n_components, n_features)), np.zeros(shape), covariance_type)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_every_free_number_has_one_name(covariance_type):
+    gmm = mixture_of(covariance_type)
+    named = parameters(gmm)
+    assert len({entry.label for entry in named}) == len(named)
+    assert len(named) == n_parameters(MixtureSpec(2, covariance_type), 3) + 1  # φ sum to one
+
+
+def test_names_stay_unique_beyond_nine():
+    labels = [entry.label for entry in parameters(mixture_of("full", 12, 12))]
+    assert len(set(labels)) == len(labels)
+
+
+def test_labels_are_those_of_the_formulas():
+    expected = "φ₁ φ₂ μ₁₁ μ₁₂ μ₂₁ μ₂₂ Σ₁,₁₁ Σ₁,₂₁ Σ₁,₂₂ Σ₂,₁₁ Σ₂,₂₁ Σ₂,₂₂"
+    assert " ".join(entry.label for entry in parameters(TRUTH)) == expected
+
+
+def test_z_is_the_error_in_units_of_its_uncertainty():
+    records = report.parameter_records(TRUTH, Known(), {"em": (POINT, ERRORS, Status.CONVERGED)})
+    z = {r["parameter"]: r["em"]["z"] for r in records}
+    expected = {"φ₁": 2.0, "φ₂": -2.0, "μ₁₁": 0.5, "μ₂₂": 0.5, "Σ₁,₁₁": 3.0, "Σ₁,₂₁": 0.0, "Σ₂,₂₁": -1.5}
+    assert {name: pytest.approx(value) for name, value in expected.items()} == {name: z[name] for name in expected}
+
+
+def test_the_table_says_estimate_and_uncertainty_to_the_digits_that_count():
+    table = report.parameter_rows(TRUTH, Known(), {"em": (POINT, ERRORS, Status.CONVERGED)}, "Case II")
+    assert table.columns == ("", "truth", "em", "z")
+    assert table.rows[0] == ("φ₁", "0.700", "0.720 ± 0.010", "+2.0")
+    assert table.rows[2] == ("μ₁₁", "1.000", "1.10 ± 0.20", "+0.5")
+
+
+def test_known_values_are_marked_and_have_no_z():
+    known = Known(weights=TRUTH.weights, means=np.array([[np.nan, np.nan], [-1.0, -1.0]]))
+    table = report.parameter_rows(TRUTH, known, {"em": (POINT, ERRORS, Status.CONVERGED)})
+    marked = {row[0] for row in table.rows if row[2] == "known"}
+    assert marked == {"φ₁", "φ₂", "μ₂₁", "μ₂₂"}
+    assert all(row[3] == "—" for row in table.rows if row[0] in marked)
+
+
+def test_failures_are_seen_and_explained():
+    answers = {"em": (None, None, Status.FAILED), "nuts": (POINT, ERRORS, Status.UNMIXED)}
+    table = report.parameter_rows(TRUTH, Known(), answers)
+    assert table.columns == ("", "truth", "em †", "nuts †", "z")
+    assert table.rows[0][2] == "—"
+    assert any("chains disagree" in note for note in table.notes)
+
+
+def test_real_data_have_no_truth():
+    answers = {"em": (POINT, ERRORS, Status.CONVERGED), "svi": (POINT, None, Status.MAX_ITER)}
+    table = report.parameter_rows(None, Known(), answers)
+    assert table.columns == ("", "em", "svi")
+    assert table.rows[0] == ("φ₁", "0.720 ± 0.010", "0.720")
+    assert report.parameter_rows(None, Known(), {"em": (None, None, Status.FAILED)}).rows == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "text"),
+    [
+        (0.68412, 0.0213, "0.684 ± 0.021"),
+        (-1234.5, 12.0, "-1234 ± 12"),
+        (1e-9, 2.3e-11, "1.000e-09 ± 2.3e-11"),
+        (1e8, 0.5, "1.000000e+08 ± 5.0e-01"),
+        (0.5, float("nan"), "0.500"),
+        (0.5, 0.0, "0.500"),
+        (0.0, 0.07, "0.000 ± 0.070"),
+        (float("nan"), 0.1, "—"),
+    ],
+)
+def test_digits_follow_the_uncertainty(value, uncertainty, text):
+    assert report.with_uncertainty(value, uncertainty) == text
+
+
+def test_three_methods_fit_into_100_columns_without_colour(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    answers = dict.fromkeys(("em", "nuts", "gibbs"), (POINT, ERRORS, Status.SAMPLED))
+    file = io.StringIO()
+    report.print_table(Console(file=file), "[bold]course_2d[/bold]", report.parameter_rows(TRUTH, Known(), answers))
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in file.getvalue()
+    assert lines[0].strip() == "[bold]course_2d[/bold]"  # text, not markup
+    assert sum("…" in line for line in lines) == 0
+    assert [line.split()[0] for line in lines if line.startswith("Σ₂,₂₂")] == ["Σ₂,₂₂"]
+
+
+def test_a_wide_table_is_not_cut_where_output_is_no_terminal():
+    file = io.StringIO()
+    table = report.Table(tuple("abc"), (("x", "y" * 80, "z" * 80),))
+    report.print_table(Console(file=file, width=80), "wide", table)
+    assert "y" * 80 in file.getvalue()
+    assert "z" * 80 in file.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_no_bar_without_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with report.progress_bar("em", 10, delay=0.0) as update:
+        update(5)
+        time.sleep(0.05)
+    assert sys.stderr.getvalue() == ""
+
+
+def test_a_bar_on_a_terminal_after_the_delay_and_no_colour_where_it_is_not_wanted(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with report.progress_bar("short", 10) as update:
+        update(5)
+    assert sys.stderr.getvalue() == ""
+    with report.progress_bar("long [x]", delay=0.0) as update:
+        time.sleep(0.1)
+        update(3, total=10, note="ℓ = -1")
+        time.sleep(0.2)
+    assert "long [x]" in sys.stderr.getvalue()
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", sys.stderr.getvalue())
+
+
+@pytest.fixture
+def page(tmp_path):
+    (tmp_path / "a.png").write_bytes(PIXEL)
+    evil = "<script>alert(1)</script>\"'&"
+    table = report.parameter_rows(TRUTH, Known(), {evil: (POINT, ERRORS, Status.CONVERGED)}, evil)
+    table = table._replace(notes=(evil,))
+    section = report.Section(evil, [evil], [table], [report.Picture(tmp_path / "a.png", evil)])
+    record = {"command": f"gmm-jax demo {evil}", "versions": {"jax": "1.0", evil: evil}, "seeds": [0, 1]}
+    return report.write_html(tmp_path / "report.html", evil, f"{evil}\n\nsecond", [section], record).read_text()
+
+
+def test_text_is_escaped_everywhere(page):
+    assert "<script>alert" not in page
+    assert page.count("<script>") == 1
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 10
+    assert 'alt="&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;"' in page
+
+
+def test_a_report_loads_nothing_from_anywhere(page):
+    assert not re.search(r"(https?:)?//[a-z]", page.replace("// Tables", ""))
+    assert not re.search(r"<(link|iframe|object|embed|base)\b|@import|url\(", page)
+    assert "default-src 'none'" in page
+    assert re.search(r'<img src="data:image/png;base64,', page)
+
+
+def test_a_report_holds_numbers_and_the_command(page):
+    assert "0.720 ± 0.010" in page
+    assert "gmm-jax demo" in page
+    assert "−1.000" in page  # a true minus sign
+    assert "second</p>" in page
+
+
+def test_a_picture_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "a.svg").write_text("<svg/>")
+    section = report.Section("x", figures=[report.Picture(tmp_path / "a.svg", "x")])
+    with pytest.raises(ValueError, match=r"a\.svg"):
+        report.write_html(tmp_path / "r.html", "t", "s", [section])
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_the_index_lists_every_folder_also_a_damaged_one(tmp_path):
+    good = {"question": "Is a|b <true>?", "answer": "Yes,\nit is.", "ended": "2026-01-02T00:00:00+00:00"}
+    store.write_json(tmp_path / "one" / "provenance.json", good)
+    store.write_rows(tmp_path / "one", [{"a": 1}])
+    store.write_text_atomic(tmp_path / "two" / "provenance.json", "{")
+    (tmp_path / "three").mkdir()
+    text = report.write_index(tmp_path).read_text()
+    assert "| one | Is a\\|b &lt;true>? | Yes, it is. | 2026-01-02 | [rows.csv](one/rows.csv) |" in text
+    assert "| two | unreadable: provenance.json: cut off or damaged" in text
+    assert "three" not in text
+    assert str(tmp_path) not in text

@@ -1,0 +1,91 @@
+"""Starts are proper mixtures that see the data, keep known means, and differ from key to key."""
+
+import jax
+import numpy as np
+import pytest
+
+from conftest import TYPES
+from gmm_jax import Known, MixtureSpec, validate
+from gmm_jax.mixture.starts import STARTS, from_labels, kmeans, kmeans_plusplus, random_points, start_function
+
+KEYS = jax.random.split(jax.random.key(0), 16)
+
+
+@pytest.fixture(scope="module")
+def groups():
+    """(90, 2): three tight groups, far apart; the last rows are a constant column's worth of trouble elsewhere."""
+    rng = np.random.default_rng(0)
+    return np.repeat([[0.0, 0], [10, 0], [0, 10]], 30, axis=0) + 0.1 * rng.standard_normal((90, 2))
+
+
+def draw(start, x, spec, keys=KEYS):
+    return jax.jit(jax.vmap(start, in_axes=(0, None, None)))(keys, x, spec)
+
+
+@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_every_start_is_a_proper_mixture_of_its_own(name, covariance_type, groups):
+    starts = draw(STARTS[name], groups, MixtureSpec(3, covariance_type))
+    for r in range(len(KEYS)):
+        validate(jax.tree.map(lambda leaf, r=r: leaf[r], starts))
+    assert len(np.unique(np.asarray(starts.means)[:, 0, 0])) > 2
+
+
+@pytest.mark.parametrize("start", [kmeans_plusplus, kmeans])
+def test_kmeans_finds_groups_that_are_far_apart(start, groups):
+    """k-means++ misses one of three groups with probability about (0.1·√2/10)² ≈ 2e-4 a draw."""
+    for means in np.asarray(draw(start, groups, MixtureSpec(3)).means):
+        assert set(map(tuple, np.round(means, -1) + 0.0)) == {(0, 0), (10, 0), (0, 10)}
+
+
+def test_kmeans_means_are_the_means_of_their_rows(groups):
+    means = np.sort(np.asarray(draw(kmeans, groups, MixtureSpec(3)).means)[0], axis=0)
+    np.testing.assert_allclose(means, np.sort(groups.reshape(3, 30, 2).mean(axis=1), axis=0), atol=1e-12)
+
+
+def test_random_points_are_distinct_rows(groups):
+    for means in np.asarray(draw(random_points, groups, MixtureSpec(3)).means):
+        rows = [int(np.flatnonzero((groups == mean).all(axis=1))[0]) for mean in means]
+        assert len(set(rows)) == 3
+
+
+def test_kmeans_plusplus_draws_in_proportion_to_squared_distance():
+    """From a known centre at 0, rows at 1 and 3 are drawn 1 : 9."""
+    x = np.array([[0.0], [1.0], [3.0], [0.0]])
+    spec = MixtureSpec(2, "full", Known(means=np.array([[0.0], [np.nan]])))
+    keys = jax.random.split(jax.random.key(1), 2000)
+    drawn = np.asarray(draw(kmeans_plusplus, x, spec, keys).means)[:, 1, 0]
+    assert set(drawn) == {1.0, 3.0}
+    assert abs(np.mean(drawn == 3.0) - 0.9) < 5 * np.sqrt(0.09 / 2000)
+
+
+@pytest.mark.parametrize("name", ["random_points", "kmeans++", "kmeans"])
+def test_known_means_are_the_first_centres(name, groups):
+    known = np.array([[np.nan, np.nan], [10.0, 0.0], [np.nan, np.nan]])
+    starts = draw(STARTS[name], groups, MixtureSpec(3, "full", Known(means=known)))
+    np.testing.assert_array_equal(starts.means[:, 1], np.broadcast_to(known[1], (16, 2)))
+    if name != "random_points":
+        others = np.round(np.asarray(starts.means)[:, [0, 2]], -1) + 0.0
+        assert all({tuple(row) for row in pair} == {(0, 0), (0, 10)} for pair in others)
+
+
+@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize("case", ["constant", "constant column", "n = K"])
+def test_degenerate_data_have_proper_starts(name, case, groups):
+    x = {"constant": groups * 0, "constant column": groups * [1, 0], "n = K": groups[[0, 40, 80]]}[case]
+    starts = draw(STARTS[name], x, MixtureSpec(3), KEYS[:4])
+    for r in range(4):
+        validate(jax.tree.map(lambda leaf, r=r: leaf[r], starts))
+
+
+def test_labels_give_the_moments_of_their_rows(groups):
+    start = jax.jit(from_labels)(groups, np.repeat([2, 0, 1], 30), MixtureSpec(3))
+    expected = groups.reshape(3, 30, 2).mean(axis=1)[[1, 2, 0]]
+    np.testing.assert_allclose(start.means, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(start.weights, 1 / 3, rtol=1e-14)
+
+
+def test_a_callable_is_taken_as_it_is_and_an_unknown_name_is_a_sentence():
+    assert start_function(kmeans) is kmeans
+    with pytest.raises(ValueError, match=r"random, random_points, kmeans\+\+, kmeans.*'nice'"):
+        start_function("nice")
