@@ -56,16 +56,12 @@ def guarded(work: Callable[[], int | None]) -> int:
         return EXIT_USAGE
 
 
-def experiment(main: Callable[..., int | None]) -> None:
-    """Run an experiment's main(...) from its command line: --help from its signature, JAX set as in the shell."""
+def experiment(main: Callable[..., int]) -> None:
+    """Run an experiment from its command line and leave with its exit code: --help comes from main's signature."""
     import tyro
 
-    def work():
-        call = tyro.cli(main, return_unknown_args=False, config=())
-        return call if isinstance(call, int) else EXIT_OK
-
     configure_jax()
-    sys.exit(guarded(work))
+    sys.exit(guarded(lambda: tyro.cli(main, config=(tyro.conf.FlagCreatePairsOff,))))
 
 
 def _sentence(error: Exception) -> str:

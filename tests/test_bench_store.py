@@ -175,4 +175,4 @@ def test_what_cannot_be_stored_is_named():
 
 def test_a_time_without_a_zone_is_refused():
     with pytest.raises(ValueError, match="time zone"):
-        store.provenance("x", {}, datetime(2026, 1, 1), NOW, {})
+        store.provenance("x", {}, NOW.replace(tzinfo=None), NOW, {})

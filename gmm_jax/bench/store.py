@@ -298,7 +298,8 @@ def _git():
 
     def ask(*arguments):
         command = [git, "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
+        return done.stdout.strip()
 
     if git is None or not (root / ".git").exists():
         return None

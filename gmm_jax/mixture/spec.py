@@ -100,10 +100,8 @@ def free_rows(known, n_components) -> np.ndarray:
 def free_parts(spec: MixtureSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(K,) masks of free weights, means and covariances; a known tied covariance is known for every component."""
     known, n_components = spec.known, spec.n_components
-    if known.covariances is not None and not structure(spec.covariance_type).per_component:
-        covariances = np.zeros(n_components, bool)
-    else:
-        covariances = free_rows(known.covariances, n_components)
+    per_component = structure(spec.covariance_type).per_component
+    covariances = np.broadcast_to(free_rows(known.covariances, n_components if per_component else 1), (n_components,))
     return free_rows(known.weights, n_components), free_rows(known.means, n_components), covariances
 
 

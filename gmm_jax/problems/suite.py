@@ -188,7 +188,7 @@ def round_clusters() -> Problem:
             "spherical",
         ),
         n_samples=800,
-        difficulty="moderate: small components stand at the edge of large ones.",
+        difficulty="hard: small components stand at the edge of large ones, and few starts find them.",
     )
 
 

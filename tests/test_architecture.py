@@ -1,0 +1,121 @@
+"""The house as design.md draws it, read from the sources: who imports whom, and what is never done."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "gmm_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MIDDLE = {"problems", "em", "bayes", "judge"}
+MAY_IMPORT = {
+    "mixture": set(),
+    **{room: {"mixture"} for room in MIDDLE},
+    "bench": {"mixture"} | MIDDLE,
+}
+DOORS = {"__init__", "__main__", "cli", "estimator"}
+
+
+def name_of(path):
+    return str(path.relative_to(PACKAGE.parent))
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """(absolute module name, whether inside a function) of every import; `from . import a` counts as `.a` too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+    package = ["gmm_jax", *path.relative_to(PACKAGE).parts[:-1]]
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        found += [(name, id(node) in inside) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_one_way(path):
+    room = room_of(path)
+    if room in DOORS:
+        return
+    assert room in MAY_IMPORT, f"{room} is no room of the house"
+    for module, _ in imports(path):
+        parts = module.split(".")
+        if parts[0] == "gmm_jax" and len(parts) > 1:
+            other = parts[1]
+            if other in MAY_IMPORT or other in DOORS:
+                assert other == room or other in MAY_IMPORT[room], f"{name_of(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_numpyro_blackjax_and_matplotlib_stay_in_their_places(path):
+    for module, inside in imports(path):
+        top = module.split(".")[0]
+        if top in ("numpyro", "blackjax"):
+            assert room_of(path) == "bayes" and inside, f"{name_of(path)} imports {module}"
+        if top == "matplotlib":
+            assert path == PACKAGE / "bench" / "plots.py" and inside, f"{name_of(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_dangerous_is_called(path):
+    source = path.read_text(encoding="utf-8")
+    for module, _ in imports(path):
+        assert module.split(".")[0] not in ("pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yaml")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = node.func.id if isinstance(node.func, ast.Name) else None
+            assert name not in ("eval", "exec", "compile", "__import__"), f"{name_of(path)} calls {name}"
+            for keyword in node.keywords:
+                if keyword.arg in ("shell", "allow_pickle"):
+                    assert isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_only_the_shell_sets_the_configuration_of_jax(path):
+    if path.name == "cli.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr == "config" and isinstance(node.value, ast.Name):
+            assert node.value.id != "jax", f"{name_of(path)} touches jax.config in line {node.lineno}"
+    assert "JAX_" not in re.sub(r"#.*", "", path.read_text(encoding="utf-8")) or "environ" not in path.read_text("utf-8")
+
+
+def test_the_oracles_import_nothing_of_ours():
+    tree = ast.parse((Path(__file__).parent / "oracles.py").read_text(encoding="utf-8"))
+    modules = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    assert modules == {"itertools", "numpy"}
+    assert not any(isinstance(n, ast.ImportFrom) for n in ast.walk(tree))
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    program = (
+        "import sys, gmm_jax; dir(gmm_jax); "
+        "print([m for m in ('jax', 'numpy', 'scipy', 'numpyro', 'blackjax', 'matplotlib') if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    import gmm_jax
+
+    for name in gmm_jax.__all__:
+        assert getattr(gmm_jax, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = gmm_jax.nothing
