@@ -78,7 +78,7 @@ def log_likelihood(gmm, x, sample_weight=None):
 
 def moments(gmm, x, sample_weight=None):
     """mass, first and second sums about the current means, log-likelihood."""
-    weights, means, _, covariance_type = gmm
+    _, means, _, covariance_type = gmm
     n_components, n_features = means.shape
     r = responsibilities(gmm, x)
     if sample_weight is not None:
@@ -102,7 +102,7 @@ def moments(gmm, x, sample_weight=None):
 def m_step(r, x, gmm, known=None, reg_covar=0.0):
     """The maximiser of Σ_nk r_nk log φ_k N(x_n | μ_k, Σ_k), from the responsibilities and the rows (Bishop 9.24-9.26).
 
-    r carries sample weights already. Known parts: free φ share what the known leave; a known μ is what Σ is taken about.
+    r carries sample weights already. Known parts: free φ share what the known leave; Σ is taken about a known μ.
     """
     known = known or {}
     _, old_means, _, covariance_type = gmm
@@ -242,3 +242,40 @@ def standard_errors(gmm, x, free_weights, free_means, free_covariances):
         jacobian = np.array([np.asarray(unpack(theta + e)[leaf]) - base for e in np.eye(len(theta))])
         leaves.append(np.sqrt(np.einsum("p...,pq,q...->...", jacobian, covariance, jacobian)))
     return leaves
+
+
+def enumerate_labellings(x, covariance, alpha, prior_mean, prior_covariance, grid):
+    """The exact posterior of two components with one known Σ, μ_k ~ N(m₀, S₀), φ ~ Dirichlet(α): all 2ⁿ labellings.
+
+    Returns P(z_i = z_j | x) (n, n), E[Σ_k φ_k μ_k | x] (D,), and the predictive density at the rows of grid.
+    """
+    from math import lgamma
+
+    n_samples = len(x)
+    precision, prior_precision = np.linalg.inv(covariance), np.linalg.inv(prior_covariance)
+    log_mass, together, mean, predictive = [], [], [], []
+    for labels in itertools.product((0, 1), repeat=n_samples):
+        labels = np.array(labels)
+        log_evidence, mixed_mean, density = 0.0, 0.0, 0.0
+        for k in (0, 1):
+            rows = x[labels == k]
+            count = len(rows)
+            posterior_covariance = np.linalg.inv(prior_precision + count * precision)
+            posterior_mean = posterior_covariance @ (prior_precision @ prior_mean + precision @ rows.sum(axis=0))
+            # the chain rule: each row given those before it
+            before = (prior_mean, prior_covariance)
+            for row in rows:
+                log_evidence += log_gaussian(row[None], before[0], before[1] + covariance)[0]
+                shrunk = np.linalg.inv(np.linalg.inv(before[1]) + precision)
+                before = (shrunk @ (np.linalg.solve(before[1], before[0]) + precision @ row), shrunk)
+            log_evidence += lgamma(alpha[k] + count) - lgamma(alpha[k])
+            share = (alpha[k] + count) / (alpha.sum() + n_samples)
+            mixed_mean = mixed_mean + share * posterior_mean
+            density = density + share * np.exp(log_gaussian(grid, posterior_mean, posterior_covariance + covariance))
+        log_mass.append(log_evidence)
+        together.append(labels[:, None] == labels[None])
+        mean.append(mixed_mean)
+        predictive.append(density)
+    mass = np.exp(np.array(log_mass) - max(log_mass))
+    mass /= mass.sum()
+    return tuple(np.tensordot(mass, np.array(values, float), axes=1) for values in (together, mean, predictive))

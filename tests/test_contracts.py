@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-
 import oracles
+import pytest
 from conftest import TYPES, assert_trees_close, random_gmm
+
 from gmm_jax import GMM, MixtureSpec, affine, log_joint, log_prob, permute, predict, responsibilities, sample
 from gmm_jax.em import EMConfig, fit_em, iterates, m_step
 from gmm_jax.mixture import Moments, e_step, project
@@ -56,16 +56,17 @@ def shapes(function, covariance_type, dtype):
 @pytest.mark.parametrize("name", TABLE)
 def test_shapes_are_as_promised_and_dtype_in_is_dtype_out(name, covariance_type, dtype):
     """With x64 on: gmmx crashes there, and a stray NumPy float64 would promote everything."""
+    if dtype == np.float64 and covariance_type != "full":
+        return  # what float32 does not show, one structure does
     function, expected = TABLE[name]
     leaves = shapes(function, covariance_type, dtype)
     assert [leaf.shape for leaf in leaves] == expected(covariance_type)
     assert {leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)} <= {np.dtype(dtype)}
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "tied"])
 @pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("start")])
-def test_vmap_is_the_loop(name, covariance_type, x):
-    function, _ = TABLE[name]
+def test_vmap_is_the_loop(name, x):
+    function, covariance_type = TABLE[name][0], "tied"  # the structure whose leaf has no component axis
     mixtures = [random_gmm(seed, K, D, covariance_type) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *mixtures)
     together = jax.jit(jax.vmap(function, in_axes=(0, None)))(stacked, x)

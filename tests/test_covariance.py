@@ -2,10 +2,10 @@
 
 import jax
 import numpy as np
-import pytest
-
 import oracles
+import pytest
 from conftest import EPS, TYPES, random_gmm
+
 from gmm_jax.mixture import STRUCTURES, structure
 from gmm_jax.mixture.covariance import inverse_cholesky
 
@@ -48,18 +48,25 @@ def test_rescaling_keeps_leading_axes_and_numpy(covariance_type, batch):
     scale = np.full(3, 2.0) if covariance_type == "spherical" else np.array([2.0, 0.5, 10.0])
     many = np.broadcast_to(gmm.covariances, (*batch, *gmm.covariances.shape))
     scaled = kind.rescale(many, scale)
-    assert type(scaled) is np.ndarray and scaled.shape == many.shape
+    assert type(scaled) is np.ndarray
+    assert scaled.shape == many.shape
     one = scaled.reshape(-1, *gmm.covariances.shape)[-1]
     expected = np.diag(scale) @ oracles.dense(gmm.covariances, covariance_type, 4, 3) @ np.diag(scale)
     np.testing.assert_allclose(oracles.dense(one, covariance_type, 4, 3), expected, rtol=10 * EPS)
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied"])
-def test_rcond_is_the_reciprocal_condition_number_in_the_1_norm(covariance_type):
+@pytest.mark.parametrize("condition", [1.0, 1e3, 1e12])
+def test_rcond_is_the_reciprocal_condition_number_up_to_the_square_of_the_dimension(covariance_type, condition):
     kind, gmm = structure(covariance_type), random_gmm(0, 4, 3, covariance_type)
-    rcond = np.broadcast_to(kind.rcond(gmm.covariances, kind.whitener(gmm.covariances)), 4)
-    matrices = oracles.dense(gmm.covariances, covariance_type, 4, 3)
-    np.testing.assert_allclose(rcond, [1 / np.linalg.cond(m, 1) for m in matrices], rtol=1e3 * EPS)
+    vectors = np.linalg.eigh(gmm.covariances)[1]
+    covariances = vectors * np.geomspace(1.0, 1.0 / condition, 3) @ np.swapaxes(vectors, -1, -2)
+    rcond = np.broadcast_to(kind.rcond(covariances, kind.whitener(covariances)), 4)
+    accuracy = 1e-10 + 10 * EPS * condition
+    assert np.all(rcond > (1 - accuracy) / condition)
+    assert np.all(rcond < (1 + accuracy) * 9 / condition)
+    diagonal = np.broadcast_to(np.diag([1.0, 1.0 / condition, 1.0]), gmm.covariances.shape)
+    np.testing.assert_allclose(kind.rcond(diagonal, kind.whitener(diagonal)), 1.0 / condition, rtol=10 * EPS)
 
 
 @pytest.mark.parametrize("bad", [[[1.0, 2.0], [2.0, 1.0]], [[np.nan, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]]])

@@ -24,7 +24,8 @@ def test_halving_converges_and_counts_its_steps():
     n = int(progress.n_iter)
     assert progress.status == Status.CONVERGED
     assert progress.value == -(0.5**n) == trace[n]
-    assert np.isnan(trace[n + 1 :]).all() and np.isfinite(trace[: n + 1]).all()
+    assert np.isnan(trace[n + 1 :]).all()
+    assert np.isfinite(trace[: n + 1]).all()
     assert trace[n] - trace[n - 1] <= 1e-6 < trace[n - 1] - trace[n - 2]
 
 
@@ -65,7 +66,8 @@ def test_where_falls_are_allowed_the_best_state_is_kept():
 def test_nan_is_never_converged_and_is_not_taken(bad, monotone):
     progress, trace = run(lambda s: jnp.where(s < 0.3, bad, 0.5 * s), monotone=monotone)
     assert (progress.status, progress.best) == (Status.NON_FINITE, 0.25)
-    assert trace[2] == -0.25 and np.isnan(trace[3:]).all()
+    assert trace[2] == -0.25
+    assert np.isnan(trace[3:]).all()
 
 
 def test_a_start_that_is_not_finite_never_runs():

@@ -2,10 +2,10 @@
 
 import jax
 import numpy as np
-import pytest
-
 import oracles
+import pytest
 from conftest import EPS, as_tuple, assert_trees_close, random_gmm
+
 from gmm_jax import GMM, affine, log_joint, log_prob, permute, predict, responsibilities, sample, validate
 
 
@@ -55,7 +55,8 @@ def test_samples_have_the_moments_of_their_components(mixture):
     n = 20_000
     rows, labels = (np.asarray(a) for a in sample(jax.random.key(0), mixture, n))
     matrices = oracles.dense(mixture.covariances, mixture.covariance_type, 3, 2)
-    assert rows.shape == (n, 2) and labels.shape == (n,)
+    assert rows.shape == (n, 2)
+    assert labels.shape == (n,)
     for k, phi in enumerate(mixture.weights):
         mine = rows[labels == k]
         assert abs(len(mine) - n * phi) < 5 * np.sqrt(n * phi * (1 - phi))
@@ -69,7 +70,8 @@ def test_labels_are_drawn_for_every_sample_anew():
     """sbibm draws one label for a whole batch: counts would then not be multinomial."""
     gmm = random_gmm(5, 3, 2, "full")
     _, labels = sample(jax.random.key(1), gmm, 300)
-    assert len(np.unique(labels)) == 3 and len(np.unique(np.diff(np.asarray(labels)))) > 3
+    assert len(np.unique(labels)) == 3
+    assert len(np.unique(np.diff(np.asarray(labels)))) > 3
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from conftest import EPS, assert_trees_close, random_gmm
+
 from gmm_jax import MixtureSpec, affine, log_prob
 from gmm_jax.mixture import check_data, standardise
 
@@ -40,7 +40,9 @@ def test_weights_weigh_in_centre_and_scale(x):
 def test_a_constant_column_is_zero_with_scale_one(value, x):
     data = np.stack([x[:, 0], np.full(len(x), value)], axis=1)
     z, scaling = standardise(data, MixtureSpec(2))
-    assert scaling.constant == (1,) and scaling.scale[1] == 1.0 and scaling.centre[1] == value
+    assert scaling.constant == (1,)
+    assert scaling.scale[1] == 1.0
+    assert scaling.centre[1] == value
     np.testing.assert_array_equal(z[:, 1], 0.0)
 
 

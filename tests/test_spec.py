@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-
 from conftest import random_gmm
+from test_m_step import make_known
+
 from gmm_jax import Known, MixtureSpec, n_parameters
 from gmm_jax.mixture import free_parts, project, share, validate_spec
-from test_m_step import make_known
 
 # K = 3, D = 2; by hand: φ 2, μ 6, and Σ 3·3, 3, 3·2, 3
 ALL = {"full": 17, "tied": 11, "diag": 14, "spherical": 11}
@@ -39,9 +39,11 @@ def test_one_free_weight_is_no_free_number():
 
 def test_a_known_tied_covariance_is_known_for_every_component():
     spec = MixtureSpec(3, "tied", Known(covariances=np.eye(2)))
-    assert not free_parts(spec)[2].any() and n_parameters(spec, 2) == 8
+    assert not free_parts(spec)[2].any()
+    assert n_parameters(spec, 2) == 8
     nan = MixtureSpec(3, "tied", Known(covariances=np.full((2, 2), np.nan)))
-    assert free_parts(nan)[2].all() and n_parameters(nan, 2) == ALL["tied"]
+    assert free_parts(nan)[2].all()
+    assert n_parameters(nan, 2) == ALL["tied"]
 
 
 def test_nan_everywhere_is_none():

@@ -102,7 +102,7 @@ def sweep(key, problem, hyper: Hyperparameters, gmm: GMM) -> tuple[GMM, Float[Ar
     sums = moments(gmm, d, labels, jnp.zeros(d.shape[-1], d.dtype))
     weights = _draw_weights(key_weights, hyper.alpha + sums.mass, known.weights)
     means = put(known.means, _draw_means(key_means, hyper, gmm, sums))
-    mass = jnp.where(sums.mass > 0.0, sums.mass, 1.0)
+    mass = jnp.maximum(sums.mass, jnp.finfo(d.dtype).tiny)  # an empty component adds nothing to a shared covariance
     residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
     covariances = _draw_covariances(key_covariances, hyper, gmm.covariance_type, sums.mass, residual)
     new = replace(gmm, weights=weights, means=means, covariances=put(known.covariances, covariances))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..mixture import GMM, MixtureSpec, Posterior, Status
-from .target import finish, log_posterior, prepare, read_draws, run_chunks, starts
+from .target import check_counts, finish, log_posterior, prepare, read_draws, run_chunks, starts
 
 CHUNK = 250  # steps between two looks from the host
 
@@ -50,6 +50,7 @@ def nuts(
     """
     if not 0.0 < target_accept < 1.0:
         raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
+    check_counts(max_depth=(max_depth, 1))
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
     key_start, key_chain = jax.random.split(key)
     first = starts(key_start, problem, scaling, init, n_chains)
@@ -124,7 +125,8 @@ def _begin(key, problem, starts):
         state = init(u, partial(log_posterior, problem))
         first = 1.0 / jnp.sqrt(jnp.asarray(problem.z.shape[0], u.dtype))  # the scale on which a posterior varies
         mass = jax.tree.map(lambda leaf: jnp.asarray(leaf, u.dtype), mass_init(u.size)._replace())
-        return Chain(key, state, step_init(first), mass)
+        sizes = step_init(first)._replace(log_step_size_avg=jnp.log(first))  # what is left without any warm-up
+        return Chain(key, state, sizes, mass)
 
     chains = jax.vmap(one)(jax.random.split(key, starts.shape[0]), starts)
     return _strong(chains)

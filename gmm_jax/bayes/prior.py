@@ -34,6 +34,8 @@ def fill_defaults(spec: MixtureSpec, centre, scale) -> Prior:
     given, n_components, n_features = spec.prior, spec.n_components, len(scale)
     if given.covariances is not None and given.scales is not None:
         raise ValueError("Prior takes covariances or scales, not both: remove one.")
+    if given.correlation is not None and given.scales is None:
+        raise ValueError("prior.correlation goes with a prior on scales: give prior.scales too, or remove it.")
     covariances = given.covariances
     if covariances is None and given.scales is None:
         size = np.asarray(scale) ** 2 * n_components ** (-2.0 / n_features)
@@ -61,6 +63,7 @@ def standardised(spec: MixtureSpec, scaling: Scaling) -> tuple[Prior, tuple[str,
     zero, one = np.zeros_like(scaling.scale), np.ones_like(scaling.scale)
     defaults = fill_defaults(spec, zero, one)  # the default prior is affine equivariant
     given = spec.prior
+    _check_events(given, spec, len(zero))
     foreign = []
     mapped = {"weights": defaults.weights, "correlation": given.correlation}
     for name, convert in (("means", _means_inward), ("covariances", _covariances_inward), ("scales", None)):
@@ -72,7 +75,6 @@ def standardised(spec: MixtureSpec, scaling: Scaling) -> tuple[Prior, tuple[str,
         if mapped[name] is None:
             mapped[name] = distribution
             foreign.append(name)
-    _check_events(mapped, spec, len(zero))
     return Prior(**mapped), tuple(foreign)
 
 
@@ -142,13 +144,17 @@ def _covariances_inward(prior, scaling):
     return None
 
 
-def _check_events(mapped, spec, n_features):
+def _check_events(prior, spec, n_features):
+    import numpyro.distributions as dist
+
     matrix = spec.covariance_type in ("full", "tied")
     leaf = (n_features, n_features) if matrix else (n_features,) if spec.covariance_type == "diag" else ()
     spread = () if spec.covariance_type == "spherical" else (n_features,)
     expected = {"weights": (spec.n_components,), "means": (n_features,), "covariances": leaf, "scales": spread}
     for name, event in expected.items():
-        distribution = mapped[name]
+        distribution = getattr(prior, name)
+        if distribution is not None and not isinstance(distribution, dist.Distribution):
+            raise ValueError(f"prior.{name} must be a NumPyro distribution; got {distribution!r}.")
         if distribution is not None and distribution.batch_shape:
             raise ValueError(
                 f"prior.{name} must be one distribution, the same for every component; got batch shape "

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from ..mixture import GMM, MixtureSpec, Posterior, Status
 from .model import assemble, model
-from .target import constrain, density_of, finish, prepare, starts
+from .target import check_counts, constrain, density_of, finish, prepare, starts
 
 GUIDES = ("normal", "multivariate", "delta")
 STEP_SIZE = 0.02
@@ -49,6 +49,7 @@ def svi(
     """
     if guide not in GUIDES:
         raise ValueError(f"guide must be one of {', '.join(GUIDES)}; got {guide!r}.")
+    check_counts(n_warmup=(n_warmup, 1))
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
     key_start, key_run = jax.random.split(key)
     first = starts(key_start, problem, scaling, init, n_chains)

@@ -24,11 +24,16 @@ from .model import Problem, assemble, log_volume, model, pose, site_values
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 
+def check_counts(**counts: tuple[Any, int]) -> None:
+    """name=(value, least): a ValueError for the first that is no integer of at least that."""
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+
+
 def prepare(x, spec, *, n_chains: int, n_warmup: int, n_draws: int) -> tuple[Problem, Scaling]:
     """Checked, standardised, posed."""
-    for name, value, least in (("n_chains", n_chains, 1), ("n_warmup", n_warmup, 0), ("n_draws", n_draws, 1)):
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+    check_counts(n_chains=(n_chains, 1), n_warmup=(n_warmup, 0), n_draws=(n_draws, 1))
     x = check_data(x, n_components=spec.n_components)
     spec = validate_spec(spec, x.shape[1])
     z, scaling = standardise(x, spec)
@@ -46,7 +51,11 @@ def starts(key, problem: Problem, scaling: Scaling, init: GMM | None, n_chains: 
     """
     if init is None:
         return _seeds(key, problem, n_chains)
+    if not isinstance(init, GMM):
+        raise ValueError(f"init must be a GMM or None; got {init!r}.")
     leaves = jax.tree.map(lambda leaf: np.asarray(leaf, float), init)
+    if init.n_components != problem.spec.n_components:
+        raise ValueError(f"init has {init.n_components} components, but spec has {problem.spec.n_components}.")
     if init.covariance_type != problem.spec.covariance_type:
         raise ValueError(
             f"init has covariance_type {init.covariance_type!r}, but spec has {problem.spec.covariance_type!r}."

@@ -23,6 +23,7 @@ METRICS = {
     "seconds_run": "run s",
 }
 DRAWN = ("kl", "means_error", "seconds_run")
+FIELDS = ("weights", "means", "covariances")
 FINISHED = ("CONVERGED", "MAX_ITER", "SAMPLED")
 
 
@@ -44,14 +45,18 @@ def compare(
 
     Finished trials on disk are kept, so the same command goes on where it was interrupted. Exit code 3: some failed.
     """
+    problems = tuple(dict.fromkeys(problems))
+    known = tuple(field for field in FIELDS if field in known)  # in one order, so that a trial has one name
     for problem in problems:
         suite.load(problem)
     for method, options in methods.items():
         registry.check_options(registry.load(method), options)
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1; got {seeds}.")
+    if n is not None and n < 1:
+        raise ValueError(f"n must be at least 1; got {n}.")
     cells = [
-        Cell(problem, tuple(known), method=method, options=tuple(sorted(options.items())), seed=seed, n=n)
+        Cell(problem, known, method=method, options=tuple(sorted(options.items())), seed=seed, n=n)
         for problem in problems
         for seed in range(seeds)
         for method, options in methods.items()

@@ -50,7 +50,7 @@ def fit_file(
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
-    """The chosen columns of a CSV file, (N, D), and their names; a first row that is not numeric names the columns.
+    """The chosen columns of a CSV file, (N, D), and their names; a first row without any number names the columns.
 
     Commas, semicolons, tabs or blanks part the fields. A ValueError names the line and column of a field that is
     empty or no number.
@@ -63,9 +63,8 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> tuple[np.ndarray, lis
     if not lines:
         raise ValueError(f"{path} is empty: it needs a row for each sample.")
     delimiter = next((d for d in (",", ";", "\t") if d in lines[0][1]), " ")
-    fields = list(csv.reader((line for _, line in lines), delimiter=delimiter, skipinitialspace=True))
-    fields = [[field.strip() for field in row] for row in fields]
-    has_names = not all(_is_number(field) for field in fields[0])
+    fields = [_fields(line, delimiter, f"{path}, line {i}") for i, line in lines]
+    has_names = not any(_is_number(field) for field in fields[0])
     names = fields[0] if has_names else [str(j) for j in range(len(fields[0]))]
     rows = list(zip([i for i, _ in lines], fields, strict=True))[1 if has_names else 0 :]
     if not rows:
@@ -101,6 +100,15 @@ def parse_option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _fields(line, delimiter, place):
+    """One line at a time, so that a stray quotation mark does not swallow the lines after it."""
+    try:
+        row = next(csv.reader([line.strip() if delimiter == " " else line], delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:
+        raise ValueError(f"{place}: {error}.") from None
+    return [field.strip() for field in row]
 
 
 def _is_number(field):

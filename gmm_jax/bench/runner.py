@@ -89,13 +89,15 @@ def run(cell: Cell, *, progress=None) -> Trial:
         except NotSupported as error:
             row |= {"status": "NOT_SUPPORTED", "reason": str(error)}
         except Exception as error:  # a failed trial is a row
-            row |= {"status": Status.FAILED.name, "reason": f"{type(error).__name__}: {error}"}
+            row |= _failure(error)
     row |= clock.seconds
     if fit is not None:
-        metrics = judge.recovery(
-            derive_key(cell.seed, "judge", cell.problem), fit, problem.truth, x=x, labels=labels, x_test=x_test
-        )
-        row |= metrics | {name: value for name, value in fit.info.items() if value is not None}
+        key_judge = derive_key(cell.seed, "judge", cell.problem)
+        try:
+            row |= judge.recovery(key_judge, fit, problem.truth, x=x, labels=labels, x_test=x_test)
+        except Exception as error:  # an answer of another shape than the data's
+            row |= _failure(error)
+        row |= {name: value for name, value in fit.info.items() if value is not None and name not in row}
         row |= {"estimate": store.mixture_record(fit.point), "standard_errors": store.mixture_record(fit.standard_errors)}
     row["truth"] = store.mixture_record(problem.truth)
     return Trial(row, fit, x, labels, problem.truth, spec)
@@ -106,17 +108,23 @@ def run_grid(
 ) -> list[dict[str, Any]]:
     """Every cell to results/NAME: a finished cell is on disk at once and is not run again; rows.csv at the end.
 
-    Ctrl-C leaves rows.csv with what is finished. `answer(rows)` gives the sentence that stands beside the question.
+    Ctrl-C leaves rows.csv with what is finished; a damaged cell is named before anything is touched. `answer(rows)`
+    gives the sentence that stands beside the question.
     """
     cells = list(cells)
     folder = store.result_folder(results, name)
-    started, rows = datetime.now(UTC), []
+    finished = {i: store.read_cell(path)["row"] for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()}
+    started = datetime.now(UTC)
     with Clock() as clock, progress_bar(name, len(cells)) as advance:
+        advance(len(finished))
         try:
-            for cell in cells:
-                rows.append(_kept_or_run(folder, cell))
-                advance(1)
+            for i, cell in enumerate(cells):
+                if i not in finished:
+                    finished[i] = run(cell).row
+                    store.write_cell(folder, _config(cell), finished[i])
+                    advance(len(finished))
         finally:
+            rows = [finished[i] for i in sorted(finished)]
             store.write_rows(folder, rows)
             config = {"cells": len(cells), "finished": len(rows), "seeds": sorted({cell.seed for cell in cells})}
             found = answer(rows) if answer is not None and len(rows) == len(cells) else None
@@ -126,14 +134,16 @@ def run_grid(
     return rows
 
 
-def _kept_or_run(folder, cell):
-    config = asdict(cell) | {"schema": SCHEMA}
-    path = store.cell_path(folder, config)
-    if path.exists():
-        return store.read_cell(path)["row"]
-    row = run(cell).row
-    store.write_cell(folder, config, row)
-    return row
+def _failure(error):
+    return {"status": Status.FAILED.name, "reason": f"{type(error).__name__}: {error}"}
+
+
+def _config(cell):
+    return asdict(cell) | {"schema": SCHEMA}
+
+
+def _path(folder, cell):
+    return store.cell_path(folder, _config(cell))
 
 
 def _head(cell, problem, x, options):

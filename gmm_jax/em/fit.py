@@ -26,7 +26,7 @@ class EMConfig:
 
     max_iter: int = field(default=1000, metadata={"static": True})
     tol: float = 1e-8  # gain in mean log-likelihood per sample, nats; 0 never stops on gain
-    reg_covar: float | Float[Array, "D"] | None = None  # squared units of x; None: 0 here, 1e-6·variance at entry points
+    reg_covar: float | Float[Array, "D"] | None = None  # squared units of x; None: 0, at entry points 1e-6·variance
 
 
 class EMResult(NamedTuple):
@@ -40,9 +40,10 @@ class EMResult(NamedTuple):
 
 
 class EMState(NamedTuple):
-    """A mixture together with its sums, so that each likelihood is computed once."""
+    """A mixture together with its factor and its sums, so that each is computed once."""
 
     gmm: GMM
+    whitener: Float[Array, "..."]  # of the covariances: what _fault looks at
     moments: Moments
 
 
@@ -86,14 +87,13 @@ def iterates(
     sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
     mapping, _ = em_map(x, known, sample_weight, config)
     first = first_state(x, init, known, sample_weight)
-    later = jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
-    return later
+    return jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
 
 
 def first_state(x, init, known, sample_weight) -> EMState:
     """The start, known parts put in, with its sums; leaves get the dtype of x."""
     gmm = project(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), known)
-    return EMState(gmm, e_step(gmm, x, sample_weight))
+    return _state(gmm, x, sample_weight)
 
 
 def em_map(x, known, sample_weight, config) -> tuple[Map, Rule]:
@@ -103,7 +103,7 @@ def em_map(x, known, sample_weight, config) -> tuple[Map, Rule]:
 
     def step(state: EMState) -> EMState:
         gmm = m_step(state.moments, state.gmm, known=known, reg_covar=ridge)
-        return EMState(gmm, e_step(gmm, x, sample_weight))
+        return _state(gmm, x, sample_weight)
 
     rule = Rule(
         unit=total,
@@ -123,13 +123,17 @@ def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMR
     )
 
 
+def _state(gmm, x, sample_weight):
+    whitener = structure(gmm.covariance_type).whitener(gmm.covariances)
+    return EMState(gmm, whitener, e_step(gmm, x, sample_weight, whitener=whitener))
+
+
 def _fault(state, known):
     """COLLAPSED: a Cholesky fails, a free Σ_k is numerically singular, or a component to be estimated has mass < 1."""
     gmm, mass = state.gmm, state.moments.mass
     kind = structure(gmm.covariance_type)
-    whitener = kind.whitener(gmm.covariances)
-    rcond = kind.rcond(gmm.covariances, whitener)
-    factored = jnp.all(jnp.isfinite(whitener))
+    rcond = kind.rcond(gmm.covariances, state.whitener)
+    factored = jnp.all(jnp.isfinite(state.whitener))
     free_means = _free(known.means, mass)
     free_covariances = _free(known.covariances, mass) if kind.per_component else _free(known.covariances, mass[:1])
     singular = ~(rcond >= 100.0 * jnp.finfo(rcond.dtype).eps)  # NaN counts as singular

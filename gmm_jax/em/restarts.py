@@ -12,7 +12,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -105,7 +104,7 @@ def fit_em_restarts(
     spurious = _is_spurious(lanes.gmm, inner, data_covariance, n_effective)
     optima = _landscape(lanes, spurious, inner, n_effective)
     best = _best_lane(lanes, spurious)
-    lanes = _outward(lanes, scaling, n_effective)
+    lanes = _outward(lanes, scaling, n_effective, spec.known)
     optima = optima._replace(gmm=_pick(lanes.gmm, optima.lane), log_likelihood=lanes.log_likelihood[optima.lane])
     found = Restarts(_pick(lanes, best), lanes, optima, _message(lanes, best, scaling, bool(spurious[best])))
     if interrupted:
@@ -118,7 +117,7 @@ def _check_options(n_restarts, config):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
     if not (np.ndim(config.tol) == 0 and 0.0 <= config.tol < np.inf):
-        raise ValueError(f"config.tol must be a finite number and not negative; got {config.tol!r}: 0 never stops on gain.")
+        raise ValueError(f"config.tol must be finite and not negative; got {config.tol!r}: 0 never stops on gain.")
 
 
 def _check_total(weight, n_components):
@@ -216,7 +215,7 @@ def _is_spurious(gmms, inner, data_covariance, n_samples):
     real.
     """
     n_features = data_covariance.shape[0]
-    free_weights, free_means, free_covariances = free_parts(inner)
+    _, free_means, free_covariances = free_parts(inner)
     matrices = np.asarray(_matrices(gmms), float)
     values, vectors = np.linalg.eigh(data_covariance)
     root = vectors / np.sqrt(np.maximum(values, 1e-12))  # whitens S; directions without spread are left out
@@ -236,7 +235,8 @@ def _matrices(gmms):
 
 
 def _eligible(lanes):
-    return np.isin(lanes.status, (Status.CONVERGED, Status.MAX_ITER, Status.RUNNING)) & np.isfinite(lanes.log_likelihood)
+    usable = np.isin(lanes.status, (Status.CONVERGED, Status.MAX_ITER, Status.RUNNING))
+    return usable & np.isfinite(lanes.log_likelihood)
 
 
 def _best_lane(lanes, spurious):
@@ -273,11 +273,14 @@ def _pick(tree, index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-def _outward(lanes, scaling, n_samples):
-    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j."""
+def _outward(lanes, scaling, n_samples, known):
+    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j; known numbers to the last digit."""
     volume = n_samples * scaling.log_volume
+    gmm = scaling.outward(lanes.gmm)
+    held = {name: value.astype(scaling.dtype) for name, value in vars(known).items() if value is not None}
+    held = {name: np.where(np.isnan(value), getattr(gmm, name), value) for name, value in held.items()}
     return lanes._replace(
-        gmm=scaling.outward(lanes.gmm),
+        gmm=replace(gmm, **held),
         log_likelihood=(lanes.log_likelihood - volume).astype(scaling.dtype),
         trace=(lanes.trace - volume).astype(scaling.dtype),
     )

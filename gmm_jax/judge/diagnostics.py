@@ -43,7 +43,7 @@ class Diagnostics(NamedTuple):
     def status(self) -> Status:
         """UNMIXED where any R-hat is above 1.01 or any ESS below 400; NaN counts as unmixed."""
         worst = self.worst
-        mixed = worst["r_hat"] <= R_HAT_LIMIT and min(worst["ess_bulk"], worst["ess_tail"]) >= ESS_LIMIT
+        mixed = worst["r_hat"] <= R_HAT_LIMIT and worst["ess_bulk"] >= ESS_LIMIT and worst["ess_tail"] >= ESS_LIMIT
         return Status.SAMPLED if mixed else Status.UNMIXED
 
 

@@ -33,7 +33,7 @@ def recovery(
         weights_max_error, means_max_error, covariances_max_error: largest absolute entry;
         relative_means_error: root mean square of L⁻¹(μ − μ_true), in true sds of each component;
         kl, kl_se: Kullback–Leibler divergence KL(truth ‖ fit), nats, with its Monte-Carlo standard error;
-        with x and labels: ari, ari_truth (of the true parameters), and log_likelihood of x, mean nats a sample;
+        with x: log_likelihood, nats, summed over samples; with labels too: ari, and ari_truth of the true parameters;
         with x_test: test_log_likelihood and test_log_likelihood_truth, mean nats a sample.
         A fit with another number of components has only the numbers that need no match.
     """
@@ -45,7 +45,7 @@ def recovery(
     value, error = kl_divergence(key, truth, point)
     metrics |= {"kl": float(value), "kl_se": float(error)}
     if x is not None:
-        metrics["log_likelihood"] = float(np.mean(log_prob(point, np.asarray(x))))
+        metrics["log_likelihood"] = float(np.sum(log_prob(point, np.asarray(x))))
         if labels is not None:
             metrics["ari"] = adjusted_rand_index(labels, predict(point, np.asarray(x)))
             metrics["ari_truth"] = adjusted_rand_index(labels, predict(truth, np.asarray(x)))

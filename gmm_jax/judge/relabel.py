@@ -51,7 +51,8 @@ def relabel(
 
 
 def _highest(posterior):
-    best = np.unravel_index(np.argmax(posterior.log_density), posterior.log_density.shape)
+    density = np.asarray(posterior.log_density)
+    best = np.unravel_index(np.argmax(np.where(np.isnan(density), -np.inf, density)), density.shape)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[best], posterior.draws)
 
 

@@ -42,11 +42,14 @@ class GMM:
         return self.means.shape[-1]
 
 
-def log_joint_components_first(gmm: GMM, deviations: Float[Array, "K D N"]) -> Float[Array, "K N"]:
-    """log φ_k + log N(x_n | μ_k, Σ_k) from the deviations x_n − μ_k: the one place where the density is written."""
+def log_joint_components_first(gmm: GMM, deviations: Float[Array, "K D N"], whitener=None) -> Float[Array, "K N"]:
+    """log φ_k + log N(x_n | μ_k, Σ_k) from the deviations x_n − μ_k: the one place where the density is written.
+
+    `whitener` is the structure's whitener of gmm.covariances, for callers that take many blocks of rows.
+    """
     kind = structure(gmm.covariance_type)
     n_features = gmm.means.shape[-1]
-    whitener = kind.whitener(gmm.covariances)
+    whitener = kind.whitener(gmm.covariances) if whitener is None else whitener
     z = kind.whiten(whitener, deviations)
     # math, not np: a NumPy float64 would make float32 data float64 when x64 is on
     log_normaliser = kind.half_log_precision(whitener, n_features) - 0.5 * n_features * math.log(2.0 * math.pi)
@@ -185,7 +188,7 @@ def check_positive_definite(covariances, covariance_type, *, name):
     if covariance_type in ("diag", "spherical"):
         if np.any(covariances <= 0.0):
             where = tuple(int(i) for i in np.argwhere(covariances <= 0.0)[0])
-            raise ValueError(f"{name} holds variances, which must be positive; got {covariances[where]:.6g} at {where}.")
+            raise ValueError(f"{name} holds variances, which are positive; got {covariances[where]:.6g} at {where}.")
         return
     matrices = covariances if covariances.ndim == 3 else covariances[None]
     for k, matrix in enumerate(matrices):

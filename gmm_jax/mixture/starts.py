@@ -120,13 +120,13 @@ def _spread(x):
 def _seed(key, x, spec):
     """k-means++ centres, (K, D): known means first, then D² sampling for the free ones."""
     n_samples, n_components = x.shape[0], spec.n_components
-    if spec.known.means is None:
-        known = jnp.full((n_components, x.shape[1]), jnp.nan, x.dtype)
-    else:
+    nearest = jnp.full((n_samples,), jnp.inf, x.dtype)
+    known = jnp.full((n_components, x.shape[1]), jnp.nan, x.dtype)
+    if spec.known.means is not None:
         known = jnp.asarray(spec.known.means, x.dtype)
+        distances = _squared_distances(x, known)  # NaN to free rows
+        nearest = jnp.min(jnp.where(jnp.isnan(distances), jnp.inf, distances), axis=0)
     is_known = ~jnp.isnan(known[:, 0])
-    distances = _squared_distances(x, known)
-    nearest = jnp.min(jnp.where(is_known[:, None], distances, jnp.full_like(distances, jnp.inf)), axis=0)
 
     def choose(nearest, component):
         key, mean, fixed = component

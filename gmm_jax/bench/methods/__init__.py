@@ -13,7 +13,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
-from ...mixture import Fit
+import numpy as np
+
+from ...mixture import Fit, Status
 
 
 class Method(NamedTuple):
@@ -27,7 +29,10 @@ class Method(NamedTuple):
     def fit(self, key, x, spec, **options) -> Fit:
         """Fit.point and what the method says about its uncertainty; an unknown option is a ValueError."""
         check_options(self, options)
-        return self.function(key, x, spec, **options)
+        answer = self.function(key, x, spec, **options)
+        if answer.status.ok and not _finite(answer.point):
+            return answer._replace(status=Status.NON_FINITE)
+        return answer
 
 
 def available() -> tuple[str, ...]:
@@ -52,11 +57,23 @@ def from_function(name: str, function: Callable[..., Fit]) -> Method:
 
 
 def check_options(method: Method, options: dict[str, Any]) -> None:
-    """A ValueError for the first option that the method does not have."""
-    for option in options:
+    """A ValueError for the first option that the method does not have, or that is no number where one is needed."""
+    for option, value in options.items():
         if option not in method.options:
             near = _nearest(option, method.options)
             raise ValueError(f"method {method.name!r} has no option {option!r}{near}; it has {_list(method.options)}.")
+        default = method.options[option]
+        if _is_number(default) and not (_is_number(value) and (isinstance(default, float) or value == int(value))):
+            kind = "a number" if isinstance(default, float) else "a whole number"
+            raise ValueError(f"option {option!r} of method {method.name!r} takes {kind}, like {default}; got {value!r}.")
+
+
+def _is_number(value):
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _finite(gmm):
+    return all(np.all(np.isfinite(np.asarray(leaf, float))) for leaf in (gmm.weights, gmm.means, gmm.covariances))
 
 
 def _nearest(name, names):

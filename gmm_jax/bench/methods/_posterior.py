@@ -13,12 +13,15 @@ from ...mixture import Fit, GMM, MixtureSpec, Posterior, Status, free_parts, str
 NEAR = 10.0  # nats: optima lower than this below the best carry no posterior mass worth a chain
 
 
-def em_starts(key, x, spec: MixtureSpec, n_chains: int, n_restarts: int) -> GMM:
+def em_starts(key, x, spec: MixtureSpec, n_chains: int, n_restarts: int) -> GMM | None:
     """A start for each chain: the best EM optimum, and the distinct ones within 10 nats of it, in turn.
 
     Chains that start in different optima and stay there are seen by R-hat; chains that all start in one hide the others.
+    None where EM failed: a posterior can be proper where the likelihood has no maximum.
     """
     restarts = em.fit_em_restarts(key, x, spec, n_restarts=n_restarts)
+    if not Status(int(restarts.best.status)).ok:
+        return None
     best = jax.tree.map(lambda leaf: leaf[None], restarts.best.gmm)
     optima = restarts.optima
     real = ~optima.spurious & (optima.log_likelihood >= restarts.best.log_likelihood - NEAR)

@@ -1,0 +1,449 @@
+"""Engines against results that nobody here produced, against each other, and against exact enumeration.
+
+Monte-Carlo numbers must agree within 4 (exact oracles: 5) combined standard errors, with fixed keys.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from arviz_stats.base import array_stats
+from scipy.special import digamma
+
+import oracles
+from gmm_jax import GMM, Known, MixtureSpec, NotSupported, Prior, Status, bayes, em, judge, log_prob, permute, problems, responsibilities
+from gmm_jax.bayes.gibbs import _inverse_wishart, sweep
+from gmm_jax.bayes.prior import hyperparameters
+from gmm_jax.bayes.target import prepare
+from gmm_jax.bench.methods._posterior import as_fit
+from gmm_jax.judge.diagnostics import quantities
+
+REFERENCES = Path(__file__).parent / "references"
+ENGINES = {"nuts": bayes.nuts, "gibbs": bayes.gibbs}
+
+
+# ---- how two Monte-Carlo answers are compared
+
+
+def moments_with_errors(draws):
+    """(C, S) -> {mean, mean square, sd: (value, Monte-Carlo standard error)}."""
+    draws = np.asarray(draws, float)
+
+    def error(values, method):
+        return float(array_stats.mcse(values, chain_axis=0, draw_axis=1, method=method))
+
+    return {
+        "mean": (draws.mean(), error(draws, "mean")),
+        "mean square": (np.mean(draws**2), error(draws**2, "mean")),
+        "sd": (draws.std(), error(draws, "sd")),
+    }
+
+
+def z_scores(ours, theirs):
+    """How many combined standard errors apart; both are {name: {moment: (value, error)}}."""
+    return {
+        (name, moment): (value - theirs[name][moment][0]) / np.hypot(error, theirs[name][moment][1])
+        for name, found in ours.items()
+        for moment, (value, error) in found.items()
+        if moment in theirs[name]
+    }
+
+
+def assert_agree(ours, theirs, limit):
+    scores = z_scores(ours, theirs)
+    assert scores
+    far = {name: round(z, 2) for name, z in scores.items() if not abs(z) <= limit}
+    assert not far, far
+
+
+def assert_mixed(posterior, spec):
+    """R-hat below 1.01, ESS above 400, and no divergence."""
+    found = judge.diagnostics(posterior, spec)
+    assert found.worst["r_hat"] < 1.01
+    assert min(found.worst["ess_bulk"], found.worst["ess_tail"]) > 400
+    assert found.status == Status.SAMPLED
+    assert not np.any(posterior.stats.get("diverging", False))
+
+
+def ordered(posterior):
+    """Components by their first coordinate of μ, draw by draw."""
+    order = np.argsort(posterior.draws.means[..., 0], axis=-1)
+    return posterior._replace(draws=permute(posterior.draws, order))
+
+
+def named(draws):
+    """Of a one-dimensional mixture of two, as posteriordb names them."""
+    sd = np.sqrt(np.reshape(draws.covariances, (*draws.weights.shape[:2], 2)))
+    return {
+        "mu[1]": draws.means[..., 0, 0],
+        "mu[2]": draws.means[..., 1, 0],
+        "sigma[1]": sd[..., 0],
+        "sigma[2]": sd[..., 1],
+        "theta": draws.weights[..., 0],
+    }
+
+
+def read(name):
+    """Data (N, 1), the JSON record, and the reference draws {name: (C, S)} where there are any."""
+    with np.load(REFERENCES / f"{name}.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    draws = {str(n): arrays["draws"][..., i] for i, n in enumerate(arrays["names"])} if "draws" in arrays else None
+    return arrays["y"][:, None], json.loads((REFERENCES / f"{name}.json").read_text()), draws
+
+
+# ---- posteriordb
+
+
+A2_PRIOR = Prior(
+    weights=dist.Dirichlet(np.array([5.0, 5.0])),
+    means=dist.Normal(0.0, 2.0).expand([1]).to_event(1),
+    scales=dist.HalfNormal(2.0).expand([1]).to_event(1),
+)
+
+
+def test_nuts_has_the_moments_of_posteriordbs_reference_draws():
+    y, _, reference = read("low_dim_gauss_mix")
+    spec = MixtureSpec(2, "full", prior=A2_PRIOR)
+    posterior = ordered(bayes.nuts(jax.random.key(1), y, spec))
+    assert_mixed(posterior, spec)
+    ours = {name: moments_with_errors(draws) for name, draws in named(posterior.draws).items()}
+    assert_agree(ours, {name: moments_with_errors(draws) for name, draws in reference.items()}, 4.0)
+
+
+def test_nuts_relabels_the_collapsing_posterior_to_the_reference():
+    y, record, _ = read("low_dim_gauss_mix_collapse")
+    spec = MixtureSpec(2, "full", prior=A2_PRIOR)
+    posterior = ordered(bayes.nuts(jax.random.key(2), y, spec, n_draws=2000))
+    assert_mixed(posterior, spec)
+    ours = {name: moments_with_errors(draws) for name, draws in named(posterior.draws).items()}
+    theirs = {
+        name: {"mean": (r["mean"], r["se_mean"]), "sd": (r["sd"], r["se_sd"])}
+        for name, r in record["reference_ordered_mu1_lt_mu2"].items()
+    }
+    assert_agree(ours, theirs, 4.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_have_the_moments_of_normal_2s_quadrature(engine):
+    y, record, _ = read("normal_2")
+    prior = Prior(weights=dist.Dirichlet(np.ones(2)), means=dist.Normal(0.0, 10.0).expand([1]).to_event(1))
+    spec = MixtureSpec(2, "spherical", Known(covariances=np.ones(2)), prior)
+    posterior = ordered(ENGINES[engine](jax.random.key(3), y, spec))
+    assert_mixed(posterior, spec)
+    ours = {name: moments_with_errors(draws) for name, draws in named(posterior.draws).items() if "sigma" not in name}
+    theirs = {
+        name: {
+            "mean": (r["mean"], 0.0),
+            "mean square": (r["mean"] ** 2 + r["sd"] ** 2, 0.0),
+            "sd": (r["sd"], 0.0),
+        }
+        for name, r in record["reference_ordered"].items()
+        if name != "logZ"
+    }
+    assert_agree(ours, theirs, 4.0)
+
+
+def test_delta_guide_finds_the_mode_of_numpyros_tutorial():
+    """A4 of published.md; the scale's digits come from a closed form and Nelder–Mead, the tutorial stopped early."""
+    y = np.array([0.0, 1.0, 10.0, 11.0, 12.0])[:, None]
+    prior = Prior(
+        weights=dist.Dirichlet(np.full(2, 0.5)),
+        means=dist.Normal(0.0, 10.0).expand([1]).to_event(1),
+        scales=dist.LogNormal(0.0, 2.0).expand([1]).to_event(1),
+    )
+    posterior = bayes.svi(jax.random.key(0), y, MixtureSpec(2, "tied", prior=prior), guide="delta")
+    assert posterior.log_density.shape == (4, 1)
+    best = np.argmax(posterior.log_density[:, 0])
+    mode = jax.tree.map(lambda leaf: leaf[best, 0], ordered(posterior).draws)
+    np.testing.assert_allclose(mode.weights, [0.375, 0.625], atol=1e-6)
+    np.testing.assert_allclose(mode.means[:, 0], [0.4989413, 10.9844619], atol=1e-6)
+    np.testing.assert_allclose(np.sqrt(mode.covariances), [[0.6514337]], atol=1e-6)
+
+
+# ---- engines against each other
+
+
+@cache
+def course_posteriors(name, case):
+    """Both engines on one of the course's data sets, relabelled to the truth."""
+    problem = problems.load(name)
+    spec = problem.knowing(*case)
+    x, _ = problem.sample(jax.random.key(20))
+    start = em.fit_em_restarts(jax.random.key(0), x, spec, n_restarts=10).best.gmm
+    found = {
+        engine: judge.relabel(run(jax.random.key(4), x, spec, init=start), spec=spec, reference=problem.truth).posterior
+        for engine, run in ENGINES.items()
+    }
+    return x, spec, found
+
+
+CASES = [
+    (name, known)
+    for name in ("course_2d", "course_3d")
+    for known in (("weights", "covariances"), ())
+]
+
+
+@pytest.mark.parametrize(("name", "case"), CASES, ids=["2d-I", "2d-II", "3d-I", "3d-II"])
+def test_nuts_and_gibbs_target_the_same_posterior(name, case):
+    _, spec, found = course_posteriors(name, case)
+    moments = {}
+    for engine, posterior in found.items():
+        assert_mixed(posterior, spec)
+        free = quantities(posterior.draws, spec) | {"log_density": posterior.log_density}
+        moments[engine] = {quantity: moments_with_errors(draws) for quantity, draws in free.items()}
+    assert_agree(moments["nuts"], moments["gibbs"], 4.0)
+
+
+def test_svi_is_near_in_means_and_not_wider():
+    x, spec, found = course_posteriors("course_2d", ())
+    exact = found["gibbs"].draws
+    start = jax.tree.map(lambda leaf: leaf.mean((0, 1)), exact)
+    approximate = bayes.svi(jax.random.key(0), x, spec, n_chains=1, init=start).draws
+    for leaf in ("weights", "means", "covariances"):
+        ours, theirs = (np.asarray(getattr(draws, leaf)) for draws in (approximate, exact))
+        sd = theirs.std((0, 1))
+        assert np.all(np.abs(ours.mean((0, 1)) - theirs.mean((0, 1))) <= 0.3 * sd), leaf
+        assert np.all(ours.std((0, 1)) <= 1.1 * sd), leaf
+
+
+# ---- engines against exact answers
+
+
+SMALL = np.array([[-1.4, 0.3], [-0.9, -0.5], [-0.2, 0.1], [0.3, 0.9], [1.1, 0.2], [1.6, 1.3], [0.4, -1.2], [2.1, 0.8]])
+COVARIANCE = np.array([[0.6, 0.2], [0.2, 0.4]])
+PRIOR_MEAN, PRIOR_COVARIANCE = np.array([0.5, 0.2]), np.array([[2.0, -0.4], [-0.4, 1.5]])
+GRID = np.array([[-2.0, 0.0], [-0.5, 0.5], [0.5, 0.0], [1.0, 1.5], [3.0, -1.0]])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_agree_with_the_enumeration_of_all_labellings(engine):
+    """K = 2, n = 8, Σ known: 2⁸ conjugate terms. Only what does not depend on labels is compared."""
+    alpha = np.array([1.5, 1.5])
+    prior = Prior(
+        weights=dist.Dirichlet(alpha), means=dist.MultivariateNormal(PRIOR_MEAN, covariance_matrix=PRIOR_COVARIANCE)
+    )
+    spec = MixtureSpec(2, "full", Known(covariances=np.stack([COVARIANCE, COVARIANCE])), prior)
+    posterior = ENGINES[engine](jax.random.key(5), SMALL, spec, n_draws=4000)
+    together, mean, predictive = oracles.enumerate_labellings(SMALL, COVARIANCE, alpha, PRIOR_MEAN, PRIOR_COVARIANCE, GRID)
+    over_draws = jax.jit(jax.vmap(jax.vmap(small_functionals)))(posterior.draws)
+    pairs = together[np.triu_indices(len(SMALL), 1)]
+    for ours, exact in zip(over_draws, (pairs, mean, predictive), strict=True):
+        for draws, value in zip(np.moveaxis(np.asarray(ours), -1, 0), exact, strict=True):
+            estimate, error = moments_with_errors(draws)["mean"]
+            assert abs(estimate - value) <= 5.0 * error
+
+
+def small_functionals(gmm):
+    """P(z_i = z_j | θ), Σ_k φ_k μ_k, p(x* | θ)."""
+    r = responsibilities(gmm, SMALL)
+    return (r @ r.T)[jnp.triu_indices(len(SMALL), 1)], gmm.weights @ gmm.means, jnp.exp(log_prob(gmm, GRID))
+
+
+def test_gibbs_has_the_posterior_of_one_gaussian_by_quadrature():
+    """K = 1 in one dimension: p(μ, σ² | x) ∝ N(x | μ, σ²) N(μ) IG(σ²) on a grid."""
+    x = np.array([1.2, 0.7, 3.1, 2.2, -0.4])[:, None]
+    prior = Prior(means=dist.Normal(0.5, 1.5).expand([1]).to_event(1), covariances=dist.InverseGamma(2.5, 1.5))
+    posterior = bayes.gibbs(jax.random.key(6), x, MixtureSpec(1, "spherical", prior=prior), n_draws=4000)
+    mean, log_variance = np.linspace(-6.0, 8.0, 800)[:, None], np.linspace(-4.0, 6.0, 800)[None]
+    squares = sum((value - mean) ** 2 for value in x[:, 0])
+    log_density = -0.5 * ((mean - 0.5) / 1.5) ** 2 - (2.5 + 2.5) * log_variance
+    log_density = log_density - (1.5 + 0.5 * squares) * np.exp(-log_variance)  # dσ² = σ² d log σ²
+    mass = np.exp(log_density - log_density.max())
+    mass /= mass.sum()
+    variance = posterior.draws.covariances[..., 0]
+    quantities = {
+        "mean": (posterior.draws.means[..., 0, 0], np.sum(mass * mean)),
+        "mean square": (posterior.draws.means[..., 0, 0] ** 2, np.sum(mass * mean**2)),
+        "log variance": (np.log(variance), np.sum(mass * log_variance)),
+        "precision": (1.0 / variance, np.sum(mass * np.exp(-log_variance))),
+    }
+    for name, (draws, exact) in quantities.items():
+        estimate, error = moments_with_errors(draws)["mean"]
+        assert abs(estimate - exact) <= 5.0 * error, name
+
+
+def test_inverse_wishart_has_its_known_moments():
+    """E Σ = Ψ/(ν−D−1), E Σ⁻¹ = ν Ψ⁻¹, E log|Σ| = log|Ψ| − D log 2 − Σ_i ψ((ν+1−i)/2)."""
+    dof, size = 9.0, np.array([[2.0, 0.5, 0.1], [0.5, 1.0, -0.3], [0.1, -0.3, 0.7]])
+    keys = jax.random.split(jax.random.key(7), 40_000)
+    draws = np.asarray(jax.jit(jax.vmap(_inverse_wishart, in_axes=(0, None, None)))(keys, dof, size))
+    log_det = np.linalg.slogdet(size)[1] - 3.0 * np.log(2.0) - digamma((dof - np.arange(3)) / 2.0).sum()
+    for values, exact in (
+        (draws, size / (dof - 4.0)),
+        (np.linalg.inv(draws), dof * np.linalg.inv(size)),
+        (np.linalg.slogdet(draws)[1], log_det),
+    ):
+        error = values.std(axis=0) / np.sqrt(len(values))
+        assert np.all(np.abs(values.mean(axis=0) - exact) <= 5.0 * error)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_gibbs_leaves_the_joint_distribution_invariant(covariance_type):
+    """Geweke (2004): sweep and data drawn anew from θ in turn; then θ has its prior. Components are often empty."""
+    n_components, n_samples, n_features = 3, 5, 2
+    problem, _ = prepare(SMALL[:n_samples], MixtureSpec(n_components, covariance_type), n_chains=1, n_warmup=0, n_draws=1)
+    hyper = hyperparameters(problem.spec.prior, covariance_type)
+    draws = joint_chain(jax.random.key(8), problem, hyper)
+    matrices = np.asarray(draws.covariances)
+    if covariance_type in ("full", "tied"):
+        precision, dof = np.linalg.inv(matrices), n_features + 2.0
+        expected = dof * np.linalg.inv(hyper.size)
+        log_size = np.linalg.slogdet(matrices)[1]
+        log_expected = np.linalg.slogdet(hyper.size)[1] - n_features * np.log(2.0)
+        log_expected -= digamma((dof - np.arange(n_features)) / 2.0).sum()
+    else:
+        precision, expected = 1.0 / matrices, hyper.dof / hyper.size
+        log_size, log_expected = np.log(matrices), np.log(hyper.size) - digamma(hyper.dof)
+    means = np.asarray(draws.means)
+    third = np.full(n_components, 1.0 / n_components)
+    for name, values, exact in (
+        ("weights", draws.weights, third),
+        ("squared weights", draws.weights**2, third / 2.0),  # Dirichlet(1, 1, 1)
+        ("means", means, hyper.loc),
+        ("squared means", means**2, np.diag(np.linalg.inv(hyper.precision)) + hyper.loc**2),
+        ("precision", precision, expected),
+        ("log size", log_size, log_expected),
+    ):
+        values = np.asarray(values)
+        exact = np.broadcast_to(exact, values.shape[2:]).ravel()
+        for series, value in zip(np.moveaxis(values.reshape(*values.shape[:2], -1), -1, 0), exact, strict=True):
+            error = float(array_stats.mcse(series, chain_axis=0, draw_axis=1, method="mean"))
+            assert abs(series.mean() - value) <= 5.0 * error, name
+
+
+@jax.jit
+def joint_chain(key, problem, hyper, n_chains=64, n_steps=3000):
+    """θ of the chain (x | θ), (θ | x) in turn, started in the prior's middle: (C, S) mixtures, burn-in dropped."""
+    from dataclasses import replace
+
+    from gmm_jax import sample
+    from gmm_jax.bayes.target import _any_mixture
+
+    def step(state, _):
+        key, gmm = state
+        key, key_data, key_sweep = jax.random.split(key, 3)
+        z, _ = sample(key_data, gmm, problem.z.shape[0])
+        gmm, _ = sweep(key_sweep, replace(problem, z=z), hyper, gmm)
+        return (key, gmm), gmm
+
+    def chain(key):
+        return jax.lax.scan(step, (key, _any_mixture(problem)), None, length=3000)[1]
+
+    return jax.tree.map(lambda leaf: leaf[:, 500:], jax.vmap(chain)(jax.random.split(key, 64)))
+
+
+# ---- what engines promise beside
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_same_key_same_draws_and_another_key_others(engine):
+    spec = MixtureSpec(2, "full", Known(covariances=np.stack([COVARIANCE, COVARIANCE])))
+    first, again, other = (ENGINES[engine](jax.random.key(s), SMALL, spec, n_warmup=100, n_draws=50) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first.draws.means, again.draws.means)
+    np.testing.assert_array_equal(first.log_density, again.log_density)
+    assert not np.any(first.draws.means == other.draws.means)
+    assert first.log_density.shape == (4, 50)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"n_chains": 0}, "n_chains must be an integer of at least 1; got 0"),
+        ({"n_chains": True}, "n_chains must be an integer"),
+        ({"n_draws": 2.5}, "n_draws must be an integer of at least 1; got 2.5"),
+        ({"n_warmup": -1}, "n_warmup must be an integer of at least 0; got -1"),
+        ({"init": GMM(np.ones(1), np.zeros((1, 2)), np.eye(2)[None])}, "init has 1 components, but spec has 2"),
+        ({"init": GMM(np.ones(3) / 3, np.zeros((3, 2)), np.stack([np.eye(2)] * 3))}, "init has 3 components"),
+        ({"init": GMM(np.ones(2) / 2, np.zeros((2, 3)), np.stack([np.eye(3)] * 2))}, "3 features, but the data have 2"),
+        ({"init": GMM(np.ones(2) / 2, np.zeros((2, 2)), np.ones((2, 2)), "diag")}, "covariance_type 'diag'"),
+        ({"init": "kmeans++"}, "init must be a GMM or None"),
+        (
+            {"init": GMM(np.ones((3, 2)) / 2, np.zeros((3, 2, 2)), np.stack([np.stack([np.eye(2)] * 2)] * 3))},
+            "init holds 3 starts, but n_chains=4",
+        ),
+    ],
+)
+@pytest.mark.parametrize("engine", ["nuts", "gibbs", "svi"])
+def test_bad_options_are_a_sentence(engine, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        getattr(bayes, engine)(jax.random.key(0), SMALL, MixtureSpec(2), **options)
+
+
+def test_particular_options_are_checked():
+    with pytest.raises(ValueError, match="target_accept must lie between 0 and 1"):
+        bayes.nuts(jax.random.key(0), SMALL, MixtureSpec(2), target_accept=1.0)
+    with pytest.raises(ValueError, match="max_depth must be an integer of at least 1"):
+        bayes.nuts(jax.random.key(0), SMALL, MixtureSpec(2), max_depth=0)
+    with pytest.raises(ValueError, match="guide must be one of normal, multivariate, delta"):
+        bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), guide="nromal")
+    with pytest.raises(ValueError, match="n_warmup must be an integer of at least 1"):
+        bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), n_warmup=0)
+    with pytest.raises(ValueError, match="leaves nothing to infer"):
+        known = Known(np.ones(2) / 2, np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
+        bayes.gibbs(jax.random.key(0), SMALL, MixtureSpec(2, known=known))
+
+
+LOGISTIC_NORMAL = dist.TransformedDistribution(
+    dist.Normal(np.zeros(1), 1.0).to_event(1), dist.transforms.StickBreakingTransform()
+)
+
+
+@pytest.mark.parametrize(
+    ("prior", "field"),
+    [
+        (Prior(means=dist.StudentT(4.0, np.zeros(2), 1.0).to_event(1)), "means"),
+        (Prior(scales=dist.HalfNormal(1.0).expand([2]).to_event(1)), "scales"),
+        (Prior(weights=LOGISTIC_NORMAL), "weights"),
+    ],
+)
+def test_gibbs_says_which_prior_it_cannot_use(prior, field):
+    with pytest.raises(NotSupported, match=f"{field}.*nuts"):
+        bayes.gibbs(jax.random.key(0), SMALL, MixtureSpec(2, prior=prior))
+
+
+def test_nuts_without_warm_up_keeps_its_first_step_size():
+    spec = MixtureSpec(2, "full", Known(covariances=np.stack([COVARIANCE, COVARIANCE])))
+    posterior = bayes.nuts(jax.random.key(0), SMALL, spec, n_warmup=0, n_draws=50)
+    np.testing.assert_allclose(posterior.stats["step_size"], 1.0 / np.sqrt(len(SMALL)))
+
+
+def test_chains_stuck_in_different_modes_are_unmixed():
+    """Four far clusters and three components: which two are merged never changes, so chains disagree for ever."""
+    corners = 40.0 * np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    x = np.concatenate([corner + oracles_noise(k) for k, corner in enumerate(corners)])
+    halves = np.array([[0, 20], [40, 20], [20, 0], [20, 40]], float)  # middles of the merged pairs
+    starts = []
+    for middle in (halves[0], halves[3]):
+        apart = corners[np.abs(corners - middle).sum(axis=1) > 20.0 + 1e-9]
+        starts.append(np.concatenate([[middle], apart]))
+    means = np.stack([starts[0], starts[1], starts[0], starts[1]])
+    init = GMM(np.tile([0.5, 0.25, 0.25], (4, 1)), means, np.broadcast_to(20.0 * np.eye(2), (4, 3, 2, 2)), "full")
+    spec = MixtureSpec(3)
+    posterior = bayes.gibbs(jax.random.key(0), x, spec, init=init)
+    after = judge.diagnostics(judge.relabel(posterior, spec=spec).posterior, spec)
+    invariant = judge.invariant_diagnostics(posterior, spec)
+    assert after.worst["r_hat"] > 1.01
+    assert invariant.worst["r_hat"] > 1.01
+    assert posterior.status == Status.SAMPLED  # an engine cannot know
+    assert as_fit(posterior, spec).status == Status.UNMIXED
+
+
+def oracles_noise(seed):
+    return np.random.default_rng(seed).standard_normal((20, 2))
+
+
+def test_datatree_has_arvizs_groups_and_dims():
+    spec = MixtureSpec(2, "full", Known(covariances=np.stack([COVARIANCE, COVARIANCE])))
+    posterior = bayes.gibbs(jax.random.key(0), SMALL, spec, n_warmup=100, n_draws=50)
+    tree = posterior.to_datatree(SMALL)
+    assert tree["posterior"]["weights"].dims == ("chain", "draw", "component")
+    assert tree["posterior"]["means"].dims == ("chain", "draw", "component", "feature")
+    assert tree["posterior"]["covariances"].dims == ("chain", "draw", "component", "feature", "feature_2")
+    assert tree["observed_data"]["x"].dims == ("sample", "feature")
+    np.testing.assert_array_equal(tree["sample_stats"]["lp"], posterior.log_density)
