@@ -9,7 +9,7 @@ from gmm_jax.bench.demo import demo
 from gmm_jax.shell import experiment
 
 METHODS = {"em": {}, "nuts": {}, "gibbs": {}}
-SMOKE = {"em": {"n_restarts": 4}, "gibbs": {"n_chains": 2, "n_warmup": 50, "n_draws": 50, "n_restarts": 4}}
+SMOKE = {"em": {"n_restarts": 4}}
 
 
 def main(*, seed: int = 0, out: Path = Path("results"), smoke: bool = False) -> int:

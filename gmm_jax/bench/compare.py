@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def compare(
     known: Sequence[str] = (),
     seeds: int = 3,
     n: int | None = None,
+    leave_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
     results="results",
     command: str = "",
     question: str = "",
@@ -44,11 +46,12 @@ def compare(
     """Every method (name -> options) on every problem; rows, table, pictures and report; returns the exit code.
 
     Finished trials on disk are kept, so the same command goes on where it was interrupted. Exit code 3: some failed.
+    `leave_out` (method -> problems) names what would take too long.
     """
     problems = tuple(dict.fromkeys(problems))
-    known = tuple(field for field in FIELDS if field in known)  # in one order, so that a trial has one name
     for problem in problems:
-        suite.load(problem)
+        suite.load(problem).knowing(*known)
+    known = tuple(field for field in FIELDS if field in known)  # in one order, so that a trial has one name
     for method, options in methods.items():
         registry.check_options(registry.load(method), options)
     if seeds < 1:
@@ -60,6 +63,7 @@ def compare(
         for problem in problems
         for seed in range(seeds)
         for method, options in methods.items()
+        if problem not in leave_out.get(method, ())
     ]
     rows = run_grid(name, cells, results=results, command=command, question=question, answer=answer)
     folder = store.result_folder(results, name)
@@ -94,7 +98,7 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
         cells = [_median(group, metric) for metric in METRICS]
         lines.append((problem, case, method, *cells, f"{well}/{len(group)}"))
     head = ("problem", "case", "method", *METRICS.values(), "ended well")
-    note = "medians, and in brackets quartiles, over seeds; trials without an answer count only in the last column."
+    note = "medians, and in brackets quartiles, over seeds; trials without an answer count only in the last column; seconds without compiling, with whatever else ran on the machine."
     return report.Table(head, tuple(lines), notes=(note,))
 
 

@@ -21,7 +21,7 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     seeds = len({row["seed"] for row in rows})
     lines = [
         f"Median KL(truth ‖ fit) in nats over {seeds} data sets, nothing known; smaller is better. *oracle* was told the",
-        "labels; in brackets median seconds, compilation apart. † marks where some chains did not agree or a fit failed.",
+        "labels. † marks where in some trial chains did not agree, or a fit failed: the number is then doubtful.",
         "",
         "| problem | " + " | ".join(methods) + " |",
         "|---|" + "---:|" * len(methods),
@@ -36,9 +36,8 @@ def _cell(trials):
     kl = [row["kl"] for row in trials if row.get("kl") is not None]
     if not kl:
         return "failed" if trials else report.DASH
-    seconds = np.median([row["seconds_run"] for row in trials])
     doubtful = any(row["status"] not in ("CONVERGED", "SAMPLED") for row in trials)
-    return f"{np.median(kl):.3g}{' †' if doubtful else ''} ({seconds:.2g})"
+    return f"{np.median(kl):.3g}{' †' if doubtful else ''}"
 
 
 def refresh(root: Path) -> str:

@@ -97,7 +97,7 @@ def em_iterations(path, x, iterates, log_likelihood=None, at=(0, 1, 2, 3, *range
         _finish(panels[: len(shown)], view, bare=True)
 
 
-def em_animation(path, x, iterates, log_likelihood, n_frames=40):
+def em_animation(path, x, iterates, log_likelihood, n_frames=24):
     """A GIF of at most n_frames: left what em_iterations shows, right the log-likelihood as it grows."""
     trace = np.asarray(log_likelihood, float)
     last = int(np.flatnonzero(np.isfinite(trace))[-1])
