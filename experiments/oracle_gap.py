@@ -1,8 +1,10 @@
 """Is EM as good as the data allow, and do 50 restarts ever miss what a start at the truth finds?
 
-On course_2d, Case II, over many data sets (fixed counts), both EM fits at tol=1e-10.  Expected: never below the start at
-the truth by more than 1e-6 a sample, and root mean square errors at most 1.25 times those of the oracle that knows the
-labels; on the first 20, EM and the posterior means within half a posterior sd.  Found: see results/oracle_gap.
+On course_2d, Case II, over many data sets (fixed counts), both EM fits at tol=1e-10.
+
+Expected: never below the start at the truth by more than 1e-6 a sample; root mean square errors at most 1.25 times
+those of the oracle that knows the labels; on the first 20, EM and the posterior means within half a posterior sd.
+Found: see results/oracle_gap.
 """
 
 from datetime import UTC, datetime
@@ -44,7 +46,14 @@ def main(*, data_sets: int = 1000, restarts: int = 50, out: Path = Path("results
     config = {"data_sets": data_sets, "restarts": restarts}
     command = f"python experiments/oracle_gap.py --data-sets {data_sets} --restarts {restarts}"
     record = store.provenance(
-        command, config, started, datetime.now(UTC), clock.so_far(), seeds=[0, data_sets - 1], question=QUESTION, answer=sentence
+        command,
+        config,
+        started,
+        datetime.now(UTC),
+        clock.so_far(),
+        seeds=[0, data_sets - 1],
+        question=QUESTION,
+        answer=sentence,
     )
     store.write_json(folder / "provenance.json", record)
     print(sentence)
@@ -84,15 +93,17 @@ def verdict(rows, truth):
     ratios = {}
     for name in ("means", "covariances"):
         true = np.asarray(getattr(truth, name))
-        rmse = {m: np.sqrt(np.mean([(np.array(r[m][name]) - true) ** 2 for r in rows], axis=0)) for m in ("em", "oracle")}
+        rmse = {
+            m: np.sqrt(np.mean([(np.array(r[m][name]) - true) ** 2 for r in rows], axis=0)) for m in ("em", "oracle")
+        }
         for index in np.ndindex(*true.shape):
             ratios[name + str(list(index))] = float(rmse["em"][index] / rmse["oracle"][index])
     gaps = [row["posterior_gap_in_sd"] for row in rows if row["posterior_gap_in_sd"] is not None]
     sentence = (
-        f"Over {len(rows)} data sets the best restart is at worst {worst:.1e} nats a sample from EM started at the truth; "
-        f"root mean square errors of the entries of μ and Σ are {min(ratios.values()):.2f} to {max(ratios.values()):.2f} "
-        f"times those of the oracle that knows the labels; on {len(gaps)} of them EM and the posterior means differ by at "
-        f"most {max(gaps):.2f} posterior sds."
+        f"Over {len(rows)} data sets the best restart is at worst {worst:.1e} nats a sample from EM started at the "
+        f"truth; root mean square errors of the entries of μ and Σ are {min(ratios.values()):.2f} to "
+        f"{max(ratios.values()):.2f} times those of the oracle that knows the labels; on {len(gaps)} of them EM and "
+        f"the posterior means differ by at most {max(gaps):.2f} posterior sds."
     )
     return worst >= -1e-6 and max(ratios.values()) <= 1.25 and max(gaps) <= 0.5, sentence
 

@@ -18,7 +18,11 @@ METHODS = {
     "nuts": {"n_warmup": 300, "n_draws": 500},
 }
 TOO_LONG = {"nuts": ("fifty_dimensional",), "svi": ("fifty_dimensional",)}  # 3977 parameters: hours
-SMOKE = {"oracle": {}, "em": {"n_restarts": 4}, "gibbs": {"n_chains": 2, "n_warmup": 50, "n_draws": 50, "n_restarts": 4}}
+SMOKE = {
+    "oracle": {},
+    "em": {"n_restarts": 4},
+    "gibbs": {"n_chains": 2, "n_warmup": 50, "n_draws": 50, "n_restarts": 4},
+}
 QUESTION = "How near does each method come to the truth, problem by problem?"
 
 
@@ -58,7 +62,9 @@ def answer(rows):
 
 def median(rows, problem, method):
     """Median divergence over seeds, None without an answer."""
-    values = sorted(r["kl"] for r in rows if r["problem"] == problem and r["method"] == method and r.get("kl") is not None)
+    values = sorted(
+        r["kl"] for r in rows if r["problem"] == problem and r["method"] == method and r.get("kl") is not None
+    )
     return values[len(values) // 2] if values else None
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from . import __version__
-from .shell import EXIT_FAILED_CELLS, EXIT_OK, configure_jax, guarded
+from .shell import EXIT_OK, configure_jax, guarded
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from conftest import TYPES, assert_trees_close, random_gmm
 
+import oracles
+from conftest import TYPES, assert_trees_close, random_gmm
 from gmm_jax import GMM, MixtureSpec, affine, log_joint, log_prob, permute, predict, responsibilities, sample
 from gmm_jax.em import EMConfig, fit_em, iterates, m_step
 from gmm_jax.mixture import Moments, e_step, project

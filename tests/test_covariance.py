@@ -2,10 +2,10 @@
 
 import jax
 import numpy as np
-import oracles
 import pytest
-from conftest import EPS, TYPES, random_gmm
 
+import oracles
+from conftest import EPS, TYPES, random_gmm
 from gmm_jax.mixture import STRUCTURES, structure
 from gmm_jax.mixture.covariance import inverse_cholesky
 

@@ -7,11 +7,11 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from conftest import EPS, TYPES, as_tuple, assert_trees_close, random_gmm
 from test_m_step import make_known
 
+import oracles
+from conftest import EPS, TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, Status
 from gmm_jax.em import EMConfig, fit_em, iterates
 from gmm_jax.mixture import Known, e_step

@@ -2,10 +2,10 @@
 
 import jax
 import numpy as np
-import oracles
 import pytest
-from conftest import EPS, as_tuple, assert_trees_close, random_gmm
 
+import oracles
+from conftest import EPS, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, affine, log_joint, log_prob, permute, predict, responsibilities, sample, validate
 
 

@@ -4,10 +4,10 @@ import itertools
 
 import jax
 import numpy as np
-import oracles
 import pytest
-from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 
+import oracles
+from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM
 from gmm_jax.em import m_step
 from gmm_jax.mixture import Known, e_step

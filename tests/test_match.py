@@ -4,10 +4,10 @@ import itertools
 
 import jax
 import numpy as np
-import oracles
 import pytest
-from conftest import as_tuple, assert_trees_close, random_gmm
 
+import oracles
+from conftest import as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, Known, MixtureSpec, affine, align, match, match_cost, permute
 
 

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 
+import oracles
+from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax.mixture import Moments, e_step
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import oracles
 import pytest
-from conftest import as_tuple
 
+import oracles
+from conftest import as_tuple
 from gmm_jax import Known, MixtureSpec, n_parameters
 from gmm_jax.em import EMConfig, fit_em_restarts, standard_errors
 from gmm_jax.problems import datasets

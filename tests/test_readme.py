@@ -41,7 +41,9 @@ def rng_x():
 
 @pytest.mark.parametrize("command", ["demo", "fit", "compare", "report", "list"])
 def test_every_command_of_the_readme_has_help(command):
-    done = subprocess.run([sys.executable, "-m", "gmm_jax", command, "--help"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "gmm_jax", command, "--help"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert done.stdout.startswith("usage: gmm-jax " + command)
 

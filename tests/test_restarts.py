@@ -6,10 +6,10 @@ import sys
 
 import jax
 import numpy as np
-import oracles
 import pytest
-from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 
+import oracles
+from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, MixtureSpec, Status, affine, align
 from gmm_jax.em import EMConfig, Interrupted, fit_em, fit_em_restarts
 from gmm_jax.mixture import Known, standardise

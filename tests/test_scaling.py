@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import EPS, assert_trees_close, random_gmm
 
+from conftest import EPS, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, affine, log_prob
 from gmm_jax.mixture import check_data, standardise
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import random_gmm
 from test_m_step import make_known
 
+from conftest import random_gmm
 from gmm_jax import Known, MixtureSpec, n_parameters
 from gmm_jax.mixture import free_parts, project, share, validate_spec
 

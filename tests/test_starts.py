@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from conftest import TYPES
 
+from conftest import TYPES
 from gmm_jax import Known, MixtureSpec, validate
 from gmm_jax.mixture.starts import STARTS, from_labels, kmeans, kmeans_plusplus, random_points, start_function
 

@@ -2,11 +2,11 @@
 
 import jax
 import numpy as np
-import oracles
 import pytest
-from conftest import TYPES, as_tuple, random_gmm
 from test_m_step import make_known
 
+import oracles
+from conftest import TYPES, as_tuple, random_gmm
 from gmm_jax import GMM, Known, MixtureSpec
 from gmm_jax.em import EMConfig, EMResult, fit_em, standard_errors
 from gmm_jax.mixture import free_parts

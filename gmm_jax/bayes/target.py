@@ -17,7 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..mixture import GMM, Posterior, Scaling, Status, check_data, project, standardise, structure, validate, validate_spec
+from ..mixture import (
+    GMM,
+    Posterior,
+    Scaling,
+    Status,
+    check_data,
+    project,
+    standardise,
+    structure,
+    validate,
+    validate_spec,
+)
 from ..mixture.starts import kmeans_plusplus
 from .model import Problem, assemble, log_volume, model, pose, site_values
 

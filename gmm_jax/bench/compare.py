@@ -88,7 +88,7 @@ def report_folder(folder: Path) -> int:
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
-    """A line for each problem, case and method: medians, quartiles of the divergence, and how many trials ended well."""
+    """A line for each problem, case and method: medians, and how many trials ended well."""
     groups: dict[tuple, list] = {}
     for row in rows:
         groups.setdefault((row["problem"], row["case"], row["method"]), []).append(row)
@@ -98,8 +98,11 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
         cells = [_median(group, metric) for metric in METRICS]
         lines.append((problem, case, method, *cells, f"{well}/{len(group)}"))
     head = ("problem", "case", "method", *METRICS.values(), "ended well")
-    note = "medians, and in brackets quartiles, over seeds; trials without an answer count only in the last column; seconds without compiling, with whatever else ran on the machine."
-    return report.Table(head, tuple(lines), notes=(note,))
+    notes = (
+        "Medians, and in brackets quartiles, over seeds; trials without an answer count only in the last column.",
+        "Seconds are without compiling, and with whatever else ran on the machine.",
+    )
+    return report.Table(head, tuple(lines), notes=notes)
 
 
 def _median(group, metric):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from .. import em, problems
-from ..mixture import GMM, Known, MixtureSpec, Status, align, match, permute
+from ..mixture import GMM, MixtureSpec, Status, align, match, permute
 from ..mixture.starts import random
 from . import plots, report, store
 from .clock import Clock
@@ -42,14 +42,16 @@ class Course(NamedTuple):
     trials: dict[str, dict[str, Trial]]  # case -> method -> trial
     iterations: dict[str, Iterations]  # case -> EM from a random start
     landscape: em.Optima  # of Case II from the course's random starts
-    answer: list[str]  # the notebook's question, in numbers
+    answer: str  # the notebook's question, in numbers
     numbers: dict[str, Any]  # the same, for machines
 
 
 Step = Callable[[str], None]
 
 
-def run_course(problem: str, methods: Mapping[str, Mapping[str, Any]], *, seed: int = 0, step: Step | None = None) -> Course:
+def run_course(
+    problem: str, methods: Mapping[str, Mapping[str, Any]], *, seed: int = 0, step: Step | None = None
+) -> Course:
     """Both cases on one data set by every method (name -> options), with the oracle first.
 
     `step(label)` is called before each piece of work. Without "em" among the methods the question stays open.
@@ -67,7 +69,8 @@ def run_course(problem: str, methods: Mapping[str, Mapping[str, Any]], *, seed: 
         iterations[case] = course_iterations(derive_key(seed, "course", problem, case), oracle.x, oracle.spec)
     step(f"{problem}: random starts")
     starts = random_starts(problem, oracle.x, oracle.spec, seed)
-    answer, numbers = answer_question(trials, starts) if "em" in methods else ([], {})
+    sure = "em" in methods and all(trials[case]["em"].fit and trials[case]["em"].fit.standard_errors for case in CASES)
+    answer, numbers = answer_question(trials, starts) if sure else ("EM gave no answer with standard errors.", {})
     return Course(problem, trials, iterations, starts.optima, answer, numbers)
 
 
@@ -91,8 +94,8 @@ def random_starts(problem: str, x, spec: MixtureSpec, seed: int) -> em.Restarts:
     return em.fit_em_restarts(key, x, spec, n_restarts=N_RANDOM_STARTS, init="random")
 
 
-def answer_question(trials: Mapping[str, Mapping[str, Trial]], starts: em.Restarts) -> tuple[list[str], dict[str, Any]]:
-    """QUESTION in sentences and in numbers, for the means, in the truth's order."""
+def answer_question(trials: Mapping[str, Mapping[str, Trial]], starts: em.Restarts) -> tuple[str, dict[str, Any]]:
+    """QUESTION in words and in numbers, for the means, in the truth's order."""
     truth = trials["Case I"]["em"].truth
     (mu_one, se_one), (mu_two, se_two) = (
         (in_order(trials[case]["em"].fit.point, trials[case]["em"]).means, _errors_of(trials[case]["em"]).means)
@@ -103,6 +106,7 @@ def answer_question(trials: Mapping[str, Mapping[str, Trial]], starts: em.Restar
     ended = np.isin(starts.lanes.status, (Status.CONVERGED, Status.MAX_ITER))
     share = np.mean(ended & (np.abs(starts.lanes.log_likelihood - best) <= 1e-2))
     numbers = {
+        "verdict": "Yes, as far as these data can tell" if (gap / se_two).max() <= 2.0 else "No",
         "largest_gap": float(gap.max()),
         "largest_gap_in_se": float((gap / se_two).max()),
         "case_1_error_in_se": float((np.abs(mu_one - truth.means) / se_one).max()),
@@ -111,17 +115,16 @@ def answer_question(trials: Mapping[str, Mapping[str, Trial]], starts: em.Restar
         "share_of_random_starts": float(share),
         "n_random_starts": N_RANDOM_STARTS,
     }
-    same = numbers["largest_gap_in_se"] <= 2.0
-    sentences = [
-        f"{'Yes, as far as these data can tell' if same else 'No'}: the means of Case II lie at most "
-        f"{numbers['largest_gap']:.3f} from those of Case I, {numbers['largest_gap_in_se']:.1f} of their standard errors.",
-        f"Of {N_RANDOM_STARTS} of the course's random starts {share:.0%} reach that optimum; the others end in another "
-        "one or collapse, so one start is not enough.",
-        f"Not knowing φ and Σ makes the standard errors of the means {numbers['se_ratio']:.2f} times as large; the "
-        f"largest error is {numbers['case_1_error_in_se']:.1f} standard errors in Case I and "
-        f"{numbers['case_2_error_in_se']:.1f} in Case II.",
-    ]
-    return sentences, numbers
+    return ANSWER.format(**numbers), numbers
+
+
+ANSWER = (
+    "{verdict}: the means of Case II lie at most {largest_gap:.3f} from those of Case I, {largest_gap_in_se:.1f} of "
+    "their standard errors. Of {n_random_starts} of the course's random starts {share_of_random_starts:.0%} reach that "
+    "optimum; the others end in another one or collapse, so one start is not enough. Not knowing φ and Σ makes the "
+    "standard errors of the means {se_ratio:.2f} times as large; the largest error is {case_1_error_in_se:.1f} standard "
+    "errors in Case I and {case_2_error_in_se:.1f} in Case II."
+)
 
 
 def in_order(gmm: GMM, trial: Trial) -> GMM:
@@ -174,7 +177,9 @@ def draw(course: Course, folder: Path) -> dict[str, list[report.Picture]]:
     """Every picture of the problem as a file; case (or "data") -> pictures."""
     name = course.problem
     any_trial = next(iter(course.trials["Case I"].values()))
-    pictures = {"data": [_picture(folder / f"{name}_data.png", "The samples.", plots.data, any_trial.x, any_trial.labels)]}
+    pictures = {
+        "data": [_picture(folder / f"{name}_data.png", "The samples.", plots.data, any_trial.x, any_trial.labels)]
+    }
     for case, trials in course.trials.items():
         stem = f"{name}_{case.lower().replace(' ', '_')}"
         pictures[case] = [*_draw_iterations(course, case, folder, stem), *_draw_answers(trials, case, folder, stem)]
@@ -191,12 +196,21 @@ def _draw_iterations(course, case, folder, stem):
     """EM from the course's random start: stills, the trace, and an animation."""
     x = next(iter(course.trials[case].values())).x
     steps = course.iterations[case]
-    how = f"EM from the course's random start, {case}, ended {steps.status.name} after {len(steps.log_likelihood) - 1}"
+    end = steps.log_likelihood[-1]
+    n_iter = len(steps.log_likelihood) - 1
+    how = f"EM from one of the course's random starts, {case}: {steps.status.name} after {n_iter} iterations"
+    em_trial = course.trials[case].get("em")
+    if em_trial is not None and em_trial.fit is not None:
+        below = em_trial.fit.info["log_likelihood"] - end
+        how += f", {below:.1f} nats below the best optimum" if below > 0.01 else ", at the best optimum"
     arguments = (x, steps.gmms, steps.log_likelihood)
     return [
-        _picture(folder / f"{stem}_iterations.png", f"{how} iterations.", plots.em_iterations, *arguments),
+        _picture(folder / f"{stem}_iterations.png", f"{how}.", plots.em_iterations, *arguments),
         _picture(
-            folder / f"{stem}_log_likelihood.png", "Its log-likelihood.", plots.log_likelihood, {case: steps.log_likelihood}
+            folder / f"{stem}_log_likelihood.png",
+            "Its log-likelihood.",
+            plots.log_likelihood,
+            {case: steps.log_likelihood},
         ),
         _picture(folder / f"{stem}_iterations.gif", "The same, animated.", plots.em_animation, *arguments),
     ]
@@ -208,17 +222,34 @@ def _draw_answers(trials, case, folder, stem):
     any_trial = next(iter(trials.values()))
     points = {name: in_order(trial.fit.point, trial) for name, trial in done.items()}
     with_errors = {name: (points[name], _errors_of(trial)) for name, trial in done.items()}
-    draws = {name: in_order(trial.fit.draws.draws, trial) for name, trial in done.items() if trial.fit.draws is not None}
+    draws = {
+        name: in_order(trial.fit.draws.draws, trial) for name, trial in done.items() if trial.fit.draws is not None
+    }
     x, labels, truth, known = any_trial.x, any_trial.labels, any_trial.truth, any_trial.spec.known
     found = [
-        _picture(folder / f"{stem}_recovered.png", f"{case}: what each method recovered.", plots.recovered, x, labels, truth, points),
         _picture(
-            folder / f"{stem}_errors.png", f"{case}: errors with 95 % intervals.", plots.parameter_errors, truth, with_errors, known
+            folder / f"{stem}_recovered.png",
+            f"{case}: what each method recovered.",
+            plots.recovered,
+            x,
+            labels,
+            truth,
+            points,
+        ),
+        _picture(
+            folder / f"{stem}_errors.png",
+            f"{case}: errors with 95 % intervals.",
+            plots.parameter_errors,
+            truth,
+            with_errors,
+            known,
         ),
     ]
     if draws:
         path = folder / f"{stem}_posterior.png"
-        found.append(_picture(path, f"{case}: posterior draws of the means.", plots.posterior_of_means, x, draws, truth))
+        found.append(
+            _picture(path, f"{case}: posterior draws of the means.", plots.posterior_of_means, x, draws, truth)
+        )
     return found
 
 
@@ -230,7 +261,9 @@ def _picture(path, caption, plot, *arguments):
 # ---- to disk
 
 
-def write_course(courses: list[Course], folder: Path, *, command: str, started: datetime, clock: Clock, seed: int) -> Path:
+def write_course(
+    courses: list[Course], folder: Path, *, command: str, started: datetime, clock: Clock, seed: int
+) -> Path:
     """Rows, draws, pictures, provenance and report.html of one or more problems."""
     trials = [trial for course in courses for of_case in course.trials.values() for trial in of_case.values()]
     store.write_rows(folder, [trial.row for trial in trials])
@@ -244,13 +277,13 @@ def write_course(courses: list[Course], folder: Path, *, command: str, started: 
             tables = (parameter_table(course, case), score_table(course, case))
             heading = f"{course.problem}, {case}: {KNOWING[case]}"
             sections.append(report.Section(heading, (), tables, pictures[case]))
-    answer = " ".join(f"{course.problem}: {' '.join(course.answer)}" for course in courses if course.answer)
+    answer = " ".join(f"{course.problem}: {course.answer}" for course in courses if course.answer)
     config = {"problems": [course.problem for course in courses], "seed": seed}
     record = store.provenance(
         command, config, started, datetime.now(UTC), clock.so_far(), seeds=[seed], question=QUESTION, answer=answer
     )
     store.write_json(folder / "provenance.json", record)
-    summary = f"«{QUESTION}»\n\n" + "\n\n".join(f"{c.problem}: {' '.join(c.answer)}" for c in courses)
+    summary = f"«{QUESTION}»\n\n" + "\n\n".join(f"{c.problem}: {c.answer}" for c in courses)
     return report.write_html(folder / "report.html", "The course's experiments", summary, sections, record)
 
 

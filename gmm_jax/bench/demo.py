@@ -42,7 +42,7 @@ def demo(
             path = write_course(courses, folder, command=command, started=started, clock=clock, seed=seed)
     rows = [trial.row for course in courses for trials in course.trials.values() for trial in trials.values()]
     if as_json:
-        answers = {course.problem: {"sentences": course.answer, **course.numbers} for course in courses}
+        answers = {course.problem: {"answer": course.answer, **course.numbers} for course in courses}
         print(json.dumps({"rows": store.plain(rows), "answers": answers, "seconds": clock.so_far()}, allow_nan=False))
     else:
         report.console().print(f"Report and pictures: {path}", soft_wrap=True)
@@ -61,7 +61,7 @@ def _tell(courses, seconds):
             report.print_table(console, "", score_table(course, case))
     console.print(f"«{QUESTION}»", style="italic", highlight=False)
     for course in courses:
-        console.print(f"{course.problem}: {' '.join(course.answer)}", highlight=False)
+        console.print(f"{course.problem}: {course.answer}", highlight=False)
     spent = (
         f"{seconds['seconds']:.1f} s: {seconds['seconds_trace']:.1f} s tracing, {seconds['seconds_compile']:.1f} s "
         f"compiling or loading compiled programs, {seconds['seconds_run']:.1f} s running"

@@ -1,4 +1,4 @@
-"""gmm-jax fit DATA.csv: a user's table in, an answer with its uncertainty out; what is wrong is named with its place."""
+"""gmm-jax fit DATA.csv: a user's table in, an answer with its uncertainty out; what is wrong is named by its place."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_known(path: Path | None) -> Known:
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): write an object like {{\"weights\": [0.7, 0.3]}}.") from None
+        raise ValueError(f'{path} is not JSON ({error}): write an object like {{"weights": [0.7, 0.3]}}.') from None
     fields = ("weights", "means", "covariances")
     if not isinstance(record, dict) or not set(record) <= set(fields):
         raise ValueError(f"{path} must hold a JSON object with any of {', '.join(fields)}.")
@@ -123,7 +123,9 @@ def _number(field, path, line, name):
     if not field:
         raise ValueError(f"{path}, line {line}, column {name!r}: no value; fill it or drop the row.")
     if not _is_number(field):
-        raise ValueError(f"{path}, line {line}, column {name!r}: {field!r} is no number; choose other columns with --columns.")
+        raise ValueError(
+            f"{path}, line {line}, column {name!r}: {field!r} is no number; choose other columns with --columns."
+        )
     if not math.isfinite(float(field)):
         raise ValueError(f"{path}, line {line}, column {name!r}: {field} is not finite; drop or impute the row.")
     return float(field)

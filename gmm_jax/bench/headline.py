@@ -16,12 +16,12 @@ PICTURE = "course_2d/course_2d_case_ii_recovered.png"
 
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: median KL divergence from the truth, every method on every problem, and its seconds without compiling."""
+    """Markdown: median KL divergence from the truth, every method on every problem."""
     problems, methods = (list(dict.fromkeys(row[axis] for row in rows)) for axis in ("problem", "method"))
     seeds = len({row["seed"] for row in rows})
     lines = [
-        f"Median KL(truth ‖ fit) in nats over {seeds} data sets, nothing known; smaller is better. *oracle* was told the",
-        "labels. † marks where in some trial chains did not agree, or a fit failed: the number is then doubtful.",
+        f"Median KL(truth ‖ fit) in nats over {seeds} data sets, nothing known; smaller is better. *oracle* was told",
+        "the labels. † marks where in some trial chains did not agree, or a fit failed: the number is then doubtful.",
         "",
         "| problem | " + " | ".join(methods) + " |",
         "|---|" + "---:|" * len(methods),
@@ -47,7 +47,9 @@ def refresh(root: Path) -> str:
     after = rest.partition(END)[2]
     picture = f"![What EM, NUTS and Gibbs recovered on course_2d](results/{PICTURE})"
     table = headline(store.read_rows(root / "results" / "recovery"))
-    command = "`python experiments/recovery.py` and `python experiments/course_2d.py` make these numbers and this picture."
+    command = (
+        "`python experiments/recovery.py` and `python experiments/course_2d.py` make these numbers and this picture."
+    )
     return f"{before}{BEGIN}\n\n{picture}\n\n{table}\n\n{command}\n\n{END}{after}"
 
 

@@ -98,7 +98,10 @@ def run(cell: Cell, *, progress=None) -> Trial:
         except Exception as error:  # an answer of another shape than the data's
             row |= _failure(error)
         row |= {name: value for name, value in fit.info.items() if value is not None and name not in row}
-        row |= {"estimate": store.mixture_record(fit.point), "standard_errors": store.mixture_record(fit.standard_errors)}
+        row |= {
+            "estimate": store.mixture_record(fit.point),
+            "standard_errors": store.mixture_record(fit.standard_errors),
+        }
     row["truth"] = store.mixture_record(problem.truth)
     return Trial(row, fit, x, labels, problem.truth, spec)
 
@@ -113,7 +116,9 @@ def run_grid(
     """
     cells = list(cells)
     folder = store.result_folder(results, name)
-    finished = {i: store.read_cell(path)["row"] for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()}
+    finished = {
+        i: store.read_cell(path)["row"] for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()
+    }
     started = datetime.now(UTC)
     with Clock() as clock, progress_bar(name, len(cells)) as advance:
         advance(len(finished))

@@ -43,7 +43,9 @@ def available() -> tuple[str, ...]:
 def load(name: str) -> Method:
     """The method of that name; a ValueError names the nearest ones there are."""
     if name not in available():
-        raise ValueError(f"method {name!r} does not exist{_nearest(name, available())}; there are {_list(available())}.")
+        raise ValueError(
+            f"method {name!r} does not exist{_nearest(name, available())}; there are {_list(available())}."
+        )
     return from_function(name, import_module(f"{__name__}.{name}").fit)
 
 
@@ -65,7 +67,9 @@ def check_options(method: Method, options: dict[str, Any]) -> None:
         default = method.options[option]
         if _is_number(default) and not (_is_number(value) and (isinstance(default, float) or value == int(value))):
             kind = "a number" if isinstance(default, float) else "a whole number"
-            raise ValueError(f"option {option!r} of method {method.name!r} takes {kind}, like {default}; got {value!r}.")
+            raise ValueError(
+                f"option {option!r} of method {method.name!r} takes {kind}, like {default}; got {value!r}."
+            )
 
 
 def _is_number(value):

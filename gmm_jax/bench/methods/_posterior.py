@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ... import em, judge
-from ...mixture import Fit, GMM, MixtureSpec, Posterior, Status, free_parts, structure
+from ...mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, structure
 
 NEAR = 10.0  # nats: optima lower than this below the best carry no posterior mass worth a chain
 
@@ -16,7 +16,7 @@ NEAR = 10.0  # nats: optima lower than this below the best carry no posterior ma
 def em_starts(key, x, spec: MixtureSpec, n_chains: int, n_restarts: int) -> GMM | None:
     """A start for each chain: the best EM optimum, and the distinct ones within 10 nats of it, in turn.
 
-    Chains that start in different optima and stay there are seen by R-hat; chains that all start in one hide the others.
+    Chains that start in different optima and stay there are seen by R-hat; had all started in one, it would be blind.
     None where EM failed: a posterior can be proper where the likelihood has no maximum.
     """
     restarts = em.fit_em_restarts(key, x, spec, n_restarts=n_restarts)

@@ -18,8 +18,19 @@ def fit(key, x, spec, *, labels=None) -> Fit:
     x = check_data(x, n_components=spec.n_components)
     spec = validate_spec(spec, x.shape[1])
     z, scaling = standardise(x, spec)
-    point = _fit(z, np.asarray(labels), replace(spec, known=scaling.known_inward(spec)))
+    point = _fit(z, _checked(labels, len(x), spec.n_components), replace(spec, known=scaling.known_inward(spec)))
     return Fit(scaling.outward(jax.tree.map(np.asarray, point)), None, None, Status.CONVERGED, {})
+
+
+def _checked(labels, n_samples, n_components):
+    labels = np.asarray(labels)
+    if (
+        labels.shape != (n_samples,)
+        or labels.dtype.kind not in "iu"
+        or not np.all((labels >= 0) & (labels < n_components))
+    ):
+        raise ValueError(f"labels must be {n_samples} integers from 0 to {n_components - 1}, one a row of x.")
+    return labels
 
 
 @jax.jit

@@ -1,0 +1,278 @@
+"""Relabelling, recovery and diagnostics against brute force and plain NumPy."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+import oracles
+from conftest import TYPES, as_tuple, random_gmm
+from gmm_jax import GMM, Fit, Known, MixtureSpec, Posterior, Status, judge, permute
+from gmm_jax.judge.diagnostics import quantities
+
+K, D = 3, 2
+
+
+def near(gmm, seed, n_chains=2, n_draws=50, noise=0.05):
+    """Draws that scatter a little about a mixture: their nearest labelling is the mixture's own."""
+    rng = np.random.default_rng(seed)
+    weights = gmm.weights * np.exp(noise * rng.standard_normal((n_chains, n_draws, K)))
+    means = gmm.means + noise * rng.standard_normal((n_chains, n_draws, K, D))
+    size = np.exp(noise * rng.standard_normal((n_chains, n_draws)))
+    covariances = gmm.covariances * size.reshape(n_chains, n_draws, *(1,) * np.ndim(gmm.covariances))
+    return GMM(weights / weights.sum(-1, keepdims=True), means, covariances, gmm.covariance_type)
+
+
+def posterior_of(draws, log_density=None):
+    shape = draws.weights.shape[:2]
+    log_density = np.random.default_rng(0).standard_normal(shape) if log_density is None else log_density
+    return Posterior(draws, log_density, {}, Status.SAMPLED)
+
+
+def scrambled(draws, seed):
+    """Each draw in an order of its own, and those orders."""
+    rng = np.random.default_rng(seed)
+    orders = np.argsort(rng.random(draws.weights.shape), axis=-1)
+    return permute(draws, orders), orders
+
+
+# ---- relabel
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_relabel_undoes_any_scrambling(covariance_type):
+    gmm = random_gmm(0, K, D, covariance_type)
+    draws = near(gmm, 1)
+    mixed, orders = scrambled(draws, 2)
+    found = judge.relabel(posterior_of(mixed), reference=gmm)
+    for leaf in ("weights", "means", "covariances"):
+        np.testing.assert_array_equal(getattr(found.posterior.draws, leaf), getattr(draws, leaf))
+    np.testing.assert_array_equal(np.take_along_axis(orders, found.permutations, -1), np.broadcast_to(range(K), orders.shape))
+
+
+def test_without_a_reference_all_draws_follow_the_densest():
+    draws = near(random_gmm(0, K, D, "full"), 1)
+    mixed, _ = scrambled(draws, 2)
+    log_density = np.random.default_rng(3).standard_normal((2, 50))
+    log_density[0, 0] = np.nan  # never the pivot
+    pivot = np.unravel_index(np.nanargmax(log_density), log_density.shape)
+    found = judge.relabel(posterior_of(mixed, log_density))
+    np.testing.assert_array_equal(found.permutations[pivot], np.arange(K))
+    order = np.array([np.argmin(np.abs(draws.means[pivot] - mean).sum(-1)) for mean in mixed.means[pivot]])
+    np.testing.assert_array_equal(found.posterior.draws.means, permute(draws, np.broadcast_to(order, (2, 50, K))).means)
+
+
+@pytest.mark.parametrize("noise", [0.3, 3.0])
+def test_every_labelling_is_the_cheapest_of_all(noise):
+    """Also where components overlap so much that it is close: brute force over K! with the oracle's cost."""
+    gmm = random_gmm(0, K, D, "full")
+    draws = near(gmm, 1, n_draws=10, noise=noise)
+    found = judge.relabel(posterior_of(draws), reference=gmm)
+    totals = []
+    for c, s in np.ndindex(2, 10):
+        cost = oracles.match_cost(as_tuple(jax.tree.map(lambda leaf, at=(c, s): leaf[at], draws)), as_tuple(gmm))
+        every = [cost[list(order), range(K)].sum() for order in itertools.permutations(range(K))]
+        chosen = cost[found.permutations[c, s], range(K)].sum()
+        np.testing.assert_allclose(chosen, min(every), rtol=1e-9)
+        totals.append(chosen)
+    np.testing.assert_allclose(found.objective, np.mean(totals), rtol=1e-9)
+
+
+def test_decided_is_one_for_far_components_and_low_for_equal_ones():
+    far = GMM(np.full(K, 1 / K), 50.0 * np.arange(K)[:, None] * np.ones(D), np.stack([np.eye(D)] * K))
+    assert judge.relabel(posterior_of(near(far, 1)), reference=far).decided == 1.0
+    equal = GMM(np.full(K, 1 / K), np.zeros((K, D)), np.stack([np.eye(D)] * K))
+    assert judge.relabel(posterior_of(near(equal, 1)), reference=equal).decided < 0.5
+
+
+def test_only_components_with_the_same_known_rows_are_exchanged():
+    gmm = random_gmm(0, K, D, "full")
+    mixed, _ = scrambled(near(gmm, 1), 2)
+    covariances = np.array(gmm.covariances)
+    covariances[1:] = covariances[1]
+    first_differs = MixtureSpec(K, known=Known(covariances=covariances))
+    permutations = judge.relabel(posterior_of(mixed), spec=first_differs, reference=gmm).permutations
+    assert np.all(permutations[..., 0] == 0)
+    assert np.any(permutations[..., 1] == 2)
+    all_differ = MixtureSpec(K, known=Known(covariances=np.array(gmm.covariances)))
+    permutations = judge.relabel(posterior_of(mixed), spec=all_differ, reference=gmm).permutations
+    np.testing.assert_array_equal(permutations, np.broadcast_to(range(K), permutations.shape))
+
+
+def test_an_unknown_method_of_relabelling_is_a_sentence():
+    with pytest.raises(ValueError, match="method must be 'pivot'; got 'sort'"):
+        judge.relabel(posterior_of(near(random_gmm(0, K, D, "full"), 1)), method="sort")
+
+
+# ---- recovery
+
+
+def dense(gmm):
+    return oracles.dense(gmm.covariances, gmm.covariance_type, K, D)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_recovery_is_the_formulas(covariance_type, x):
+    truth = random_gmm(0, K, D, "full")
+    point = jax.tree.map(lambda leaf: leaf[0, 0], near(random_gmm(0, K, D, covariance_type), 1))
+    labels = np.arange(60) % K
+    found = judge.recovery(jax.random.key(0), permute(point, np.array([2, 0, 1])), truth, x=x, labels=labels, x_test=x[:7])
+    weights, means = point.weights - truth.weights, point.means - truth.means
+    covariances = dense(point) - truth.covariances
+    np.testing.assert_allclose(found["weights_error"], np.sqrt(np.mean(weights**2)))
+    np.testing.assert_allclose(found["means_error"], np.sqrt(np.mean(means**2)))
+    np.testing.assert_allclose(found["covariances_error"], np.sqrt(np.mean(covariances**2)))
+    np.testing.assert_allclose(found["weights_max_error"], np.abs(weights).max())
+    np.testing.assert_allclose(found["means_max_error"], np.abs(means).max())
+    np.testing.assert_allclose(found["covariances_max_error"], np.abs(covariances).max())
+    squares = [d @ np.linalg.inv(c) @ d / D for d, c in zip(means, truth.covariances, strict=True)]
+    np.testing.assert_allclose(found["relative_means_error"], np.sqrt(np.mean(squares)))
+    np.testing.assert_allclose(found["log_likelihood"], oracles.log_likelihood(as_tuple(point), x))
+    np.testing.assert_allclose(found["test_log_likelihood"], oracles.log_prob(as_tuple(point), x[:7]).mean())
+    np.testing.assert_allclose(found["test_log_likelihood_truth"], oracles.log_prob(as_tuple(truth), x[:7]).mean())
+    predicted = oracles.log_joint(as_tuple(point), x).argmax(axis=1)
+    np.testing.assert_allclose(found["ari"], adjusted_rand_score(labels, predicted), atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_permuted_truth_is_recovered_without_error(covariance_type, x):
+    truth = random_gmm(0, K, D, covariance_type)
+    found = judge.recovery(jax.random.key(0), permute(truth, np.array([1, 2, 0])), truth, x=x, labels=np.arange(60) % K)
+    errors = {name: value for name, value in found.items() if name.endswith("error") or name.startswith("kl")}
+    assert len(errors) == 9
+    assert max(map(abs, errors.values())) <= 1e-14
+    assert found["ari"] == found["ari_truth"]
+
+
+def test_recovery_takes_a_fit_and_another_number_of_components(x):
+    truth = random_gmm(0, K, D, "full")
+    fit = Fit(random_gmm(1, 2, D, "diag"), None, None, Status.CONVERGED, {})
+    found = judge.recovery(jax.random.key(0), fit, truth, x=x)
+    assert set(found) == {"kl", "kl_se", "log_likelihood"}
+    assert all(np.isfinite(value) for value in found.values())
+
+
+def test_nan_is_never_a_small_error(x):
+    truth = random_gmm(0, K, D, "full")
+    broken = GMM(truth.weights, truth.means * np.nan, truth.covariances)
+    found = judge.recovery(jax.random.key(0), broken, truth, x=x)
+    assert np.isnan(found["means_error"])
+    assert np.isnan(found["kl"])
+    assert np.isnan(found["log_likelihood"])
+
+
+def test_kl_and_its_error_are_honest():
+    """Two Gaussians: ½ (tr Σ_q⁻¹Σ_p + dᵀΣ_q⁻¹d − D + log |Σ_q|/|Σ_p|); z-scores over keys are standard normal."""
+    p, q = random_gmm(0, 1, D, "full"), random_gmm(1, 1, D, "full", spread=0.5)
+    p = GMM(p.weights, q.means + 0.3, p.covariances)
+    d, inverse = (q.means - p.means)[0], np.linalg.inv(q.covariances[0])
+    exact = 0.5 * (np.trace(inverse @ p.covariances[0]) + d @ inverse @ d - D)
+    exact += 0.5 * (np.linalg.slogdet(q.covariances[0])[1] - np.linalg.slogdet(p.covariances[0])[1])
+    keys = jax.random.split(jax.random.key(0), 200)
+    value, error = jax.vmap(lambda key: judge.kl_divergence(key, p, q, n_draws=2000))(keys)
+    z = (np.asarray(value) - exact) / np.asarray(error)
+    assert abs(z.mean()) <= 5.0 / np.sqrt(200)
+    assert abs(z.std() - 1.0) <= 5.0 / np.sqrt(2 * 200)
+
+
+def test_kl_is_zero_from_itself_and_says_so():
+    gmm = random_gmm(0, K, D, "full")
+    value, error = judge.kl_divergence(jax.random.key(0), gmm, gmm)
+    assert abs(float(value)) <= 1e-14
+    assert float(error) <= 1e-14
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_adjusted_rand_index_is_sklearns(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 4, 50), rng.integers(5, 8, 50)
+    b = np.where(rng.random(50) < 0.2 * seed, a + 5, b)
+    np.testing.assert_allclose(judge.adjusted_rand_index(a, b), adjusted_rand_score(a, b), atol=1e-12)
+
+
+def test_adjusted_rand_index_of_the_trivial_partitions():
+    one, each = np.zeros(6, int), np.arange(6)
+    for a, b in ((one, one), (each, each), (one, each), (each, one)):
+        assert judge.adjusted_rand_index(a, b) == adjusted_rand_score(a, b)
+
+
+# ---- diagnostics
+
+
+def independent(gmm, seed=0):
+    return posterior_of(near(gmm, seed, n_chains=4, n_draws=500))
+
+
+@pytest.mark.parametrize(
+    ("covariance_type", "names"),
+    [
+        ("full", ["covariances[1,0,0]", "covariances[1,1,0]", "covariances[1,1,1]"]),
+        ("diag", ["covariances[1,0]", "covariances[1,1]"]),
+        ("spherical", ["covariances[1]"]),
+    ],
+)
+def test_only_free_numbers_have_a_row(covariance_type, names):
+    gmm = random_gmm(0, K, D, covariance_type)
+    leaves = [np.array(leaf) for leaf in (gmm.weights, gmm.means, gmm.covariances)]
+    leaves[0][:2] = np.nan
+    leaves[1][2] = np.nan
+    leaves[2][1] = np.nan
+    spec = MixtureSpec(K, covariance_type, Known(*leaves))
+    found = judge.diagnostics(independent(gmm), spec)
+    assert list(found.names) == ["weights[0]", "weights[1]", "means[2,0]", "means[2,1]", *names, "log_density"]
+    only_one = MixtureSpec(K, covariance_type, Known(weights=np.array([0.2, 0.3, np.nan])))
+    assert not any("weights" in name for name in quantities(independent(gmm).draws, only_one))
+
+
+def test_tied_covariances_have_one_triangle():
+    names = quantities(independent(random_gmm(0, K, D, "tied")).draws, MixtureSpec(K, "tied"))
+    assert [name for name in names if "cov" in name] == ["covariances[0,0]", "covariances[1,0]", "covariances[1,1]"]
+
+
+def test_independent_draws_pass():
+    found = judge.diagnostics(independent(random_gmm(0, K, D, "full")), MixtureSpec(K))
+    assert found.worst["r_hat"] < 1.01
+    assert found.worst["ess_bulk"] > 1000
+    assert found.status == Status.SAMPLED
+
+
+def test_switched_labels_are_told_from_stuck_chains():
+    """Chains in different labellings: bad before, good after relabelling, and good by invariant quantities."""
+    gmm, spec = random_gmm(0, K, D, "full"), MixtureSpec(K)
+    draws = independent(gmm).draws
+    orders = np.array([[0, 1, 2], [2, 0, 1], [1, 0, 2], [0, 2, 1]])[:, None, :] * np.ones((4, 500, 1), int)
+    switched = posterior_of(permute(draws, orders))
+    assert judge.diagnostics(switched, spec).worst["r_hat"] > 1.5
+    assert judge.diagnostics(judge.relabel(switched, spec=spec).posterior, spec).worst["r_hat"] < 1.01
+    assert judge.invariant_diagnostics(switched, spec).worst["r_hat"] < 1.01
+
+
+def test_a_stuck_chain_is_flagged_by_both():
+    gmm, spec = random_gmm(0, K, D, "full"), MixtureSpec(K)
+    draws = independent(gmm).draws
+    means = np.array(draws.means)
+    means[3] += 0.5
+    stuck = posterior_of(GMM(draws.weights, means, draws.covariances))
+    relabelled = judge.relabel(stuck, spec=spec).posterior
+    for found in (judge.diagnostics(relabelled, spec), judge.invariant_diagnostics(stuck, spec)):
+        assert found.worst["r_hat"] > 1.01
+        assert found.status == Status.UNMIXED
+
+
+@pytest.mark.parametrize("value", [np.nan, 3.0])
+def test_a_constant_or_broken_quantity_is_never_mixed(value):
+    gmm = random_gmm(0, K, D, "full")
+    draws = independent(gmm).draws
+    means = np.array(draws.means)
+    means[..., 0, 0] = value
+    found = judge.diagnostics(posterior_of(GMM(draws.weights, means, draws.covariances)), MixtureSpec(K))
+    assert found.status == Status.UNMIXED
+
+
+def test_one_chain_alone_cannot_be_called_mixed():
+    one = jax.tree.map(lambda leaf: leaf[:1], independent(random_gmm(0, K, D, "full")).draws)
+    found = judge.diagnostics(posterior_of(one), MixtureSpec(K))
+    assert np.all(np.isnan(found.r_hat))
+    assert found.status == Status.UNMIXED
