@@ -4,6 +4,7 @@ Monte-Carlo numbers must agree within 4 (exact oracles: 5) combined standard err
 """
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,10 +17,25 @@ from arviz_stats.base import array_stats
 from scipy.special import digamma
 
 import oracles
-from gmm_jax import GMM, Known, MixtureSpec, NotSupported, Prior, Status, bayes, em, judge, log_prob, permute, problems, responsibilities
+from gmm_jax import (
+    GMM,
+    Known,
+    MixtureSpec,
+    NotSupported,
+    Prior,
+    Status,
+    bayes,
+    em,
+    judge,
+    log_prob,
+    permute,
+    problems,
+    responsibilities,
+    sample,
+)
 from gmm_jax.bayes.gibbs import _inverse_wishart, sweep
 from gmm_jax.bayes.prior import hyperparameters
-from gmm_jax.bayes.target import prepare
+from gmm_jax.bayes.target import _any_mixture, prepare
 from gmm_jax.bench.methods._posterior import as_fit
 from gmm_jax.judge.diagnostics import quantities
 
@@ -235,7 +251,8 @@ def test_engines_agree_with_the_enumeration_of_all_labellings(engine):
     )
     spec = MixtureSpec(2, "full", Known(covariances=np.stack([COVARIANCE, COVARIANCE])), prior)
     posterior = ENGINES[engine](jax.random.key(5), SMALL, spec, n_draws=4000)
-    together, mean, predictive = oracles.enumerate_labellings(SMALL, COVARIANCE, alpha, PRIOR_MEAN, PRIOR_COVARIANCE, GRID)
+    laws = (COVARIANCE, alpha, PRIOR_MEAN, PRIOR_COVARIANCE)
+    together, mean, predictive = oracles.enumerate_labellings(SMALL, *laws, GRID)
     over_draws = jax.jit(jax.vmap(jax.vmap(small_functionals)))(posterior.draws)
     pairs = together[np.triu_indices(len(SMALL), 1)]
     for ours, exact in zip(over_draws, (pairs, mean, predictive), strict=True):
@@ -292,7 +309,8 @@ def test_inverse_wishart_has_its_known_moments():
 def test_gibbs_leaves_the_joint_distribution_invariant(covariance_type):
     """Geweke (2004): sweep and data drawn anew from θ in turn; then θ has its prior. Components are often empty."""
     n_components, n_samples, n_features = 3, 5, 2
-    problem, _ = prepare(SMALL[:n_samples], MixtureSpec(n_components, covariance_type), n_chains=1, n_warmup=0, n_draws=1)
+    spec = MixtureSpec(n_components, covariance_type)
+    problem, _ = prepare(SMALL[:n_samples], spec, n_chains=1, n_warmup=0, n_draws=1)
     hyper = hyperparameters(problem.spec.prior, covariance_type)
     draws = joint_chain(jax.random.key(8), problem, hyper)
     matrices = np.asarray(draws.covariances)
@@ -322,12 +340,8 @@ def test_gibbs_leaves_the_joint_distribution_invariant(covariance_type):
 
 
 @jax.jit
-def joint_chain(key, problem, hyper, n_chains=64, n_steps=3000):
-    """θ of the chain (x | θ), (θ | x) in turn, started in the prior's middle: (C, S) mixtures, burn-in dropped."""
-    from dataclasses import replace
-
-    from gmm_jax import sample
-    from gmm_jax.bayes.target import _any_mixture
+def joint_chain(key, problem, hyper):
+    """θ of the chain (x | θ), (θ | x) in turn, started in the prior's middle: (64, 2500) mixtures, burn-in dropped."""
 
     def step(state, _):
         key, gmm = state
@@ -388,8 +402,8 @@ def test_particular_options_are_checked():
         bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), guide="nromal")
     with pytest.raises(ValueError, match="n_warmup must be an integer of at least 1"):
         bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), n_warmup=0)
+    known = Known(np.ones(2) / 2, np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
     with pytest.raises(ValueError, match="leaves nothing to infer"):
-        known = Known(np.ones(2) / 2, np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
         bayes.gibbs(jax.random.key(0), SMALL, MixtureSpec(2, known=known))
 
 
@@ -420,13 +434,10 @@ def test_nuts_without_warm_up_keeps_its_first_step_size():
 def test_chains_stuck_in_different_modes_are_unmixed():
     """Four far clusters and three components: which two are merged never changes, so chains disagree for ever."""
     corners = 40.0 * np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    x = np.concatenate([corner + oracles_noise(k) for k, corner in enumerate(corners)])
-    halves = np.array([[0, 20], [40, 20], [20, 0], [20, 40]], float)  # middles of the merged pairs
-    starts = []
-    for middle in (halves[0], halves[3]):
-        apart = corners[np.abs(corners - middle).sum(axis=1) > 20.0 + 1e-9]
-        starts.append(np.concatenate([[middle], apart]))
-    means = np.stack([starts[0], starts[1], starts[0], starts[1]])
+    x = (corners[:, None] + np.random.default_rng(0).standard_normal((4, 20, 2))).reshape(80, 2)
+    left = np.stack([corners[[0, 1]].mean(0), corners[2], corners[3]])  # the two on the left are merged
+    right = np.stack([corners[[2, 3]].mean(0), corners[0], corners[1]])
+    means = np.stack([left, right, left, right])
     init = GMM(np.tile([0.5, 0.25, 0.25], (4, 1)), means, np.broadcast_to(20.0 * np.eye(2), (4, 3, 2, 2)), "full")
     spec = MixtureSpec(3)
     posterior = bayes.gibbs(jax.random.key(0), x, spec, init=init)
@@ -436,10 +447,6 @@ def test_chains_stuck_in_different_modes_are_unmixed():
     assert invariant.worst["r_hat"] > 1.01
     assert posterior.status == Status.SAMPLED  # an engine cannot know
     assert as_fit(posterior, spec).status == Status.UNMIXED
-
-
-def oracles_noise(seed):
-    return np.random.default_rng(seed).standard_normal((20, 2))
 
 
 def test_datatree_has_arvizs_groups_and_dims():

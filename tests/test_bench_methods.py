@@ -101,7 +101,7 @@ def test_bad_data_and_bad_specifications_are_sentences(name, easy):
     for bad in (np.where(np.arange(60)[:, None] == 3, np.nan, x), x[:1]):
         with pytest.raises(ValueError, match=r"row 3|n_components=2 is more than the 1 rows"):
             fit(name, (bad, labels[: len(bad)]), MixtureSpec(K))
-    with pytest.raises(ValueError, match="known.weights must sum to 1"):
+    with pytest.raises(ValueError, match=r"known.weights must sum to 1"):
         fit(name, easy, MixtureSpec(K, known=Known(weights=np.array([0.6, 0.6]))))
     with pytest.raises(ValueError, match="covariance_type must be one of"):
         fit(name, easy, MixtureSpec(K, "round"))
@@ -147,7 +147,7 @@ def test_samplers_start_where_em_fails():
 
 
 def test_an_unknown_method_names_the_nearest():
-    with pytest.raises(ValueError, match="method 'gibs' does not exist .did you mean 'gibbs'"):
+    with pytest.raises(ValueError, match=r"method 'gibs' does not exist .did you mean 'gibbs'"):
         methods.load("gibs")
 
 

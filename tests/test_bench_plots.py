@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmm_jax.bench import plots
+from gmm_jax.bench import pens, plots
 from gmm_jax.mixture import GMM, Known, structure
 
 N, K = 60, 2
@@ -66,7 +66,7 @@ def test_em_animation_is_short_and_small(tmp_path, n_features):
 
 def test_frames_begin_at_the_start_and_end_at_the_end():
     for last in (0, 1, 5, 79, 10_000):
-        steps = plots._frame_steps(last, 40)
+        steps = pens.frame_steps(last, 40)
         assert steps[0] == 0
         assert steps[-1] == last
         assert len(steps) <= 40
@@ -134,7 +134,7 @@ def test_recovery_shows_failed_trials(tmp_path):
 
 
 def test_many_components_have_different_colours():
-    colours = plots._colours(30)
+    colours = pens.colours_of(30)
     assert len(set(colours)) == 30
 
 

@@ -19,11 +19,15 @@ def stub(monkeypatch):
     """Replaces a method's function: stub("em", function)."""
     real = methods.load
 
+    made = {}
+
+    def load(name):
+        return methods.Method(name, "", {"value": 0.0}, made[name]) if name in made else real(name)
+
     def replace(name, function):
-        monkeypatch.setattr(methods, "load", lambda n: methods.Method(n, "", {"value": 0.0}, made[n]) if n in made else real(n))
+        monkeypatch.setattr(methods, "load", load)
         made[name] = function
 
-    made = {}
     return replace
 
 
@@ -44,11 +48,13 @@ def raising(error):
 def test_a_row_holds_problem_answer_and_time():
     trial = run(Cell(**SMALL, method="em", options=(("n_restarts", 4),)))
     row = trial.row
-    assert (row["problem"], row["case"], row["method"], row["seed"], row["n_samples"]) == ("course_2d", "Case II", "em", 0, 60)
+    head = {"problem": "course_2d", "case": "Case II", "method": "em", "seed": 0, "n_samples": 60}
+    assert head.items() <= row.items()
     assert row["status"] == "CONVERGED"
     assert row["reason"] == ""
     assert json.loads(row["options"]) == {"n_restarts": 4}
-    assert math.isclose(row["seconds"], row["seconds_trace"] + row["seconds_compile"] + row["seconds_run"], rel_tol=1e-9)
+    parts = sum(row[f"seconds_{part}"] for part in ("trace", "compile", "run"))
+    assert math.isclose(row["seconds"], parts, rel_tol=1e-9)
     assert row["log_likelihood"] == pytest.approx(row["n_samples"] * np.mean(oracle_log_prob(trial.fit.point, trial.x)))
     np.testing.assert_array_equal(store.mixture_of(row["truth"]).means, TRUTH.means)
     np.testing.assert_array_equal(store.mixture_of(row["estimate"]).means, trial.fit.point.means)
@@ -112,9 +118,10 @@ def test_all_methods_see_the_same_data_and_seeds_differ(stub):
 
 
 def test_same_cell_same_row():
-    cell = Cell(**SMALL, method="gibbs", options=(("n_chains", 2), ("n_draws", 250), ("n_restarts", 4), ("n_warmup", 200)))
-    first, again = (run(cell).row for _ in range(2))
-    assert {k: v for k, v in first.items() if "seconds" not in k} == {k: v for k, v in again.items() if "seconds" not in k}
+    options = {"n_chains": 2, "n_draws": 250, "n_restarts": 4, "n_warmup": 200}
+    rows = [run(Cell(**SMALL, method="gibbs", options=tuple(options.items()))).row for _ in range(2)]
+    first, again = ({name: value for name, value in row.items() if "seconds" not in name} for row in rows)
+    assert first == again
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Problem:
 
 
 def pose(z, spec: MixtureSpec, known, scaling: Scaling) -> Problem:
-    """The problem for standardised data z, known parts already standardised; a prior in conflict with them is refused."""
+    """The problem for standardised data z and known parts; a prior in conflict with them is refused."""
     prior, foreign = standardised(spec, scaling)
     free = tuple(tuple(bool(b) for b in mask) for mask in free_parts(spec))
     _refuse_partial_weights(prior, free[0])
@@ -102,7 +102,8 @@ def _site(problem, name, distribution, batch):
 def _positive(event_dim):
     import numpyro.distributions as dist
 
-    return dist.constraints.independent(dist.constraints.positive, event_dim) if event_dim else dist.constraints.positive
+    positive = dist.constraints.positive
+    return dist.constraints.independent(positive, event_dim) if event_dim else positive
 
 
 def _covariance_support(problem):
@@ -131,7 +132,7 @@ def _units(problem, name):
 
 def log_volume(problem: Problem) -> Array:
     """log |dθ_data / dθ_standardised| over all sites: what a log density loses in the units of the data."""
-    n_weights, n_means, n_covariances = problem.n_sites
+    _, n_means, n_covariances = problem.n_sites
     spread = "covariances" if problem.spec.prior.scales is None else "scales"
     return n_means * _units(problem, "means")[1] + n_covariances * _units(problem, spread)[1]
 

@@ -45,9 +45,10 @@ def fill_defaults(spec: MixtureSpec, centre, scale) -> Prior:
             covariances = dist.InverseGamma(np.full(n_features, 1.5), size / 2.0).to_event(1)
         else:
             covariances = dist.InverseGamma(1.5, size[0] / 2.0)
+    middle = dist.Normal(np.asarray(centre), 2.0 * np.asarray(scale)).to_event(1)
     return Prior(
         weights=dist.Dirichlet(np.ones(n_components)) if given.weights is None else given.weights,
-        means=dist.Normal(np.asarray(centre), 2.0 * np.asarray(scale)).to_event(1) if given.means is None else given.means,
+        means=middle if given.means is None else given.means,
         covariances=covariances,
         scales=given.scales,
         correlation=given.correlation,

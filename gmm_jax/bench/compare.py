@@ -80,10 +80,10 @@ def compare(
 def report_folder(folder: Path) -> int:
     """Tables, pictures and report.html again from a folder's rows, without refitting."""
     folder = Path(folder)
-    rows = store.read_rows(folder)
+    path = write_report(folder)
     console = report.console()
-    report.print_table(console, f"{folder.name}: medians over seeds", summary_table(rows))
-    console.print(f"Report: {write_report(folder)}", soft_wrap=True)
+    report.print_table(console, f"{folder.name}: medians over seeds", summary_table(store.read_rows(folder)))
+    console.print(f"Report: {path}", soft_wrap=True)
     return 0
 
 
@@ -116,6 +116,8 @@ def _median(group, metric):
 def write_report(folder: Path) -> Path:
     """Pictures and report.html of a folder with rows.csv and provenance.json."""
     rows = store.read_rows(folder)
+    if not rows or not {"problem", "case", "method", "seed", "status"} <= rows[0].keys():
+        raise store.UnreadableResult(folder / "rows.csv", "no table of trials as compare writes it")
     record = store.read_json(folder / "provenance.json")
     problems, methods = (list(dict.fromkeys(row[axis] for row in rows)) for axis in ("problem", "method"))
     figures = []

@@ -10,7 +10,8 @@ from typing import Any
 
 from . import report, store
 from .clock import Clock
-from .course import KNOWING, QUESTION, parameter_table, run_course, score_table, write_course
+from .course import KNOWING, QUESTION, run_course
+from .course_report import parameter_table, score_table, write_course
 
 PROBLEMS = ("course_2d", "course_3d")
 

@@ -146,11 +146,17 @@ def _choose(columns, names, path):
 
 
 def _with_nan(value, path, name):
-    def plain(entry):
-        return [plain(e) for e in entry] if isinstance(entry, list) else math.nan if entry is None else entry
+    """null is NaN; beside lists it stands for a whole component, NaN throughout."""
+
+    def filled(entry):
+        if not isinstance(entry, list):
+            return np.array(math.nan if entry is None else entry, float)
+        parts = [filled(e) for e in entry]
+        shape = max((part.shape for part in parts), key=len, default=())
+        return np.stack([np.full(shape, math.nan) if e is None else part for e, part in zip(entry, parts, strict=True)])
 
     try:
-        return np.array(plain(value), float)
+        return filled(value)
     except (TypeError, ValueError):
         raise ValueError(f"{path}: {name} must be a rectangular array of numbers, null where free.") from None
 

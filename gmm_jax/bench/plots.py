@@ -12,23 +12,34 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..mixture import GMM, Known, Status, log_prob, responsibilities, structure
+from ..mixture import Known
 from .parameters import parameters
+from .pens import (
+    COMPONENTS,
+    DASHED,
+    GRID,
+    INK,
+    MUTED,
+    blend,
+    colours_of,
+    draw_clouds,
+    draw_components,
+    draw_data,
+    draw_errors,
+    draw_trials,
+    frame_steps,
+    gap_text,
+    iteration_title,
+    method_looks,
+    minus,
+    one_of,
+    seen,
+    thin,
+)
 from .store import write_bytes_atomic
 
 DPI = 110
 MOST_BYTES = 120_000
-INK, MUTED, GRID = "#222222", "#6f6f6f", "#e4e4e4"
-DASHED = (0, (4, 2))
-COMPONENTS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#555555")  # Okabe & Ito
-METHODS = {  # Tol's muted scheme, which is safe for colour-blind readers too
-    "em": ("#332288", "o"),
-    "nuts": ("#cc6677", "s"),
-    "gibbs": ("#117733", "^"),
-    "svi": ("#999933", "D"),
-    "oracle": ("#777777", "P"),
-}
-OTHER_METHODS = (("#44aa99", "v"), ("#aa4499", "X"), ("#88ccee", "<"), ("#882255", ">"), ("#ddcc77", "p"))
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -57,15 +68,15 @@ STYLE = {
 
 def data(path, x, labels=None):
     """The samples as they come and, where labels are given, beside them coloured by the component that made them."""
-    x = _seen(np.asarray(x))
+    x = seen(np.asarray(x))
     n_panels = 1 if labels is None else 2
     with _page(path, 4.2 * n_panels, 3.9) as page:
         panels = _panels(page, 1, n_panels, x.shape[1])
-        _draw_data(panels[0], x, np.full(x.shape[0], MUTED))
+        draw_data(panels[0], x, np.full(x.shape[0], MUTED))
         panels[0].set_title(f"{x.shape[0]} samples")
         if labels is not None:
             labels = np.asarray(labels)
-            _draw_data(panels[1], x, labels=labels)
+            draw_data(panels[1], x, labels=labels)
             panels[1].set_title("coloured by source")
             _name_components(panels[1], int(labels.max()) + 1)
         _finish(panels, x)
@@ -84,14 +95,14 @@ def em_iterations(path, x, iterates, log_likelihood=None, at=(0, 1, 2, 3, *range
     n_columns = min(4, len(shown))
     n_rows = -(-len(shown) // n_columns)
     x = np.asarray(x)
-    view = _seen(x)
+    view = seen(x)
     with _page(path, 2.5 * n_columns, (2.1 if view.shape[1] == 3 else 2.55) * n_rows + 0.3) as page:
         panels = _panels(page, n_rows, n_columns, view.shape[1])
         for panel, t in zip(panels, shown, strict=False):
-            gmm = _at(iterates, t)
-            _draw_data(panel, view, _blend(gmm, x), size=7)
-            _draw_components(panel, gmm, view)
-            panel.set_title(_iteration_title(t, log_likelihood))
+            gmm = one_of(iterates, t)
+            draw_data(panel, view, blend(gmm, x), size=7)
+            draw_components(panel, gmm, view)
+            panel.set_title(iteration_title(t, log_likelihood))
         for panel in panels[len(shown) :]:
             panel.set_axis_off()
         _finish(panels[: len(shown)], view, bare=True)
@@ -101,24 +112,24 @@ def em_animation(path, x, iterates, log_likelihood, n_frames=24):
     """A GIF of at most n_frames: left what em_iterations shows, right the log-likelihood as it grows."""
     trace = np.asarray(log_likelihood, float)
     last = int(np.flatnonzero(np.isfinite(trace))[-1])
-    steps = _frame_steps(last, min(n_frames, 60))
+    steps = frame_steps(last, min(n_frames, 60))
     x = np.asarray(x)
-    view = _seen(x)
+    view = seen(x)
     frames = []
     with _page(None, 7.2, 3.4, dpi=90, layout=None) as page:
         left, right = _movie_panels(page, view, trace, last)
-        gmm = _at(iterates, last)
-        drawn = [*_draw_data(left, view, _blend(gmm, x)), *_draw_components(left, gmm, view)]  # sets the limits
+        gmm = one_of(iterates, last)
+        drawn = [*draw_data(left, view, blend(gmm, x)), *draw_components(left, gmm, view)]  # sets the limits
         _finish([left], view, bare=True)
         curve = right.plot([], [], color=COMPONENTS[0])[0]
         point = right.plot([], [], "o", color=COMPONENTS[0], markersize=5)[0]
         for t in steps:
             for artist in drawn:
                 artist.remove()
-            gmm = _at(iterates, t)
-            drawn = [*_draw_data(left, view, _blend(gmm, x), size=7), *_draw_components(left, gmm, view)]
+            gmm = one_of(iterates, t)
+            drawn = [*draw_data(left, view, blend(gmm, x), size=7), *draw_components(left, gmm, view)]
             left.set_title(f"iteration {t}")
-            right.set_title(_minus(f"ℓ = {trace[t]:.2f}"))
+            right.set_title(minus(f"ℓ = {trace[t]:.2f}"))
             curve.set_data(np.arange(t + 1), trace[: t + 1])
             point.set_data([t], [trace[t]])
             page.canvas.draw()
@@ -138,7 +149,7 @@ def log_likelihood(path, traces):
         for i, (name, trace) in enumerate(traces.items()):
             trace = np.asarray(trace, float)
             trace = trace[: np.flatnonzero(np.isfinite(trace))[-1] + 1]
-            look = {"color": COMPONENTS[0], "alpha": 0.3, "linewidth": 0.8} if many else {"color": _colours(i + 1)[i]}
+            look = {"color": COMPONENTS[0], "alpha": 0.3, "linewidth": 0.8} if many else {"color": colours_of(i + 1)[i]}
             first = 2 if trace.size > 6 else 0
             left.plot(np.arange(first, trace.size), trace[first:], label=name, **look)
             gap = trace[-1] - trace
@@ -163,7 +174,7 @@ def recovered(path, x, labels, truth, fits):
         fits: method -> GMM.
     """
     x = np.asarray(x)
-    view = _seen(x)
+    view = seen(x)
     n_columns = min(3, len(fits))
     n_rows = -(-len(fits) // n_columns)
     radii = (1.5,) if view.shape[1] == 3 else (1.0, 2.0)  # four shells in one box are too many
@@ -171,10 +182,10 @@ def recovered(path, x, labels, truth, fits):
         panels = _panels(page, n_rows, n_columns, view.shape[1])
         for panel, (name, gmm) in zip(panels, fits.items(), strict=False):
             colours = np.full(view.shape[0], MUTED) if labels is None else None
-            _draw_data(panel, view, colours, labels=labels, size=6, alpha=0.3)
+            draw_data(panel, view, colours, labels=labels, size=6, alpha=0.3)
             if truth is not None:
-                _draw_components(panel, truth, view, colours=[INK] * truth.n_components, dashed=True, radii=radii)
-            _draw_components(panel, gmm, view, radii=radii)
+                draw_components(panel, truth, view, colours=[INK] * truth.n_components, dashed=True, radii=radii)
+            draw_components(panel, gmm, view, radii=radii)
             panel.set_title(name)
         for panel in panels[len(fits) :]:
             panel.set_axis_off()
@@ -198,13 +209,13 @@ def parameter_errors(path, truth, fits, known=Known()):
         for panel, field in zip(panels, fields, strict=False):
             entries = shown[field][:MOST_ROWS]
             more = "" if len(entries) == len(shown[field]) else f", first {len(entries)} of {len(shown[field])}"
-            _draw_errors(panel, truth, fits, entries)
+            draw_errors(panel, truth, fits, entries)
             panel.set_title(f"{FIELD_NAMES[field]}{more}")
             panel.set_xlabel("estimate − truth")
         if not fields:
             panels[0].set_axis_off()
             panels[0].text(0.5, 0.5, "everything is known", ha="center")
-        looks = _method_looks(fits)
+        looks = method_looks(fits)
         _legend_below(page, [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()])
 
 
@@ -221,16 +232,16 @@ def posterior_of_means(path, x, draws_by_method, truth=None):
     """
     x = np.asarray(x)
     pairs = {1: [(0, None)], 3: [(0, 1), (0, 2), (1, 2)]}.get(x.shape[1], [(0, 1)])
-    draws = {name: _thin(gmm.means) for name, gmm in draws_by_method.items()}
+    draws = {name: thin(gmm.means) for name, gmm in draws_by_method.items()}
     n_components = min(next(iter(draws.values())).shape[1], MOST_CLOUDS)
     n_rows, n_columns = (n_components, 3) if len(pairs) == 3 else (-(-n_components // 3), min(n_components, 3))
-    looks = _method_looks(draws)
+    looks = method_looks(draws)
     with _page(path, max(2.9 * n_columns, 4.2), 2.6 * n_rows + 0.4) as page:
         panels = page.subplots(n_rows, n_columns, squeeze=False).ravel()
         places = [(k, pair) for k in range(n_components) for pair in pairs]
         for panel, (k, pair) in zip(panels, places, strict=False):
             clouds = {name: means[:, k] for name, means in draws.items()}
-            _draw_clouds(panel, x, clouds, None if truth is None else np.asarray(truth.means)[k], pair, looks)
+            draw_clouds(panel, x, clouds, None if truth is None else np.asarray(truth.means)[k], pair, looks)
             panel.set_title(f"component {k + 1}")
         for panel in panels[len(places) :]:
             panel.set_axis_off()
@@ -256,7 +267,7 @@ def landscape(path, log_likelihood, count, spurious):
         bars = panel.barh(np.arange(len(order)), count[order], **look)
         texts = [f"{count[i]}{'  spurious' if spurious[i] else ''}" for i in order]
         panel.bar_label(bars, texts, padding=4, fontsize=8, color=INK)
-        panel.set_yticks(np.arange(len(order)), [_gap_text(log_likelihood[i] - best) for i in order])
+        panel.set_yticks(np.arange(len(order)), [gap_text(log_likelihood[i] - best) for i in order])
         panel.invert_yaxis()
         panel.margins(x=0.15)
         panel.xaxis.get_major_locator().set_params(integer=True)
@@ -272,14 +283,14 @@ def recovery(path, rows, metric, problems, methods):
         rows: dicts with problem, method, seed, status (a Status name) and the metric. Each trial is a faint dot, or a
             cross where its status is not ok; trials without a finite positive value are counted at the right margin.
     """
-    looks = _method_looks(methods)
+    looks = method_looks(methods)
     step = 0.8 / max(len(methods), 1)
     with _page(path, 8.0, 1.2 + max(0.12 * len(methods) + 0.2, 0.34) * len(problems)) as page:
         panel = page.subplots()
         for i, problem in enumerate(problems):
             for j, method in enumerate(methods):
                 trials = [r for r in rows if r.get("problem") == problem and r.get("method") == method]
-                _draw_trials(panel, trials, metric, i + (j - (len(methods) - 1) / 2) * step, *looks[method])
+                draw_trials(panel, trials, metric, i + (j - (len(methods) - 1) / 2) * step, *looks[method])
         for i in range(len(problems) - 1):
             panel.axhline(i + 0.5, color=GRID, linewidth=0.7)
         panel.set_xscale("log")
@@ -417,208 +428,6 @@ def _name_components(panel, n_components):
         return
     handles = [
         Line2D([], [], color=c, marker="o", linestyle="", markersize=4, label=f"{k + 1}")
-        for k, c in enumerate(_colours(n_components))
+        for k, c in enumerate(colours_of(n_components))
     ]
     panel.legend(handles=handles, title="component", title_fontsize=8, loc="best", handletextpad=0.2)
-
-
-# ---- what is drawn on a panel
-
-
-def _draw_data(panel, x, colours=None, *, labels=None, size=9, alpha=0.65):
-    """Samples as dots; in one dimension a histogram a label, and dots along its foot. Returns the artists."""
-    if colours is None:
-        colours = np.array(_colours(int(np.max(labels)) + 1))[np.asarray(labels)]
-    if x.shape[1] > 1:
-        look = {"depthshade": False} if x.shape[1] == 3 else {}
-        return [panel.scatter(*x.T, s=size, c=colours, alpha=alpha, linewidths=0, **look)]
-    edges = np.histogram_bin_edges(x[:, 0], bins=min(60, max(10, int(1.5 * x.shape[0] ** 0.5))))
-    heights = np.histogram(x[:, 0], edges, density=True)[0]
-    bars = panel.stairs(heights, edges, fill=True, color=GRID)
-    height = np.full(x.shape[0], 0.015 * heights.max())
-    foot = panel.scatter(x[:, 0], height, s=10, c=colours, marker="|", linewidths=0.8)
-    return [bars, foot]
-
-
-def _draw_components(panel, gmm, x, *, colours=None, dashed=False, radii=(1.0, 2.0)):
-    """Components at 1 and 2 sd in two and three dimensions, weighted densities in one. Returns the artists."""
-    colours = _colours(gmm.n_components) if colours is None else colours
-    means, covariances = _marginal(gmm, x.shape[1])
-    if x.shape[1] == 1:
-        return _draw_densities(panel, gmm, x, colours, dashed)
-    artists = []
-    for mean, covariance, colour in zip(means, covariances, colours, strict=True):
-        root = _root(covariance)
-        for radius in radii:
-            width = (0.9 if radius == 2.0 else 1.6) * (0.75 if x.shape[1] == 3 else 1.0)
-            look = {"color": colour, "linewidth": width, "linestyle": DASHED if dashed else "-"}
-            if x.shape[1] == 3 and radius == 2.0:
-                look["alpha"] = 0.45
-            for circle in _sphere(x.shape[1], sparse=radius == 2.0):
-                artists += panel.plot(*(mean[:, None] + radius * root @ circle), **look)
-    artists += panel.plot(*means.T, "+", color=INK, markersize=6, markeredgewidth=1.1)
-    return artists
-
-
-def _draw_densities(panel, gmm, x, colours, dashed):
-    room = 0.07 * max(np.ptp(x), 1e-300)
-    at = np.linspace(x.min() - room, x.max() + room, 300)
-    means, covariances = _marginal(gmm, 1)
-    sd = np.sqrt(covariances[:, 0])
-    z = (at[None, :] - means) / sd
-    densities = np.asarray(gmm.weights)[:, None] * np.exp(-0.5 * z**2) / (sd * np.sqrt(2.0 * np.pi))
-    style = DASHED if dashed else "-"
-    artists = [panel.plot(at, y, color=c, linestyle=style)[0] for y, c in zip(densities, colours, strict=True)]
-    total = np.exp(np.asarray(log_prob(gmm, at[:, None].astype(np.asarray(gmm.means).dtype))))
-    return artists + panel.plot(at, total, color=INK, linewidth=0.9, linestyle=style)
-
-
-def _draw_errors(panel, truth, fits, entries):
-    looks = _method_looks(fits)
-    step = 0.7 / max(len(fits), 1)
-    for j, (name, (point, errors)) in enumerate(fits.items()):
-        y = np.arange(len(entries)) + (j - (len(fits) - 1) / 2) * step
-        gap = np.array([entry.value(point) - entry.value(truth) for entry in entries])
-        colour, marker = looks[name]
-        panel.plot(gap, y, marker, color=colour, markersize=4)
-        if errors is not None:
-            reach = 1.96 * np.array([entry.value(errors) for entry in entries])
-            panel.hlines(y, gap - reach, gap + reach, color=colour, linewidth=1.1)
-    panel.axvline(0.0, color=INK, linewidth=0.9, linestyle=DASHED)
-    panel.set_yticks(np.arange(len(entries)), [entry.label for entry in entries], color=INK, fontsize=9)
-    panel.set_ylim(len(entries) - 0.5, -0.5)
-    panel.tick_params(axis="y", length=0)
-    panel.grid(axis="x")
-    panel.xaxis.set_major_locator(_few_ticks())
-
-
-def _draw_clouds(panel, x, clouds, truth, pair, looks):
-    """(S, D) draws of one mean by each method, features `pair`; a curve of their density in one dimension."""
-    first, second = pair
-    panel.set_xlabel(f"μ, feature {first + 1}")
-    if second is None:
-        edges = np.histogram_bin_edges(np.concatenate([c[:, first] for c in clouds.values()]), bins=30)
-        for name, cloud in clouds.items():
-            heights = np.histogram(cloud[:, first], edges, density=True)[0]
-            panel.stairs(heights, edges, color=looks[name][0], linewidth=1.4)
-        if truth is not None:
-            panel.axvline(truth[first], color=INK, linewidth=1.2, linestyle=DASHED)
-        panel.set_yticks([])
-        panel.set_ylabel("posterior density")
-        return
-    for name, cloud in clouds.items():
-        panel.plot(cloud[:, first], cloud[:, second], ".", color=looks[name][0], markersize=3, alpha=0.35, mew=0)
-    if truth is not None:
-        panel.plot(truth[first], truth[second], "+", color="white", markersize=13, markeredgewidth=3.6, zorder=5)
-        panel.plot(truth[first], truth[second], "+", color=INK, markersize=12, markeredgewidth=1.8, zorder=6)
-    limits = panel.get_xlim(), panel.get_ylim()
-    panel.plot(x[:, first], x[:, second], ".", color=MUTED, markersize=3, alpha=0.3, mew=0, zorder=0)
-    panel.set(xlim=limits[0], ylim=limits[1], ylabel=f"μ, feature {second + 1}")
-    panel.grid()
-
-
-def _draw_trials(panel, trials, metric, y, colour, marker):
-    values = np.array([np.nan if r.get(metric) is None else float(r[metric]) for r in trials])
-    seen = np.isfinite(values) & (values > 0.0)
-    doubtful = np.array([r.get("status") in Status.__members__ and not Status[r["status"]].ok for r in trials], bool)
-    for which, mark, alpha in ((seen & ~doubtful, ".", 0.35), (seen & doubtful, "x", 1.0)):
-        panel.plot(values[which], np.full(which.sum(), y), mark, color=colour, alpha=alpha, markersize=4)
-    if seen.any():
-        low, middle, high = np.quantile(values[seen], (0.25, 0.5, 0.75))
-        panel.hlines(y, low, high, color=colour, linewidth=1.6)
-        panel.plot(middle, y, marker, color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.5)
-    n_failed = int(np.sum(~seen))
-    if n_failed:
-        place = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 7, "color": colour}
-        panel.text(1.01, y, f"{n_failed} ×", **place)
-
-
-# ---- numbers for the pen
-
-
-def _seen(x):
-    return x if x.shape[1] <= 3 else x[:, :2]
-
-
-def _marginal(gmm, n_seen):
-    """(K, n) means and (K, n, n) covariances of the features that are seen."""
-    means = np.asarray(gmm.means, float)
-    matrices = np.asarray(structure(gmm.covariance_type).dense(gmm.covariances, *means.shape), float)
-    return means[:, :n_seen], matrices[:, :n_seen, :n_seen]
-
-
-def _root(covariance):
-    """A with A Aᵀ = Σ, also for a singular Σ."""
-    values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0.0))
-
-
-def _sphere(n_features, sparse):
-    """The unit circle, or a few circles of the unit sphere: (n, points) each."""
-    angle = np.linspace(0.0, 2.0 * np.pi, 61)
-    if n_features == 2:
-        return [np.stack([np.cos(angle), np.sin(angle)])]
-    heights = (0.0,) if sparse else (-0.6, 0.0, 0.6)
-    parallels = [
-        np.stack([np.sqrt(1 - h * h) * np.cos(angle), np.sqrt(1 - h * h) * np.sin(angle), np.full(angle.size, h)])
-        for h in heights
-    ]
-    longitudes = np.arange(2 if sparse else 4) * np.pi / (2 if sparse else 4)
-    meridians = [np.stack([np.cos(angle) * np.cos(a), np.cos(angle) * np.sin(a), np.sin(angle)]) for a in longitudes]
-    return parallels + meridians
-
-
-def _colours(n):
-    """n component colours; beyond the palette, hues by the golden ratio."""
-    from matplotlib.colors import hsv_to_rgb, to_hex
-
-    more = [to_hex(hsv_to_rgb(((0.13 + 0.618034 * i) % 1.0, 0.65, 0.75))) for i in range(n - len(COMPONENTS))]
-    return [*COMPONENTS[:n], *more]
-
-
-def _blend(gmm, x):
-    """(N, 3): the component colours mixed by responsibility."""
-    from matplotlib.colors import to_rgb
-
-    r = np.asarray(responsibilities(gmm, x.astype(np.asarray(gmm.means).dtype)))
-    mixed = np.nan_to_num(r) @ np.array([to_rgb(c) for c in _colours(gmm.n_components)])
-    return np.clip(mixed, 0.0, 1.0)
-
-
-def _method_looks(names):
-    """name -> (colour, marker), the same in every figure for the methods that ship."""
-    others = iter(OTHER_METHODS * 10)
-    return {name: METHODS.get(name) or next(others) for name in names}
-
-
-def _at(gmm, t):
-    leaves = (np.asarray(leaf)[t] for leaf in (gmm.weights, gmm.means, gmm.covariances))
-    return GMM(*leaves, covariance_type=gmm.covariance_type)
-
-
-def _thin(means, most=1000):
-    """(C, S, K, D) -> at most `most` of them, evenly chosen."""
-    flat = np.asarray(means, float).reshape(-1, *np.shape(means)[-2:])
-    return flat[np.linspace(0, len(flat) - 1, min(most, len(flat))).astype(int)]
-
-
-def _frame_steps(last, n_frames):
-    """Iterations for the frames: each of the first, ever fewer later, the last for certain."""
-    steps = np.unique(np.round(np.geomspace(1, last + 1, 4 * n_frames)).astype(int) - 1)
-    if len(steps) > n_frames:
-        steps = steps[np.unique(np.linspace(0, len(steps) - 1, n_frames).astype(int))]
-    return [int(t) for t in steps]
-
-
-def _iteration_title(t, log_likelihood):
-    if log_likelihood is None or not np.isfinite(log_likelihood[t]):
-        return f"iteration {t}"
-    return _minus(f"iteration {t},  ℓ = {log_likelihood[t]:.1f}")
-
-
-def _gap_text(gap):
-    return "best" if gap == 0.0 else _minus(f"{gap:+.3g}")
-
-
-def _minus(text):
-    return text.replace("-", "−")
