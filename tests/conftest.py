@@ -12,9 +12,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import hypothesis
 import jax
 import numpy as np
-import oracles
 import pytest
 
+import oracles
 from gmm_jax import GMM
 
 LENIENT = ("test_bayes", "test_bench", "test_cli", "test_experiments", "test_readme", "test_estimator", "test_report")

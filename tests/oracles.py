@@ -85,10 +85,7 @@ def moments(gmm, x, sample_weight=None):
         r = r * sample_weight[:, None]
     first = np.array([sum(r[n, k] * (x[n] - means[k]) for n in range(len(x))) for k in range(n_components)])
     scatter = np.array(
-        [
-            sum(r[n, k] * np.outer(x[n] - means[k], x[n] - means[k]) for n in range(len(x)))
-            for k in range(n_components)
-        ]
+        [sum(r[n, k] * np.outer(x[n] - means[k], x[n] - means[k]) for n in range(len(x))) for k in range(n_components)]
     )
     second = {
         "full": scatter,

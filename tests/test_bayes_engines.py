@@ -139,7 +139,7 @@ def test_nuts_has_the_moments_of_posteriordbs_reference_draws():
 def test_nuts_relabels_the_collapsing_posterior_to_the_reference():
     y, record, _ = read("low_dim_gauss_mix_collapse")
     spec = MixtureSpec(2, "full", prior=A2_PRIOR)
-    posterior = ordered(bayes.nuts(jax.random.key(2), y, spec, n_draws=2000))
+    posterior = ordered(bayes.nuts(jax.random.key(2), y, spec, n_draws=1500))
     assert_mixed(posterior, spec)
     ours = {name: moments_with_errors(draws) for name, draws in named(posterior.draws).items()}
     theirs = {
@@ -203,11 +203,7 @@ def course_posteriors(name, case):
     return x, spec, found
 
 
-CASES = [
-    (name, known)
-    for name in ("course_2d", "course_3d")
-    for known in (("weights", "covariances"), ())
-]
+CASES = [(name, known) for name in ("course_2d", "course_3d") for known in (("weights", "covariances"), ())]
 
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=["2d-I", "2d-II", "3d-I", "3d-II"])
@@ -311,7 +307,7 @@ def test_gibbs_leaves_the_joint_distribution_invariant(covariance_type):
     n_components, n_samples, n_features = 3, 5, 2
     spec = MixtureSpec(n_components, covariance_type)
     problem, _ = prepare(SMALL[:n_samples], spec, n_chains=1, n_warmup=0, n_draws=1)
-    hyper = hyperparameters(problem.spec.prior, covariance_type)
+    hyper = hyperparameters(problem.prior, covariance_type)
     draws = joint_chain(jax.random.key(8), problem, hyper)
     matrices = np.asarray(draws.covariances)
     if covariance_type in ("full", "tied"):

@@ -1,5 +1,9 @@
 """The prior: what the default is, how it moves with the data, and that log_density is what the formulas say."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -235,6 +239,45 @@ def test_samplers_report_the_density_of_their_draws(wide, engine):
         gmm = as_tuple(jax.tree.map(lambda leaf, c=c, s=s: leaf[c, s], posterior.draws))
         exact = oracles.log_likelihood(gmm, wide) + log_prior("default", wide, gmm, EVERY)
         np.testing.assert_allclose(posterior.log_density[c, s], exact, rtol=1e-10, atol=1e-8)
+
+
+# ---- one program in every process
+
+
+LEAVES = """
+import numpy as np
+import numpyro.distributions as dist
+from gmm_jax import Prior
+from gmm_jax.bayes.prior import to_leaves
+prior = Prior(means=dist.MultivariateNormal(np.zeros(2), np.eye(2)), covariances=dist.InverseGamma(2.0, 3.0))
+print([np.asarray(leaf).tolist() for leaf in to_leaves(prior)[0]])
+"""
+
+PROGRAMS = """
+import importlib
+import jax, numpy as np
+from gmm_jax import MixtureSpec
+from gmm_jax.bayes.target import prepare, starts
+nuts, svi = (importlib.import_module(f"gmm_jax.bayes.{name}") for name in ("nuts", "svi"))
+x = np.random.default_rng(0).standard_normal((20, 2))
+problem, scaling = prepare(x, MixtureSpec(2), n_chains=2, n_warmup=1, n_draws=1)
+first = starts(jax.random.key(0), problem, scaling, None, 2)
+print(svi._optimise.lower(jax.random.key(1), problem, first, "normal", 20, 10).as_text())
+chains = nuts._begin(jax.random.key(0), problem, first)
+print(nuts._advance.lower(problem, chains, nuts._stages(100, 250), np.float32(0.8), 10).as_text())
+"""
+
+
+@pytest.mark.parametrize("code", [LEAVES, pytest.param(PROGRAMS, marks=pytest.mark.slow)], ids=["leaves", "programs"])
+def test_nothing_depends_on_the_order_of_a_set(code):
+    """Python hashes text anew in every process; a program that followed it would miss the compilation cache."""
+    outputs = []
+    for hash_seed in "12":  # these two order NumPyro's sets differently
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        outputs.append(done.stdout)
+    assert outputs[0]
+    assert outputs[0] == outputs[1]
 
 
 # ---- what is refused

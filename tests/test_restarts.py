@@ -220,9 +220,7 @@ def test_ctrl_c_keeps_the_lanes_as_far_as_they_came(blobs):
     assert np.all(lanes.n_iter > 0)
     for lane in range(4):
         gmm = jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes.gmm)
-        np.testing.assert_allclose(
-            lanes.log_likelihood[lane], oracles.log_likelihood(as_tuple(gmm), blobs), rtol=1e-12
-        )
+        np.testing.assert_allclose(lanes.log_likelihood[lane], oracles.log_likelihood(as_tuple(gmm), blobs), rtol=1e-12)
         assert lanes.trace[lane, lanes.n_iter[lane]] == lanes.log_likelihood[lane]
 
 

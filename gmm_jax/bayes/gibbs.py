@@ -55,16 +55,14 @@ def gibbs(
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
     if problem.foreign:
         raise NotSupported(f"gibbs needs a semi-conjugate prior; {', '.join(problem.foreign)} has none: use nuts.")
-    hyper = hyperparameters(problem.spec.prior, spec.covariance_type)
+    hyper = hyperparameters(problem.prior, spec.covariance_type)
     hyper = jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), hyper)
     key_start, key_chain = jax.random.split(key)
     first = starts(key_start, problem, scaling, init, n_chains)
     total = n_warmup + n_draws
     size = CHUNK if total >= CHUNK else 50 * -(-total // 50)
     chains = _begin(key_chain, problem, first)
-    output = run_chunks(
-        lambda carry, _: _advance(problem, hyper, carry, size), chains, total, size, progress
-    )
+    output = run_chunks(lambda carry, _: _advance(problem, hyper, carry, size), chains, total, size, progress)
     draws, occupied = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
     log_density = density_of(problem, draws)
     return finish(problem, scaling, draws, log_density, {"occupied": occupied}, Status.SAMPLED)

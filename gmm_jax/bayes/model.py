@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, MixtureSpec, NotSupported, Scaling, free_parts, log_prob, structure
-from .prior import standardised
+from ..mixture import GMM, MixtureSpec, NotSupported, Prior, Scaling, free_parts, log_prob, structure
+from .prior import from_leaves, standardised, to_leaves
 
 MATRIX = ("full", "tied")
 
@@ -25,11 +25,18 @@ class Problem:
     """Data and specification in standardised units: all that an engine sees."""
 
     z: Float[Array, "N D"]
-    spec: MixtureSpec  # known and prior standardised, except the prior's foreign fields
+    spec: MixtureSpec  # known parts standardised; its prior stands in the next field
+    prior_leaves: tuple  # of the prior, standardised except its foreign fields
     centre: Float[Array, "D"]
     scale: Float[Array, "D"]
+    prior_form: tuple = field(metadata={"static": True})
     free: tuple = field(metadata={"static": True})  # masks of free weights, means, covariances, read once
     foreign: tuple = field(metadata={"static": True})  # fields whose prior stayed in the units of the data
+
+    @property
+    def prior(self) -> Prior:
+        """The prior's distributions, put together again."""
+        return from_leaves(self.prior_leaves, self.prior_form)
 
     @property
     def n_sites(self) -> tuple[int, int, int]:
@@ -44,8 +51,9 @@ def pose(z, spec: MixtureSpec, known, scaling: Scaling) -> Problem:
     prior, foreign = standardised(spec, scaling)
     free = tuple(tuple(bool(b) for b in mask) for mask in free_parts(spec))
     _refuse_partial_weights(prior, free[0])
-    inner = MixtureSpec(spec.n_components, spec.covariance_type, known, prior)
-    return Problem(z, inner, scaling.centre.astype(z.dtype), scaling.scale.astype(z.dtype), free, foreign)
+    inner = MixtureSpec(spec.n_components, spec.covariance_type, known)
+    leaves, form = to_leaves(prior)
+    return Problem(z, inner, leaves, scaling.centre.astype(z.dtype), scaling.scale.astype(z.dtype), form, free, foreign)
 
 
 def model(problem: Problem) -> None:
@@ -59,7 +67,7 @@ def model(problem: Problem) -> None:
 def _sample_sites(problem):
     import numpyro.distributions as dist
 
-    prior, (n_weights, n_means, n_covariances) = problem.spec.prior, problem.n_sites
+    prior, (n_weights, n_means, n_covariances) = problem.prior, problem.n_sites
     values = {}
     if n_weights:
         weights = prior.weights
@@ -133,7 +141,7 @@ def _units(problem, name):
 def log_volume(problem: Problem) -> Array:
     """log |dθ_data / dθ_standardised| over all sites: what a log density loses in the units of the data."""
     _, n_means, n_covariances = problem.n_sites
-    spread = "covariances" if problem.spec.prior.scales is None else "scales"
+    spread = "covariances" if problem.prior.scales is None else "scales"
     return n_means * _units(problem, "means")[1] + n_covariances * _units(problem, spread)[1]
 
 
@@ -171,7 +179,7 @@ def site_values(problem: Problem, gmm: GMM) -> dict:
     if n_covariances:
         kind = structure(problem.spec.covariance_type)
         leaf = gmm.covariances[covariances] if kind.per_component else gmm.covariances
-        if problem.spec.prior.scales is None:
+        if problem.prior.scales is None:
             values["covariances"] = leaf
         else:
             values |= _to_scales(leaf, problem.spec.covariance_type)

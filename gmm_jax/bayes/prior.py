@@ -11,8 +11,10 @@ Reference:
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -116,6 +118,39 @@ def hyperparameters(prior: Prior, covariance_type: str) -> Hyperparameters:
             f"gibbs needs an inverse Wishart or inverse gamma prior on covariances; got {_name(spread)}: use nuts."
         )
     return Hyperparameters(np.asarray(prior.weights.concentration, float), loc, precision, dof, size)
+
+
+def to_leaves(prior: Prior) -> tuple[tuple, tuple]:
+    """The prior's numbers, ordered by the names of their fields, and what `from_leaves` needs to undo it.
+
+    NumPyro flattens a distribution in the order of a set of strings, which changes from process to process; with it the
+    compiled program would change, and JAX's persistent cache would seldom hold it.
+    """
+    leaves, tree = jax.tree.flatten(prior)
+    names = [name for part in fields(prior) for name in _leaf_names(getattr(prior, part.name), part.name)]
+    order = sorted(range(len(leaves)), key=names.__getitem__) if len(names) == len(leaves) else range(len(leaves))
+    return tuple(leaves[i] for i in order), (tree, tuple(order))
+
+
+def from_leaves(leaves: tuple, form: tuple) -> Prior:
+    """The prior again."""
+    tree, order = form
+    return jax.tree.unflatten(tree, [leaves[place] for place in np.argsort(order)])
+
+
+def _leaf_names(value, name):
+    """A name for every leaf, in the order in which JAX flattens them."""
+    import numpyro.distributions as dist
+
+    if isinstance(value, dist.Distribution):
+        for part in type(value).gather_pytree_data_fields():
+            yield from _leaf_names(value.__dict__.get(part), f"{name}.{part}")
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            yield from _leaf_names(part, f"{name}.{i}")
+    else:
+        for path, _ in jax.tree_util.tree_leaves_with_path(value):
+            yield f"{name}{jax.tree_util.keystr(path)}"
 
 
 def _means_inward(prior, scaling):

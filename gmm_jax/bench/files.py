@@ -190,4 +190,5 @@ def _tell(fit, file, names, x, spec, scores):
     report.print_table(console, f"{file}: {x.shape[0]} rows of {', '.join(names)}", table)
     shown = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in scores.items())
     console.print(f"{shown}.", highlight=False)
-    console.print(fit.info.get("message", f"{fit.status.advice}."), highlight=False)
+    if fit.status.ok:
+        console.print(fit.info.get("message", f"{fit.status.advice}."), highlight=False)

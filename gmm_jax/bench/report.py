@@ -156,8 +156,9 @@ def print_table(console, title: str, table: Table) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    look = {"title_justify": "left", "title_style": "bold", "pad_edge": False, "show_edge": False}
-    rich = RichTable(title=Text(title) if title else None, box=box.SIMPLE_HEAD, **look)
+    if title:
+        console.print(Text(title, style="bold"))
+    rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, column in enumerate(table.columns):
         rich.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=True)
     for row in table.rows:

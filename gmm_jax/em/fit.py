@@ -118,9 +118,7 @@ def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMR
     """What an iteration ended with; later entries of the trace than the best iterate's become NaN."""
     kept = jnp.arange(trace.shape[0], dtype=progress.best_iter.dtype) <= progress.best_iter
     best = progress.best
-    return EMResult(
-        best.gmm, progress.best_value, jnp.where(kept, trace, jnp.nan), progress.best_iter, progress.status
-    )
+    return EMResult(best.gmm, progress.best_value, jnp.where(kept, trace, jnp.nan), progress.best_iter, progress.status)
 
 
 def _state(gmm, x, sample_weight):

@@ -13,9 +13,7 @@ from jaxtyping import Array, Float
 from ..mixture import GMM, Known, Moments, put, share, structure
 
 
-def m_step(
-    moments: Moments, gmm: GMM, *, known: Known = Known(), reg_covar: float | Float[Array, "D"] = 0.0
-) -> GMM:
+def m_step(moments: Moments, gmm: GMM, *, known: Known = Known(), reg_covar: float | Float[Array, "D"] = 0.0) -> GMM:
     """The mixture that maximises the expected complete-data log-likelihood, known parts held.
 
     Args:

@@ -34,6 +34,7 @@ from .fit import EMConfig, EMResult, em_map, first_state, result_of
 from .fixed_point import advance, begin
 
 CHUNK = 50  # iterations between two looks from the host
+COMPACT_FROM = 1 << 21  # N·K·D·lanes from which lanes that have stopped are worth a smaller program
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
 
 
@@ -79,7 +80,7 @@ def fit_em_restarts(
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
             standardised data, or a GMM in the units of the data (one, or with a leading axis for each restart).
         sample_weight: counts a row so many times; rows of weight 0 are left out.
-        progress: called between chunks with (lanes done, lanes, best log-likelihood so far, NaN if none is finite).
+        progress: called between chunks with (lanes done, lanes, best log-likelihood so far, -inf if none is finite).
 
     Raises:
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
@@ -160,30 +161,53 @@ def _draw_starts(key, z, inner, start, n_restarts):
 
 
 def _run(problem, inits, progress, volume):
-    """All lanes to their end, or as far as Ctrl-C lets them; standardised, in NumPy."""
-    config = problem[3]
+    """All lanes to their end, or as far as Ctrl-C lets them; standardised, in NumPy.
+
+    Under vmap a lane that has stopped costs as much as one that runs. So where the data are large, the lanes still
+    running move to a program of half as many lanes (a quarter, ...) once they fit in.
+    """
+    z, config = problem[0], problem[3]
     state = _begin(problem, inits)
-    traces = [np.asarray(state.value)[:, None]]
-    n_lanes = traces[0].shape[0]
+    every = jax.tree.map(np.array, state)  # all lanes, as far as they have come
+    n_lanes, size = every.value.size, min(CHUNK, config.max_iter)
+    trace = np.full((n_lanes, config.max_iter + 1), np.nan, every.value.dtype)
+    trace[:, 0] = every.value
+    active = np.arange(n_lanes)  # the lanes in the program
     interrupted = False
     try:
-        for _ in range(-(-config.max_iter // CHUNK)):
-            after, trace = _advance(problem, state, min(CHUNK, config.max_iter))
-            traces.append(np.asarray(trace))  # waits here, so that Ctrl-C leaves state and traces in step
-            state = after
-            running = int(np.sum(np.asarray(state.status) == Status.RUNNING))
+        for start in range(1, config.max_iter + 1, CHUNK):
+            after, steps = _advance(problem, state, size)
+            steps = np.asarray(steps)  # waits here, so that Ctrl-C leaves state and trace in step
+            state, seen = after, min(size, config.max_iter + 1 - start)
+            trace[active, start : start + seen] = steps[:, :seen]
+            running = np.asarray(state.status) == Status.RUNNING
+            _put_lanes(every, active, state)
             if progress is not None:
-                values = np.asarray(state.best_value, float)
-                best = np.max(values, where=np.isfinite(values), initial=-np.inf)
-                progress(n_lanes - running, n_lanes, float(best - volume) if np.isfinite(best) else float("nan"))
-            if running == 0:
+                values = np.where(np.isfinite(every.best_value), every.best_value, -np.inf)
+                progress(n_lanes - int(running.sum()), n_lanes, float(values.max() - volume))
+            if not running.any():
                 break
+            keep = _fewer_lanes(running, z.size * inits.means.shape[1])
+            if keep.size < active.size:
+                active = active[keep]
+                state = _pick(every, active)
     except KeyboardInterrupt:
         interrupted = True
-    trace = np.concatenate(traces, axis=1)[:, : config.max_iter + 1]
-    whole = np.full((n_lanes, config.max_iter + 1), np.nan, trace.dtype)
-    whole[:, : trace.shape[1]] = trace
-    return jax.tree.map(np.asarray, _finish(state, whole)), interrupted
+    return jax.tree.map(np.asarray, _finish(every, trace)), interrupted
+
+
+def _fewer_lanes(running, numbers_per_lane):
+    """Positions to go on with: all, or a half, a quarter, ... of them that holds every running lane."""
+    size = running.size
+    while size > 1 and running.sum() <= size // 2 and numbers_per_lane * size >= COMPACT_FROM:
+        size //= 2
+    return np.arange(running.size) if size == running.size else np.argsort(~running, kind="stable")[:size]
+
+
+def _put_lanes(every, active, state):
+    """Write the lanes of the program back among all lanes."""
+    for leaf, part in zip(jax.tree.leaves(every), jax.tree.leaves(state), strict=True):
+        leaf[active] = np.asarray(part)
 
 
 @jax.jit

@@ -54,7 +54,7 @@ _ADVICE = {
     Status.NON_FINITE: "the log-likelihood is not finite; check the start and the scale of the data",
     Status.DIVERGENT: "some NUTS transitions diverged; raise target_accept or n_warmup, or give an informative prior",
     Status.UNMIXED: "chains disagree after relabelling (R-hat above 1.01 or ESS below 400): some are stuck in another "
-    "mode, or n_draws is too small",
+    "mode, n_draws is too small, or one chain was run, of which nothing can be said",
     Status.FAILED: "the method raised an error; the reason stands beside this status",
 }
 
