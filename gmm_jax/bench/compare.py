@@ -13,7 +13,7 @@ import numpy as np
 from .. import problems as suite
 from . import methods as registry
 from . import plots, report, store
-from .runner import Cell, run_grid
+from .runner import FAILED, Cell, run_grid
 
 METRICS = {
     "kl": "KL from truth",
@@ -74,7 +74,7 @@ def compare(
         console = report.console()
         report.print_table(console, f"{name}: medians over {seeds} seeds", summary_table(rows))
         console.print(f"Rows and report: {path}", soft_wrap=True)
-    return 3 if any(row["status"] == "FAILED" for row in rows) else 0
+    return 3 if any(row["status"] in FAILED for row in rows) else 0
 
 
 def report_folder(folder: Path) -> int:

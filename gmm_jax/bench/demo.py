@@ -12,6 +12,7 @@ from . import report, store
 from .clock import Clock
 from .course import KNOWING, QUESTION, run_course
 from .course_report import parameter_table, score_table, write_course
+from .runner import FAILED
 
 PROBLEMS = ("course_2d", "course_3d")
 
@@ -47,7 +48,7 @@ def demo(
         print(json.dumps({"rows": store.plain(rows), "answers": answers, "seconds": clock.so_far()}, allow_nan=False))
     else:
         report.console().print(f"Report and pictures: {path}", soft_wrap=True)
-    failed = [row for row in rows if row["status"] in ("FAILED", "NOT_SUPPORTED")]
+    failed = [row for row in rows if row["status"] in FAILED]
     for row in failed:
         print(f"{row['problem']}, {row['case']}, {row['method']}: {row['reason']}", file=sys.stderr)
     return 3 if failed else 0

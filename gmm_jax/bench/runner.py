@@ -24,6 +24,7 @@ from .report import progress_bar
 
 N_TEST = 10_000  # held-out samples
 SCHEMA = 1
+FAILED = tuple(s.name for s in (Status.FAILED, Status.COLLAPSED, Status.NON_FINITE, Status.DECREASED))  # exit code 3
 
 
 @dataclass(frozen=True)
