@@ -19,7 +19,7 @@ demo: .venv/ready ## the four experiments of the course: EM, NUTS and Gibbs besi
 	@$(BIN)/gmm-jax demo
 
 test: .venv/ready ## the tests, under five minutes on two cores
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/ready ## style and security rules
 	@$(BIN)/ruff check .

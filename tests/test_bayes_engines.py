@@ -203,10 +203,18 @@ def course_posteriors(name, case):
     return x, spec, found
 
 
-CASES = [(name, known) for name in ("course_2d", "course_3d") for known in (("weights", "covariances"), ())]
+CASE_I, CASE_II = ("weights", "covariances"), ()
 
 
-@pytest.mark.parametrize(("name", "case"), CASES, ids=["2d-I", "2d-II", "3d-I", "3d-II"])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param("course_2d", CASE_I, id="2d-I", marks=pytest.mark.slow),
+        pytest.param("course_2d", CASE_II, id="2d-II"),
+        pytest.param("course_3d", CASE_I, id="3d-I"),
+        pytest.param("course_3d", CASE_II, id="3d-II", marks=pytest.mark.slow),
+    ],
+)
 def test_nuts_and_gibbs_target_the_same_posterior(name, case):
     _, spec, found = course_posteriors(name, case)
     moments = {}
@@ -301,7 +309,10 @@ def test_inverse_wishart_has_its_known_moments():
         assert np.all(np.abs(values.mean(axis=0) - exact) <= 5.0 * error)
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+SLOW_TYPES = [pytest.param(name, marks=pytest.mark.slow) for name in ("diag", "spherical")]
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", *SLOW_TYPES])
 def test_gibbs_leaves_the_joint_distribution_invariant(covariance_type):
     """Geweke (2004): sweep and data drawn anew from θ in turn; then θ has its prior. Components are often empty."""
     n_components, n_samples, n_features = 3, 5, 2
@@ -421,6 +432,7 @@ def test_gibbs_says_which_prior_it_cannot_use(prior, field):
         bayes.gibbs(jax.random.key(0), SMALL, MixtureSpec(2, prior=prior))
 
 
+@pytest.mark.slow
 def test_nuts_without_warm_up_keeps_its_first_step_size():
     spec = MixtureSpec(2, "full", Known(covariances=np.stack([COVARIANCE, COVARIANCE])))
     posterior = bayes.nuts(jax.random.key(0), SMALL, spec, n_warmup=0, n_draws=50)

@@ -135,6 +135,7 @@ def test_svi_delta_has_a_point_and_no_uncertainty(easy):
     assert found.status == Status.SAMPLED
 
 
+@pytest.mark.slow
 def test_samplers_start_where_em_fails():
     """K = n: the likelihood is unbounded and EM collapses, but the posterior is proper."""
     x = np.array([[0.0, 0.0], [1.0, 2.0], [5.0, 1.0]])
