@@ -366,6 +366,7 @@ def joint_chain(key, problem, hyper):
 # ---- what engines promise beside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_same_key_same_draws_and_another_key_others(engine):
     spec = MixtureSpec(2, "full", Known(covariances=np.stack([COVARIANCE, COVARIANCE])))

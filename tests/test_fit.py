@@ -65,7 +65,7 @@ PARTS = st.tuples(*[st.sampled_from(["free", "one", "all"])] * 3)
     seed=st.integers(0, 2**31),
     scale=st.floats(-2, 2),
 )
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=20)
 def test_likelihood_never_falls_without_a_ridge(shape, covariance_type, choices, seed, scale):
     n_components, n_features = shape
     rng = np.random.default_rng(seed)
