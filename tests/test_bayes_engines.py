@@ -136,6 +136,7 @@ def test_nuts_has_the_moments_of_posteriordbs_reference_draws():
     assert_agree(ours, {name: moments_with_errors(draws) for name, draws in reference.items()}, 4.0)
 
 
+@pytest.mark.slow
 def test_nuts_relabels_the_collapsing_posterior_to_the_reference():
     y, record, _ = read("low_dim_gauss_mix_collapse")
     spec = MixtureSpec(2, "full", prior=A2_PRIOR)
@@ -246,7 +247,7 @@ PRIOR_MEAN, PRIOR_COVARIANCE = np.array([0.5, 0.2]), np.array([[2.0, -0.4], [-0.
 GRID = np.array([[-2.0, 0.0], [-0.5, 0.5], [0.5, 0.0], [1.0, 1.5], [3.0, -1.0]])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["gibbs", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_engines_agree_with_the_enumeration_of_all_labellings(engine):
     """K = 2, n = 8, Σ known: 2⁸ conjugate terms. Only what does not depend on labels is compared."""
     alpha = np.array([1.5, 1.5])
