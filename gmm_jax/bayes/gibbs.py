@@ -23,7 +23,7 @@ from ..mixture import GMM, MixtureSpec, NotSupported, Posterior, Status, moments
 from ..mixture.gmm import deviations, log_joint_components_first
 from .model import MATRIX, assemble
 from .prior import Hyperparameters, hyperparameters
-from .target import constrain, density_of, finish, prepare, run_chunks, starts
+from .target import ONE_AT_A_TIME, constrain, density_of, finish, prepare, run_chunks, starts
 
 CHUNK = 250  # sweeps between two looks from the host
 
@@ -81,7 +81,7 @@ def _begin(key, problem, starts):
     return Chain(jax.random.split(key, starts.shape[0]), gmms)
 
 
-@partial(jax.jit, static_argnames="n_sweeps")
+@partial(jax.jit, static_argnames="n_sweeps", compiler_options=ONE_AT_A_TIME)
 def _advance(problem, hyper, chains, n_sweeps):
     def step(chain, _):
         key, key_sweep = jax.random.split(chain.key)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..mixture import GMM, MixtureSpec, Posterior, Status
-from .target import check_counts, finish, log_posterior, prepare, read_draws, run_chunks, starts
+from .target import ONE_AT_A_TIME, check_counts, finish, log_posterior, prepare, read_draws, run_chunks, starts
 
 CHUNK = 250  # steps between two looks from the host
 
@@ -132,7 +132,7 @@ def _begin(key, problem, starts):
     return _strong(chains)
 
 
-@partial(jax.jit, static_argnames="max_depth")
+@partial(jax.jit, static_argnames="max_depth", compiler_options=ONE_AT_A_TIME)
 def _advance(problem, chains, stages, target_accept, max_depth):
     """The next len(stages) steps of all chains."""
     from blackjax.mcmc.nuts import build_kernel

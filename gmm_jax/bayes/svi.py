@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from ..mixture import GMM, MixtureSpec, Posterior, Status
 from .model import assemble, model
-from .target import check_counts, constrain, density_of, finish, prepare, starts
+from .target import ONE_AT_A_TIME, check_counts, constrain, density_of, finish, prepare, starts
 
 GUIDES = ("normal", "multivariate", "delta")
 STEP_SIZE = 0.02
@@ -60,7 +60,7 @@ def svi(
     return finish(problem, scaling, draws, log_density, {"elbo": elbo}, Status.SAMPLED)
 
 
-@partial(jax.jit, static_argnames=("guide", "n_steps", "n_draws"))
+@partial(jax.jit, static_argnames=("guide", "n_steps", "n_draws"), compiler_options=ONE_AT_A_TIME)
 def _optimise(key, problem, starts, guide, n_steps, n_draws):
     keys = jax.random.split(key, starts.shape[0])
     return jax.vmap(partial(_one, problem, guide, n_steps, n_draws))(keys, starts)
