@@ -90,6 +90,18 @@ def iterates(
     return jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
 
 
+@jax.jit
+def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *, known: Known = Known()) -> GMM:
+    """Maximum likelihood when the labels are told: one M-step from one-hot responsibilities.
+
+    `start` gives the structure and the point about which the sums are taken; its values do not matter. This is the
+    oracle: what no method without labels can be expected to beat.
+    """
+    one_hot = (labels[None, :] == jnp.arange(start.weights.shape[0], dtype=labels.dtype)[:, None]).astype(x.dtype)
+    d = deviations(start, x)
+    return m_step(moments(start, d, one_hot, jnp.zeros(x.shape[0], x.dtype)), start, known=known)
+
+
 def first_state(x, init, known, sample_weight) -> EMState:
     """The start, known parts put in, with its sums; leaves get the dtype of x."""
     gmm = project(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), known)
@@ -145,15 +157,3 @@ def _free(known, mass):
     if known is None:
         return jnp.ones(mass.shape, bool)
     return jnp.isnan(jnp.reshape(known, (mass.shape[0], -1))[:, 0])
-
-
-@jax.jit
-def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *, known: Known = Known()) -> GMM:
-    """Maximum likelihood when the labels are told: one M-step from one-hot responsibilities.
-
-    `start` gives the structure and the point about which the sums are taken; its values do not matter. This is the
-    oracle: what no method without labels can be expected to beat.
-    """
-    one_hot = (labels[None, :] == jnp.arange(start.weights.shape[0], dtype=labels.dtype)[:, None]).astype(x.dtype)
-    d = deviations(start, x)
-    return m_step(moments(start, d, one_hot, jnp.zeros(x.shape[0], x.dtype)), start, known=known)

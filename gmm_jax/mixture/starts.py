@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from .covariance import structure
 from .gmm import GMM
 from .moments import moments
-from .spec import MixtureSpec
+from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
 
@@ -36,7 +36,7 @@ def random(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GM
 def random_points(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GMM:
     """K distinct rows of x as means, equal weights, the covariance of the data everywhere."""
     rows = jax.random.choice(key, x.shape[0], (spec.n_components,), replace=False)
-    return _around(x, _put_known_means(x[rows], spec), spec)
+    return _around(x, put(spec.known.means, x[rows]), spec)
 
 
 def kmeans_plusplus(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GMM:
@@ -55,7 +55,7 @@ def kmeans(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GM
         one_hot = _one_hot(_nearest(x, means), means.shape[0], x.dtype)  # (K, N)
         count = jnp.sum(one_hot, axis=1)[:, None]
         moved = one_hot @ x / jnp.maximum(count, 1.0)
-        return _put_known_means(jnp.where(count > 0.0, moved, means), spec), None
+        return put(spec.known.means, jnp.where(count > 0.0, moved, means)), None
 
     means = jax.lax.scan(lloyd, _seed(key, x, spec), None, length=LLOYD_STEPS)[0]
     return from_means(x, means, spec)
@@ -140,13 +140,6 @@ def _seed(key, x, spec):
         return jnp.where(fixed, nearest, closer), centre
 
     return jax.lax.scan(choose, nearest, (jax.random.split(key, n_components), known, is_known))[1]
-
-
-def _put_known_means(means, spec):
-    if spec.known.means is None:
-        return means
-    known = jnp.asarray(spec.known.means, means.dtype)
-    return jnp.where(jnp.isnan(known), means, known)
 
 
 def _squared_distances(x, means):
