@@ -1,5 +1,7 @@
 """The sum: e_step against the formulas, and that it is a sum."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
-from gmm_jax.mixture import Moments, e_step
+from gmm_jax.mixture import Moments, e_step, is_narrow, structure
 
 
 def test_e_step_is_the_formula(mixture, x):
@@ -24,12 +26,37 @@ def test_halves_add_up_to_the_whole(mixture, x):
     assert_trees_close(halves, e_step(mixture, x))
 
 
+@pytest.mark.parametrize("way", ["deviations", "statistics"])
 @pytest.mark.parametrize("block_size", [7, 60, 1000])
-def test_blocks_of_any_size_give_the_same_sums(x, block_size):
+def test_blocks_of_any_size_give_the_same_sums(x, block_size, way):
     gmm = random_gmm(5, 3, 2, "full")
     weight = np.random.default_rng(0).uniform(0.1, 3.0, len(x))
-    assert_trees_close(e_step(gmm, x, block_size=block_size), e_step(gmm, x))
-    assert_trees_close(e_step(gmm, x, weight, block_size=block_size), e_step(gmm, x, weight))
+    assert_trees_close(e_step(gmm, x, block_size=block_size, way=way), e_step(gmm, x))
+    assert_trees_close(e_step(gmm, x, weight, block_size=block_size, way=way), e_step(gmm, x, weight))
+
+
+@pytest.mark.parametrize("way", ["deviations", "statistics"])
+@pytest.mark.parametrize("n_features", [1, 5])  # below and above where factorisations are written out
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_both_ways_take_the_sum_of_the_formula(covariance_type, n_features, way):
+    gmm = random_gmm(2, 3, n_features, covariance_type)
+    x = np.random.default_rng(1).standard_normal((40, n_features))
+    weight = np.random.default_rng(0).uniform(0.1, 3.0, len(x))
+    expected = Moments(*oracles.moments(as_tuple(gmm), x, weight))
+    assert_trees_close(e_step(gmm, x, weight, way=way), expected)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_far_and_narrow_components_are_summed_from_deviations(covariance_type, offset):
+    """Statistics about the origin would lose (offset / sd)² in precision: wrong from 1e6 on."""
+    near = random_gmm(2, 3, 2, covariance_type, spread=1.0)
+    x = np.random.default_rng(1).standard_normal((40, 2))
+    far = replace(near, means=near.means + offset)
+    whitener = structure(covariance_type).whitener(jnp.asarray(far.covariances))
+    assert bool(is_narrow(far, whitener)) == (offset > 0.0)
+    got, expected = e_step(far, x + offset), Moments(*oracles.moments(as_tuple(near), x))
+    assert_trees_close(got, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_a_row_of_weight_zero_is_absent_even_where_its_density_is_not_finite(mixture, x):

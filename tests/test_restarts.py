@@ -12,6 +12,7 @@ import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, MixtureSpec, Status, affine, align
 from gmm_jax.em import EMConfig, Interrupted, fit_em, fit_em_restarts
+from gmm_jax.em import lanes as lanes_module
 from gmm_jax.mixture import Known, standardise
 
 KEY = jax.random.key(0)
@@ -183,7 +184,7 @@ def test_fewer_rows_than_numbers_is_never_a_false_success(n, d, k, covariance_ty
     found = restarts(np.random.default_rng(0).standard_normal((n, d)), covariance_type, k)
     assert_honest(found)
     if k > 1 and n == k:
-        assert found.best.status == Status.COLLAPSED or "tiny or near-singular" in found.message
+        assert found.best.status == Status.COLLAPSED or "spurious" in found.message
 
 
 def test_a_component_on_three_close_rows_is_flagged_and_not_best(blobs):
@@ -209,15 +210,17 @@ def test_every_lane_may_fail_and_best_says_how(blobs):
     assert "collapsed" in found.message
 
 
-def test_ctrl_c_keeps_the_lanes_as_far_as_they_came(blobs):
+def test_ctrl_c_keeps_the_lanes_as_far_as_they_came(blobs, monkeypatch):
     def stop(done, lanes, best):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(lanes_module, "LOOK", 1)  # one round between two looks
+    monkeypatch.setattr(lanes_module, "n_workers", lambda: 1)
     with pytest.raises(Interrupted) as caught:
         restarts(blobs, config=EMConfig(max_iter=100, tol=0.0), progress=stop)
     lanes = caught.value.restarts.lanes
     assert np.all(lanes.status == Status.RUNNING)
-    assert np.all(lanes.n_iter > 0)
+    assert lanes.n_iter.tolist() == [1, 0, 0, 0]  # four lanes take turns in one slot
     for lane in range(4):
         gmm = jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes.gmm)
         np.testing.assert_allclose(lanes.log_likelihood[lane], oracles.log_likelihood(as_tuple(gmm), blobs), rtol=1e-12)

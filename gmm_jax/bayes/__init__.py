@@ -3,7 +3,7 @@
 from .gibbs import gibbs
 from .model import model
 from .nuts import nuts
-from .prior import default_prior
+from .prior import default_prior, hyperparameters
 from .svi import svi
 
-__all__ = ["default_prior", "gibbs", "model", "nuts", "svi"]
+__all__ = ["default_prior", "gibbs", "hyperparameters", "model", "nuts", "svi"]

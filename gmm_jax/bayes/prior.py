@@ -12,13 +12,12 @@ Reference:
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..mixture import MixtureSpec, NotSupported, Prior, Scaling, check_data, standardise, validate_spec
+from ..mixture import Hyperparameters, MixtureSpec, NotSupported, Prior, Scaling, check_data, standardise, validate_spec
 
 
 def default_prior(x: Float[Array, "N D"], spec: MixtureSpec) -> Prior:
@@ -79,16 +78,6 @@ def standardised(spec: MixtureSpec, scaling: Scaling) -> tuple[Prior, tuple[str,
             mapped[name] = distribution
             foreign.append(name)
     return Prior(**mapped), tuple(foreign)
-
-
-class Hyperparameters(NamedTuple):
-    """Of the semi-conjugate family, in the units of the prior that they were read from."""
-
-    alpha: Float[np.ndarray, "K"]  # φ ~ Dirichlet(α)
-    loc: Float[np.ndarray, "D"]  # μ_k ~ N(loc, precision⁻¹)
-    precision: Float[np.ndarray, "D D"]
-    dof: float  # Σ_k ~ IW(dof, size), or variances ~ IG(dof, size)
-    size: Float[np.ndarray, "..."]
 
 
 def hyperparameters(prior: Prior, covariance_type: str) -> Hyperparameters:

@@ -13,10 +13,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..mixture import GMM, Known, Moments, Status, e_step, moments, project, structure
+from ..mixture import (
+    GMM,
+    Hyperparameters,
+    Known,
+    Moments,
+    Status,
+    e_step,
+    is_narrow,
+    moments,
+    project,
+    statistics_allowed,
+    structure,
+)
 from ..mixture.gmm import deviations
-from .fixed_point import Map, Progress, Rule, advance, begin
-from .m_step import m_step
+from .fixed_point import Map, Progress, Rule, advance, begin, resume
+from .m_step import log_prior, m_step
 
 
 @jax.tree_util.register_dataclass
@@ -55,6 +67,7 @@ def fit_em(
     known: Known = Known(),
     sample_weight: Float[Array, "N"] | None = None,
     config: EMConfig = EMConfig(),
+    prior: Hyperparameters | None = None,
 ) -> EMResult:
     """EM from one start, until the gain falls to config.tol.
 
@@ -62,15 +75,27 @@ def fit_em(
     monotone, and the best iterate is returned. Statuses: CONVERGED, MAX_ITER; DECREASED, COLLAPSED (see `Status`) and
     NON_FINITE return the last iterate before the fault. x should be centred and scaled, as the entry points do.
 
+    With a prior (of the semi-conjugate family, in the units of x: `bayes.hyperparameters`) the log posterior is raised
+    instead, and `trace` holds log-likelihood + log prior, up to a constant: the cure for components that collapse onto
+    few samples (Fraley & Raftery 2007, J. Classification 24). `log_likelihood` stays the likelihood.
+
     Reference:
         Dempster, Laird & Rubin (1977), JRSS B 39.
     """
     sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
-    mapping, rule = em_map(x, known, sample_weight, config)
-    progress = begin(mapping, first_state(x, init, known, sample_weight), rule)
-    start = progress.value
-    progress, later = advance(mapping, progress, rule, config.max_iter)
-    return result_of(progress, jnp.concatenate([start[None], later]))
+    exact, rule = em_map(x, known, sample_weight, config, prior, "deviations")
+    progress = begin(exact, first_state(x, init, known, sample_weight), rule)
+    start, later = progress.value, jnp.zeros((0,), x.dtype)
+    if statistics_allowed(x.dtype):
+        fast, _ = em_map(x, known, sample_weight, config, prior, "statistics")
+        progress, later = advance(fast, progress, rule, config.max_iter)
+        progress = resume(progress, Status.NARROW)
+    n_fast = progress.n_iter
+    progress, last = advance(exact, progress, rule, config.max_iter)
+    if later.size:
+        step = jnp.arange(config.max_iter, dtype=n_fast.dtype)
+        last = jnp.where(step < n_fast, later, last[step - n_fast])
+    return result_of(progress, jnp.concatenate([start[None], last]))
 
 
 @partial(jax.jit, static_argnames="n_iter")
@@ -85,7 +110,7 @@ def iterates(
 ) -> GMM:
     """The start and the first n_iter iterates, as one GMM with leading axis n_iter + 1: for pictures and animation."""
     sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
-    mapping, _ = em_map(x, known, sample_weight, config)
+    mapping, _ = em_map(x, known, sample_weight, config, None, "deviations")
     first = first_state(x, init, known, sample_weight)
     return jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
 
@@ -102,20 +127,30 @@ def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *,
     return m_step(moments(start, d, one_hot, jnp.zeros(x.shape[0], x.dtype)), start, known=known)
 
 
-def first_state(x, init, known, sample_weight) -> EMState:
+def first_state(x, init, known, sample_weight, way="deviations") -> EMState:
     """The start, known parts put in, with its sums; leaves get the dtype of x."""
     gmm = project(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), known)
-    return _state(gmm, x, sample_weight)
+    return _state(gmm, x, sample_weight, way)
 
 
-def em_map(x, known, sample_weight, config) -> tuple[Map, Rule]:
-    """EM as a map for fixed_point: EMState -> EMState, its objective ℓ, its faults, and when to stop."""
+def em_map(x, known, sample_weight, config, prior, way) -> tuple[Map, Rule]:
+    """EM as a map for fixed_point: EMState -> EMState, its objective ℓ (+ log prior), its faults, and when to stop.
+
+    By way of "statistics" it stops with NARROW before a step that these cannot take; "deviations" can take any.
+    """
     ridge = jnp.asarray(0.0 if config.reg_covar is None else config.reg_covar, x.dtype)
     total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
 
     def step(state: EMState) -> EMState:
-        gmm = m_step(state.moments, state.gmm, known=known, reg_covar=ridge)
-        return _state(gmm, x, sample_weight)
+        gmm = m_step(state.moments, state.gmm, known=known, reg_covar=ridge, prior=prior)
+        return _state(gmm, x, sample_weight, way)
+
+    def objective(state: EMState):
+        likelihood = state.moments.log_likelihood
+        return likelihood if prior is None else likelihood + log_prior(state.gmm, state.whitener, prior)
+
+    def fault(state: EMState):
+        return _fault(state, known, way, may_be_empty=prior is not None)
 
     rule = Rule(
         unit=total,
@@ -123,23 +158,27 @@ def em_map(x, known, sample_weight, config) -> tuple[Map, Rule]:
         monotone=jnp.all(ridge == 0.0),
         max_iter=config.max_iter,
     )
-    return Map(step, lambda state: state.moments.log_likelihood, lambda state: _fault(state, known)), rule
+    return Map(step, objective, fault), rule
 
 
 def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMResult:
     """What an iteration ended with; later entries of the trace than the best iterate's become NaN."""
     kept = jnp.arange(trace.shape[0], dtype=progress.best_iter.dtype) <= progress.best_iter
     best = progress.best
-    return EMResult(best.gmm, progress.best_value, jnp.where(kept, trace, jnp.nan), progress.best_iter, progress.status)
+    trace = jnp.where(kept, trace, jnp.nan)
+    return EMResult(best.gmm, best.moments.log_likelihood, trace, progress.best_iter, progress.status)
 
 
-def _state(gmm, x, sample_weight):
+def _state(gmm, x, sample_weight, way):
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances)
-    return EMState(gmm, whitener, e_step(gmm, x, sample_weight, whitener=whitener))
+    return EMState(gmm, whitener, e_step(gmm, x, sample_weight, whitener=whitener, way=way))
 
 
-def _fault(state, known):
-    """COLLAPSED: a Cholesky fails, a free Σ_k is numerically singular, or a component to be estimated has mass < 1."""
+def _fault(state, known, way, *, may_be_empty):
+    """COLLAPSED: a Cholesky fails, a free Σ_k is numerically singular, or a component to be estimated has mass < 1.
+
+    NARROW, where sums come from statistics: they are too inexact to tell, and nothing is said about a collapse.
+    """
     gmm, mass = state.gmm, state.moments.mass
     kind = structure(gmm.covariance_type)
     rcond = kind.rcond(gmm.covariances, state.whitener)
@@ -148,8 +187,12 @@ def _fault(state, known):
     free_covariances = _free(known.covariances, mass) if kind.per_component else _free(known.covariances, mass[:1])
     singular = ~(rcond >= 100.0 * jnp.finfo(rcond.dtype).eps)  # NaN counts as singular
     empty = (mass < 1.0) & (free_means | free_covariances)
-    collapsed = ~factored | jnp.any(singular & free_covariances) | jnp.any(empty)
-    return jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))
+    collapsed = ~factored | jnp.any(singular & free_covariances)
+    collapsed = collapsed if may_be_empty else collapsed | jnp.any(empty)
+    fault = jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))
+    if way == "deviations":
+        return fault
+    return jnp.where(is_narrow(gmm, state.whitener), jnp.int32(Status.NARROW), fault)
 
 
 def _free(known, mass):

@@ -56,27 +56,89 @@ def begin(mapping: Map, state: Any, rule: Rule) -> Progress:
     return Progress(state, state, value, value, value, zero, zero, status)
 
 
-def advance(mapping: Map, progress: Progress, rule: Rule, n_steps: int) -> tuple[Progress, Float[Array, "n_steps"]]:
+def advance(
+    mapping: Map, progress: Progress, rule: Rule, n_steps: int, limit: Int[Array, ""] | None = None
+) -> tuple[Progress, Float[Array, "n_steps"]]:
     """At most n_steps more steps, and the objective after each (NaN where no step was taken).
 
-    Under `vmap` a lane that has stopped waits unchanged for the others.
+    `limit` asks for fewer steps than the program was compiled for. Under `vmap` a lane that has stopped waits unchanged
+    for the others.
     """
-    empty = jnp.full((n_steps,), jnp.nan, progress.value.dtype)
+    trace = jnp.full((n_steps,), jnp.nan, progress.value.dtype)
     if n_steps == 0:
-        return progress, empty
+        return progress, trace
+    first = progress.n_iter
+    most = n_steps if limit is None else jnp.minimum(limit, n_steps)
 
     def running(carry):
-        progress, _, i = carry
-        return (progress.status == Status.RUNNING) & (i < n_steps)
+        progress, _, n_calls = carry
+        return (progress.status == Status.RUNNING) & (n_calls < most)
 
     def body(carry):
-        progress, trace, i = carry
+        progress, trace, n_calls = carry
         after = _take_one(mapping, progress, rule)
-        taken = after.n_iter > progress.n_iter
-        return after, trace.at[i].set(jnp.where(taken, after.value, jnp.nan)), i + 1
+        # a step that was not taken writes its predecessor's value again; before the first, out of bounds: nowhere
+        place = trace.at[after.n_iter - first - 1]
+        return after, place.set(after.value, mode="drop", wrap_negative_indices=False), n_calls + 1
 
-    progress, trace, _ = jax.lax.while_loop(running, body, (progress, empty, jnp.zeros((), jnp.int32)))
+    progress, trace, _ = jax.lax.while_loop(running, body, (progress, trace, jnp.zeros((), jnp.int32)))
     return progress, trace
+
+
+def take_turns(
+    mapping_of: Callable[[Int[Array, ""]], tuple[Map, Rule]],
+    lanes: Progress,
+    trace: Float[Array, "R T"],
+    queue: Int[Array, "Q"],
+    n_slots: int,
+    until: Int[Array, ""],
+    n_rounds: Int[Array, ""],
+) -> tuple[Progress, Float[Array, "R T"], Int[Array, ""]]:
+    """Many lanes through few slots, for at most n_rounds rounds: when a lane has ended, the next one takes its slot.
+
+    Under `vmap` all lanes would wait for the slowest; here only slots do, at the end.
+
+    Args:
+        mapping_of: the map and the rule of a lane.
+        lanes: leading axis of lanes; the last lane has ended and stands for "no lane".
+        trace: [lane, i] takes the objective after step i; T = 0 where it is not wanted.
+        queue: lanes in the order in which they start, filled up with the last lane, n_slots times at least.
+        until: a lane's turn ends at this number of its steps.
+
+    Returns:
+        lanes, trace, and the number of rounds.
+    """
+    last = lanes.n_iter.shape[0] - 1
+
+    def busy(carry):
+        _, _, slots, _, n = carry
+        return jnp.any(slots != last) & (n < n_rounds)
+
+    def body(carry):
+        lanes, trace, slots, following, n = carry
+        before = jax.tree.map(lambda leaf: leaf[slots], lanes)
+        after = jax.vmap(lambda lane, progress: _take_one(mapping_of(lane)[0], progress, mapping_of(lane)[1]))(
+            slots, before
+        )
+        moves = (before.status == Status.RUNNING) & (before.n_iter < until)
+        after = jax.vmap(_choose)(moves, after, before)
+        lanes = jax.tree.map(lambda leaf, new: leaf.at[slots].set(new), lanes, after)
+        if trace.shape[1]:
+            trace = trace.at[slots, after.n_iter].set(after.value)
+        ended = (after.status != Status.RUNNING) | (after.n_iter >= until)
+        rank = jnp.cumsum(ended.astype(jnp.int32)) - 1
+        slots = jnp.where(ended, queue[jnp.minimum(following + rank, queue.shape[0] - 1)], slots)
+        return lanes, trace, slots, following + rank[-1] + 1, n + 1
+
+    start = (lanes, trace, queue[:n_slots], jnp.int32(n_slots), jnp.zeros((), jnp.int32))
+    lanes, trace, _, _, n = jax.lax.while_loop(busy, body, start)
+    return lanes, trace, n
+
+
+def resume(progress: Progress, status: Status) -> Progress:
+    """Progress that goes on where it stopped with that status."""
+    waiting = progress.status == status
+    return progress._replace(status=jnp.where(waiting, jnp.int32(Status.RUNNING), progress.status))
 
 
 def _take_one(mapping, progress, rule):

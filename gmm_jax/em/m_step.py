@@ -2,18 +2,27 @@
 
 With m the current means, s = first/mass and d = μ_new − m:
 φ = mass / Σ mass, μ = m + s, Σ = second/mass − s dᵀ − d sᵀ + d dᵀ.
-It never sees data, and known parts act inside it.
+It never sees data, and known parts act inside it. With a prior it is the mode of the expected log posterior instead,
+first in φ and μ, then in Σ given the new μ: each conditional step raises it (ECM, Meng & Rubin 1993).
 """
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, Known, Moments, put, share, structure
+from ..mixture import GMM, Hyperparameters, Known, Moments, put, share, structure
 
 
-def m_step(moments: Moments, gmm: GMM, *, known: Known = Known(), reg_covar: float | Float[Array, "D"] = 0.0) -> GMM:
+def m_step(
+    moments: Moments,
+    gmm: GMM,
+    *,
+    known: Known = Known(),
+    reg_covar: float | Float[Array, "D"] = 0.0,
+    prior: Hyperparameters | None = None,
+) -> GMM:
     """The mixture that maximises the expected complete-data log-likelihood, known parts held.
 
     Args:
@@ -21,6 +30,7 @@ def m_step(moments: Moments, gmm: GMM, *, known: Known = Known(), reg_covar: flo
         gmm: the mixture whose means the moments are about.
         known: held as it is; free φ share 1 − Σ known φ; a known mean keeps its own d; known Σ are never regularised.
         reg_covar: added to the diagonals of free covariances, squared units of x; a number or (D,).
+        prior: of the semi-conjugate family; a component without mass then takes the prior's mode.
 
     Returns:
         GMM with the dtype of `gmm`. A component without mass keeps its mean, and its Σ is not meaningful.
@@ -31,9 +41,36 @@ def m_step(moments: Moments, gmm: GMM, *, known: Known = Known(), reg_covar: flo
     dtype, n_features = gmm.means.dtype, gmm.means.shape[1]
     mass = jnp.where(moments.mass > 0.0, moments.mass, jnp.ones_like(moments.mass))
     s = moments.first / mass[:, None]  # (K, D): the mean's weighted residual about m
-    means = put(known.means, gmm.means + s)
-    d = means - gmm.means  # = s where the mean is free
     kind = structure(gmm.covariance_type)
+    count, means = moments.mass, gmm.means + s
+    if prior is not None:
+        prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), prior)
+        count = jnp.maximum(moments.mass + prior.alpha - 1.0, 0.0)
+        means = _mean_with_prior(moments.mass, means, kind.dense(gmm.covariances, *gmm.means.shape), prior)
+    means = put(known.means, means)
+    d = means - gmm.means  # = s where the mean is free and there is no prior
+    covariances = kind.estimate(mass, moments.second, s, d)
+    if prior is not None:
+        covariances = kind.with_prior(covariances, moments.mass, prior.dof, prior.size, n_features)
     ridge = jnp.broadcast_to(jnp.asarray(reg_covar, dtype), (n_features,))
-    covariances = kind.add_to_diagonal(kind.estimate(mass, moments.second, s, d), ridge)
-    return GMM(share(moments.mass, known.weights), means, put(known.covariances, covariances), gmm.covariance_type)
+    covariances = put(known.covariances, kind.add_to_diagonal(covariances, ridge))
+    return GMM(share(count, known.weights), means, covariances, gmm.covariance_type)
+
+
+def log_prior(gmm: GMM, whitener: Float[Array, "..."], prior: Hyperparameters) -> Float[Array, ""]:
+    """log p(φ, μ, Σ) up to a constant, densities with respect to φ, μ and Σ themselves."""
+    prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, gmm.means.dtype), prior)
+    off = gmm.means - prior.loc[None]
+    # a component may lose its mass: α = 1 says nothing about φ_k = 0
+    log_weights = jnp.where(prior.alpha == 1.0, jnp.zeros_like(gmm.weights), jnp.log(gmm.weights))
+    covariances = structure(gmm.covariance_type).log_prior(whitener, prior.dof, prior.size)
+    quadratic = jnp.sum((off[:, :, None] * prior.precision[None]) * off[:, None, :])
+    return jnp.sum((prior.alpha - 1.0) * log_weights) - 0.5 * quadratic + jnp.sum(covariances)
+
+
+def _mean_with_prior(mass, means, covariances, prior):
+    """The mode of μ_k given Σ_k: (n Σ⁻¹ + Λ)⁻¹ (n Σ⁻¹ x̄ + Λ loc), solved as loc + (n + ΣΛ)⁻¹ n (x̄ − loc)."""
+    eye = jnp.eye(means.shape[-1], dtype=means.dtype)[None]
+    system = mass[:, None, None] * eye + jnp.matmul(covariances, prior.precision)
+    right = mass[:, None] * (means - prior.loc[None])
+    return prior.loc[None] + jnp.linalg.solve(system, right[..., None])[..., 0]

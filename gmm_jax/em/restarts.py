@@ -1,7 +1,6 @@
 """Many starts at once, every lane kept: the best optimum, and the landscape of the others.
 
-A host driver over a flat list of lanes. All lanes run in one `vmap`, in jitted chunks of iterations, so that progress
-can be shown and Ctrl-C loses nothing that was computed.
+Entry points: they check, centre and scale the data, run the lanes, judge the optima, and map everything back.
 """
 
 from __future__ import annotations
@@ -13,40 +12,37 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import (
     GMM,
+    Hyperparameters,
     MixtureSpec,
     Status,
-    assign,
     check_data,
     check_sample_weight,
-    free_parts,
-    match_cost,
     standardise,
-    structure,
     validate,
     validate_spec,
 )
 from ..mixture.starts import start_function
-from .fit import EMConfig, EMResult, em_map, first_state, result_of
-from .fixed_point import advance, begin
+from .fit import EMConfig, EMResult, result_of
+from .lanes import advance_lanes, begin_lanes
+from .m_step import m_step
+from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
+from .race import calibration_sample
+from .race import race as run_race
 
-CHUNK = 50  # iterations between two looks from the host
-COMPACT_FROM = 1 << 21  # N·K·D·lanes from which lanes that have stopped are worth a smaller program
-SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
 
+class Effort(NamedTuple):
+    """What a search cost, and what became of its lanes."""
 
-class Optima(NamedTuple):
-    """The distinct optima up to permutation, highest likelihood first; only lanes that ended CONVERGED or MAX_ITER."""
-
-    gmm: GMM  # leading axis: optima
-    log_likelihood: Float[np.ndarray, "M"]
-    count: Int[np.ndarray, "M"]  # lanes that reached it
-    spurious: Bool[np.ndarray, "M"]  # near-singular or tiny component: an artefact of the unbounded likelihood
-    lane: Int[np.ndarray, "M"]  # its best lane
-    of_lane: Int[np.ndarray, "R"]  # which optimum each lane reached, -1 for none
+    spent: int  # lane-iterations that moved a lane
+    wasted: int  # lane-iterations computed for lanes that had ended and waited
+    finished: int  # lanes run to their end
+    merged: int  # lanes that left a race because they followed another
+    dropped: int  # lanes that left a race because they were too low
+    unseen: Unseen
 
 
 class Restarts(NamedTuple):
@@ -56,6 +52,8 @@ class Restarts(NamedTuple):
     lanes: EMResult  # every lane, leading axis R
     optima: Optima
     message: str  # how it ended, in a sentence: the status of the best lane, and columns without spread
+    effort: Effort
+    starts: GMM  # where each lane began, leading axis R
 
 
 def fit_em_restarts(
@@ -67,50 +65,181 @@ def fit_em_restarts(
     init: str | Callable | GMM = "kmeans++",
     sample_weight: Float[Array, "N"] | None = None,
     config: EMConfig = EMConfig(),
+    prior: Hyperparameters | None = None,
+    race: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Restarts:
     """EM from n_restarts starts in one vmap; every lane is kept.
 
     x is checked, centred and scaled here in float64, and everything is mapped back: fits are affine equivariant, and
     config.reg_covar=None means 1e-6 of each feature's variance. Eligible for best are lanes that CONVERGED or reached
-    MAX_ITER; among them one without a spurious component is preferred, because a mixture's likelihood is unbounded. If
-    no lane is eligible, best is the highest finite lane with its failing status.
+    MAX_ITER; among them an admissible one (see `inadmissible`) is preferred, because a mixture's likelihood is
+    unbounded. If no lane is eligible, best is the highest finite lane with its failing status.
 
     Args:
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
             standardised data, or a GMM in the units of the data (one, or with a leading axis for each restart).
         sample_weight: counts a row so many times; rows of weight 0 are left out.
+        prior: raise the log posterior under this prior, in the units of x (`bayes.hyperparameters`): see fit_em. Lanes
+            are then ranked by it, and no optimum is called spurious: none is singular.
+        race: stop lanes that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
+            but a thinner landscape. `optima` count only lanes that were run to their end.
         progress: called between chunks with (lanes done, lanes, best log-likelihood so far, -inf if none is finite).
 
     Raises:
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
-    x = check_data(x)
-    spec = validate_spec(spec, x.shape[1])
-    weight = check_sample_weight(sample_weight, x.shape[0])
     _check_options(n_restarts, config)
-    if weight is not None:
-        x, weight = x[weight > 0.0], weight[weight > 0.0]
-        _check_total(weight, spec.n_components)
-    x = check_data(x, n_components=spec.n_components)
-    z, scaling = standardise(x, spec, weight)
-    inner = replace(spec, known=scaling.known_inward(spec))
-    inits = _starts(key, z, inner, scaling, init, n_restarts)
-    weight = None if weight is None else weight.astype(z.dtype)
-    ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
-    problem = (z, inner.known, weight, replace(config, reg_covar=ridge))
-    n_effective = z.shape[0] if weight is None else float(np.sum(weight))
-    lanes, interrupted = _run(problem, inits, progress, n_effective * scaling.log_volume)
-    data_covariance = np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
-    spurious = _is_spurious(lanes.gmm, inner, data_covariance, n_effective)
-    optima = _landscape(lanes, spurious, inner, n_effective)
-    best = _best_lane(lanes, spurious)
-    lanes = _outward(lanes, scaling, n_effective, spec.known)
-    optima = optima._replace(gmm=_pick(lanes.gmm, optima.lane), log_likelihood=lanes.log_likelihood[optima.lane])
-    found = Restarts(_pick(lanes, best), lanes, optima, _message(lanes, best, scaling, bool(spurious[best])))
+    data = _prepare(x, spec, sample_weight, config, prior)
+    inits = _starts(key, data, init, n_restarts)
+    lanes = begin_lanes(_stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
+    interrupted = _run(lanes, data, race, progress)
+    found = _found(lanes, data, inits, race)
     if interrupted:
         raise Interrupted(found)
     return found
+
+
+class Batch(NamedTuple):
+    """The best fit of each of many data sets, in their units; leading axis P, and (P, R) for lanes."""
+
+    best: EMResult  # without a trace: trace is (P, 0)
+    log_likelihood: Float[np.ndarray, "P R"]
+    status: Int[np.ndarray, "P R"]
+    n_iter: Int[np.ndarray, "P R"]
+    reason: np.ndarray  # (P,) of str: why the best one is inadmissible all the same, "" where it is not
+
+
+def fit_em_batch(
+    key: Key[Array, ""],
+    x: Float[Array, "P N D"],
+    spec: MixtureSpec,
+    *,
+    n_restarts: int = 10,
+    init: str | Callable = "kmeans++",
+    sample_weight: Float[Array, "P N"] | None = None,
+    config: EMConfig = EMConfig(),
+) -> Batch:
+    """`fit_em_restarts` on many data sets of one shape, as simulation studies and bootstraps need them.
+
+    Data sets of different sizes are filled up to one shape with rows of weight zero, which may hold anything.
+
+    Raises:
+        ValueError: as fit_em_restarts, for the first data set at fault, which is named.
+    """
+    _check_options(n_restarts, config)
+    x = np.asarray(x)
+    if x.ndim != 3 or not len(x):
+        raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
+    if sample_weight is not None and np.shape(sample_weight) != x.shape[:2]:
+        raise ValueError(f"sample_weight must have shape {x.shape[:2]}; got {np.shape(sample_weight)}.")
+    data = [_member(x, spec, sample_weight, config, p) for p in range(len(x))]
+    problem = _stack(data)
+    inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
+    inits = _draw_batch(key, problem[0], inner, start_function(init), n_restarts)
+    lanes = begin_lanes(problem, inits, keep_trace=False)
+    while not advance_lanes(lanes, np.arange(lanes.n_lanes)):
+        pass
+    return _batch(lanes, data)
+
+
+def _member(x, spec, sample_weight, config, p):
+    """Data set p; rows of weight zero take copies of the others, so that starts can be drawn from any row."""
+    rows, weight = x[p], None if sample_weight is None else np.asarray(sample_weight[p], float)
+    try:
+        if weight is not None:
+            check_sample_weight(weight, len(rows))
+            used = np.flatnonzero(weight > 0.0)
+            rows = np.where((weight > 0.0)[:, None], rows, rows[used[np.arange(len(rows)) % used.size]])
+        return _prepare(rows, spec, weight, config, None, keep_rows=True)
+    except ValueError as error:
+        raise ValueError(f"data set {p}: {error}") from error
+
+
+@partial(jax.jit, static_argnames=("start", "n_restarts"))
+def _draw_batch(key, z, inner, start, n_restarts):
+    keys = jax.random.split(key, (z.shape[0], n_restarts))
+    return jax.vmap(jax.vmap(start, in_axes=(0, None, None)))(keys, z, inner)
+
+
+def _batch(lanes, data):
+    """The best lane of each data set: highest among admissible, else among eligible, else among finite ones."""
+    shape = (len(data), lanes.n_starts)
+    state, trace = lanes.look()
+    each = np.repeat(np.arange(len(data)), lanes.n_starts)
+    known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
+    results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
+    spread = np.stack([d.spread for d in data])[each]
+    n_samples = np.array([d.n_samples for d in data])[each, None]
+    reason = reasons(results.gmm, after, data[0].inner, spread, n_samples).reshape(shape)
+    usable = eligible(results).reshape(shape)
+    value = np.where(np.isfinite(state.best_value), state.best_value, -np.inf).reshape(shape)
+    best = np.lexsort((value, 2 * (usable & (reason == "")) + usable), axis=-1)[:, -1]
+    chosen = np.arange(len(data)) * lanes.n_starts + best
+    outward = [_outward(pick(results, lane), d) for lane, d in zip(chosen, data, strict=True)]
+    volume = np.array([d.volume for d in data])[:, None]
+    return Batch(
+        jax.tree.map(lambda *leaves: np.stack(leaves), *outward),
+        results.log_likelihood.reshape(shape) - volume,
+        results.status.reshape(shape),
+        state.n_iter.reshape(shape),
+        reason[np.arange(len(data)), best],
+    )
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during restarts: `.restarts` holds every lane as far as it came."""
+
+    def __init__(self, restarts: Restarts):
+        super().__init__("interrupted; the lanes as far as they came are in .restarts")
+        self.restarts = restarts
+
+
+class _Data(NamedTuple):
+    """A data set on its way in."""
+
+    z: np.ndarray  # (N, D), centred and scaled
+    weight: np.ndarray | None
+    inner: MixtureSpec  # known parts in the units of z
+    spec: MixtureSpec
+    scaling: object
+    config: EMConfig
+    prior: Hyperparameters | None
+    n_samples: float  # total weight
+
+    @property
+    def volume(self):
+        """What the log-likelihood of z exceeds that of x by."""
+        return self.n_samples * self.scaling.log_volume
+
+    @property
+    def spread(self):
+        """Covariance of z, (D, D)."""
+        return np.cov(self.z.T, bias=True, aweights=self.weight).reshape(self.z.shape[1], -1)
+
+
+def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
+    x = check_data(x)
+    spec = validate_spec(spec, x.shape[1])
+    weight = check_sample_weight(sample_weight, x.shape[0])
+    if weight is not None:
+        if not keep_rows:
+            x, weight = x[weight > 0.0], weight[weight > 0.0]
+        _check_total(weight, spec.n_components)
+    x = check_data(x, n_components=spec.n_components)
+    z, scaling = standardise(x, spec, weight)
+    ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
+    config = replace(config, reg_covar=ridge, tol=np.asarray(config.tol, z.dtype))
+    n_samples = z.shape[0] if weight is None else float(np.sum(weight))
+    weight = None if weight is None else weight.astype(z.dtype)
+    prior = None if prior is None else scaling.prior_inward(prior, spec.covariance_type)
+    return _Data(z, weight, replace(spec, known=scaling.known_inward(spec)), spec, scaling, config, prior, n_samples)
+
+
+def _stack(data):
+    """Data sets of one shape as the problem of `begin_lanes`."""
+    problems = [(d.z, d.inner.known, d.weight, d.config, d.prior) for d in data]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
 
 
 def _check_options(n_restarts, config):
@@ -129,18 +258,11 @@ def _check_total(weight, n_components):
         )
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during restarts: `.restarts` holds every lane as far as it came."""
-
-    def __init__(self, restarts: Restarts):
-        super().__init__("interrupted; the lanes as far as they came are in .restarts")
-        self.restarts = restarts
-
-
-def _starts(key, z, inner, scaling, init, n_restarts):
+def _starts(key, data, init, n_restarts):
     """Standardised starts with leading axis R."""
+    inner, dtype = data.inner, data.z.dtype
     if not isinstance(init, GMM):
-        return _draw_starts(key, z, inner, start_function(init), n_restarts)
+        return _draw_starts(key, data.z, inner, start_function(init), n_restarts)
     if init.covariance_type != inner.covariance_type:
         raise ValueError(f"init has covariance_type {init.covariance_type!r}, but spec has {inner.covariance_type!r}.")
     leaves = jax.tree.map(np.asarray, init)
@@ -148,11 +270,11 @@ def _starts(key, z, inner, scaling, init, n_restarts):
     if batched.n_components != inner.n_components:
         raise ValueError(f"init has {batched.n_components} components, but spec has {inner.n_components}.")
     for r in range(batched.means.shape[0]):
-        validate(jax.tree.map(lambda leaf, r=r: leaf[r], batched), name="init", n_features=z.shape[1])
+        validate(pick(batched, r), name="init", n_features=data.z.shape[1])
     if batched.means.shape[0] not in (1, n_restarts):
         raise ValueError(f"init holds {batched.means.shape[0]} starts, but n_restarts={n_restarts}: make them agree.")
     tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_restarts, *leaf.shape[1:])), batched)
-    return jax.tree.map(lambda leaf: leaf.astype(z.dtype), scaling.inward(tiled))
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), data.scaling.inward(tiled))
 
 
 @partial(jax.jit, static_argnames=("start", "n_restarts"))
@@ -160,164 +282,112 @@ def _draw_starts(key, z, inner, start, n_restarts):
     return jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, n_restarts), z, inner)
 
 
-def _run(problem, inits, progress, volume):
-    """All lanes to their end, or as far as Ctrl-C lets them; standardised, in NumPy.
+def _run(lanes, data, race, progress):
+    """All lanes to their end, or as far as Ctrl-C lets them: whether it came."""
 
-    Under vmap a lane that has stopped costs as much as one that runs. So where the data are large, the lanes still
-    running move to a program of half as many lanes (a quarter, ...) once they fit in.
-    """
-    z, config = problem[0], problem[3]
-    state = _begin(problem, inits)
-    every = jax.tree.map(np.array, state)  # all lanes, as far as they have come
-    n_lanes, size = every.value.size, min(CHUNK, config.max_iter)
-    trace = np.full((n_lanes, config.max_iter + 1), np.nan, every.value.dtype)
-    trace[:, 0] = every.value
-    active = np.arange(n_lanes)  # the lanes in the program
-    interrupted = False
-    try:
-        for start in range(1, config.max_iter + 1, CHUNK):
-            after, steps = _advance(problem, state, size)
-            steps = np.asarray(steps)  # waits here, so that Ctrl-C leaves state and trace in step
-            state, seen = after, min(size, config.max_iter + 1 - start)
-            trace[active, start : start + seen] = steps[:, :seen]
-            running = np.asarray(state.status) == Status.RUNNING
-            _put_lanes(every, active, state)
+    def finish(lanes, which, until):
+        done = False
+        while not done:
+            done = advance_lanes(lanes, which, until)
             if progress is not None:
-                values = np.where(np.isfinite(every.best_value), every.best_value, -np.inf)
-                progress(n_lanes - int(running.sum()), n_lanes, float(values.max() - volume))
-            if not running.any():
-                break
-            keep = _fewer_lanes(running, z.size * inits.means.shape[1])
-            if keep.size < active.size:
-                active = active[keep]
-                state = _pick(every, active)
+                values = lanes.look()[0].best_value
+                best = np.where(np.isfinite(values), values, -np.inf).max()
+                progress(lanes.n_lanes - lanes.running.size, lanes.n_lanes, float(best - data.volume))
+
+    def admissible():
+        gmms = lanes.look()[0].best.gmm
+        if data.prior is not None:
+            return np.ones(lanes.n_lanes, bool)
+        return reasons(gmms, None, data.inner, data.spread, data.n_samples) == ""
+
+    try:
+        if race:
+            run_race(lanes, data.inner, admissible, finish)
+        finish(lanes, lanes.running, None)
     except KeyboardInterrupt:
-        interrupted = True
-    return jax.tree.map(np.asarray, _finish(every, trace)), interrupted
-
-
-def _fewer_lanes(running, numbers_per_lane):
-    """Positions to go on with: all, or a half, a quarter, ... of them that holds every running lane."""
-    size = running.size
-    while size > 1 and running.sum() <= size // 2 and numbers_per_lane * size >= COMPACT_FROM:
-        size //= 2
-    return np.arange(running.size) if size == running.size else np.argsort(~running, kind="stable")[:size]
-
-
-def _put_lanes(every, active, state):
-    """Write the lanes of the program back among all lanes."""
-    for leaf, part in zip(jax.tree.leaves(every), jax.tree.leaves(state), strict=True):
-        leaf[active] = np.asarray(part)
+        return True
+    return False
 
 
 @jax.jit
-def _begin(problem, inits):
-    z, known, weight, config = problem
+def _finish(state, traces, known):
+    """Results, and the mixtures one EM step on without a ridge: the sums are there, so it costs no pass over data."""
 
-    def one(init):
-        mapping, rule = em_map(z, known, weight, config)
-        return begin(mapping, first_state(z, init, known, weight), rule)
+    def one(lane, trace, known):
+        return result_of(lane, trace), m_step(lane.best.moments, lane.best.gmm, known=known)
 
-    return jax.vmap(one)(inits)
-
-
-@partial(jax.jit, static_argnames="n_steps")
-def _advance(problem, state, n_steps):
-    mapping, rule = em_map(*problem)
-    return jax.vmap(lambda lane: advance(mapping, lane, rule, n_steps))(state)
+    return jax.vmap(one)(state, traces, known)
 
 
-@jax.jit
-def _finish(state, traces):
-    return jax.vmap(result_of)(state, traces)
+def _found(lanes, data, inits, raced):
+    state, trace = lanes.look()
+    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (lanes.n_lanes, *leaf.shape)), data.inner.known)
+    results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
+    ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
+    lane, of_lane = distinct(ranked, data.inner, data.n_samples)
+    gmms = pick(results.gmm, lane)
+    reason = np.full(lane.shape, "", object)
+    if data.prior is None:
+        reason = reasons(gmms, pick(after, lane), data.inner, data.spread, data.n_samples)
+    spurious = reason != ""
+    best = _best_lane(ranked, lane[~spurious], lane)
+    results = _outward(results, data)
+    count = np.bincount(of_lane[of_lane >= 0], minlength=lane.size)
+    log_likelihood = results.log_likelihood[lane]
+    optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_lane)
+    flagged = not np.any(lane[~spurious] == best)
+    effort = _effort(lanes, results, of_lane[calibration_sample(lanes.n_lanes)] if raced else of_lane)
+    why = "" if not flagged or not lane.size else str(reason[0])
+    message = _message(results, best, data.scaling, why)
+    starts = jax.tree.map(np.asarray, data.scaling.outward(jax.tree.map(np.asarray, inits)))
+    return Restarts(pick(results, best), results, optima, message, effort, starts)
 
 
-def _is_spurious(gmms, inner, data_covariance, n_samples):
-    """(R,) bool: some free component has n·φ ≤ D + 1, or an eigenvalue of S⁻¹Σ_k below 1e-3 and n·φ < 10(D + 1).
-
-    Affine invariant, after Hathaway (1985), Annals of Statistics 13; a tight component that many samples support is
-    real.
-    """
-    n_features = data_covariance.shape[0]
-    _, free_means, free_covariances = free_parts(inner)
-    matrices = np.asarray(_matrices(gmms), float)
-    values, vectors = np.linalg.eigh(data_covariance)
-    root = vectors / np.sqrt(np.maximum(values, 1e-12))  # whitens S; directions without spread are left out
-    matrices = np.where(np.isfinite(matrices), matrices, 0.0)
-    smallest = np.linalg.eigvalsh(root.T @ matrices @ root)[..., 0]  # (R, K)
-    count = n_samples * np.asarray(gmms.weights, float)
-    tiny = (count <= n_features + 1) & (free_means | free_covariances)
-    narrow = (smallest < 1e-3) & (count < 10 * (n_features + 1)) & free_covariances
-    return (tiny | narrow).any(axis=1)
-
-
-@jax.jit
-def _matrices(gmms):
-    """(R, K, D, D)."""
-    dense = structure(gmms.covariance_type).dense
-    return jax.vmap(lambda gmm: dense(gmm.covariances, *gmm.means.shape))(gmms)
-
-
-def _eligible(lanes):
-    usable = np.isin(lanes.status, (Status.CONVERGED, Status.MAX_ITER, Status.RUNNING))
-    return usable & np.isfinite(lanes.log_likelihood)
-
-
-def _best_lane(lanes, spurious):
-    eligible = _eligible(lanes)
+def _best_lane(lanes, admissible, optima):
+    """The first optimum that is admissible, or else any, or else the highest finite lane."""
+    for candidates in (admissible, optima):
+        if candidates.size:
+            return int(candidates[0])
     finite = np.isfinite(lanes.log_likelihood)
-    for candidates in (eligible & ~spurious, eligible, finite, np.ones_like(finite)):
-        if candidates.any():
-            return int(np.argmax(np.where(candidates, lanes.log_likelihood, -np.inf)))
-    raise AssertionError("the last candidates are all lanes")
+    return int(np.argmax(np.where(finite, lanes.log_likelihood, -np.inf)))
 
 
-def _landscape(lanes, spurious, inner, n_samples):
-    """Distinct optima: walk down the likelihood, and give each lane to the first optimum that it equals."""
-    log_likelihood = np.asarray(lanes.log_likelihood, float)
-    left = _eligible(lanes)
-    of_lane = np.full(left.shape, -1)
-    found = []
-    while left.any():
-        lane = int(np.argmax(np.where(left, log_likelihood, -np.inf)))
-        cost = match_cost(lanes.gmm, _pick(lanes.gmm, lane), inner)
-        total = np.take_along_axis(cost, assign(cost)[:, None, :], axis=1).sum(axis=(1, 2))
-        near = np.abs(log_likelihood - log_likelihood[lane]) <= 1e-3 * n_samples
-        same = left & near & (total < SAME_COST)
-        same[lane] = True
-        of_lane[same] = len(found)
-        found.append(lane)
-        left &= ~same
-    chosen = np.array(found, int)
-    count = np.array([int(np.sum(of_lane == i)) for i in range(len(found))], int)
-    return Optima(_pick(lanes.gmm, chosen), log_likelihood[chosen], count, spurious[chosen], chosen, of_lane)
-
-
-def _pick(tree, index):
-    return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-def _outward(lanes, scaling, n_samples, known):
-    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j; known numbers to the last digit."""
-    volume = n_samples * scaling.log_volume
-    gmm = scaling.outward(lanes.gmm)
-    held = {name: value.astype(scaling.dtype) for name, value in vars(known).items() if value is not None}
-    held = {name: np.where(np.isnan(value), getattr(gmm, name), value) for name, value in held.items()}
-    return lanes._replace(
-        gmm=replace(gmm, **held),
-        log_likelihood=(lanes.log_likelihood - volume).astype(scaling.dtype),
-        trace=(lanes.trace - volume).astype(scaling.dtype),
+def _effort(lanes, results, of_lane):
+    status, spent = results.status, int(lanes.look()[0].n_iter.sum())
+    return Effort(
+        spent=spent,
+        wasted=lanes.computed - spent,
+        finished=int(np.sum(~np.isin(status, (Status.MERGED, Status.DROPPED, Status.RUNNING)))),
+        merged=int(np.sum(status == Status.MERGED)),
+        dropped=int(np.sum(status == Status.DROPPED)),
+        unseen=unseen(of_lane),
     )
 
 
-def _message(lanes, best, scaling, spurious):
+def _outward(lanes, data):
+    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j; known numbers to the last digit."""
+    gmm = data.scaling.outward(lanes.gmm)
+    known = vars(data.spec.known).items()
+    held = {name: value.astype(data.scaling.dtype) for name, value in known if value is not None}
+    held = {name: np.where(np.isnan(value), getattr(gmm, name), value) for name, value in held.items()}
+    return lanes._replace(
+        gmm=replace(gmm, **held),
+        log_likelihood=(lanes.log_likelihood - data.volume).astype(data.scaling.dtype),
+        trace=(lanes.trace - data.volume).astype(data.scaling.dtype),
+    )
+
+
+def _message(lanes, best, scaling, why):
     status = Status(int(lanes.status[best]))
-    failed = int(np.sum(~_eligible(lanes)))
+    left = np.isin(lanes.status, (Status.MERGED, Status.DROPPED))
+    failed = int(np.sum(~eligible(lanes) & ~left))
     sentences = [status.advice]
     if failed and failed < lanes.status.size:
         sentences.append(f"{failed} of {lanes.status.size} lanes failed")
-    if spurious:
-        sentences.append("every eligible optimum has a tiny or near-singular component: lower n_components")
+    if why == "not stationary":
+        sentences.append("no optimum is stationary without regularisation: lower reg_covar or n_components")
+    elif why:
+        sentences.append(f"every eligible optimum is spurious (the best has a {why}): lower n_components")
     if scaling.constant:
         columns = ", ".join(str(j) for j in scaling.constant)
         sentences.append(f"x is constant in column(s) {columns}, whose variance is not identified: drop them")

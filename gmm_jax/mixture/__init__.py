@@ -14,15 +14,27 @@ from .gmm import (
     validate,
 )
 from .match import align, assign, match, match_cost
-from .moments import Moments, e_step, moments
+from .moments import Moments, Way, e_step, is_narrow, moments, statistics_allowed
 from .records import Fit, NotSupported, Posterior, Status
 from .scaling import Scaling, check_data, check_sample_weight, standardise
-from .spec import Known, MixtureSpec, Prior, free_parts, n_parameters, project, put, share, validate_spec
+from .spec import (
+    Hyperparameters,
+    Known,
+    MixtureSpec,
+    Prior,
+    free_parts,
+    n_parameters,
+    project,
+    put,
+    share,
+    validate_spec,
+)
 
 __all__ = [
     "GMM",
     "STRUCTURES",
     "Fit",
+    "Hyperparameters",
     "Known",
     "MixtureSpec",
     "Moments",
@@ -31,6 +43,7 @@ __all__ = [
     "Prior",
     "Scaling",
     "Status",
+    "Way",
     "affine",
     "align",
     "assign",
@@ -38,6 +51,7 @@ __all__ = [
     "check_sample_weight",
     "e_step",
     "free_parts",
+    "is_narrow",
     "log_joint",
     "log_prob",
     "match",
@@ -53,6 +67,7 @@ __all__ = [
     "sample_given_labels",
     "share",
     "standardise",
+    "statistics_allowed",
     "structure",
     "validate",
     "validate_spec",

@@ -3,6 +3,9 @@
 Σ_k = L_k L_kᵀ enters densities only through the whitener W_k = L_k⁻¹: z = W_k (x − μ_k) is standard normal.
 Deviations are components first, (K, D, N): the sums over n are then plain matrix products.
 
+A Gaussian is also an exponential family: log N(x | μ_k, Σ_k) = natural_k · statistics(x) + constant, with statistics
+[1, x, x_i x_j]. Densities of all components are then one matrix product, and so are the sums that EM needs.
+
 A new structure is one class with these verbs and one entry in STRUCTURES.
 """
 
@@ -10,6 +13,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+UNROLL = 4  # up to so many features a factorisation is cheaper written out than called for
 
 
 def outer(a, b):
@@ -22,21 +28,35 @@ def last_axes(array, ndim):
     return array.reshape((1,) * (ndim - array.ndim) + array.shape)
 
 
+def pairs(n_features):
+    """(i, j) of the entries i ≤ j, row by row."""
+    return np.triu_indices(n_features)
+
+
 def inverse_cholesky(covariances):
-    """L⁻¹ with Σ = L Lᵀ, leading axes kept; NaN where Σ is not positive definite."""
+    """L⁻¹ with Σ = L Lᵀ, leading axes kept; not finite where Σ is not positive definite."""
+    if covariances.shape[-1] <= UNROLL:
+        return _inverse_cholesky_unrolled(covariances)
     cholesky = jnp.linalg.cholesky(covariances)
     eye = jnp.broadcast_to(jnp.eye(covariances.shape[-1], dtype=covariances.dtype), covariances.shape)
     return jax.scipy.linalg.solve_triangular(cholesky, eye, lower=True)
 
 
-def _matrix_rcond(covariances, whitener):
-    """1 / (max_j Σ_jj · max_j (Σ⁻¹)_jj), leading axes kept: 1/cond where Σ is diagonal, at most D² times it else.
-
-    Without a matrix product: on the CPU one that runs beside the E-step's can starve it for ever.
-    """
-    variances = jnp.diagonal(covariances, axis1=-2, axis2=-1)
-    precisions = jnp.sum(whitener * whitener, axis=-2)  # the diagonal of Wᵀ W
-    return 1.0 / (jnp.max(variances, axis=-1) * jnp.max(precisions, axis=-1))
+def _inverse_cholesky_unrolled(covariances):
+    """The same, written out: a library call for each of many small matrices costs more than its arithmetic."""
+    n = covariances.shape[-1]
+    lower = [[None] * n for _ in range(n)]
+    inverse = [[jnp.zeros_like(covariances[..., 0, 0])] * n for _ in range(n)]
+    for j in range(n):
+        below = [covariances[..., i, j] - sum(lower[i][k] * lower[j][k] for k in range(j)) for i in range(j, n)]
+        lower[j][j] = jnp.sqrt(below[0])
+        for i in range(j + 1, n):
+            lower[i][j] = below[i - j] / lower[j][j]
+    for j in range(n):
+        inverse[j][j] = 1.0 / lower[j][j]
+        for i in range(j + 1, n):
+            inverse[i][j] = -sum(lower[i][k] * inverse[k][j] for k in range(j, i)) / lower[i][i]
+    return jnp.stack([jnp.stack(row, axis=-1) for row in inverse], axis=-2)
 
 
 class Full:
@@ -68,9 +88,48 @@ class Full:
         """Σ_n r_kn (x_n − m_k)(x_n − m_k)ᵀ: (K, D, D)."""
         return jnp.einsum("kin,kjn->kij", responsibilities[:, None, :] * deviations, deviations)
 
+    def statistics(self, columns):
+        """[1, x, x_i x_j for i ≤ j] of the columns x of (D, N): (S, N)."""
+        with_one = jax.lax.optimization_barrier(jnp.concatenate([jnp.ones_like(columns[:1]), columns]))
+        i, j = pairs(columns.shape[0] + 1)
+        return with_one[i] * with_one[j]
+
+    def natural(self, means, whitener):
+        """Coefficients of x and of its squares in log N(x | μ_k, Σ_k): (K, S − 1)."""
+        i, j = pairs(means.shape[-1])
+        precision = jnp.sum(whitener[..., :, i] * whitener[..., :, j], axis=-2)  # Wᵀ W, entries i ≤ j
+        linear = jnp.sum(whitener * self.white_means(means, whitener)[..., :, None], axis=-2)
+        squares = precision * jnp.asarray(np.where(i == j, -0.5, -1.0), means.dtype)[None]
+        return jnp.concatenate([linear, squares], axis=-1)
+
+    def white_means(self, means, whitener):
+        """W μ: (K, D)."""
+        return jnp.sum(whitener * means[..., None, :], axis=-1)
+
+    def second_about(self, means, mass, first, squares):
+        """Σ_n r (x − m)(x − m)ᵀ from sums about the origin: Σ_n r = mass, Σ_n r x = first, Σ_n r x_i x_j = squares."""
+        n_features = means.shape[-1]
+        position = np.zeros((n_features, n_features), int)
+        i, j = pairs(n_features)
+        position[i, j] = position[j, i] = np.arange(i.size)
+        shift = outer(first, means) + outer(means, first) - mass[:, None, None] * outer(means, means)
+        return squares[:, position] - shift
+
     def estimate(self, mass, second, s, d):
         """Σ = second/mass − s dᵀ − d sᵀ + d dᵀ; `mass` is positive, d = μ_new − m."""
         return second / mass[:, None, None] - outer(s, d) - outer(d, s) + outer(d, d)
+
+    def with_prior(self, covariances, mass, dof, size, n_features):
+        """The mode of mass samples with scatter mass·Σ and a prior IW(dof, size) (variances: IG(dof, size))."""
+        mass = mass[:, None, None]
+        return (mass * covariances + size[None]) / (mass + dof + n_features + 1.0)
+
+    def log_prior(self, whitener, dof, size):
+        """log density of IW(dof, size) at each Σ_k, (K,) or (), up to a constant."""
+        n_features = size.shape[-1]
+        log_precision = 2.0 * self.half_log_precision(whitener, n_features)
+        trace = jnp.sum(jnp.matmul(whitener, size) * whitener, axis=(-2, -1))
+        return 0.5 * (dof + n_features + 1.0) * log_precision - 0.5 * trace
 
     def add_to_diagonal(self, covariances, ridge):
         """Σ + diag(ridge), ridge (D,)."""
@@ -81,8 +140,20 @@ class Full:
         return covariances * last_axes(outer(scale, scale), covariances.ndim)
 
     def rcond(self, covariances, whitener):
-        """Reciprocal condition number, (K,) or ()."""
-        return _matrix_rcond(covariances, whitener)
+        """1 / (max_j Σ_jj · max_j (Σ⁻¹)_jj), (K,) or (): 1/cond where Σ is diagonal, at most D² times it else.
+
+        Without a matrix product: on the CPU one that runs beside the E-step's can starve it for ever.
+        """
+        largest = jnp.max(self.variances(covariances), axis=-1) * jnp.max(self.precisions(whitener), axis=-1)
+        return 1.0 / largest
+
+    def variances(self, covariances):
+        """The diagonal of Σ: (K, D), (D,) where shared, (K, 1) where spherical."""
+        return jnp.diagonal(covariances, axis1=-2, axis2=-1)
+
+    def precisions(self, whitener):
+        """The diagonal of Σ⁻¹, of the same shape."""
+        return jnp.sum(whitener * whitener, axis=-2)
 
     def dense(self, covariances, n_components, n_features):
         """The same covariances as (K, D, D) matrices."""
@@ -107,9 +178,22 @@ class Tied(Full):
     def scatter(self, responsibilities, deviations):
         return jnp.einsum("kin,kjn->ij", responsibilities[:, None, :] * deviations, deviations)
 
+    def natural(self, means, whitener):
+        return super().natural(means, jnp.broadcast_to(whitener, (means.shape[0], *whitener.shape)))
+
+    def white_means(self, means, whitener):
+        return super().white_means(means, jnp.broadcast_to(whitener, (means.shape[0], *whitener.shape[-2:])))
+
+    def second_about(self, means, mass, first, squares):
+        return jnp.sum(super().second_about(means, mass, first, squares), axis=0)
+
     def estimate(self, mass, second, s, d):
         shift = outer(s, d) + outer(d, s) - outer(d, d)
         return (second - jnp.einsum("k,kij->ij", mass, shift)) / jnp.sum(mass)
+
+    def with_prior(self, covariances, mass, dof, size, n_features):
+        mass = jnp.sum(mass)
+        return (mass * covariances + size) / (mass + dof + n_features + 1.0)
 
     def dense(self, covariances, n_components, n_features):
         return jnp.broadcast_to(covariances, (n_components, n_features, n_features))
@@ -118,7 +202,7 @@ class Tied(Full):
         return jnp.einsum("k,kij->ij", weights / jnp.sum(weights), matrices)
 
 
-class Diag:
+class Diag(Full):
     """One variance a feature and component: (K, D)."""
 
     per_component = True
@@ -141,8 +225,30 @@ class Diag:
     def scatter(self, responsibilities, deviations):
         return jnp.einsum("kn,kin->ki", responsibilities, deviations * deviations)
 
+    def statistics(self, columns):
+        """[1, x, x²]: (1 + 2D, N)."""
+        return jnp.concatenate([jnp.ones_like(columns[:1]), columns, columns * columns])
+
+    def natural(self, means, whitener):
+        precision = whitener * whitener
+        return jnp.concatenate([precision * means, -0.5 * precision], axis=-1)
+
+    def white_means(self, means, whitener):
+        return whitener * means
+
+    def second_about(self, means, mass, first, squares):
+        return squares - 2.0 * first * means + mass[:, None] * means * means
+
     def estimate(self, mass, second, s, d):
         return second / mass[:, None] - 2.0 * s * d + d * d
+
+    def with_prior(self, covariances, mass, dof, size, n_features):
+        half = 0.5 * mass[:, None]
+        return (half * covariances + size[None]) / (half + dof[None] + 1.0)
+
+    def log_prior(self, whitener, dof, size):
+        precision = whitener * whitener
+        return jnp.sum((dof + 1.0)[None] * jnp.log(precision) - size[None] * precision, axis=-1)
 
     def add_to_diagonal(self, covariances, ridge):
         return covariances + ridge[None]
@@ -150,8 +256,11 @@ class Diag:
     def rescale(self, covariances, scale):
         return covariances * last_axes(scale * scale, covariances.ndim)
 
-    def rcond(self, covariances, whitener):
-        return jnp.min(covariances, axis=-1) / jnp.max(covariances, axis=-1)
+    def variances(self, covariances):
+        return covariances
+
+    def precisions(self, whitener):
+        return whitener * whitener
 
     def dense(self, covariances, n_components, n_features):
         return jax.vmap(jnp.diag)(covariances)
@@ -160,7 +269,7 @@ class Diag:
         return jnp.diagonal(matrices, axis1=-2, axis2=-1)
 
 
-class Spherical:
+class Spherical(Full):
     """One variance a component: (K,)."""
 
     per_component = True
@@ -183,8 +292,30 @@ class Spherical:
     def scatter(self, responsibilities, deviations):
         return jnp.einsum("kn,kn->k", responsibilities, jnp.mean(deviations * deviations, axis=1))
 
+    def statistics(self, columns):
+        """[1, x, |x|² / D]: (2 + D, N)."""
+        return jnp.concatenate([jnp.ones_like(columns[:1]), columns, jnp.mean(columns * columns, axis=0)[None]])
+
+    def natural(self, means, whitener):
+        precision = (whitener * whitener)[:, None]
+        return jnp.concatenate([precision * means, -0.5 * means.shape[-1] * precision], axis=-1)
+
+    def white_means(self, means, whitener):
+        return whitener[:, None] * means
+
+    def second_about(self, means, mass, first, squares):
+        return squares[:, 0] + jnp.mean(mass[:, None] * means * means - 2.0 * first * means, axis=-1)
+
     def estimate(self, mass, second, s, d):
         return second / mass + jnp.mean(d * d - 2.0 * s * d, axis=-1)
+
+    def with_prior(self, covariances, mass, dof, size, n_features):
+        half = 0.5 * n_features * mass
+        return (half * covariances + size) / (half + dof + 1.0)
+
+    def log_prior(self, whitener, dof, size):
+        precision = whitener * whitener
+        return (dof + 1.0) * jnp.log(precision) - size * precision
 
     def add_to_diagonal(self, covariances, ridge):
         return covariances + jnp.mean(ridge)
@@ -192,8 +323,11 @@ class Spherical:
     def rescale(self, covariances, scale):
         return covariances * scale[0] ** 2  # one common scale: see Scaling
 
-    def rcond(self, covariances, whitener):
-        return jnp.where(covariances > 0.0, jnp.ones_like(covariances), jnp.zeros_like(covariances))
+    def variances(self, covariances):
+        return covariances[:, None]
+
+    def precisions(self, whitener):
+        return (whitener * whitener)[:, None]
 
     def dense(self, covariances, n_components, n_features):
         return covariances[:, None, None] * jnp.eye(n_features, dtype=covariances.dtype)[None]

@@ -48,12 +48,17 @@ def log_joint_components_first(gmm: GMM, deviations: Float[Array, "K D N"], whit
     `whitener` is the structure's whitener of gmm.covariances, for callers that take many blocks of rows.
     """
     kind = structure(gmm.covariance_type)
-    n_features = gmm.means.shape[-1]
     whitener = kind.whitener(gmm.covariances) if whitener is None else whitener
     z = kind.whiten(whitener, deviations)
+    return (jnp.log(gmm.weights) + log_normalisers(gmm, whitener))[:, None] - 0.5 * jnp.sum(z * z, axis=1)
+
+
+def log_normalisers(gmm: GMM, whitener: Float[Array, "..."]) -> Float[Array, "K"]:
+    """−½ log |2π Σ_k|, broadcastable to (K,)."""
+    n_features = gmm.means.shape[-1]
+    half_log_precision = structure(gmm.covariance_type).half_log_precision(whitener, n_features)
     # math, not np: a NumPy float64 would make float32 data float64 when x64 is on
-    log_normaliser = kind.half_log_precision(whitener, n_features) - 0.5 * n_features * math.log(2.0 * math.pi)
-    return (jnp.log(gmm.weights) + log_normaliser)[:, None] - 0.5 * jnp.sum(z * z, axis=1)
+    return half_log_precision - 0.5 * n_features * math.log(2.0 * math.pi)
 
 
 def deviations(gmm: GMM, x: Float[Array, "N D"]) -> Float[Array, "K D N"]:

@@ -31,6 +31,9 @@ class Status(IntEnum):
     DIVERGENT = 7
     UNMIXED = 8
     FAILED = 9
+    NARROW = 10
+    MERGED = 11
+    DROPPED = 12
 
     @property
     def advice(self) -> str:
@@ -55,6 +58,9 @@ _ADVICE = {
     Status.DIVERGENT: "some NUTS transitions diverged; raise target_accept or n_warmup, or give an informative prior",
     Status.UNMIXED: "chains disagree after relabelling (R-hat above 1.01 or ESS below 400): some are stuck in another "
     "mode, n_draws is too small, or one chain was run, of which nothing can be said",
+    Status.NARROW: "paused: a component became too narrow for the fast sums, and the exact ones go on from here",
+    Status.MERGED: "left the race: on the way to the optimum that another lane reached",
+    Status.DROPPED: "left the race: too low to catch up with the best lane",
     Status.FAILED: "the method raised an error; the reason stands beside this status",
 }
 

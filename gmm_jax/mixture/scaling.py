@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from .covariance import structure
 from .gmm import GMM, real_array
-from .spec import Known, MixtureSpec
+from .spec import Hyperparameters, Known, MixtureSpec
 
 
 class Scaling(NamedTuple):
@@ -68,6 +68,17 @@ class Scaling(NamedTuple):
         if not np.all(np.isfinite(ridge)) or np.any(ridge < 0.0):
             raise ValueError(f"reg_covar must be finite and not negative; got {reg_covar!r}.")
         return np.broadcast_to(ridge, self.scale.shape) / self.scale**2
+
+    def prior_inward(self, prior: Hyperparameters, covariance_type: str) -> Hyperparameters:
+        """A semi-conjugate prior in the units of the data, standardised; its normalising constants change."""
+        stretch = np.outer(self.scale, self.scale)
+        return Hyperparameters(
+            alpha=np.asarray(prior.alpha, float),
+            loc=(np.asarray(prior.loc, float) - self.centre) / self.scale,
+            precision=np.asarray(prior.precision, float) * stretch,
+            dof=np.asarray(prior.dof, float),
+            size=structure(covariance_type).rescale(np.asarray(prior.size, float), 1.0 / self.scale),
+        )
 
 
 RELATIVE_RIDGE = 1e-6  # of each feature's variance

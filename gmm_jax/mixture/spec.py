@@ -7,7 +7,7 @@ EM reads Known as a mask inside the M-step; the Bayesian side reads it as the si
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,16 @@ class Prior:
     covariances: Any = None
     scales: Any = None
     correlation: Any = None
+
+
+class Hyperparameters(NamedTuple):
+    """Of the semi-conjugate family, in the units of the prior that they were read from."""
+
+    alpha: Float[np.ndarray, "K"]  # φ ~ Dirichlet(α)
+    loc: Float[np.ndarray, "D"]  # μ_k ~ N(loc, precision⁻¹)
+    precision: Float[np.ndarray, "D D"]
+    dof: float  # Σ_k ~ IW(dof, size), or variances ~ IG(dof, size)
+    size: Float[np.ndarray, "..."]
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,185 @@
+"""Lanes: EM from many starts on one or many data sets, advanced together as far as the host asks.
+
+A lane is (data set, start). Each core has a pool of lanes and one compiled program that takes them through a fixed
+number of slots: when a lane ends, the next of its queue takes the slot, so that no slot waits while a lane does.
+Between two calls the host may look, let lanes leave, show progress, or be interrupted: nothing computed is lost.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ..mixture import GMM, Status, Way, statistics_allowed
+from .fit import em_map, first_state
+from .fixed_point import Progress, begin, resume, take_turns
+
+SLOT_NUMBERS = 1 << 16  # slots·K·rows: half a MiB of float64 for the responsibilities of a block
+ROWS = 512  # rows of a block, as e_step takes them
+TURNS = 4  # lanes a slot has at least, so that slots are seldom idle at the end
+LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
+
+
+class Pool:
+    """The lanes of one core: on the device, with one more lane at the end that has ended, for idle slots."""
+
+    def __init__(self, lanes: Int[np.ndarray, "Q"], progress: Progress, trace: Float[np.ndarray, "Q T"]):
+        idle = progress._replace(status=np.full_like(progress.status, np.int32(Status.MAX_ITER)))
+        padded = jax.tree.map(lambda leaf, last: np.concatenate([leaf, last[-1:]]), progress, idle)
+        self.lanes = lanes
+        self.progress = jax.device_put(padded)
+        self.trace = jax.device_put(np.concatenate([trace, np.full_like(trace[:1], np.nan)]))
+
+
+@dataclass
+class Lanes:
+    """Every lane as far as it has come. Lane i belongs to data set i // n_starts."""
+
+    problem: tuple  # (z, known, weight, config, prior), every leaf with a leading axis of data sets
+    n_starts: int
+    pools: list[Pool]
+    exact: Bool[np.ndarray, "R"]  # lanes whose sums are taken from deviations
+    left: Int[np.ndarray, "R"]  # a status given by the host to a lane that left, or RUNNING
+    computed: int = 0  # lane-iterations that programs have computed, those of idle slots included
+    programs: dict = field(default_factory=dict)  # compiled, by way and shape
+    _seen: tuple | None = None
+
+    @property
+    def n_lanes(self) -> int:
+        return self.exact.size
+
+    def look(self) -> tuple[Progress, Float[np.ndarray, "R T"]]:
+        """All lanes in NumPy, and the objective after each iteration (NaN after the last)."""
+        if self._seen is None:
+            back = np.argsort(np.concatenate([pool.lanes for pool in self.pools]))
+
+            def gather(*leaves):
+                return np.concatenate([np.asarray(leaf)[:-1] for leaf in leaves])[back]
+
+            state = jax.tree.map(gather, *[pool.progress for pool in self.pools])
+            status = np.where(state.status == Status.NARROW, np.int32(Status.RUNNING), state.status)
+            status = np.where(self.left == Status.RUNNING, status, self.left).astype(np.int32)
+            self._seen = state._replace(status=status), gather(*[pool.trace for pool in self.pools])
+        return self._seen
+
+    @property
+    def running(self) -> Int[np.ndarray, "R"]:
+        """The lanes that have not ended."""
+        return np.flatnonzero(self.look()[0].status == Status.RUNNING)
+
+    def leave(self, which: Bool[np.ndarray, "R"], status: Status) -> None:
+        """These lanes are not run any further."""
+        self.left[which], self._seen = status, None
+
+
+def begin_lanes(problem: tuple, inits: GMM, *, keep_trace: bool = True) -> Lanes:
+    """Lanes at their starts; `inits` has leading axes (data sets, starts)."""
+    way = "statistics" if statistics_allowed(problem[0].dtype) else "deviations"
+    state = _begun(problem, inits, way)
+    exact = (state.status == Status.NARROW) | (way == "deviations")
+    if (state.status == Status.NARROW).any():
+        again = _begun(problem, inits, "deviations")
+        for leaf, part in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
+            leaf[exact] = part[exact]
+    trace = np.full((exact.size, problem[3].max_iter + 1 if keep_trace else 0), np.nan, state.value.dtype)
+    if keep_trace:
+        trace[:, 0] = state.value
+    n_pools = min(n_workers(), exact.size)
+    members = [np.arange(i, exact.size, n_pools) for i in range(n_pools)]
+    pools = [Pool(lanes, jax.tree.map(lambda leaf, i=lanes: leaf[i], state), trace[lanes]) for lanes in members]
+    on_device = jax.device_put(problem)
+    return Lanes(on_device, inits.means.shape[1], pools, exact, np.full(exact.size, Status.RUNNING, np.int32))
+
+
+def advance_lanes(lanes: Lanes, which: Int[np.ndarray, "R"], until: int | None = None) -> bool:
+    """These lanes, on to their iteration `until` (default: their end) or to the next look: whether they are there."""
+    config = lanes.problem[3]
+    until = config.max_iter if until is None else min(until, config.max_iter)
+    chosen = np.zeros(lanes.n_lanes, bool)
+    chosen[which] = True
+    with_programs = [
+        task
+        for way, mask in (("statistics", chosen & ~lanes.exact), ("deviations", chosen & lanes.exact))
+        for pool in lanes.pools
+        if (task := _task(lanes, pool, way, mask, until)) is not None
+    ]
+    runs = [_workers().submit(program, *arguments) for _, program, arguments in with_programs]
+    for (pool, _, _), run in zip(with_programs, runs, strict=True):
+        _take_in(lanes, pool, *run.result())
+    state, _ = lanes.look()
+    return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
+
+
+def n_workers() -> int:
+    """Pools that run side by side: as many as there are cores for this process, one on an accelerator."""
+    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity") else 1
+
+
+@cache
+def _workers():
+    return ThreadPoolExecutor(n_workers(), thread_name_prefix="lanes")
+
+
+def _task(lanes, pool, way, chosen, until):
+    """(pool, program, arguments), None where this pool has nothing to do that way."""
+    status, n_iter = np.asarray(pool.progress.status)[:-1], np.asarray(pool.progress.n_iter)[:-1]
+    active = np.isin(status, (Status.RUNNING, Status.NARROW)) & (lanes.left[pool.lanes] == Status.RUNNING)
+    queue = np.flatnonzero(active & chosen[pool.lanes] & (n_iter < until))
+    if not queue.size:
+        return None
+    _, n_samples, n_features = lanes.problem[0].shape
+    n_components = pool.progress.best.gmm.means.shape[-2]
+    per_slot = n_components * min(n_samples, ROWS)
+    slots = max(1, min(SLOT_NUMBERS // per_slot, -(-pool.lanes.size // TURNS)))
+    rounds = max(1, LOOK // (slots * n_components * n_samples * n_features * n_features))
+    queue = np.concatenate([queue, np.full(pool.lanes.size + slots - queue.size, pool.lanes.size)]).astype(np.int32)
+    data_set = np.append(pool.lanes, 0) // lanes.n_starts
+    arguments = jax.device_put(
+        (lanes.problem, pool.progress, pool.trace, queue, data_set, np.int32(until), np.int32(rounds))
+    )
+    key = (way, queue.shape, slots)
+    if key not in lanes.programs:
+        # compiled here, under the caller's settings of JAX, which belong to a thread; run in any
+        lanes.programs[key] = _advance.lower(*arguments, way=way, slots=slots).compile()
+    return pool, lanes.programs[key], arguments
+
+
+def _take_in(lanes, pool, progress, trace, n_rounds, slots):
+    pool.progress, pool.trace = jax.block_until_ready((progress, trace))
+    lanes.computed += int(n_rounds) * int(slots)
+    lanes.exact[pool.lanes[np.asarray(progress.status)[:-1] == Status.NARROW]] = True
+    lanes._seen = None
+
+
+def _begun(problem, inits, way):
+    return jax.tree.map(lambda leaf: np.array(leaf).reshape(-1, *leaf.shape[2:]), _begin(problem, inits, way))
+
+
+@partial(jax.jit, static_argnames="way")
+def _begin(problem, inits, way: Way):
+    def one(problem, init):
+        z, known, weight, *_ = problem
+        mapping, rule = em_map(*problem, way)
+        return begin(mapping, first_state(z, init, known, weight, way), rule)
+
+    return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(problem, inits)
+
+
+@partial(jax.jit, static_argnames=("way", "slots"))
+def _advance(problem, progress, trace, queue, data_set, until: Int[Array, ""], rounds: Int[Array, ""], way: Way, slots):
+    shared = jax.tree.map(lambda leaf: leaf[0], problem)
+    many = problem[0].shape[0] > 1
+
+    def mapping_of(lane):
+        return em_map(*(jax.tree.map(lambda leaf: leaf[data_set[lane]], problem) if many else shared), way)
+
+    progress = resume(progress, Status.NARROW)
+    progress, trace, taken = take_turns(mapping_of, progress, trace, queue, slots, until, rounds)
+    return progress, trace, taken, jnp.int32(slots)

@@ -1,0 +1,166 @@
+"""A race, a batch, and what may be called an optimum."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.stats import invwishart
+
+import oracles
+from conftest import TYPES, as_tuple
+from gmm_jax import GMM, Known, MixtureSpec, Status
+from gmm_jax.em import EMConfig, fit_em_batch, fit_em_restarts, inadmissible, m_step
+from gmm_jax.em.optima import unseen
+from gmm_jax.mixture import Hyperparameters, e_step
+
+KEY = jax.random.key(0)
+SPEC = MixtureSpec(3)
+
+
+@pytest.fixture(scope="module")
+def three():
+    """(90, 2): three groups, so that restarts with K = 3 reach several optima."""
+    rng = np.random.default_rng(3)
+    centres = np.array([[0.0, 0.0], [4.0, 0.5], [1.0, 4.0]])
+    return centres[np.repeat([0, 1, 2], 30)] + rng.standard_normal((90, 2))
+
+
+@pytest.fixture(scope="module")
+def both(three):
+    return tuple(fit_em_restarts(KEY, three, SPEC, n_restarts=40, race=race) for race in (False, True))
+
+
+def test_a_race_finds_the_same_best_fit_with_fewer_iterations(both):
+    whole, raced = both
+    np.testing.assert_allclose(raced.best.log_likelihood, whole.best.log_likelihood, atol=1e-4)
+    assert raced.effort.spent < whole.effort.spent
+    assert whole.effort.merged == whole.effort.dropped == 0
+
+
+def test_every_lane_of_a_race_is_accounted_for(both):
+    raced = both[1]
+    effort, status = raced.effort, raced.lanes.status
+    assert effort.merged + effort.dropped > 0
+    assert effort.finished + effort.merged + effort.dropped == status.size == 40
+    assert np.all(raced.optima.of_lane[np.isin(status, (Status.MERGED, Status.DROPPED))] == -1)
+    assert raced.optima.count.sum() == np.sum(raced.optima.of_lane >= 0)
+    assert effort.spent == raced.lanes.n_iter.sum()
+    assert effort.wasted >= 0
+
+
+def test_a_merged_lane_was_on_the_way_to_an_optimum_that_was_found(both):
+    whole, raced = both
+    merged = np.flatnonzero(raced.lanes.status == Status.MERGED)
+    ends = whole.lanes.log_likelihood[merged][:, None]
+    assert np.all(np.abs(ends - raced.optima.log_likelihood[None]).min(axis=1) < 1e-3)
+
+
+def test_good_turing_counts_what_was_seen_once():
+    assert unseen(np.array([0, 0, 0, 1, 1, 2, -1])).estimate == 1 / 6
+    nothing_new = unseen(np.zeros(59, int))
+    assert nothing_new.estimate == 0.0
+    np.testing.assert_allclose(nothing_new.upper, 1.0 - 0.05 ** (1 / 59))
+    assert unseen(np.array([-1, -1])) == (1.0, 1.0, 0)
+
+
+def test_a_batch_is_restarts_on_each_data_set(three):
+    sets = np.stack([three, 3.0 * three[:, ::-1] + 7.0])
+    batch = fit_em_batch(KEY, sets, SPEC, n_restarts=8)
+    assert batch.log_likelihood.shape == batch.status.shape == batch.n_iter.shape == (2, 8)
+    for p, x in enumerate(sets):
+        best = jax.tree.map(lambda leaf, p=p: leaf[p], batch.best)
+        np.testing.assert_allclose(best.log_likelihood, oracles.log_likelihood(as_tuple(best.gmm), x), rtol=1e-10)
+        again = fit_em_restarts(KEY, x, SPEC, n_restarts=1, init=best.gmm).best
+        np.testing.assert_allclose(best.log_likelihood, again.log_likelihood, atol=1e-4)
+
+
+def test_a_batch_is_filled_up_with_rows_of_weight_zero(three):
+    padded = np.concatenate([three[:60], np.full((30, 2), 1e9)])
+    weight = (np.arange(90) < 60).astype(float)
+    weights = np.stack([np.ones(90), weight])
+    batch = fit_em_batch(KEY, np.stack([three, padded]), SPEC, n_restarts=8, sample_weight=weights)
+    best = jax.tree.map(lambda leaf: leaf[1], batch.best)
+    np.testing.assert_allclose(best.log_likelihood, oracles.log_likelihood(as_tuple(best.gmm), three[:60]), rtol=1e-10)
+
+
+def test_a_batch_names_the_data_set_at_fault(three):
+    with pytest.raises(ValueError, match=r"data set 1: x must be finite; .* row 4"):
+        fit_em_batch(KEY, np.stack([three, np.where(np.arange(90)[:, None] == 4, np.nan, three)]), SPEC)
+    with pytest.raises(ValueError, match=r"x must be \(P, N, D\).*x\[None\]"):
+        fit_em_batch(KEY, three, SPEC)
+
+
+# ---- admissible optima
+
+
+def test_an_optimum_is_admissible_in_any_units(both, three):
+    best = both[0].best.gmm
+    assert inadmissible(three, best, SPEC) == ""
+    stretch = np.array([1e-3, 50.0])
+    moved = GMM(best.weights, best.means * stretch + 9.0, best.covariances * np.outer(stretch, stretch))
+    assert inadmissible(three * stretch + 9.0, moved, SPEC) == ""
+
+
+def test_what_is_not_an_optimum_has_a_reason(three, both):
+    best = both[0].best.gmm
+    shifted = GMM(best.weights, best.means + 0.5, best.covariances)
+    assert inadmissible(three, shifted, SPEC) == "not stationary"
+    few = GMM(np.array([0.98, 0.02]), np.array([[1.5, 1.5], three[0]]), np.stack([4.0 * np.eye(2), 0.01 * np.eye(2)]))
+    assert inadmissible(three, few, MixtureSpec(2)) == "tiny component"
+    line = np.array([[1.0, 0.0], [0.0, 1e-4]])
+    flat = GMM(np.array([0.8, 0.2]), np.array([[1.5, 1.5], three[0]]), np.stack([4.0 * np.eye(2), line]))
+    assert inadmissible(three, flat, MixtureSpec(2)) == "near-singular component"
+
+
+def test_an_optimum_held_up_by_its_ridge_is_not_stationary(three):
+    """With a ridge the likelihood has optima that are none without it."""
+    data = np.concatenate([three, three[:1] + 1e-4 * np.random.default_rng(0).standard_normal((40, 2))])
+    found = fit_em_restarts(KEY, data, SPEC, n_restarts=10, config=EMConfig(reg_covar=1e-2))
+    assert "not stationary" in set(found.optima.reason)
+    bare = fit_em_restarts(KEY, data, SPEC, n_restarts=10, config=EMConfig(reg_covar=0.0))
+    assert inadmissible(data, bare.best.gmm, SPEC) == ""  # a tight component that 40 samples support is real
+
+
+# ---- a prior
+
+
+def priors(covariance_type):
+    size = {"full": 0.5 * np.eye(2), "tied": 0.5 * np.eye(2), "diag": np.full(2, 0.5), "spherical": np.array(0.5)}
+    dof = {"full": np.array(6.0), "tied": np.array(6.0), "diag": np.full(2, 3.0), "spherical": np.array(3.0)}
+    precision = np.array([[0.3, 0.1], [0.1, 0.2]])
+    return Hyperparameters(np.full(3, 2.0), np.ones(2), precision, dof[covariance_type], size[covariance_type])
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_the_log_posterior_never_falls(covariance_type, three, both):
+    spec = MixtureSpec(3, covariance_type)
+    config = EMConfig(max_iter=60, tol=0.0, reg_covar=0.0)
+    found = fit_em_restarts(KEY, three, spec, n_restarts=4, config=config, prior=priors(covariance_type))
+    assert np.all(found.lanes.status == Status.MAX_ITER)
+    gains = np.diff(found.lanes.trace, axis=1)
+    assert np.all(gains >= -1e-9)
+    gmm = found.best.gmm
+    np.testing.assert_allclose(found.best.log_likelihood, oracles.log_likelihood(as_tuple(gmm), three), rtol=1e-10)
+
+
+def test_one_component_with_known_mean_has_the_closed_form(three):
+    """The mode of IW(ν + n, Ψ + S) is (Ψ + S) / (ν + n + D + 1)."""
+    prior = priors("full")._replace(alpha=np.ones(1))
+    mean = np.array([[1.0, 1.0]])
+    start = GMM(np.ones(1), mean, np.eye(2)[None])
+    sums = e_step(start, three)
+    got = m_step(sums, start, known=Known(means=mean), prior=prior).covariances[0]
+    scatter = (three - mean).T @ (three - mean)
+    np.testing.assert_allclose(got, (prior.size + scatter) / (prior.dof + 90 + 3), rtol=1e-12)
+    posterior = invwishart(df=float(prior.dof) + 90, scale=prior.size + scatter)
+    assert posterior.logpdf(got) > max(posterior.logpdf(1.01 * got), posterior.logpdf(0.99 * got))
+
+
+def test_a_prior_cures_the_collapse(three):
+    """K = 20 on 30 rows: the likelihood is unbounded, the posterior is not."""
+    x, spec = three[::3], MixtureSpec(20)
+    prior = priors("full")._replace(alpha=np.ones(20))
+    found = fit_em_restarts(KEY, x, spec, n_restarts=4, config=EMConfig(reg_covar=0.0), prior=prior)
+    assert np.all(found.lanes.status == Status.CONVERGED)
+    assert np.linalg.eigvalsh(found.lanes.gmm.covariances).min() > 1e-3
+    without = fit_em_restarts(KEY, x, spec, n_restarts=4, config=EMConfig(reg_covar=0.0))
+    assert not np.all(without.lanes.status == Status.CONVERGED)
