@@ -8,8 +8,8 @@ from pathlib import Path
 from gmm_jax.bench.demo import demo
 from gmm_jax.shell import experiment
 
-METHODS = {"em": {}, "nuts": {}, "gibbs": {}}
-SMOKE = {"em": {"n_restarts": 4}, "gibbs": {"n_chains": 2, "n_warmup": 50, "n_draws": 50, "n_restarts": 4}}
+FULL = {"methods": {"em": {}, "nuts": {}, "gibbs": {}}}
+SMOKE = {"methods": {"em": {"n_restarts": 4}}, "n_random_starts": 4}
 
 
 def main(*, seed: int = 0, out: Path = Path("results"), smoke: bool = False) -> int:
@@ -21,8 +21,8 @@ def main(*, seed: int = 0, out: Path = Path("results"), smoke: bool = False) -> 
         smoke: a quick pass over everything, for tests; its numbers mean little.
     """
     command = f"python experiments/course_2d.py --seed {seed}"
-    methods = SMOKE if smoke else METHODS
-    return demo(methods, problems=("course_2d",), seed=seed, results=out, name="course_2d", command=command)
+    size = SMOKE if smoke else FULL
+    return demo(problems=("course_2d",), seed=seed, results=out, name="course_2d", command=command, **size)
 
 
 if __name__ == "__main__":

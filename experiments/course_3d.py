@@ -8,8 +8,8 @@ from pathlib import Path
 from gmm_jax.bench.demo import demo
 from gmm_jax.shell import experiment
 
-METHODS = {"em": {}, "nuts": {}, "gibbs": {}}
-SMOKE = {"em": {"n_restarts": 4}}
+FULL = {"methods": {"em": {}, "nuts": {}, "gibbs": {}}}
+SMOKE = {"methods": {}, "cases": ("Case II",), "n_random_starts": 4}
 
 
 def main(*, seed: int = 0, out: Path = Path("results"), smoke: bool = False) -> int:
@@ -21,8 +21,8 @@ def main(*, seed: int = 0, out: Path = Path("results"), smoke: bool = False) -> 
         smoke: a quick pass over everything, for tests; its numbers mean little.
     """
     command = f"python experiments/course_3d.py --seed {seed}"
-    methods = SMOKE if smoke else METHODS
-    return demo(methods, problems=("course_3d",), seed=seed, results=out, name="course_3d", command=command)
+    size = SMOKE if smoke else FULL
+    return demo(problems=("course_3d",), seed=seed, results=out, name="course_3d", command=command, **size)
 
 
 if __name__ == "__main__":

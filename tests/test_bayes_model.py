@@ -99,7 +99,12 @@ def test_sites_are_named_after_fields_and_hold_only_what_is_free(x, name, sites)
     assert found == sites
 
 
-@pytest.mark.parametrize("problem", ["full", "tied", "diag scales", "full scales", "full known"], indirect=True)
+def slow(*names):
+    """Each compiles a program of seconds, and tells what another has told."""
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("problem", ["full", "full scales", "full known", *slow("tied", "diag scales")], indirect=True)
 def test_log_posterior_is_numpyros_own_potential(problem):
     """NumPyro's potential_energy maps and adds Jacobians by itself; constants must agree too."""
     u = unconstrain(problem, some_mixture(problem))
@@ -116,7 +121,7 @@ def test_log_posterior_is_numpyros_own_potential(problem):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
-@pytest.mark.parametrize("problem", ["full", "tied scales", "diag", "spherical", "full known"], indirect=True)
+@pytest.mark.parametrize("problem", ["full", "full known", *slow("tied scales", "diag", "spherical")], indirect=True)
 def test_gradient_is_the_finite_difference(problem):
     u = unconstrain(problem, some_mixture(problem))
     value = jax.jit(partial(log_posterior, problem))

@@ -20,6 +20,7 @@ from gmm_jax.bayes.target import density_of, finish, prepare
 K, D = 3, 2
 SCALE, SHIFT = np.array([3.0, 0.02]), np.array([1000.0, -5.0])
 MATRIX = ("full", "tied")
+SHORT = {"n_chains": 2, "n_warmup": 10, "n_draws": 240}  # one chunk of Gibbs, so that tests share its program
 
 
 @pytest.fixture(scope="session")
@@ -58,12 +59,11 @@ def test_diags_default_is_the_marginal_of_fulls():
         assert st.kstest(matrices[:, j, j], st.invgamma(1.5, scale=size / 2.0).cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "spherical"])
+@pytest.mark.parametrize("covariance_type", ["full", pytest.param("spherical", marks=pytest.mark.slow)])
 def test_default_posterior_is_affine_equivariant(x, covariance_type):
     scale = np.full(D, 3.0) if covariance_type == "spherical" else SCALE
     spec, key = MixtureSpec(K, covariance_type), jax.random.key(0)
-    options = {"n_chains": 2, "n_warmup": 10, "n_draws": 40}
-    here, there = bayes.gibbs(key, x, spec, **options), bayes.gibbs(key, x * scale + SHIFT, spec, **options)
+    here, there = bayes.gibbs(key, x, spec, **SHORT), bayes.gibbs(key, x * scale + SHIFT, spec, **SHORT)
     np.testing.assert_allclose(there.draws.weights, here.draws.weights, rtol=1e-6)
     np.testing.assert_allclose(there.draws.means, here.draws.means * scale + SHIFT, rtol=1e-6)
     factor = scale[0] ** 2 if covariance_type == "spherical" else np.outer(scale, scale)
@@ -232,9 +232,9 @@ def test_default_made_explicit_changes_nothing(wide):
     np.testing.assert_allclose(log_density(wide, explicit, gmms), log_density(wide, spec, gmms), rtol=1e-12)
 
 
-@pytest.mark.parametrize("engine", ["nuts", "gibbs"])
+@pytest.mark.parametrize("engine", ["gibbs", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_samplers_report_the_density_of_their_draws(wide, engine):
-    posterior = getattr(bayes, engine)(jax.random.key(0), wide, MixtureSpec(K), n_chains=2, n_warmup=10, n_draws=40)
+    posterior = getattr(bayes, engine)(jax.random.key(0), wide, MixtureSpec(K), **SHORT)
     for c, s in ((0, 0), (1, 17), (1, 29)):
         gmm = as_tuple(jax.tree.map(lambda leaf, c=c, s=s: leaf[c, s], posterior.draws))
         exact = oracles.log_likelihood(gmm, wide) + log_prior("default", wide, gmm, EVERY)

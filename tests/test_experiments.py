@@ -4,9 +4,12 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gmm_jax.bench import store
+from gmm_jax import GMM, Fit, Posterior, Status, problems
+from gmm_jax.bench import methods, store
+from gmm_jax.bench.demo import demo
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
@@ -62,4 +65,23 @@ def test_the_course_leaves_its_pictures_and_a_report_without_any_outside_address
     html = (folder / "report.html").read_text()
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert "https://" not in html
-    assert list((folder / "draws").glob("*.nc"))
+
+
+def test_the_course_leaves_the_draws_of_a_sampler_and_their_picture(tmp_path, monkeypatch):
+    """A sampler that needs no program: noise about the truth."""
+    truth = problems.load("course_3d").truth
+
+    def noise(key, x, spec):
+        means = truth.means + 0.1 * np.random.default_rng(0).standard_normal((2, 50, *truth.means.shape))
+        weights, covariances = (np.broadcast_to(v, (2, 50, *v.shape)) for v in (truth.weights, truth.covariances))
+        posterior = Posterior(GMM(weights, means, covariances), np.zeros((2, 50)), {}, Status.SAMPLED)
+        return Fit(truth, posterior, None, Status.SAMPLED, {})
+
+    load = methods.load
+    stub = methods.from_function("noise", noise)
+    monkeypatch.setattr(methods, "load", lambda name: stub if name == "noise" else load(name))
+    size = {"cases": ("Case II",), "n_random_starts": 4}  # course_3d's smoke has compiled these programs
+    assert demo({"noise": {}}, problems=("course_3d",), results=tmp_path, **size) == 0
+    folder = tmp_path / "demo"
+    assert (folder / "course_3d_case_ii_posterior.png").stat().st_size > 2000
+    assert (folder / "draws" / "course_3d_case_ii_noise.nc").exists()

@@ -6,7 +6,7 @@ import pytest
 from test_m_step import make_known
 
 import oracles
-from conftest import TYPES, as_tuple, random_gmm
+from conftest import as_tuple, random_gmm
 from gmm_jax import GMM, Known, MixtureSpec
 from gmm_jax.em import EMConfig, EMResult, fit_em, standard_errors
 from gmm_jax.mixture import free_parts
@@ -25,11 +25,12 @@ def maximum(x, covariance_type, known):
 
 
 FREE = ("free", "free", "free")
+SLOW = [pytest.param(t, FREE, marks=pytest.mark.slow) for t in ("diag", "spherical")]  # a program of seconds each
 
 
 @pytest.mark.parametrize(
     ("covariance_type", "choices"),
-    [*((t, FREE) for t in TYPES), ("full", ("one", "one", "one")), ("tied", ("all", "one", "free"))],
+    [("full", FREE), ("tied", FREE), *SLOW, ("full", ("one", "one", "one")), ("tied", ("all", "one", "free"))],
 )
 def test_standard_errors_are_the_inverse_observed_information(covariance_type, choices, x):
     known = Known(**make_known(random_gmm(0, 3, 2, covariance_type), choices))

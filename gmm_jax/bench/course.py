@@ -4,7 +4,7 @@ truth, EM's iterations from the course's random start, and the notebook's questi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +37,7 @@ class Course(NamedTuple):
     problem: str
     trials: dict[str, dict[str, Trial]]  # case -> method -> trial
     iterations: dict[str, Iterations]  # case -> EM from a random start
-    landscape: em.Optima  # of Case II from the course's random starts
+    starts: em.Restarts  # of Case II, from the course's random starts
     answer: str  # the notebook's question, in numbers
     numbers: dict[str, Any]  # the same, for machines
 
@@ -46,28 +46,35 @@ Step = Callable[[str], None]
 
 
 def run_course(
-    problem: str, methods: Mapping[str, Mapping[str, Any]], *, seed: int = 0, step: Step | None = None
+    problem: str,
+    methods: Mapping[str, Mapping[str, Any]],
+    *,
+    cases: Sequence[str] = tuple(CASES),
+    n_random_starts: int = N_RANDOM_STARTS,
+    seed: int = 0,
+    step: Step | None = None,
 ) -> Course:
-    """Both cases on one data set by every method (name -> options), with the oracle first.
+    """The cases (Case II last) on one data set by every method (name -> options), with the oracle first.
 
-    `step(label)` is called before each piece of work. Without "em" among the methods the question stays open.
+    `step(label)` is called before each piece of work. The question stays open without both cases by "em".
     """
     step = step or (lambda label: None)
     trials: dict[str, dict[str, Trial]] = {}
     iterations = {}
-    for case, known in CASES.items():
+    for case in cases:
         trials[case] = {}
         for name, options in ({"oracle": {}} | dict(methods)).items():
             step(f"{problem}, {case}: {name}")
             chosen = tuple(sorted(options.items()))
-            trials[case][name] = run(Cell(problem, known, method=name, seed=seed, options=chosen))
+            trials[case][name] = run(Cell(problem, CASES[case], method=name, seed=seed, options=chosen))
         oracle = trials[case]["oracle"]
         iterations[case] = course_iterations(derive_key(seed, "course", problem, case), oracle.x, oracle.spec)
     step(f"{problem}: random starts")
-    starts = random_starts(problem, oracle.x, oracle.spec, seed)
-    sure = "em" in methods and all(trials[case]["em"].fit and trials[case]["em"].fit.standard_errors for case in CASES)
-    answer, numbers = answer_question(trials, starts) if sure else ("EM gave no answer with standard errors.", {})
-    return Course(problem, trials, iterations, starts.optima, answer, numbers)
+    starts = random_starts(problem, oracle.x, oracle.spec, seed, n_random_starts)
+    fits = [trials[case]["em"].fit if "em" in methods and case in cases else None for case in CASES]
+    sure = all(fit and fit.standard_errors for fit in fits)
+    answer, numbers = answer_question(trials, starts) if sure else (OPEN, {})
+    return Course(problem, trials, iterations, starts, answer, numbers)
 
 
 def course_iterations(key, x, spec: MixtureSpec) -> Iterations:
@@ -84,10 +91,10 @@ def course_iterations(key, x, spec: MixtureSpec) -> Iterations:
 _random_start = jax.jit(random)
 
 
-def random_starts(problem: str, x, spec: MixtureSpec, seed: int) -> em.Restarts:
+def random_starts(problem: str, x, spec: MixtureSpec, seed: int, n_restarts: int) -> em.Restarts:
     """Many of the course's random starts, every one kept."""
     key = derive_key(seed, "random starts", problem)
-    return em.fit_em_restarts(key, x, spec, n_restarts=N_RANDOM_STARTS, init="random")
+    return em.fit_em_restarts(key, x, spec, n_restarts=n_restarts, init="random")
 
 
 def answer_question(trials: Mapping[str, Mapping[str, Trial]], starts: em.Restarts) -> tuple[str, dict[str, Any]]:
@@ -109,11 +116,12 @@ def answer_question(trials: Mapping[str, Mapping[str, Trial]], starts: em.Restar
         "case_2_error_in_se": float((np.abs(mu_two - truth.means) / se_two).max()),
         "se_ratio": float(np.mean(se_two / se_one)),
         "share_of_random_starts": float(share),
-        "n_random_starts": N_RANDOM_STARTS,
+        "n_random_starts": starts.lanes.status.size,
     }
     return ANSWER.format(**numbers), numbers
 
 
+OPEN = "Open: it takes EM's answers with standard errors in both cases."
 ANSWER = (
     "{verdict}: the means of Case II lie at most {largest_gap:.3f} from those of Case I, {largest_gap_in_se:.1f} of "
     "their standard errors. Of {n_random_starts} of the course's random starts {share_of_random_starts:.0%} reach that "

@@ -11,7 +11,7 @@ from .. import problems
 from ..mixture import Status
 from . import plots, report, store
 from .clock import Clock
-from .course import KNOWING, N_RANDOM_STARTS, QUESTION, Course, errors_of, in_order
+from .course import KNOWING, QUESTION, Course, errors_of, in_order
 
 
 def parameter_table(course: Course, case: str) -> report.Table:
@@ -49,15 +49,15 @@ def _number(value, form):
 def draw(course: Course, folder: Path) -> dict[str, list[report.Picture]]:
     """Every picture of the problem as a file; case (or "data") -> pictures."""
     name = course.problem
-    any_trial = next(iter(course.trials["Case I"].values()))
+    any_trial = next(iter(course.trials["Case II"].values()))
     pictures = {
         "data": [_picture(folder / f"{name}_data.png", "The samples.", plots.data, any_trial.x, any_trial.labels)]
     }
     for case, trials in course.trials.items():
         stem = f"{name}_{case.lower().replace(' ', '_')}"
         pictures[case] = [*_draw_iterations(course, case, folder, stem), *_draw_answers(trials, case, folder, stem)]
-    optima = course.landscape
-    caption = f"Case II: where {N_RANDOM_STARTS} of the course's random starts end."
+    optima = course.starts.optima
+    caption = f"Case II: where {course.starts.lanes.status.size} of the course's random starts end."
     path = folder / f"{name}_landscape.png"
     pictures["Case II"].append(
         _picture(path, caption, plots.landscape, optima.log_likelihood, optima.count, optima.spurious)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from . import report, store
 from .clock import Clock
-from .course import KNOWING, QUESTION, run_course
+from .course import CASES, KNOWING, N_RANDOM_STARTS, QUESTION, run_course
 from .course_report import parameter_table, score_table, write_course
 from .runner import FAILED
 
@@ -21,6 +21,8 @@ def demo(
     methods: Mapping[str, Mapping[str, Any]],
     *,
     problems=PROBLEMS,
+    cases: Sequence[str] = tuple(CASES),
+    n_random_starts: int = N_RANDOM_STARTS,
     seed: int = 0,
     results="results",
     name: str = "demo",
@@ -30,12 +32,13 @@ def demo(
     """Run, print, draw, write to results/NAME; returns the exit code (3 where a trial failed)."""
     folder = store.result_folder(results, name)
     started = datetime.now(UTC)
-    n_steps = len(problems) * (2 * (len(methods) + 1) + 1)
+    n_steps = len(problems) * (len(cases) * (len(methods) + 1) + 1)
     with Clock() as clock:
         with report.progress_bar("demo", n_steps) as update:
             done = iter(range(n_steps + 1))
+            options = {"cases": cases, "n_random_starts": n_random_starts, "seed": seed}
             courses = [
-                run_course(problem, methods, seed=seed, step=lambda label: update(next(done), note=label))
+                run_course(problem, methods, step=lambda label: update(next(done), note=label), **options)
                 for problem in problems
             ]
         if not as_json:

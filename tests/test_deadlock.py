@@ -1,0 +1,45 @@
+"""Fits that once waited for ever on two cores end.
+
+XLA ran a threaded matrix product beside another, and each waited for the other's threads. Each fit is compiled anew in
+a process of its own, which has two cores and may not take longer than LIMIT.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+LIMIT = 120  # seconds: many times what they take
+
+FITS = {
+    "em": """
+from gmm_jax.em import EMConfig, fit_em
+gmm = GMM(np.ones(3) / 3, rng.standard_normal((3, 50)), np.stack([np.eye(50)] * 3))
+result = fit_em(rng.standard_normal((3000, 50)), gmm, config=EMConfig(max_iter=5))
+assert np.isfinite(result.log_likelihood)
+""",
+    "gibbs": """
+from gmm_jax import MixtureSpec, bayes
+x = rng.standard_normal((2000, 10)) + 4.0 * np.eye(10)[np.arange(2000) % 4]
+posterior = bayes.gibbs(jax.random.key(0), x, MixtureSpec(4), n_chains=4, n_warmup=20, n_draws=20)
+assert np.all(np.isfinite(posterior.log_density))
+""",
+}
+START = """
+import os
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+import jax
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_enable_compilation_cache", False)
+import numpy as np
+from gmm_jax import GMM
+rng = np.random.default_rng(0)
+"""
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_matrix_products_do_not_wait_for_each_other(fit):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", START + FITS[fit]], env=environment, check=True, timeout=LIMIT)
