@@ -7,6 +7,7 @@ import pytest
 
 from gmm_jax import Status
 from gmm_jax.em.fixed_point import Map, Rule, advance, begin
+from gmm_jax.em.quasi_newton import Chart
 
 
 def run(step, start=1.0, *, objective=lambda s: -jnp.abs(s), fault=lambda s: jnp.int32(Status.RUNNING), **rule):
@@ -106,3 +107,74 @@ def _pair(start):
     mapping = Map(lambda s: 0.5 * s, lambda s: -jnp.abs(s), lambda s: jnp.int32(Status.RUNNING))
     rule = Rule(jnp.float64(1.0), jnp.float64(1e-6), True, 100)
     return advance(mapping, begin(mapping, start, rule), rule, 100)
+
+
+# ---- accelerated: s ← RATES·s, towards the maximum of −|s|²/2 at 0
+
+RATES = jnp.array([0.999, 0.9, 0.5])
+
+
+def climb(*, fault=lambda s: jnp.int32(Status.RUNNING), unflatten=lambda v, s: v, accelerated=True, **rule):
+    """Iterate s ← RATES·s from ones, and return the progress and the whole trace."""
+    rule = Rule(**{"unit": jnp.float64(1.0), "tol": jnp.float64(1e-9), "monotone": True, "max_iter": 500, **rule})
+    chart = Chart(lambda s: s, lambda s: RATES * s, lambda s: s, lambda s: s, unflatten)
+    mapping = Map(
+        lambda s: RATES * s, lambda s: -0.5 * jnp.sum(s * s), fault, lambda s: -s, chart if accelerated else None
+    )
+    progress = begin(mapping, jnp.ones(3), rule)
+    first = progress.value
+    progress, trace = advance(mapping, progress, rule, rule.max_iter)
+    return progress, np.append(first, trace)
+
+
+def test_a_linear_map_is_solved_in_a_tenth_of_the_steps():
+    plain, _ = climb(accelerated=False)
+    fast, trace = climb()
+    assert plain.status == Status.MAX_ITER
+    assert fast.status == Status.CONVERGED
+    assert 10 * int(fast.n_iter) <= int(plain.n_iter)
+    assert plain.value < -0.1 < -1e-9 < fast.value
+    assert np.diff(trace[: int(fast.n_iter) + 1]).min() >= 0.0
+
+
+def test_a_bold_step_that_gains_nothing_is_not_convergence():
+    """Every proposal stays where it is: in turn with plain steps, of which only one that is small ends it."""
+    progress, trace = climb(unflatten=lambda v, s: s, tol=jnp.float64(1e-3))
+    n = int(progress.n_iter)
+    gains = np.diff(trace[: n + 1])
+    assert progress.status == Status.CONVERGED
+    assert (gains[:-1] == 0.0).any()
+    assert 0.0 < gains[-1] <= 1e-3
+    assert gains[:-1][gains[:-1] > 0.0].min() > 1e-3
+
+
+@pytest.mark.parametrize("fault", [Status.COLLAPSED, Status.NARROW])
+def test_a_rejected_step_is_counted_repeats_the_value_and_is_no_failure(fault):
+    """Where every proposal is at fault the plain steps are left, each second one."""
+    progress, trace = climb(
+        unflatten=lambda v, s: jnp.full_like(s, 7.0),
+        fault=lambda s: jnp.where(s[0] > 1.0, jnp.int32(fault), jnp.int32(Status.RUNNING)),
+        tol=jnp.float64(1e-3),
+    )
+    plain, expected = climb(accelerated=False, tol=jnp.float64(1e-3))
+    n = int(progress.n_iter)
+    gains = np.diff(trace[: n + 1])
+    assert progress.status == Status.CONVERGED
+    np.testing.assert_array_equal(trace[: n + 1][np.append(True, gains > 0.0)], expected[: int(plain.n_iter) + 1])
+    assert (gains == 0.0).sum() >= int(plain.n_iter) // 2 - 1
+    assert trace[n] == progress.value
+    assert progress.best_iter == n
+
+
+def test_a_proposal_that_is_nan_is_rejected_and_a_plain_step_that_is_nan_is_not_forgiven():
+    progress, _ = climb(unflatten=lambda v, s: jnp.full_like(s, jnp.nan), tol=jnp.float64(1e-3))
+    assert progress.status == Status.CONVERGED
+    broken = lambda s: jnp.where(s > 0.3, 0.5 * s, jnp.nan)  # noqa: E731
+    chart = Chart(lambda s: s, broken, lambda s: s, lambda s: s[None], lambda v, s: v[0])
+    mapping = Map(
+        broken, lambda s: -jnp.abs(s), lambda s: jnp.int32(Status.RUNNING), lambda s: -jnp.sign(s)[None], chart
+    )
+    rule = Rule(jnp.float64(1.0), jnp.float64(1e-6), True, 50)
+    progress, _ = advance(mapping, begin(mapping, jnp.asarray(1.0), rule), rule, 50)
+    assert progress.status == Status.NON_FINITE
+    assert np.isfinite(progress.best)

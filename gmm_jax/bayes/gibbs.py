@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..mixture import GMM, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
 from ..mixture.gmm import deviations, log_joint_components_first
 from .model import MATRIX, assemble
 from .prior import Hyperparameters, hyperparameters
-from .target import ONE_AT_A_TIME, constrain, density_of, finish, prepare, run_chunks, starts
+from .target import constrain, density_of, finish, prepare, run_chunks, starts
 
 CHUNK = 250  # sweeps between two looks from the host
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..mixture import GMM, MixtureSpec, Posterior, Status
-from .target import ONE_AT_A_TIME, check_counts, finish, log_posterior, prepare, read_draws, run_chunks, starts
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
+from .target import check_counts, finish, log_posterior, prepare, read_draws, run_chunks, starts
 
 CHUNK = 250  # steps between two looks from the host
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..mixture import GMM, MixtureSpec, Posterior, Status
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from .model import assemble, model
-from .target import ONE_AT_A_TIME, check_counts, constrain, density_of, finish, prepare, starts
+from .target import check_counts, constrain, density_of, finish, prepare, starts
 
 GUIDES = ("normal", "multivariate", "delta")
 STEP_SIZE = 0.02

@@ -32,9 +32,6 @@ from ..mixture import (
 from ..mixture.starts import kmeans_plusplus
 from .model import Problem, assemble, log_volume, model, pose, site_values
 
-# XLA's CPU scheduler may start independent matrix products side by side, and on two cores they can then wait for each
-# other for ever (Gibbs at N = 2000, D = 10, K = 4 did); the samplers' programs run their operations one after another
-ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 

@@ -302,6 +302,38 @@ def recovery(path, rows, metric, problems, methods):
         _legend_below(page, [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()])
 
 
+def scaling(path, rows, axes, floor="floor"):
+    """Seconds against n, d, K, ... on log axes, a panel an axis, with quartiles; the floor is black and dashed.
+
+    Args:
+        rows: dicts with axis, at, method, seconds, seconds_low, seconds_high and, where there is one, floor_seconds.
+        axes: axis -> title of its panel.
+    """
+    looks = method_looks(dict.fromkeys(row["method"] for row in rows))
+    n_columns = min(2, len(axes))
+    n_rows = -(-len(axes) // n_columns)
+    with _page(path, 4.1 * n_columns, 2.9 * n_rows + 0.4) as page:
+        panels = page.subplots(n_rows, n_columns, squeeze=False).ravel()
+        for panel, (axis, title) in zip(panels, axes.items(), strict=False):
+            shown = sorted((row for row in rows if row["axis"] == axis), key=lambda row: row["at"])
+            for name, (colour, marker) in looks.items():
+                at, middle, low, high = (
+                    np.array([row[key] for row in shown if row["method"] == name], float)
+                    for key in ("at", "seconds", "seconds_low", "seconds_high")
+                )
+                panel.plot(at, middle, color=colour, marker=marker, markersize=4)
+                panel.vlines(at, low, high, color=colour, linewidth=1.0)
+            limits = [(row["at"], row["floor_seconds"]) for row in shown if row.get("floor_seconds")]
+            limits = dict(sorted(limits))  # at each place the largest, which is that of float64
+            panel.plot(list(limits), list(limits.values()), color=INK, linestyle=DASHED, linewidth=1.0)
+            panel.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds", title=title)
+            panel.grid()
+        for panel in panels[len(axes) :]:
+            panel.set_axis_off()
+        entries = [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()]
+        _legend_below(page, [*entries, (floor, {"color": INK, "linestyle": DASHED})])
+
+
 # ---- pages and panels
 
 

@@ -27,18 +27,31 @@ from ..mixture import (
     structure,
 )
 from ..mixture.gmm import deviations
-from .fixed_point import Map, Progress, Rule, advance, begin, resume
+from .coordinates import from_coordinates, gradient, to_coordinates
+from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
+from .quasi_newton import Chart
+
+ACCELERATIONS = ("none", "lbfgs")
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EMConfig:
-    """When EM stops, and how it is regularised."""
+    """When EM stops, how it is regularised, and whether it is accelerated.
+
+    stop: what is to fall to tol. "gain": the gain in mean log-likelihood per sample, nats. "relative": the gain as a
+    part of the log-likelihood. "aitken": the log-likelihood that is still to be gained, nats, as the last two plain
+    steps foretell it. "gradient": the largest entry of the gradient of the mean log-likelihood, where log φ, the means
+    and the log-Cholesky factors of the covariances are the coordinates.
+    acceleration: "none", or "lbfgs": quasi-Newton steps on top of EM, each at the price of one E-step.
+    """
 
     max_iter: int = field(default=1000, metadata={"static": True})
-    tol: float = 1e-8  # gain in mean log-likelihood per sample, nats; 0 never stops on gain
+    tol: float = 1e-8  # see stop; 0 never stops
     reg_covar: float | Float[Array, "D"] | None = None  # squared units of x; None: 0, at entry points 1e-6·variance
+    acceleration: str = field(default="none", metadata={"static": True})
+    stop: str = field(default="gain", metadata={"static": True})
 
 
 class EMResult(NamedTuple):
@@ -47,7 +60,7 @@ class EMResult(NamedTuple):
     gmm: GMM
     log_likelihood: Float[Array, ""]  # sum over samples, nats
     trace: Float[Array, "max_iter_plus_1"]  # trace[0] of the start, trace[n_iter] == log_likelihood, NaN after
-    n_iter: Int[Array, ""]  # M-steps
+    n_iter: Int[Array, ""]  # E-steps after the first: M-steps, or with acceleration steps taken or rejected
     status: Int[Array, ""]  # a Status
 
 
@@ -69,11 +82,12 @@ def fit_em(
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | None = None,
 ) -> EMResult:
-    """EM from one start, until the gain falls to config.tol.
+    """EM from one start, until what config.stop names falls to config.tol.
 
     `init` is projected onto `known` first. With reg_covar = 0 the likelihood never falls; with reg_covar > 0 EM is not
-    monotone, and the best iterate is returned. Statuses: CONVERGED, MAX_ITER; DECREASED, COLLAPSED (see `Status`) and
-    NON_FINITE return the last iterate before the fault. x should be centred and scaled, as the entry points do.
+    monotone, and the best iterate is returned. A rejected step of accelerated EM repeats its predecessor in the trace.
+    Statuses: CONVERGED, MAX_ITER; DECREASED, COLLAPSED (see `Status`) and NON_FINITE return the last iterate before the
+    fault. x should be centred and scaled, as the entry points do.
 
     With a prior (of the semi-conjugate family, in the units of x: `bayes.hyperparameters`) the log posterior is raised
     instead, and `trace` holds log-likelihood + log prior, up to a constant: the cure for components that collapse onto
@@ -138,27 +152,40 @@ def em_map(x, known, sample_weight, config, prior, way) -> tuple[Map, Rule]:
 
     By way of "statistics" it stops with NARROW before a step that these cannot take; "deviations" can take any.
     """
+    _check_choices(config)
     ridge = jnp.asarray(0.0 if config.reg_covar is None else config.reg_covar, x.dtype)
     total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
 
-    def step(state: EMState) -> EMState:
-        gmm = m_step(state.moments, state.gmm, known=known, reg_covar=ridge, prior=prior)
+    def image(state: EMState) -> GMM:
+        return m_step(state.moments, state.gmm, known=known, reg_covar=ridge, prior=prior)
+
+    def evaluate(gmm: GMM) -> EMState:
         return _state(gmm, x, sample_weight, way)
 
     def objective(state: EMState):
         likelihood = state.moments.log_likelihood
         return likelihood if prior is None else likelihood + log_prior(state.gmm, state.whitener, prior)
 
-    def fault(state: EMState):
-        return _fault(state, known, way, may_be_empty=prior is not None)
+    def unflatten(vector, state: EMState) -> GMM:
+        return project(from_coordinates(vector, state.gmm), known)
 
+    mapping = Map(
+        step=lambda state: evaluate(image(state)),
+        objective=objective,
+        fault=lambda state: _fault(state, known, way, may_be_empty=prior is not None),
+        gradient=lambda state: gradient(state.gmm, state.moments, known, ridge, prior),
+    )
+    if config.acceleration == "lbfgs":
+        chart = Chart(lambda state: state.gmm, image, evaluate, to_coordinates, unflatten)
+        mapping = mapping._replace(chart=chart)
     rule = Rule(
         unit=total,
         tol=jnp.asarray(config.tol, x.dtype),
         monotone=jnp.all(ridge == 0.0),
         max_iter=config.max_iter,
+        stop=config.stop,
     )
-    return Map(step, objective, fault), rule
+    return mapping, rule
 
 
 def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMResult:
@@ -167,6 +194,12 @@ def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMR
     best = progress.best
     trace = jnp.where(kept, trace, jnp.nan)
     return EMResult(best.gmm, best.moments.log_likelihood, trace, progress.best_iter, progress.status)
+
+
+def _check_choices(config):
+    for name, choices in (("acceleration", ACCELERATIONS), ("stop", STOPS)):
+        if getattr(config, name) not in choices:
+            raise ValueError(f"config.{name} must be one of {', '.join(choices)}; got {getattr(config, name)!r}.")
 
 
 def _state(gmm, x, sample_weight, way):

@@ -2,6 +2,10 @@
 
 The state that the map acts on carries its own objective, so the value that is returned belongs to the state that is
 returned. A step whose result is at fault is not taken; the status says what was wrong with it.
+
+A map with a chart is accelerated: each iteration evaluates one state, the plain step's or a bolder one. A bolder one
+that lowers the objective, or is at fault, is rejected, which is no failure: the next step is plain. Where gains decide,
+only plain steps can converge.
 """
 
 from __future__ import annotations
@@ -14,6 +18,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..mixture import Status
+from .quasi_newton import Chart, Memory, forget, propose, start_memory
+
+STOPS = ("gain", "relative", "aitken", "gradient")
 
 
 class Map(NamedTuple):
@@ -22,15 +29,23 @@ class Map(NamedTuple):
     step: Callable[[Any], Any]  # state -> state
     objective: Callable[[Any], Float[Array, ""]]  # state -> value, to be raised
     fault: Callable[[Any], Int[Array, ""]]  # state -> Status.RUNNING, or what is wrong with it
+    gradient: Callable[[Any], Float[Array, "n_coordinates"]] | None = None  # state -> ∇objective, where it is asked for
+    chart: Chart | None = None  # for accelerated iterations
 
 
 class Rule(NamedTuple):
-    """When to stop."""
+    """When to stop.
+
+    stop: what is to fall to tol. "gain": |gain| / unit; "relative": |gain| / |objective|; "aitken": |gain| and the
+    gain that is still to come, |gain|·ρ / (1 − ρ), ρ the ratio of the last two plain steps' gains; "gradient": its
+    largest entry, divided by unit.
+    """
 
     unit: Float[Array, ""]  # what gains are counted in: the number of samples where the objective is a sum over them
-    tol: Float[Array, ""]  # converged where |gain| ≤ tol·unit; 0 never stops on gain
+    tol: Float[Array, ""]  # 0 never stops
     monotone: Any  # bool: whether the map promises never to lower the objective
     max_iter: int
+    stop: str = "gain"
 
 
 class Progress(NamedTuple):
@@ -41,9 +56,11 @@ class Progress(NamedTuple):
     value: Float[Array, ""]  # objective of state
     best_value: Float[Array, ""]  # objective of best
     peak: Float[Array, ""]  # highest objective so far; best is the latest state within rounding of it
-    n_iter: Int[Array, ""]  # steps taken
-    best_iter: Int[Array, ""]  # steps taken to reach best
+    n_iter: Int[Array, ""]  # steps taken or rejected
+    best_iter: Int[Array, ""]  # of them when best was last in hand
     status: Int[Array, ""]
+    gain: Float[Array, ""]  # the last plain step's; 0 where the last step taken was none
+    memory: Memory | None  # of accelerated iterations
 
 
 def begin(mapping: Map, state: Any, rule: Rule) -> Progress:
@@ -53,7 +70,8 @@ def begin(mapping: Map, state: Any, rule: Rule) -> Progress:
     done = Status.MAX_ITER if rule.max_iter == 0 else Status.RUNNING
     fault = mapping.fault(state)
     status = _select([fault != Status.RUNNING, ~jnp.isfinite(value)], [fault, Status.NON_FINITE], done)
-    return Progress(state, state, value, value, value, zero, zero, status)
+    memory = None if mapping.chart is None else start_memory(mapping.chart, mapping.gradient, state)
+    return Progress(state, state, value, value, value, zero, zero, status, jnp.zeros_like(value), memory)
 
 
 def advance(
@@ -142,29 +160,33 @@ def resume(progress: Progress, status: Status) -> Progress:
 
 
 def _take_one(mapping, progress, rule):
-    new = mapping.step(progress.state)
+    new, plain, memory = _try(mapping, progress)
     value = mapping.objective(new)
     gain = value - progress.value
     rounding = 64.0 * jnp.finfo(value.dtype).eps * (rule.unit + jnp.abs(progress.value))
     dropped = rule.monotone & (-gain > rounding)
     fault = mapping.fault(new)
+    sound = (fault == Status.RUNNING) & jnp.isfinite(value)
+    rejected = ~plain & ~(sound & (gain >= 0.0))
     status = _select(
         [
-            fault != Status.RUNNING,  # first: a failed Cholesky is why a value is not finite
-            ~jnp.isfinite(value),
-            dropped,
-            (rule.tol > 0.0) & (jnp.abs(gain) <= rule.tol * rule.unit),
+            plain & (fault != Status.RUNNING),  # first: a failed Cholesky is why a value is not finite
+            plain & ~jnp.isfinite(value),
+            plain & dropped,
+            ~rejected & _converged(mapping, new, gain, plain, progress, rule),
             progress.n_iter + 1 >= rule.max_iter,
         ],
         [fault, Status.NON_FINITE, Status.DECREASED, Status.CONVERGED, Status.MAX_ITER],
         Status.RUNNING,
     )
-    taken = (status == Status.RUNNING) | (status == Status.CONVERGED) | (status == Status.MAX_ITER)
+    counted = (status == Status.RUNNING) | (status == Status.CONVERGED) | (status == Status.MAX_ITER)
+    taken = counted & ~rejected
     # within rounding the later state is the better one: on a flat top the highest value is an accident, and the state
     # that has it is only as good as the root of the rounding
     peak = jnp.where(taken, jnp.maximum(value, progress.peak), progress.peak)
     better = taken & (rule.monotone | (value >= peak - rounding))
-    n_iter = progress.n_iter + taken.astype(jnp.int32)
+    n_iter = progress.n_iter + counted.astype(jnp.int32)
+    still_best = rejected & (progress.best_iter == progress.n_iter)
     return Progress(
         state=_choose(taken, new, progress.state),
         best=_choose(better, new, progress.best),
@@ -172,9 +194,45 @@ def _take_one(mapping, progress, rule):
         best_value=jnp.where(better, value, progress.best_value),
         peak=peak,
         n_iter=n_iter,
-        best_iter=jnp.where(better, n_iter, progress.best_iter),
+        best_iter=jnp.where(better | still_best, n_iter, progress.best_iter),
         status=status,
+        gain=jnp.where(taken, jnp.where(plain, gain, jnp.zeros_like(gain)), progress.gain),
+        memory=_learn(memory, progress, gain, plain, taken, rejected, rule),
     )
+
+
+def _try(mapping, progress):
+    """The one state that this iteration evaluates, whether it is the plain step's, and what was remembered."""
+    if progress.memory is None:
+        return mapping.step(progress.state), jnp.ones((), bool), None
+    parameters, plain, memory = propose(mapping.chart, mapping.gradient, progress.memory, progress.state)
+    return mapping.chart.evaluate(parameters), plain, memory
+
+
+def _is_small(gain, progress, rule):
+    """Whether the gain itself is within tol."""
+    unit = {"relative": jnp.abs(progress.value + gain), "aitken": jnp.ones_like(gain)}.get(rule.stop, rule.unit)
+    return jnp.abs(gain) <= rule.tol * unit
+
+
+def _converged(mapping, new, gain, plain, progress, rule):
+    small = plain & _is_small(gain, progress, rule)
+    if rule.stop == "gradient":
+        small = jnp.max(jnp.abs(mapping.gradient(new))) <= rule.tol * rule.unit
+    elif rule.stop == "aitken":
+        ratio = jnp.where(gain == 0.0, jnp.zeros_like(gain), jnp.abs(gain) / jnp.abs(progress.gain))
+        small &= (ratio < 1.0) & (jnp.abs(gain) * ratio <= rule.tol * (1.0 - ratio))
+    return (rule.tol > 0.0) & small
+
+
+def _learn(memory, progress, gain, plain, taken, rejected, rule):
+    """After a rejection a plain step, and after a small gain as many as it takes to decide: Aitken's rule needs two."""
+    if memory is None:
+        return None
+    undecided = ~plain | ((progress.gain == 0.0) & (rule.stop == "aitken"))
+    to_decide = _is_small(gain, progress, rule) & undecided & (rule.tol > 0.0) & (rule.stop != "gradient")
+    learnt = forget(memory, rejected)._replace(plain_next=rejected | to_decide)
+    return _choose(taken | rejected, learnt, progress.memory)
 
 
 def _select(conditions, statuses, default):

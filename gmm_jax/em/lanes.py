@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, Status, Way, statistics_allowed
+from ..mixture import GMM, ONE_AT_A_TIME, Status, Way, statistics_allowed
 from .fit import em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 
@@ -27,15 +27,13 @@ TURNS = 4  # lanes a slot has at least, so that slots are seldom idle at the end
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
 
+@dataclass
 class Pool:
-    """The lanes of one core: on the device, with one more lane at the end that has ended, for idle slots."""
+    """The lanes of one core, on the device, and one more at the end that has ended, for idle slots."""
 
-    def __init__(self, lanes: Int[np.ndarray, "Q"], progress: Progress, trace: Float[np.ndarray, "Q T"]):
-        idle = progress._replace(status=np.full_like(progress.status, np.int32(Status.MAX_ITER)))
-        padded = jax.tree.map(lambda leaf, last: np.concatenate([leaf, last[-1:]]), progress, idle)
-        self.lanes = lanes
-        self.progress = jax.device_put(padded)
-        self.trace = jax.device_put(np.concatenate([trace, np.full_like(trace[:1], np.nan)]))
+    lanes: Int[np.ndarray, "Q"]
+    progress: Progress
+    trace: Float[Array, "Q T"]
 
 
 @dataclass
@@ -81,21 +79,31 @@ class Lanes:
 
 def begin_lanes(problem: tuple, inits: GMM, *, keep_trace: bool = True) -> Lanes:
     """Lanes at their starts; `inits` has leading axes (data sets, starts)."""
+    problem, inits = jax.device_put((problem, inits))
+    n_lanes = inits.means.shape[0] * inits.means.shape[1]
+    n_pools = min(n_workers(), n_lanes)
+    members = [np.arange(i, n_lanes, n_pools) for i in range(n_pools)]
+    rows = tuple(np.append(lanes, 0) for lanes in members)
     way = "statistics" if statistics_allowed(problem[0].dtype) else "deviations"
-    state = _begun(problem, inits, way)
-    exact = (state.status == Status.NARROW) | (way == "deviations")
-    if (state.status == Status.NARROW).any():
-        again = _begun(problem, inits, "deviations")
-        for leaf, part in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
-            leaf[exact] = part[exact]
-    trace = np.full((exact.size, problem[3].max_iter + 1 if keep_trace else 0), np.nan, state.value.dtype)
-    if keep_trace:
-        trace[:, 0] = state.value
-    n_pools = min(n_workers(), exact.size)
-    members = [np.arange(i, exact.size, n_pools) for i in range(n_pools)]
-    pools = [Pool(lanes, jax.tree.map(lambda leaf, i=lanes: leaf[i], state), trace[lanes]) for lanes in members]
-    on_device = jax.device_put(problem)
-    return Lanes(on_device, inits.means.shape[1], pools, exact, np.full(exact.size, Status.RUNNING, np.int32))
+    begun = _begin(problem, inits, rows, way, keep_trace)
+    exact = np.full(n_lanes, way == "deviations")
+    for lanes, (progress, _) in zip(members, begun, strict=True):
+        exact[lanes] |= np.asarray(progress.status)[:-1] == Status.NARROW
+    if way == "statistics" and exact.any():
+        again = _begin(problem, inits, rows, "deviations", keep_trace)
+        begun = [_choose_rows(exact[i], *both) for i, *both in zip(rows, again, begun, strict=True)]
+    pools = [Pool(lanes, *state) for lanes, state in zip(members, begun, strict=True)]
+    return Lanes(problem, inits.means.shape[1], pools, exact, np.full(n_lanes, Status.RUNNING, np.int32))
+
+
+def _choose_rows(first, a, b):
+    """Rows of `a` where `first`, of `b` elsewhere; the last row, which is no lane, from b."""
+    first = np.append(first[:-1], False)
+
+    def choose(p, q):
+        return np.where(first.reshape(-1, *[1] * (p.ndim - 1)), p, q)
+
+    return jax.device_put(jax.tree.map(choose, a, b))
 
 
 def advance_lanes(lanes: Lanes, which: Int[np.ndarray, "R"], until: int | None = None) -> bool:
@@ -141,9 +149,8 @@ def _task(lanes, pool, way, chosen, until):
     rounds = max(1, LOOK // (slots * n_components * n_samples * n_features * n_features))
     queue = np.concatenate([queue, np.full(pool.lanes.size + slots - queue.size, pool.lanes.size)]).astype(np.int32)
     data_set = np.append(pool.lanes, 0) // lanes.n_starts
-    arguments = jax.device_put(
-        (lanes.problem, pool.progress, pool.trace, queue, data_set, np.int32(until), np.int32(rounds))
-    )
+    orders = jax.device_put((queue, data_set, np.int32(until), np.int32(rounds)))
+    arguments = (lanes.problem, pool.progress, pool.trace, *orders)
     key = (way, queue.shape, slots)
     if key not in lanes.programs:
         # compiled here, under the caller's settings of JAX, which belong to a thread; run in any
@@ -158,21 +165,28 @@ def _take_in(lanes, pool, progress, trace, n_rounds, slots):
     lanes._seen = None
 
 
-def _begun(problem, inits, way):
-    return jax.tree.map(lambda leaf: np.array(leaf).reshape(-1, *leaf.shape[2:]), _begin(problem, inits, way))
+@partial(jax.jit, static_argnames=("way", "keep_trace"), compiler_options=ONE_AT_A_TIME)
+def _begin(problem, inits, rows, way: Way, keep_trace):
+    """The pools at their starts: for each its progress and its trace."""
 
-
-@partial(jax.jit, static_argnames="way")
-def _begin(problem, inits, way: Way):
     def one(problem, init):
         z, known, weight, *_ = problem
         mapping, rule = em_map(*problem, way)
         return begin(mapping, first_state(z, init, known, weight, way), rule)
 
-    return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(problem, inits)
+    state = jax.vmap(jax.vmap(one, in_axes=(None, 0)))(problem, inits)
+    state = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state)
+
+    def pool(rows):
+        progress = jax.tree.map(lambda leaf: leaf[rows], state)
+        trace = jnp.full((rows.size, problem[3].max_iter + 1 if keep_trace else 0), jnp.nan, progress.value.dtype)
+        trace = trace.at[:, 0].set(progress.value) if keep_trace else trace
+        return progress._replace(status=progress.status.at[-1].set(jnp.int32(Status.MAX_ITER))), trace
+
+    return [pool(index) for index in rows]
 
 
-@partial(jax.jit, static_argnames=("way", "slots"))
+@partial(jax.jit, static_argnames=("way", "slots"), compiler_options=ONE_AT_A_TIME)
 def _advance(problem, progress, trace, queue, data_set, until: Int[Array, ""], rounds: Int[Array, ""], way: Way, slots):
     shared = jax.tree.map(lambda leaf: leaf[0], problem)
     many = problem[0].shape[0] > 1

@@ -17,7 +17,8 @@ from ..mixture import MixtureSpec, Status
 from .lanes import Lanes
 from .optima import same_optimum
 
-FIRST = 10  # iterations before the first look; the next looks are at 20, 40, 80, ...
+FIRST = 15  # iterations before the first look; the next looks are at 60, 240, ...
+LEADERS = 3  # lanes that are finished after the first look, so that the others have something to fall short of
 SETTLED = 0.1  # nats that a lane may still gain, by Aitken's estimate, where it is merged
 SAFETY = 2.0  # times the largest gain seen that a lane is given credit for
 
@@ -31,19 +32,19 @@ def race(lanes: Lanes, spec: MixtureSpec, admissible: Callable[[], Bool[np.ndarr
     stays = np.isin(np.arange(lanes.n_lanes), sample)
     finish(lanes, lanes.running, FIRST)
     _merge(lanes, stays, spec)
-    highest = np.argsort(-_values(lanes), kind="stable")[: sample.size]
+    highest = np.argsort(-_values(lanes), kind="stable")[:LEADERS]
     finish(lanes, np.union1d(sample, highest), None)
     reached = FIRST
     while lanes.running.size:
         _drop(lanes, stays, reached, admissible())
         _merge(lanes, stays, spec)
-        reached *= 2
+        reached *= 4
         finish(lanes, lanes.running, reached)
 
 
 def calibration_sample(n_lanes: int) -> Int[np.ndarray, "R"]:
-    """A tenth of the lanes, at least five: the same lanes for the same number of them."""
-    return np.sort(np.random.default_rng(n_lanes).permutation(n_lanes)[: max(5, n_lanes // 10)])
+    """A twentieth of the lanes, at least five: the same lanes for the same number of them."""
+    return np.sort(np.random.default_rng(n_lanes).permutation(n_lanes)[: max(5, n_lanes // 20)])
 
 
 def _values(lanes):

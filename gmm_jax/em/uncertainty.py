@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, MixtureSpec, check_data, free_parts, log_prob, standardise, validate_spec
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, check_data, free_parts, log_prob, standardise, validate_spec
 from .fit import EMResult
 
 
@@ -40,10 +40,14 @@ def standard_errors(x: Float[Array, "N D"], result: EMResult, spec: MixtureSpec,
     return _outward(jax.tree.map(np.asarray, errors), scaling)
 
 
-@partial(jax.jit, static_argnames="masks")
+@partial(jax.jit, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
 def _observed(z, gmm, masks):
     theta, unpack = _free_coordinates(gmm, masks)
-    information = -jax.hessian(lambda t: jnp.sum(log_prob(unpack(t), z)))(theta)
+    score = jax.grad(lambda t: jnp.sum(log_prob(unpack(t), z)))
+    # a few columns at a time: all at once hold p copies of every intermediate number
+    basis = jnp.eye(theta.size, dtype=theta.dtype)
+    columns = jax.lax.map(lambda v: jax.jvp(score, (theta,), (v,))[1], basis, batch_size=16)
+    information = -0.5 * (columns + columns.T)
     cholesky = jnp.linalg.cholesky(information)  # NaN where not positive definite
     covariance = jax.scipy.linalg.cho_solve((cholesky, True), jnp.eye(theta.size, dtype=theta.dtype))
     jacobian = jax.jacobian(unpack)(theta)  # GMM of (..., p): the delta method for the last φ and for symmetry

@@ -14,7 +14,7 @@ from .gmm import (
     validate,
 )
 from .match import align, assign, match, match_cost
-from .moments import Moments, Way, e_step, is_narrow, moments, statistics_allowed
+from .moments import ONE_AT_A_TIME, Moments, Way, e_step, is_narrow, moments, statistics_allowed
 from .records import Fit, NotSupported, Posterior, Status
 from .scaling import Scaling, check_data, check_sample_weight, standardise
 from .spec import (
@@ -32,6 +32,7 @@ from .spec import (
 
 __all__ = [
     "GMM",
+    "ONE_AT_A_TIME",
     "STRUCTURES",
     "Fit",
     "Hyperparameters",

@@ -33,30 +33,46 @@ def pairs(n_features):
     return np.triu_indices(n_features)
 
 
+def cholesky(covariances):
+    """L with Σ = L Lᵀ, leading axes kept; NaN where Σ is not positive definite."""
+    if covariances.shape[-1] <= UNROLL:
+        return _stack(_cholesky_unrolled(covariances))
+    return jnp.linalg.cholesky(covariances)
+
+
 def inverse_cholesky(covariances):
     """L⁻¹ with Σ = L Lᵀ, leading axes kept; not finite where Σ is not positive definite."""
     if covariances.shape[-1] <= UNROLL:
         return _inverse_cholesky_unrolled(covariances)
-    cholesky = jnp.linalg.cholesky(covariances)
     eye = jnp.broadcast_to(jnp.eye(covariances.shape[-1], dtype=covariances.dtype), covariances.shape)
-    return jax.scipy.linalg.solve_triangular(cholesky, eye, lower=True)
+    return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(covariances), eye, lower=True)
 
 
-def _inverse_cholesky_unrolled(covariances):
-    """The same, written out: a library call for each of many small matrices costs more than its arithmetic."""
+def _cholesky_unrolled(covariances):
+    """Its entries, written out: a library call for each of many small matrices costs more than its arithmetic."""
     n = covariances.shape[-1]
-    lower = [[None] * n for _ in range(n)]
-    inverse = [[jnp.zeros_like(covariances[..., 0, 0])] * n for _ in range(n)]
+    lower = [[jnp.zeros_like(covariances[..., 0, 0])] * n for _ in range(n)]
     for j in range(n):
         below = [covariances[..., i, j] - sum(lower[i][k] * lower[j][k] for k in range(j)) for i in range(j, n)]
         lower[j][j] = jnp.sqrt(below[0])
         for i in range(j + 1, n):
             lower[i][j] = below[i - j] / lower[j][j]
+    return lower
+
+
+def _inverse_cholesky_unrolled(covariances):
+    n = covariances.shape[-1]
+    lower = _cholesky_unrolled(covariances)
+    inverse = [[jnp.zeros_like(covariances[..., 0, 0])] * n for _ in range(n)]
     for j in range(n):
         inverse[j][j] = 1.0 / lower[j][j]
         for i in range(j + 1, n):
             inverse[i][j] = -sum(lower[i][k] * inverse[k][j] for k in range(j, i)) / lower[i][i]
-    return jnp.stack([jnp.stack(row, axis=-1) for row in inverse], axis=-2)
+    return _stack(inverse)
+
+
+def _stack(entries):
+    return jnp.stack([jnp.stack(row, axis=-1) for row in entries], axis=-2)
 
 
 class Full:
@@ -128,7 +144,7 @@ class Full:
         """log density of IW(dof, size) at each Σ_k, (K,) or (), up to a constant."""
         n_features = size.shape[-1]
         log_precision = 2.0 * self.half_log_precision(whitener, n_features)
-        trace = jnp.sum(jnp.matmul(whitener, size) * whitener, axis=(-2, -1))
+        trace = self.trace(whitener, last_axes(size, whitener.ndim), n_features)
         return 0.5 * (dof + n_features + 1.0) * log_precision - 0.5 * trace
 
     def add_to_diagonal(self, covariances, ridge):
@@ -154,6 +170,31 @@ class Full:
     def precisions(self, whitener):
         """The diagonal of Σ⁻¹, of the same shape."""
         return jnp.sum(whitener * whitener, axis=-2)
+
+    def trace(self, whitener, scatter, n_features):
+        """tr Σ⁻¹ S, broadcastable to (K,), for S of the structure's shape."""
+        precision = jnp.sum(outer(whitener, whitener), axis=-3)  # Wᵀ W
+        return jnp.sum(precision * scatter, axis=(-2, -1))
+
+    def to_logs(self, covariances):
+        """Log-Cholesky: entries i ≥ j of L, row by row, the diagonal's logs; leading axes kept."""
+        i, j = np.tril_indices(covariances.shape[-1])
+        entries = cholesky(covariances)[..., i, j]
+        on_diagonal = last_axes(jnp.asarray(i == j), entries.ndim)
+        return jnp.where(on_diagonal, jnp.log(jnp.where(on_diagonal, entries, 1.0)), entries)
+
+    def from_logs(self, logs, n_components, n_features):
+        """The structure's covariances from a vector of their logs."""
+        i, j = np.tril_indices(n_features)
+        shape = self.shape(n_components, n_features)
+        logs = logs.reshape(*shape[:-2], i.size)
+        position = np.zeros((n_features, n_features), int)
+        position[i, j] = np.arange(i.size)
+        logs = logs[..., position]
+        masks = np.tri(n_features, dtype=bool), np.eye(n_features, dtype=bool)
+        below, diagonal = (last_axes(jnp.asarray(mask), logs.ndim) for mask in masks)
+        lower = jnp.where(diagonal, jnp.exp(jnp.where(diagonal, logs, 0.0)), jnp.where(below, logs, 0.0))
+        return jnp.sum(lower[..., :, None, :] * lower[..., None, :, :], axis=-1)
 
     def dense(self, covariances, n_components, n_features):
         """The same covariances as (K, D, D) matrices."""
@@ -262,6 +303,15 @@ class Diag(Full):
     def precisions(self, whitener):
         return whitener * whitener
 
+    def trace(self, whitener, scatter, n_features):
+        return jnp.sum(whitener * whitener * scatter, axis=-1)
+
+    def to_logs(self, covariances):
+        return jnp.log(covariances)
+
+    def from_logs(self, logs, n_components, n_features):
+        return jnp.exp(logs).reshape(self.shape(n_components, n_features))
+
     def dense(self, covariances, n_components, n_features):
         return jax.vmap(jnp.diag)(covariances)
 
@@ -328,6 +378,15 @@ class Spherical(Full):
 
     def precisions(self, whitener):
         return (whitener * whitener)[:, None]
+
+    def trace(self, whitener, scatter, n_features):
+        return n_features * whitener * whitener * scatter
+
+    def to_logs(self, covariances):
+        return jnp.log(covariances)
+
+    def from_logs(self, logs, n_components, n_features):
+        return jnp.exp(logs).reshape(self.shape(n_components, n_features))
 
     def dense(self, covariances, n_components, n_features):
         return covariances[:, None, None] * jnp.eye(n_features, dtype=covariances.dtype)[None]

@@ -26,6 +26,10 @@ BLOCK_NUMBERS = 1 << 18  # K·D·rows in one block of deviations: 2 MiB of float
 BLOCK_ROWS = 512  # rows in one block of statistics: products of this size run near the hardware's rate on one core
 KAPPA_SQUARED = 1e3  # up to here statistics lose three digits, and a likelihood keeps within 64 eps of what it is
 
+# XLA's CPU scheduler may start independent matrix products side by side, and on two cores they can then wait for each
+# other for ever (Gibbs at N = 2000, D = 10, K = 4 did): large programs run their operations one after another
+ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+
 Way = Literal["statistics", "deviations"]
 
 
@@ -137,21 +141,27 @@ WAYS = {"deviations": _from_deviations, "statistics": _from_statistics}
 
 
 def _add_blocks(block, x, weight, size):
-    """block(x, weight) summed over blocks of about `size` rows; the last is filled up with rows of weight zero."""
+    """block(x, weight) summed over blocks of at most `size` rows, sliced from x where it lies.
+
+    The last block may reach back into the one before; rows that were counted there weigh nothing.
+    """
     n_samples = x.shape[0]
-    n_blocks = -(-n_samples // size)
-    if n_blocks == 1:
+    if n_samples <= size:
         return block(x, weight)
-    size = -(-n_samples // n_blocks)
-    padding = n_blocks * size - n_samples
-    if padding and weight is None:
-        weight = jnp.ones(n_samples, x.dtype)
-    blocks = jnp.pad(x, ((0, padding), (0, 0)), mode="edge").reshape(n_blocks, size, -1)
-    weights = None if weight is None else jnp.pad(weight, (0, padding)).reshape(n_blocks, size)
+    size = next((s for s in range(size, size // 2, -1) if n_samples % s == 0), size)
+    n_blocks = -(-n_samples // size)
 
-    def add(total, rows):
-        return jax.tree.map(jnp.add, total, block(*rows)), None
+    def take(i):
+        start = jnp.minimum(i * size, n_samples - size)
+        rows = jax.lax.dynamic_slice_in_dim(x, start, size)
+        counts = None if weight is None else jax.lax.dynamic_slice_in_dim(weight, start, size)
+        if n_samples % size:
+            new = (start + jnp.arange(size, dtype=start.dtype) >= i * size).astype(x.dtype)
+            counts = new if counts is None else new * counts
+        return block(rows, counts)
 
-    shapes = jax.eval_shape(block, x[:size], None if weight is None else weight[:size])
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return jax.lax.scan(add, zero, (blocks, weights))[0]
+    def add(total, i):
+        return jax.tree.map(jnp.add, total, take(i)), None
+
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(take, jnp.int32(0)))
+    return jax.lax.scan(add, zero, jnp.arange(n_blocks, dtype=jnp.int32))[0]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ... import em
-from ...mixture import Fit, Status
+from ...mixture import Fit, Status, n_parameters
+
+MOST_PARAMETERS = 1000  # with more there are no standard errors: the information costs a pass over the data for each
 
 
 def fit(key, x, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8, reg_covar=None, progress=None) -> Fit:
@@ -13,7 +15,8 @@ def fit(key, x, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8
     restarts = em.fit_em_restarts(key, x, spec, n_restarts=n_restarts, init=init, config=config, progress=progress)
     best, optima = restarts.best, restarts.optima
     status = Status(int(best.status))
-    errors = em.standard_errors(x, best, spec) if status == Status.CONVERGED else None
+    few = n_parameters(spec, x.shape[1]) <= MOST_PARAMETERS
+    errors = em.standard_errors(x, best, spec) if few and status == Status.CONVERGED else None
     info = {
         "log_likelihood": float(best.log_likelihood),
         "n_iter": int(best.n_iter),

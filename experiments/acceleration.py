@@ -1,0 +1,167 @@
+"""How many E-steps does accelerated EM save where EM is slow?
+
+Heavily overlapping mixtures, where EM's rate of convergence (the largest eigenvalue of its Jacobian at the optimum) is
+above 0.98, and three real data sets for contrast. From each start, E-steps (every one counted, rejected ones and the
+first too) until the log-likelihood is within 1e-8 a sample of the optimum that plain EM reaches.
+
+Expected: where EM is slow, a geometric mean of plain / accelerated of at least 5, and no start that reaches the same
+optimum worse than 1.2 times plain. Found: see results/acceleration.
+"""
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gmm_jax import GMM, MixtureSpec, Status, em, sample
+from gmm_jax.bench import report, store
+from gmm_jax.bench.clock import Clock
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.em.coordinates import from_coordinates, to_coordinates
+from gmm_jax.mixture import e_step
+from gmm_jax.mixture.starts import random_points
+from gmm_jax.problems import datasets
+from gmm_jax.shell import experiment
+
+QUESTION = "How many E-steps does accelerated EM save where EM is slow?"
+PLAIN = em.EMConfig(max_iter=20_000, tol=1e-14)
+ACCELERATED = em.EMConfig(max_iter=2_000, tol=1e-14, acceleration="lbfgs")
+CLOSE = 1e-8  # nats a sample: where counting ends
+SAME = 1e-6  # nats a sample: two ends are one optimum
+SLOW = {  # weights, means, covariances, covariance_type, n: components one and a half or two standard deviations apart
+    "line": ([0.5, 0.5], [[-0.75], [0.75]], [[[1.0]], [[1.4]]], "full", 1000),
+    "plane": ([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [np.eye(2), np.eye(2)], "full", 2000),
+    "triangle": ([0.3, 0.3, 0.4], [[0.0, 0.0], [1.5, 0.0], [0.75, 1.3]], [0.6, 1.0, 1.5], "spherical", 2000),
+}
+REAL = {"acidity": 3, "faithful": 3, "iris": 3}  # number of components, full covariances
+
+
+def main(*, starts: int = 50, out: Path = Path("results"), smoke: bool = False) -> int:
+    """One row a start to out/acceleration; exit code 3 where an expectation is not met.
+
+    Args:
+        starts: how many random points starts on each problem.
+        out: folder for results.
+        smoke: 3 starts on one problem, for tests.
+    """
+    starts, names = (3, ["acidity"]) if smoke else (starts, [*SLOW, *REAL])
+    folder, started = store.result_folder(out, "acceleration"), datetime.now(UTC)
+    with Clock() as clock, report.progress_bar("acceleration", len(names)) as update:
+        rows = []
+        for done, name in enumerate(names, 1):
+            rows += compare(name, starts)
+            update(done)
+    store.write_rows(folder, rows)
+    met, sentence = verdict(rows)
+    command = f"python experiments/acceleration.py --starts {starts}"
+    config = {"starts": starts, "problems": names}
+    ended = datetime.now(UTC)
+    record = store.provenance(
+        command, config, started, ended, clock.so_far(), seeds=[0], question=QUESTION, answer=sentence
+    )
+    store.write_json(folder / "provenance.json", record)
+    print(sentence)
+    return 0 if smoke or met else 3
+
+
+def load(name):
+    """Standardised data and the specification."""
+    if name in REAL:
+        x, spec = datasets.load(name)[0], MixtureSpec(REAL[name])
+    else:
+        *leaves, covariance_type, n = SLOW[name]
+        truth = GMM(*(np.array(leaf, float) for leaf in leaves), covariance_type)
+        x = np.asarray(sample(derive_key(0, "data", name), truth, n)[0])
+        spec = MixtureSpec(truth.n_components, covariance_type)
+    return (x - x.mean(axis=0)) / x.std(axis=0), spec
+
+
+def compare(name, n_starts):
+    """A row for each start; nothing is compared where plain EM did not converge."""
+    x, spec = load(name)
+    inits = draw_starts(jax.random.split(derive_key(0, "method", name), n_starts), x, spec)
+    plain, accelerated = fit_all(x, inits, PLAIN), fit_all(x, inits, ACCELERATED)
+    rates = np.asarray(rate_of_convergence(plain.gmm, x))
+    rows = []
+    for start in range(n_starts):
+        top = plain.log_likelihood[start]
+        enough = top - CLOSE * len(x)
+        ended = plain.status[start] == Status.CONVERGED
+        same = bool(abs(accelerated.log_likelihood[start] - top) < SAME * len(x)) if ended else None
+        counts = [int(np.argmax(fit.trace[start] >= enough)) + 1 for fit in (plain, accelerated)]
+        row = {
+            "problem": name,
+            "start": start,
+            "rate": float(rates[start]),
+            "status_plain": Status(int(plain.status[start])),
+            "status_accelerated": Status(int(accelerated.status[start])),
+            "log_likelihood_plain": float(top),
+            "log_likelihood_accelerated": float(accelerated.log_likelihood[start]),
+            "same_optimum": same,
+            "e_steps_plain": counts[0],
+            "e_steps_accelerated": counts[1] if same else None,
+            "ratio": counts[0] / counts[1] if same else None,
+        }
+        rows.append({key: store.plain(value) for key, value in row.items()})
+    return rows
+
+
+@partial(jax.jit, static_argnames="spec_of")
+def _starts(keys, x, spec_of):
+    return jax.vmap(random_points, in_axes=(0, None, None))(keys, x, MixtureSpec(*spec_of))
+
+
+def draw_starts(keys, x, spec):
+    """Starts with a leading axis."""
+    return _starts(keys, x, (spec.n_components, spec.covariance_type))
+
+
+def fit_all(x, inits, config):
+    """EM from every start, in NumPy."""
+    fits = jax.vmap(lambda init: em.fit_em(x, init, config=config))(inits)
+    return jax.tree.map(np.asarray, fits)
+
+
+@jax.jit
+def _jacobians(gmms, x):
+    def step(vector, like):
+        here = from_coordinates(vector, like)
+        return to_coordinates(em.m_step(e_step(here, x, way="deviations"), here))
+
+    return jax.vmap(lambda gmm: jax.jacfwd(step)(to_coordinates(gmm), gmm))(gmms)
+
+
+def rate_of_convergence(gmms, x):
+    """The spectral radius of EM's Jacobian at each mixture: by which an error shrinks in one step."""
+    jacobians = np.nan_to_num(np.asarray(_jacobians(gmms, jnp.asarray(x))))
+    return np.abs(np.linalg.eigvals(jacobians)).max(axis=-1)
+
+
+def verdict(rows):
+    """Whether the expectations are met, and the sentence with the numbers."""
+    parts, met = [], True
+    for name in dict.fromkeys(row["problem"] for row in rows):
+        mine = [row for row in rows if row["problem"] == name]
+        ratios = np.array([row["ratio"] for row in mine if row["ratio"] is not None])
+        mean, rate = (
+            np.exp(np.mean(np.log(ratios))),
+            np.median([row["rate"] for row in mine if row["same_optimum"] is not None]),
+        )
+        met &= name in REAL or bool(mean >= 5.0 and ratios.min() >= 1 / 1.2 and rate > 0.98)
+        other = sum(row["same_optimum"] is False for row in mine)
+        failed = len(mine) - ratios.size - other
+        failures = f" and from {failed} plain EM did not converge" if failed else ""
+        parts.append(
+            f"{name} (rate {rate:.4f}) {mean:.1f} times fewer, at worst {ratios.min():.2f} times; of {len(mine)} "
+            f"starts {other} ended in another optimum{failures}"
+        )
+    slow = [row["ratio"] for row in rows if row["problem"] in SLOW and row["ratio"] is not None]
+    head = f"where EM is slow {np.exp(np.mean(np.log(slow))):.1f} times fewer E-steps. " if slow else ""
+    return met, f"Geometric means: {head}" + ". ".join(parts) + "."
+
+
+if __name__ == "__main__":
+    experiment(main)

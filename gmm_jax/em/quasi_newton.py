@@ -1,0 +1,113 @@
+"""Fewer iterations: a limited-memory quasi-Newton step on top of a map that climbs.
+
+With u the coordinates of a state, g = ∇ℓ(u) and f = (coordinates of the map's image) − u, EM says f ≈ B g, where −B⁻¹
+is the curvature of the complete-data likelihood. So B is the first guess of L-BFGS's inverse Hessian, and the last
+moves (Δu, Δg) correct it; B Δg is Δf, and no matrix is ever built or solved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+MEMORY = 10  # moves that are remembered
+
+
+class Chart(NamedTuple):
+    """A map in coordinates without bounds: step = evaluate ∘ image, a state is `evaluate` of its parameters."""
+
+    parameters: Callable[[Any], Any]  # state -> parameters
+    image: Callable[[Any], Any]  # state -> parameters of the plain step; cheap
+    evaluate: Callable[[Any], Any]  # parameters -> state; dear
+    flatten: Callable[[Any], Float[Array, "n_coordinates"]]  # parameters -> coordinates
+    unflatten: Callable[[Float[Array, "n_coordinates"], Any], Any]  # coordinates, state -> parameters
+
+
+class Point(NamedTuple):
+    """Where a state lies, or with a leading axis the moves between states, latest first."""
+
+    coordinates: Float[Array, "*M n_coordinates"]  # u
+    residual: Float[Array, "*M n_coordinates"]  # f
+    gradient: Float[Array, "*M n_coordinates"]  # g
+
+
+class Memory(NamedTuple):
+    """What is remembered of the journey."""
+
+    last: Point
+    moves: Point  # leading axis M
+    curvature: Float[Array, "M"]  # −Δu · Δg of each move, positive; 0 where there is none
+    plain_next: Bool[Array, ""]  # the next step must be plain
+
+
+def start_memory(chart: Chart, gradient: Callable, state: Any) -> Memory:
+    """A memory without moves."""
+    here = _look(chart, gradient, state, chart.image(state))
+    moves = jax.tree.map(lambda leaf: jnp.zeros((MEMORY, *leaf.shape), leaf.dtype), here)
+    return Memory(here, moves, jnp.zeros((MEMORY,), here.coordinates.dtype), jnp.zeros((), bool))
+
+
+def propose(chart: Chart, gradient: Callable, memory: Memory, state: Any) -> tuple[Any, Bool[Array, ""], Memory]:
+    """(parameters to try, whether they are the plain step's, memory with the move that led to `state`).
+
+    The step is plain where it must be, where nothing is remembered yet, and where the other would not lead uphill.
+
+    Reference:
+        Jamshidian & Jennrich (1997), Acceleration of the EM algorithm by using quasi-Newton methods, JRSS B 59 (QN2).
+    """
+    image = chart.image(state)
+    here = _look(chart, gradient, state, image)
+    memory = _remember(memory, here)
+    step = _direction(memory)
+    uphill = jnp.sum(step * here.gradient) > 0.0  # NaN is not
+    plain = memory.plain_next | ~jnp.any(memory.curvature > 0.0) | ~uphill
+    jump = chart.unflatten(here.coordinates + step, state)
+    return jax.tree.map(lambda a, b: jnp.where(plain, a, b), image, jump), plain, memory
+
+
+def forget(memory: Memory, rejected: Bool[Array, ""]) -> Memory:
+    """The memory, without its moves where the last proposal was rejected: they describe another neighbourhood."""
+    return memory._replace(curvature=jnp.where(rejected, jnp.zeros_like(memory.curvature), memory.curvature))
+
+
+def _look(chart, gradient, state, image):
+    u = chart.flatten(chart.parameters(state))
+    return Point(u, chart.flatten(image) - u, gradient(state))
+
+
+def _remember(memory, here):
+    """The move from the last point to this one comes first, if ℓ curves downwards along it."""
+    move = jax.tree.map(jnp.subtract, here, memory.last)
+    curvature = -jnp.sum(move.coordinates * move.gradient)
+    size = jnp.sqrt(jnp.sum(move.coordinates**2) * jnp.sum(move.gradient**2))
+    useful = curvature > jnp.finfo(curvature.dtype).eps * size
+
+    def push(new, old):
+        return jnp.where(useful, jnp.concatenate([new[None], old[:-1]]), old)
+
+    moves = jax.tree.map(push, move, memory.moves)
+    return memory._replace(last=here, moves=moves, curvature=push(curvature, memory.curvature))
+
+
+def _direction(memory):
+    """The two-loop recursion of L-BFGS (Nocedal 1980), latest move first, for the climb: f where there is no move."""
+    kept = memory.curvature > 0.0
+    inverse = jnp.where(kept, 1.0 / jnp.where(kept, memory.curvature, jnp.ones_like(memory.curvature)), 0.0)
+
+    def backwards(carry, move):
+        gradient, step = carry
+        (du, df, dg), inverse = move
+        share = inverse * jnp.sum(du * gradient)
+        return (gradient + share * dg, step + share * df), share  # Δf = B Δg: step stays B · gradient
+
+    def forwards(step, move):
+        ((du, _, dg), inverse), share = move
+        return step + (share + inverse * jnp.sum(dg * step)) * du, None
+
+    moves = (memory.moves, inverse)
+    (_, step), shares = jax.lax.scan(backwards, (memory.last.gradient, memory.last.residual), moves)
+    return jax.lax.scan(forwards, step, (moves, shares), reverse=True)[0]

@@ -1,0 +1,73 @@
+"""Ratios, floors and T99: their arithmetic, which no clock disturbs."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gmm_jax.bench import plots, speed
+
+
+def test_rounds_alternate_their_order():
+    order = []
+    calls = {name: lambda name=name: order.append(name) or 1.0 for name in "ab"}
+    seconds = speed.interleave(calls, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert all(values.tolist() == [1.0] * 3 for values in seconds.values())
+
+
+def test_the_interval_of_a_ratio_is_as_narrow_as_95_percent_allows():
+    few = speed.ratio(np.array([3.0, 1.0, 2.0]), np.ones(3))
+    assert (few.median, few.low, few.high, few.coverage) == (2.0, 1.0, 3.0, 0.75)
+    many = speed.ratio(np.arange(1.0, 10.0), np.ones(9))
+    assert (many.low, many.high) == (2.0, 8.0)  # 1 − 2·(1 + 9)/512 = 0.96; the next pair of nine would cover 0.82
+    assert many.coverage == pytest.approx(1.0 - 20.0 / 512.0)
+
+
+def test_a_slow_moment_that_hits_both_sides_leaves_the_ratio_alone():
+    moment = np.array([1.0, 50.0, 1.0, 7.0, 1.0, 1.0])
+    assert speed.ratio(4.0 * moment, moment)[:3] == (4.0, 4.0, 4.0)
+
+
+def test_the_floor_is_what_the_slowest_part_needs():
+    rates = speed.Rates(flops=1e9, exponentials=1e9, bytes=1e9)
+    assert speed.floor(rates, 1000, 2, 5, 8) == (4.0 * 1000 * 5 * 6 / 1e9, "matrix product")
+    assert speed.floor(rates._replace(exponentials=1e6), 1000, 2, 5, 8) == (5000 / 1e6, "exponentials")
+    assert speed.floor(rates._replace(bytes=1e3), 1000, 2, 5, 8) == (16000 / 1e3, "one pass over x")
+
+
+def test_rates_are_of_this_machine():
+    rates = speed.measure_rates("float32", size=64, n_rounds=1)
+    assert all(1e5 < rate < 1e15 for rate in rates)
+
+
+def test_99_percent_of_searches_need_so_many_starts():
+    p = 0.2
+    n_starts = speed.t99(1.0, p)
+    assert (1.0 - p) ** n_starts == pytest.approx(0.01)
+    assert speed.t99(3.0, 1.0) == 3.0  # one start at least
+    assert speed.t99(3.0, 0.0) == math.inf
+
+
+def test_the_bound_of_a_t99_ratio_lies_below_it_and_survives_a_side_without_hits():
+    seconds = np.array([1.0, 1.1, 0.9, 1.0])
+    slow, fast = speed.Trials(20.0 * seconds, 1000, 300), speed.Trials(seconds, 1000, 300)
+    value, low = speed.t99_ratio(slow, fast)
+    assert value == pytest.approx(20.0)
+    assert 15.0 < low < value
+    value, low = speed.t99_ratio(slow._replace(n_hits=0), fast)
+    assert value == math.inf
+    assert 100.0 < low < math.inf
+    assert all(map(math.isnan, speed.t99_ratio(slow, fast._replace(n_hits=0))))
+
+
+def test_scaling_is_drawn_from_rows_alone(tmp_path):
+    rows = [
+        {"axis": axis, "at": at, "method": method, "seconds": at * much, "seconds_low": at, "seconds_high": 9 * at}
+        | {"floor_seconds": None if axis == "restarts" else 0.1 * at}
+        for axis in ("n", "restarts")
+        for at in (10, 100, 1000)
+        for method, much in (("gmm_jax", 1.0), ("scikit-learn", 8.0))
+    ]
+    plots.scaling(tmp_path / "a.png", rows, {"n": "one iteration", "restarts": "a search"})
+    assert (tmp_path / "a.png").stat().st_size > 2000
