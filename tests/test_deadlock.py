@@ -19,6 +19,13 @@ gmm = GMM(np.ones(3) / 3, rng.standard_normal((3, 50)), np.stack([np.eye(50)] * 
 result = fit_em(rng.standard_normal((3000, 50)), gmm, config=EMConfig(max_iter=5))
 assert np.isfinite(result.log_likelihood)
 """,
+    "restarts": """
+from gmm_jax import MixtureSpec
+from gmm_jax.em import EMConfig, fit_em_restarts
+x = rng.standard_normal((3000, 50)) + 4.0 * np.eye(50)[np.arange(3000) % 3]
+found = fit_em_restarts(jax.random.key(0), x, MixtureSpec(3), n_restarts=4, config=EMConfig(max_iter=20))
+assert np.isfinite(found.best.log_likelihood)
+""",
     "gibbs": """
 from gmm_jax import MixtureSpec, bayes
 x = rng.standard_normal((2000, 10)) + 4.0 * np.eye(10)[np.arange(2000) % 4]

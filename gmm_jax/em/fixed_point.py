@@ -1,4 +1,4 @@
-"""The only loop: iterate a map θ ← step(θ) that should raise an objective, and say why it stopped.
+"""The only loops: iterate a map θ ← step(θ) that should raise an objective, and say why it stopped.
 
 The state that the map acts on carries its own objective, so the value that is returned belongs to the state that is
 returned. A step whose result is at fault is not taken; the status says what was wrong with it.

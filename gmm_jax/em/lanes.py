@@ -1,8 +1,8 @@
 """Lanes: EM from many starts on one or many data sets, advanced together as far as the host asks.
 
-A lane is (data set, start). Each core has a pool of lanes and one compiled program that takes them through a fixed
-number of slots: when a lane ends, the next of its queue takes the slot, so that no slot waits while a lane does.
-Between two calls the host may look, let lanes leave, show progress, or be interrupted: nothing computed is lost.
+A lane is (data set, start). Each core takes pools of lanes, one compiled program for all pools, through a fixed number
+of slots: when a lane ends, the next of its queue takes the slot, so that no slot waits while a lane does. Between two
+calls the host may look, let lanes leave, show progress, or be interrupted: nothing computed is lost.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import GMM, ONE_AT_A_TIME, Status, Way, statistics_allowed
+from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
 from .fit import em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 
 SLOT_NUMBERS = 1 << 16  # slots·K·rows: half a MiB of float64 for the responsibilities of a block
-ROWS = 512  # rows of a block, as e_step takes them
+SMALL_PRODUCT = 400_000  # multiplications up to which a product was seen to stay on one core
+LARGEST_POOL = 256  # lanes: the numbers of a pool are few beside the data that each iteration reads
 TURNS = 4  # lanes a slot has at least, so that slots are seldom idle at the end
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
 
 @dataclass
 class Pool:
-    """The lanes of one core, on the device, and one more at the end that has ended, for idle slots."""
+    """Some lanes, on the device, and at the end at least one that has ended: it stands for "no lane"."""
 
     lanes: Int[np.ndarray, "Q"]
     progress: Progress
@@ -59,7 +61,8 @@ class Lanes:
             back = np.argsort(np.concatenate([pool.lanes for pool in self.pools]))
 
             def gather(*leaves):
-                return np.concatenate([np.asarray(leaf)[:-1] for leaf in leaves])[back]
+                kept = [np.asarray(leaf)[: p.lanes.size] for p, leaf in zip(self.pools, leaves, strict=True)]
+                return np.concatenate(kept)[back]
 
             state = jax.tree.map(gather, *[pool.progress for pool in self.pools])
             status = np.where(state.status == Status.NARROW, np.int32(Status.RUNNING), state.status)
@@ -81,24 +84,24 @@ def begin_lanes(problem: tuple, inits: GMM, *, keep_trace: bool = True) -> Lanes
     """Lanes at their starts; `inits` has leading axes (data sets, starts)."""
     problem, inits = jax.device_put((problem, inits))
     n_lanes = inits.means.shape[0] * inits.means.shape[1]
-    n_pools = min(n_workers(), n_lanes)
-    members = [np.arange(i, n_lanes, n_pools) for i in range(n_pools)]
-    rows = tuple(np.append(lanes, 0) for lanes in members)
+    n_pools = max(min(n_workers(), n_lanes), -(-n_lanes // LARGEST_POOL))
+    members = np.array_split(np.arange(n_lanes), n_pools)
+    width = members[0].size + 1
+    rows = tuple(np.concatenate([lanes, np.full(width - lanes.size, -1)]) for lanes in members)
     way = "statistics" if statistics_allowed(problem[0].dtype) else "deviations"
     begun = _begin(problem, inits, rows, way, keep_trace)
     exact = np.full(n_lanes, way == "deviations")
     for lanes, (progress, _) in zip(members, begun, strict=True):
-        exact[lanes] |= np.asarray(progress.status)[:-1] == Status.NARROW
+        exact[lanes] |= np.asarray(progress.status)[: lanes.size] == Status.NARROW
     if way == "statistics" and exact.any():
         again = _begin(problem, inits, rows, "deviations", keep_trace)
-        begun = [_choose_rows(exact[i], *both) for i, *both in zip(rows, again, begun, strict=True)]
+        begun = [_choose_rows(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
     pools = [Pool(lanes, *state) for lanes, state in zip(members, begun, strict=True)]
     return Lanes(problem, inits.means.shape[1], pools, exact, np.full(n_lanes, Status.RUNNING, np.int32))
 
 
 def _choose_rows(first, a, b):
-    """Rows of `a` where `first`, of `b` elsewhere; the last row, which is no lane, from b."""
-    first = np.append(first[:-1], False)
+    """Rows of `a` where `first`, of `b` elsewhere."""
 
     def choose(p, q):
         return np.where(first.reshape(-1, *[1] * (p.ndim - 1)), p, q)
@@ -118,7 +121,8 @@ def advance_lanes(lanes: Lanes, which: Int[np.ndarray, "R"], until: int | None =
         for pool in lanes.pools
         if (task := _task(lanes, pool, way, mask, until)) is not None
     ]
-    runs = [_workers().submit(program, *arguments) for _, program, arguments in with_programs]
+    small = _products_are_small(lanes)
+    runs = [_workers(n_workers() if small else 1).submit(_run, *task[1:]) for task in with_programs]
     for (pool, _, _), run in zip(with_programs, runs, strict=True):
         _take_in(lanes, pool, *run.result())
     state, _ = lanes.look()
@@ -131,24 +135,44 @@ def n_workers() -> int:
 
 
 @cache
-def _workers():
-    return ThreadPoolExecutor(n_workers(), thread_name_prefix="lanes")
+def _workers(n):
+    return ThreadPoolExecutor(n, thread_name_prefix="lanes")
+
+
+def _run(program, arguments):
+    return jax.block_until_ready(program(*arguments))
+
+
+def _products_are_small(lanes):
+    """Whether every product stays on its own core, so that programs may run side by side.
+
+    XLA's CPU backend splits larger products over its threads. Two programs with loops within loops that both do so can
+    wait for each other for ever: on two cores (100 000, 32, 16) and (3000, 50, 3) did. Alone, such a program keeps all
+    cores busy.
+    """
+    _, n_samples, n_features = lanes.problem[0].shape
+    n_components = lanes.pools[0].progress.best.gmm.means.shape[-2]
+    exact_rows = max(256, BLOCK_NUMBERS // (n_components * n_features))
+    rows = min(n_samples, exact_rows if lanes.exact.any() else BLOCK_ROWS)
+    per_row = n_components * (n_features + 1) * (n_features + 2) // 2
+    return per_row * rows <= SMALL_PRODUCT
 
 
 def _task(lanes, pool, way, chosen, until):
     """(pool, program, arguments), None where this pool has nothing to do that way."""
-    status, n_iter = np.asarray(pool.progress.status)[:-1], np.asarray(pool.progress.n_iter)[:-1]
+    n_lanes, width = pool.lanes.size, pool.progress.n_iter.size
+    status, n_iter = (np.asarray(leaf)[:n_lanes] for leaf in (pool.progress.status, pool.progress.n_iter))
     active = np.isin(status, (Status.RUNNING, Status.NARROW)) & (lanes.left[pool.lanes] == Status.RUNNING)
     queue = np.flatnonzero(active & chosen[pool.lanes] & (n_iter < until))
     if not queue.size:
         return None
     _, n_samples, n_features = lanes.problem[0].shape
     n_components = pool.progress.best.gmm.means.shape[-2]
-    per_slot = n_components * min(n_samples, ROWS)
-    slots = max(1, min(SLOT_NUMBERS // per_slot, -(-pool.lanes.size // TURNS)))
+    per_slot = n_components * min(n_samples, BLOCK_ROWS)
+    slots = max(1, min(SLOT_NUMBERS // per_slot, -(-(width - 1) // TURNS)))
     rounds = max(1, LOOK // (slots * n_components * n_samples * n_features * n_features))
-    queue = np.concatenate([queue, np.full(pool.lanes.size + slots - queue.size, pool.lanes.size)]).astype(np.int32)
-    data_set = np.append(pool.lanes, 0) // lanes.n_starts
+    queue = np.concatenate([queue, np.full(width + slots - queue.size, width - 1)]).astype(np.int32)
+    data_set = np.concatenate([pool.lanes, np.zeros(width - n_lanes, int)]) // lanes.n_starts
     orders = jax.device_put((queue, data_set, np.int32(until), np.int32(rounds)))
     arguments = (lanes.problem, pool.progress, pool.trace, *orders)
     key = (way, queue.shape, slots)
@@ -159,9 +183,9 @@ def _task(lanes, pool, way, chosen, until):
 
 
 def _take_in(lanes, pool, progress, trace, n_rounds, slots):
-    pool.progress, pool.trace = jax.block_until_ready((progress, trace))
+    pool.progress, pool.trace = progress, trace
     lanes.computed += int(n_rounds) * int(slots)
-    lanes.exact[pool.lanes[np.asarray(progress.status)[:-1] == Status.NARROW]] = True
+    lanes.exact[pool.lanes[np.asarray(progress.status)[: pool.lanes.size] == Status.NARROW]] = True
     lanes._seen = None
 
 
@@ -181,7 +205,7 @@ def _begin(problem, inits, rows, way: Way, keep_trace):
         progress = jax.tree.map(lambda leaf: leaf[rows], state)
         trace = jnp.full((rows.size, problem[3].max_iter + 1 if keep_trace else 0), jnp.nan, progress.value.dtype)
         trace = trace.at[:, 0].set(progress.value) if keep_trace else trace
-        return progress._replace(status=progress.status.at[-1].set(jnp.int32(Status.MAX_ITER))), trace
+        return progress._replace(status=jnp.where(rows >= 0, progress.status, jnp.int32(Status.MAX_ITER))), trace
 
     return [pool(index) for index in rows]
 

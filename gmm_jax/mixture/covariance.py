@@ -37,15 +37,38 @@ def cholesky(covariances):
     """L with Σ = L Lᵀ, leading axes kept; NaN where Σ is not positive definite."""
     if covariances.shape[-1] <= UNROLL:
         return _stack(_cholesky_unrolled(covariances))
-    return jnp.linalg.cholesky(covariances)
+    return jnp.swapaxes(_eliminate(covariances)[0], -1, -2)
 
 
 def inverse_cholesky(covariances):
     """L⁻¹ with Σ = L Lᵀ, leading axes kept; not finite where Σ is not positive definite."""
     if covariances.shape[-1] <= UNROLL:
         return _inverse_cholesky_unrolled(covariances)
-    eye = jnp.broadcast_to(jnp.eye(covariances.shape[-1], dtype=covariances.dtype), covariances.shape)
-    return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(covariances), eye, lower=True)
+    return _eliminate(covariances)[1]
+
+
+def _eliminate(covariances):
+    """(Lᵀ, L⁻¹) by elimination: L⁻¹ [Σ I] = [Lᵀ L⁻¹], a column at a time.
+
+    Not by LAPACK: jaxlib shares a batch of factorisations out among the threads of XLA's CPU backend and waits for them
+    on one of these threads, so that two batches at once can wait for each other for ever.
+    """
+    n = covariances.shape[-1]
+    eye = jnp.broadcast_to(jnp.eye(n, dtype=covariances.dtype), covariances.shape)
+    index = jnp.arange(n)[:, None]
+
+    def column(j, rows):
+        row = jax.lax.dynamic_index_in_dim(rows, j, axis=-2, keepdims=True)
+        row = row / jnp.sqrt(jax.lax.dynamic_index_in_dim(row, j, axis=-1, keepdims=True))
+        factors = jax.lax.dynamic_index_in_dim(rows, j, axis=-1, keepdims=True)
+        pivot = jax.lax.dynamic_index_in_dim(row, j, axis=-1, keepdims=True)
+        below = last_axes(index > j, rows.ndim)
+        own = last_axes(index == j, rows.ndim)
+        reduced = jnp.where(below, rows - (factors / pivot) * row, rows)
+        return jnp.where(own, row, reduced)
+
+    rows = jax.lax.fori_loop(0, n, column, jnp.concatenate([covariances, eye], axis=-1))
+    return jnp.triu(rows[..., :n]), rows[..., n:]
 
 
 def _cholesky_unrolled(covariances):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .covariance import structure
+from .covariance import inverse_cholesky, structure
 from .gmm import GMM, affine, permute
 from .spec import MixtureSpec, free_parts
 
@@ -100,10 +100,10 @@ def _dense(gmm):
 def _bhattacharyya(p, q):
     """⅛ dᵀ Σ̄⁻¹ d + ½ log(|Σ̄| / √(|Σ_p| |Σ_q|)) with Σ̄ the mean of the two covariances."""
     (mean_p, cov_p), (mean_q, cov_q) = p, q
-    middle = jnp.linalg.cholesky(0.5 * (cov_p + cov_q))
-    z = jax.scipy.linalg.solve_triangular(middle, mean_p - mean_q, lower=True)
-    half = [jnp.sum(jnp.log(jnp.diagonal(c))) for c in (middle, jnp.linalg.cholesky(cov_p), jnp.linalg.cholesky(cov_q))]
-    return 0.125 * jnp.sum(z * z) + half[0] - 0.5 * (half[1] + half[2])
+    whiteners = inverse_cholesky(jnp.stack([0.5 * (cov_p + cov_q), cov_p, cov_q]))
+    z = jnp.sum(whiteners[0] * (mean_p - mean_q)[None], axis=-1)
+    half = jnp.sum(jnp.log(jnp.diagonal(whiteners, axis1=-2, axis2=-1)), axis=-1)  # −½ log |Σ|
+    return 0.125 * jnp.sum(z * z) - half[0] + 0.5 * (half[1] + half[2])
 
 
 def _exchangeable(spec):
