@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
+from ..mixture.covariance import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from .model import MATRIX, assemble
 from .prior import Hyperparameters, hyperparameters
@@ -134,11 +135,11 @@ def _draw_means(key, hyper, gmm, sums):
     noise = jax.random.normal(key, gmm.means.shape, gmm.means.dtype)
 
     def one(mean, covariance, mass, first, noise):
-        precision = jnp.linalg.inv(covariance)
-        cholesky = jnp.linalg.cholesky(hyper.precision + mass * precision)
+        whitener = inverse_cholesky(covariance)
+        precision = whitener.T @ whitener
+        root = inverse_cholesky(hyper.precision + mass * precision)  # A⁻¹ = rootᵀ root
         pull = hyper.precision @ (hyper.loc - mean) + precision @ first
-        shift = jax.scipy.linalg.cho_solve((cholesky, True), pull)
-        return mean + shift + jax.scipy.linalg.solve_triangular(cholesky.T, noise, lower=False)
+        return mean + root.T @ (root @ pull + noise)
 
     return jax.vmap(one)(gmm.means, dense, sums.mass, sums.first, noise)
 
@@ -166,5 +167,5 @@ def _inverse_wishart(key, dof, size):
     n = size.shape[0]
     chi = jnp.sqrt(2.0 * jax.random.gamma(key_diagonal, (dof - jnp.arange(n)) / 2.0))
     bartlett = jnp.tril(jax.random.normal(key_below, (n, n), size.dtype), -1) + jnp.diag(chi.astype(size.dtype))
-    factor = jax.scipy.linalg.solve_triangular(bartlett, jnp.linalg.cholesky(size).T, lower=True).T
+    factor = cholesky(size) @ inverse_cholesky(bartlett @ bartlett.T).T
     return factor @ factor.T

@@ -62,7 +62,7 @@ def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-SPEED_PARTS = ("iteration", "same_work", "same_answer", "many", "cold")
+SPEED_PARTS = ("iteration", "same_work", "same_answer", "many", "cold", "t99")
 
 
 def _program(method):
