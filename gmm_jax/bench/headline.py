@@ -42,7 +42,7 @@ def _cell(trials):
 
 def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: ours against the fastest way of each peer that ran, medians and 95 % intervals of one run."""
-    compared = [row for row in rows if row.get("ratio") and row["part"] in SPEED_PARTS]
+    compared = [row for row in rows if row["part"] in SPEED_PARTS and np.isfinite(row.get("ratio") or np.nan)]
     lines = [
         "How many times faster than each peer's fastest way (its own threads, one thread, two processes): medians of",
         "interleaved runs in float64 on two cores, with 95 % intervals; gmmx in float32. *one lane*: one fit; *lanes*:",
@@ -56,7 +56,8 @@ def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
         ways.setdefault((row["part"], row["case"], row["against"], _program(row["method"])), []).append(row)
     for (part, case, ours, peer), rows_of_peer in ways.items():
         row = min(rows_of_peer, key=lambda r: r["ratio"])
-        interval = f" ({row['ratio_low']:.3g} to {row['ratio_high']:.3g})" if row.get("ratio_low") else ""
+        low, high = row.get("ratio_low"), row.get("ratio_high")
+        interval = "" if low is None else f" (at least {low:.3g})" if high is None else f" ({low:.3g} to {high:.3g})"
         work = case if part == "iteration" else f"{part.replace('_', ' ')}: {case}"
         lines.append(f"| {work} | {ours.removeprefix('gmm_jax ')} | {peer} | {row['ratio']:.3g}{interval} |")
     return "\n".join(lines)
