@@ -32,6 +32,7 @@ from ..mixture import (
 from ..mixture.starts import kmeans_plusplus
 from .model import Problem, assemble, log_volume, model, pose, site_values
 
+DRAW_NUMBERS = 1 << 20  # N·D·draws at a time, where a density is taken of every draw
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 
@@ -170,13 +171,21 @@ def read_draws(problem: Problem, draws):
         values = constrain(problem, u)[0]
         return assemble(problem, values), log_joint_density(problem, values)
 
-    return jax.vmap(jax.vmap(one))(draws)
+    return _over_draws(one, draws, problem.z.size)
 
 
 @jax.jit
 def density_of(problem: Problem, gmms: GMM):
     """log density (C, S) of standardised mixtures with leading (C, S)."""
-    return jax.vmap(jax.vmap(lambda gmm: log_joint_density(problem, site_values(problem, gmm))))(gmms)
+    return _over_draws(lambda gmm: log_joint_density(problem, site_values(problem, gmm)), gmms, problem.z.size)
+
+
+def _over_draws(function, draws, numbers):
+    """function of each draw (C, S), some at a time: all at once would hold as many copies of the data's deviations."""
+    shape = jax.tree.leaves(draws)[0].shape[:2]
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
+    values = jax.lax.map(function, flat, batch_size=max(1, DRAW_NUMBERS // numbers))
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), values)
 
 
 def run_chunks(
