@@ -1,7 +1,7 @@
 """Fits that once waited for ever on two cores end.
 
-XLA ran a threaded matrix product beside another, and each waited for the other's threads. Each fit is compiled anew in
-a process of its own, which has two cores and may not take longer than LIMIT.
+Two batches of LAPACK's factorisations, side by side, each waited for the threads of the other. Each fit is compiled
+anew in a process of its own, which has two cores and may not take longer than LIMIT.
 """
 
 import os

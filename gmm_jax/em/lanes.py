@@ -146,9 +146,8 @@ def _run(program, arguments):
 def _products_are_small(lanes):
     """Whether every product stays on its own core, so that programs may run side by side.
 
-    XLA's CPU backend splits larger products over its threads. Two programs with loops within loops that both do so can
-    wait for each other for ever: on two cores (100 000, 32, 16) and (3000, 50, 3) did. Alone, such a program keeps all
-    cores busy.
+    XLA's CPU backend splits larger products over its threads: one such program keeps all cores busy. Two at a time also
+    waited for each other for ever, at (100 000, 32, 16) and (3000, 50, 3) on two cores, when they still called LAPACK.
     """
     _, n_samples, n_features = lanes.problem[0].shape
     n_components = lanes.pools[0].progress.best.gmm.means.shape[-2]

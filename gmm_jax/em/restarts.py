@@ -69,7 +69,7 @@ def fit_em_restarts(
     race: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Restarts:
-    """EM from n_restarts starts in one vmap; every lane is kept.
+    """EM from n_restarts starts, many at a time on every core; every lane is kept.
 
     x is checked, centred and scaled here in float64, and everything is mapped back: fits are affine equivariant, and
     config.reg_covar=None means 1e-6 of each feature's variance. Eligible for best are lanes that CONVERGED or reached
