@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# compiling is most of the time of a test, and most of compiling is LLVM's optimisation, which small data do not need
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis
 import jax

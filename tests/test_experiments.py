@@ -49,6 +49,12 @@ def test_every_experiment_runs_at_its_smoke_size(name, run, capsys):
     assert capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", load("speed_em").PARTS)
+def test_every_part_of_the_speed_experiment_runs(part, tmp_path):
+    assert load("speed_em").main(parts=(part,), out=tmp_path, smoke=True) == 0
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_asks_a_question_and_says_what_it_expects(name):
     doc = load(name).__doc__
