@@ -25,11 +25,31 @@ import numpy as np
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, assign, exchangeable
+from ..mixture import (
+    GMM,
+    ONE_AT_A_TIME,
+    MixtureSpec,
+    assign,
+    check_data,
+    exchangeable,
+    standardise,
+    validate_spec,
+)
 from ..mixture.gmm import deviations, log_joint_components_first
 
 HELD_NUMBERS = 1 << 26  # probabilities p_mnk kept between passes, 512 MiB of float64; more are computed anew each pass
 NO_GAIN = 1e-12  # a draw's permutation is kept where another is cheaper by no more than this, relatively: rounding
+
+
+def standardised(x, spec: MixtureSpec | None, *gmms: GMM) -> tuple[Float[np.ndarray, "N D"], MixtureSpec, list[GMM]]:
+    """Data checked and in their own units, the spec checked, and mixtures of any leading axes in the same units."""
+    x = check_data(x)
+    n_components, n_features = gmms[0].means.shape[-2:]
+    if x.shape[1] != n_features:
+        raise ValueError(f"x has {x.shape[1]} columns, but the draws have {n_features} features: pass the data fitted.")
+    spec = validate_spec(MixtureSpec(n_components, gmms[0].covariance_type) if spec is None else spec, n_features)
+    z, scaling = standardise(x, spec)
+    return z, spec, [jax.tree.map(lambda leaf: np.asarray(leaf, z.dtype), scaling.inward(gmm)) for gmm in gmms]
 
 
 class Criterion(NamedTuple):
@@ -76,7 +96,7 @@ class Allocations:
     def __init__(self, draws: GMM, z: Float[np.ndarray, "N D"], spec: MixtureSpec):
         n_draws, n_components = np.shape(draws.weights)
         few = n_draws * n_components * z.shape[0] <= HELD_NUMBERS
-        self._source = _all_probabilities(draws, z) if few else draws
+        self._source = all_probabilities(draws, z) if few else draws
         self._z = z
         self._allowed = exchangeable(spec)
 
@@ -161,7 +181,8 @@ def _probabilities(draw, z):
 
 
 @partial(jax.jit, compiler_options=ONE_AT_A_TIME)
-def _all_probabilities(draws, z):
+def all_probabilities(draws: GMM, z: Float[Array, "N D"]) -> Float[Array, "M K N"]:
+    """p_mkn of standardised draws, one draw after another."""
     return jax.lax.map(lambda draw: _probabilities(draw, z), draws)
 
 

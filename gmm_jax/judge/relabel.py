@@ -13,18 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..mixture import (
-    GMM,
-    MixtureSpec,
-    Posterior,
-    assign,
-    check_data,
-    match_cost,
-    permute,
-    standardise,
-    validate_spec,
-)
-from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings
+from ..mixture import GMM, MixtureSpec, Posterior, assign, match_cost, permute
+from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings, standardised
 
 METHODS = ("pivot", "ecr", "ecr-iterative", "stephens", "modes")
 AMBIGUOUS = 0.9  # below this share of decided draws the labels are called ambiguous
@@ -142,8 +132,9 @@ def _by_modes(climb, draws, reference, spec):
 
 def _by_allocations(method, x, climb, draws, reference, spec, shape):
     """ECR against the reference, or the best fixed point of an iterative method from all labellings there are."""
-    allocations, inner = _allocations(x, draws, reference, spec)
-    by_ecr = _cheapest(_finite(allocations.cost_against(ECR, inner), shape))
+    z, checked, (inner_draws, inner_reference) = standardised(x, spec, draws, reference)
+    allocations = Allocations(inner_draws, z, checked)
+    by_ecr = _cheapest(_finite(allocations.cost_against(ECR, inner_reference), shape))
     if method == "ecr":
         return by_ecr
     by_pivot = _cheapest(match_cost(draws, reference, spec))
@@ -152,20 +143,6 @@ def _by_allocations(method, x, climb, draws, reference, spec, shape):
     if climb is not None:
         starts.append(_by_modes(climb, draws, reference, spec).permutations)
     return best_labellings(allocations, starts, by_pivot.cost)[method]
-
-
-def _allocations(x, draws, reference, spec):
-    """The draws' allocations of the samples, and the reference in the same standardised units."""
-    x = check_data(x)
-    n_components, n_features = reference.means.shape
-    if x.shape[1] != n_features:
-        raise ValueError(f"x has {x.shape[1]} columns, but the draws have {n_features} features: pass the data fitted.")
-    spec = validate_spec(MixtureSpec(n_components, draws.covariance_type) if spec is None else spec, n_features)
-    z, scaling = standardise(x, spec)
-    draws, reference = (
-        jax.tree.map(lambda leaf: np.asarray(leaf, z.dtype), scaling.inward(gmm)) for gmm in (draws, reference)
-    )
-    return Allocations(draws, z, spec), reference
 
 
 def _finite(cost, shape):
