@@ -146,29 +146,6 @@ def test_independent_draws_pass():
     assert found.status == Status.SAMPLED
 
 
-def test_switched_labels_are_told_from_stuck_chains():
-    """Chains in different labellings: bad before, good after relabelling, and good by invariant quantities."""
-    gmm, spec = random_gmm(0, K, D, "full"), MixtureSpec(K)
-    draws = independent(gmm).draws
-    orders = np.array([[0, 1, 2], [2, 0, 1], [1, 0, 2], [0, 2, 1]])[:, None, :] * np.ones((4, 500, 1), int)
-    switched = posterior_of(permute(draws, orders))
-    assert judge.diagnostics(switched, spec).worst["r_hat"] > 1.5
-    assert judge.diagnostics(judge.relabel(switched, spec=spec).posterior, spec).worst["r_hat"] < 1.01
-    assert judge.invariant_diagnostics(switched, spec).worst["r_hat"] < 1.01
-
-
-def test_a_stuck_chain_is_flagged_by_both():
-    gmm, spec = random_gmm(0, K, D, "full"), MixtureSpec(K)
-    draws = independent(gmm).draws
-    means = np.array(draws.means)
-    means[3] += 0.5
-    stuck = posterior_of(GMM(draws.weights, means, draws.covariances))
-    relabelled = judge.relabel(stuck, spec=spec).posterior
-    for found in (judge.diagnostics(relabelled, spec), judge.invariant_diagnostics(stuck, spec)):
-        assert found.worst["r_hat"] > 1.01
-        assert found.status == Status.UNMIXED
-
-
 @pytest.mark.parametrize("value", [np.nan, 3.0])
 def test_a_constant_or_broken_quantity_is_never_mixed(value):
     gmm = random_gmm(0, K, D, "full")

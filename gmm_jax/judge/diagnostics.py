@@ -23,7 +23,7 @@ from .allocations import all_probabilities, standardised
 
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
-N_SPREAD = 5  # samples whose pairs are looked at for co-clustering
+N_SPREAD = 4  # samples, an even number, whose pairs are looked at for co-clustering
 AGREED = 1e-3  # a co-clustering that varies less over all draws says nothing about mixing
 
 
@@ -106,7 +106,8 @@ def spread_pairs(x: Float[np.ndarray, "N D"]) -> Int[np.ndarray, "P 2"]:
     x = np.asarray(x, float)
     scaled = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), np.finfo(float).tiny)
     along = scaled @ np.linalg.eigh(scaled.T @ scaled)[1][:, -1]
-    ranks = np.unique(((np.arange(N_SPREAD) + 0.5) / N_SPREAD * len(x)).astype(int))
+    low = ((np.arange(N_SPREAD // 2) + 0.5) / N_SPREAD * len(x)).astype(int)
+    ranks = np.unique([low, len(x) - 1 - low])  # the same samples if the axis points the other way
     rows = np.sort(np.argsort(along)[ranks])
     return np.array(list(combinations(rows.tolist(), 2)), int).reshape(-1, 2)
 
