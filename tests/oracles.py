@@ -192,9 +192,8 @@ def ecr_cost(p, representative):
 
 def stephens_cost(p, q):
     """(K, K): Σ_n p_ni log(p_ni / q_nj), where 0 log 0 = 0."""
-    k = range(p.shape[1])
-    positive = [p[:, i] > 0 for i in k]
-    return np.array([[np.sum((p[:, i] * np.log(p[:, i] / q[:, j]))[positive[i]]) for j in k] for i in k])
+    k, held = range(p.shape[1]), p > 0
+    return np.array([[np.sum(p[held[:, i], i] * np.log(p[held[:, i], i] / q[held[:, i], j])) for j in k] for i in k])
 
 
 def ecr_representative(p):

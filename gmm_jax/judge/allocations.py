@@ -2,15 +2,15 @@
 
 With p_mnk the probability in draw m that sample n belongs to component k, a labelling τ is good where it makes small
 
-    ECR:       mean_m Σ_n 1[z_mn ≠ τ_m(z*_n)],  z_mn = argmax_k p_mnk,  z*_n the representative allocation
+    ECR:       mean_m Σ_n 1[z_mn ≠ τ_m(z*_n)],  z_mn = argmax_k p_mnk,  z*_n the reference's or the most frequent place
     Stephens:  mean_m Σ_n Σ_j p_mnτ_m(j) log(p_mnτ_m(j) / q_nj),  q_nj = mean_m p_mnτ_m(j)
 
 Both are sums over j of a cost [τ_m(j), j] with cost_ij = own_i − Σ_n p_mni score_nj. Iterative methods take turns: the
 best score for the labelling, then the best labelling for the score; neither can raise the objective.
 
 Reference:
-    Papastamoulis & Iliopoulos (2010), JCGS 19: ECR; Papastamoulis (2016), JSS 69(1), algorithm 3: its iterative form.
-    Stephens (2000), Dealing with label switching in mixture models, JRSS B 62, algorithm 2.
+    Papastamoulis & Iliopoulos (2010), JCGS 19: ECR; Papastamoulis (2016), JSS 69(1): its iterative form.
+    Stephens (2000), Dealing with label switching in mixture models, JRSS B 62.
 """
 
 from __future__ import annotations
