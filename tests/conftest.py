@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import oracles
-from gmm_jax import GMM
+from gmm_jax import GMM, Posterior, Status, permute
 
 LENIENT = ("test_bayes", "test_bench", "test_cli", "test_experiments", "test_readme", "test_estimator", "test_report")
 TYPES = ("full", "tied", "diag", "spherical")
@@ -66,6 +66,31 @@ def random_gmm(seed, n_components, n_features, covariance_type, spread=3.0, dtyp
 def as_tuple(gmm):
     """(weights, means, covariances, covariance_type), as the oracles take a mixture."""
     return np.asarray(gmm.weights), np.asarray(gmm.means), np.asarray(gmm.covariances), gmm.covariance_type
+
+
+def near(gmm, seed, n_chains=2, n_draws=50, noise=0.05):
+    """Draws that scatter a little about a mixture: their nearest labelling is the mixture's own."""
+    rng = np.random.default_rng(seed)
+    shape = (n_chains, n_draws, *gmm.means.shape)
+    weights = gmm.weights * np.exp(noise * rng.standard_normal(shape[:3]))
+    means = gmm.means + noise * rng.standard_normal(shape)
+    size = np.exp(noise * rng.standard_normal(shape[:2]))
+    covariances = gmm.covariances * size.reshape(*shape[:2], *(1,) * np.ndim(gmm.covariances))
+    return GMM(weights / weights.sum(-1, keepdims=True), means, covariances, gmm.covariance_type)
+
+
+def posterior_of(draws, log_density=None):
+    """The draws as a posterior, its density noise where none is given."""
+    shape = draws.weights.shape[:2]
+    log_density = np.random.default_rng(0).standard_normal(shape) if log_density is None else log_density
+    return Posterior(draws, log_density, {}, Status.SAMPLED)
+
+
+def scrambled(draws, seed):
+    """Each draw in an order of its own, and those orders."""
+    rng = np.random.default_rng(seed)
+    orders = np.argsort(rng.random(draws.weights.shape), axis=-1)
+    return permute(draws, orders), orders
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,24 @@ def cheapest_permutation(cost, allowed=None):
     return min(candidates, key=lambda order: cost[order, places].sum())
 
 
+def ecr_cost(p, representative):
+    """(K, K): samples whose most probable component is i, and that the representative puts elsewhere than j."""
+    z, k = p.argmax(axis=1), range(p.shape[1])
+    return np.array([[np.sum((z == i) & (representative != j)) for j in k] for i in k], float)
+
+
+def stephens_cost(p, q):
+    """(K, K): Σ_n p_ni log(p_ni / q_nj), where 0 log 0 = 0."""
+    k, held = range(p.shape[1]), p > 0
+    return np.array([[np.sum(p[held[:, i], i] * np.log(p[held[:, i], i] / q[held[:, i], j])) for j in k] for i in k])
+
+
+def ecr_representative(p):
+    """(N,): the most frequent allocation over draws, from probabilities (M, N, K) in one labelling."""
+    z = p.argmax(axis=2)
+    return np.array([(z == k).sum(axis=0) for k in range(p.shape[2])]).argmax(axis=0)
+
+
 def free_parameters(gmm, free_weights, free_means, free_covariances):
     """θ and the map θ -> mixture; all but the last free φ, the free μ, lower triangles of the free Σ."""
     weights, means, covariances, covariance_type = gmm

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import oracles
-from conftest import TYPES
-from gmm_jax import GMM, Fit, Known, MixtureSpec, NotSupported, Posterior, Status
+from conftest import TYPES, near, posterior_of, scrambled
+from gmm_jax import GMM, Fit, Known, MixtureSpec, NotSupported, Posterior, Status, permute
 from gmm_jax.bench import methods
+from gmm_jax.bench.methods._posterior import as_fit
 
 QUICK = {"n_restarts": 4, "n_chains": 2, "n_warmup": 200, "n_draws": 250}
 K, D = 2, 2
@@ -125,6 +126,34 @@ def test_bad_data_and_bad_specifications_are_sentences(name, easy):
         fit(name, easy, MixtureSpec(K, known=Known(weights=np.array([0.6, 0.6]))))
     with pytest.raises(ValueError, match="covariance_type must be one of"):
         fit(name, easy, MixtureSpec(K, "round"))
+
+
+@pytest.mark.parametrize(
+    "relabelling", ["pivot", "ecr", "ecr-iterative", "stephens", pytest.param("modes", marks=pytest.mark.slow)]
+)
+def test_a_posterior_is_summarised_in_one_labelling_by_any_relabelling(relabelling, easy):
+    """Where components are apart, all agree on the draws as they were before scrambling."""
+    draws = near(TRUTH, 0, n_chains=2, n_draws=250)
+    density = np.where(np.arange(500) == 0, 1.0, 0.0).reshape(2, 250)
+    mixed, orders = scrambled(draws, 1)
+    found = as_fit(posterior_of(mixed, density), MixtureSpec(K), x=easy[0], relabelling=relabelling)
+    expected = jax.tree.map(
+        lambda leaf: leaf.mean(axis=(0, 1)), permute(draws, np.broadcast_to(orders[0, 0], orders.shape))
+    )
+    np.testing.assert_allclose(found.point.means, expected.means, rtol=1e-12)
+    assert found.info["relabelling"] == relabelling
+    assert found.info["mixing"] == "mixed"
+    assert "labels" not in found.info
+
+
+def test_ambiguous_labels_and_stuck_chains_stand_in_the_answer(easy):
+    equal = GMM(np.full(K, 1 / K), np.zeros((K, D)), np.stack([np.eye(D)] * K))
+    assert "labels are ambiguous" in as_fit(posterior_of(near(equal, 0)), MixtureSpec(K), x=easy[0]).info["labels"]
+    draws = near(TRUTH, 0, n_chains=2, n_draws=250)
+    apart = GMM(draws.weights, draws.means + np.array([0.0, 1.0]).reshape(2, 1, 1, 1), draws.covariances)
+    found = as_fit(posterior_of(apart), MixtureSpec(K), x=easy[0])
+    assert found.info["mixing"] == "stuck"
+    assert found.status == Status.UNMIXED
 
 
 def test_the_oracle_needs_labels(easy):

@@ -1,7 +1,8 @@
 """Without the truth: do the chains agree, and how many independent draws are they worth?
 
-R-hat and effective sample sizes are arviz-stats' (rank-normalised, split). The log density and sorted functionals do
-not depend on labels, so they come first: a chain that merely switched labels is told from one that is stuck.
+R-hat and effective sample sizes are arviz-stats' (rank-normalised, split). The log density, sorted functionals and
+co-clustering do not depend on labels, so they come first: a chain that merely switched labels is told from one that is
+stuck (see mixing.py).
 
 Reference:
     Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and localization, Bayesian
@@ -10,15 +11,20 @@ Reference:
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..mixture import GMM, MixtureSpec, Posterior, Status, free_parts, structure
+from .allocations import all_probabilities, standardised
 
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
+N_SPREAD = 4  # samples, an even number, whose pairs are looked at for co-clustering
+AGREED = 1e-3  # a co-clustering that varies less over all draws says nothing about mixing
 
 
 class Diagnostics(NamedTuple):
@@ -49,21 +55,61 @@ class Diagnostics(NamedTuple):
 
 def diagnostics(posterior: Posterior, spec: MixtureSpec) -> Diagnostics:
     """R-hat, ESS and Monte-Carlo errors of the free φ, μ, Σ and of the log density, in the labelling given."""
-    return _table(quantities(posterior.draws, spec) | {"log_density": np.asarray(posterior.log_density)})
+    return diagnostics_of(quantities(posterior.draws, spec) | {"log_density": np.asarray(posterior.log_density)})
 
 
-def invariant_diagnostics(posterior: Posterior, spec: MixtureSpec) -> Diagnostics:
-    """The same for what does not depend on labels: the log density, sorted φ, sorted coordinates of μ."""
+def invariant_diagnostics(
+    posterior: Posterior, spec: MixtureSpec, x: Float[np.ndarray, "N D"] | None = None
+) -> Diagnostics:
+    """The same for what does not depend on labels: the log density, sorted φ, sorted coordinates of μ, co-clustering.
+
+    Only free φ and μ are sorted. Co-clustering needs x; pairs on which all draws agree to 0.001 have no row.
+    """
+    return diagnostics_of(invariants(posterior, spec, x))
+
+
+def invariants(posterior: Posterior, spec: MixtureSpec, x=None) -> dict[str, Float[np.ndarray, "C S"]]:
+    """Label-invariant quantities by name."""
     weights, means, _ = free_parts(spec)
     found = {"log_density": np.asarray(posterior.log_density)}
     if weights.sum() > 1:
-        ordered = np.sort(np.asarray(posterior.draws.weights), axis=-1)
-        found |= {f"sorted weights[{k}]": ordered[..., k] for k in range(spec.n_components)}
+        ordered = np.sort(np.asarray(posterior.draws.weights)[..., weights], axis=-1)
+        found |= {f"sorted weights[{k}]": ordered[..., k] for k in range(ordered.shape[-1])}
     if means.any():
-        ordered = np.sort(np.asarray(posterior.draws.means), axis=-2)
+        ordered = np.sort(np.asarray(posterior.draws.means)[..., means, :], axis=-2)
         n_components, n_features = ordered.shape[-2:]
         found |= {f"sorted means[{k},{j}]": ordered[..., k, j] for k in range(n_components) for j in range(n_features)}
-    return _table(found)
+    if x is None:
+        return found
+    pairs = spread_pairs(x)
+    together = co_clustering(posterior, x, pairs, spec)
+    names = [f"co-clustering[{a},{b}]" for a, b in pairs]
+    agreed = np.ptp(together, axis=(0, 1)) < AGREED  # as good as constant; a NaN is not agreed
+    return found | {name: together[..., i] for i, name in enumerate(names) if not agreed[i]}
+
+
+def co_clustering(
+    posterior: Posterior, x: Float[np.ndarray, "N D"], pairs: Int[np.ndarray, "P 2"], spec: MixtureSpec | None = None
+) -> Float[np.ndarray, "C S P"]:
+    """The probability that two samples share a component, Σ_k p(k | x_a) p(k | x_b), in every draw, by rows of x."""
+    z, _, (draws,) = standardised(x, spec, posterior.draws)
+    shape = draws.weights.shape[:2]
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
+    rows, place = np.unique(pairs, return_inverse=True)
+    p = np.asarray(all_probabilities(flat, z[rows]), float)  # (M, K, rows)
+    a, b = place.reshape(-1, 2).T
+    return np.sum(p[..., a] * p[..., b], axis=1).reshape(*shape, -1)
+
+
+def spread_pairs(x: Float[np.ndarray, "N D"]) -> Int[np.ndarray, "P 2"]:
+    """All pairs of N_SPREAD samples, evenly spread in rank along the first principal axis of the scaled data."""
+    x = np.asarray(x, float)
+    scaled = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), np.finfo(float).tiny)
+    along = scaled @ np.linalg.eigh(scaled.T @ scaled)[1][:, -1]
+    low = ((np.arange(N_SPREAD // 2) + 0.5) / N_SPREAD * len(x)).astype(int)
+    ranks = np.unique([low, len(x) - 1 - low])  # the same samples if the axis points the other way
+    rows = np.sort(np.argsort(along)[ranks])
+    return np.array(list(combinations(rows.tolist(), 2)), int).reshape(-1, 2)
 
 
 def quantities(draws: GMM, spec: MixtureSpec) -> dict[str, Float[np.ndarray, "C S"]]:
@@ -87,7 +133,8 @@ def quantities(draws: GMM, spec: MixtureSpec) -> dict[str, Float[np.ndarray, "C 
     return found
 
 
-def _table(found):
+def diagnostics_of(found: dict[str, Float[np.ndarray, "C S"]]) -> Diagnostics:
+    """One row for each quantity."""
     from arviz_stats.base import array_stats
 
     draws = np.stack([np.asarray(value, float) for value in found.values()])  # (Q, C, S)

@@ -1,10 +1,12 @@
 """One labelling for all draws of a posterior: a mixture's posterior has K! copies of each mode.
 
-Every draw is permuted to lie nearest to one reference, whole components at once.
+Every draw m is given the permutation τ_m that makes Σ_j cost_m[τ_m(j), j] least. Methods differ in the cost: distance
+from one mixture, or samples that change their component, or information lost about which sample belongs where.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,6 +14,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..mixture import GMM, MixtureSpec, Posterior, assign, match_cost, permute
+from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings, standardised
+
+METHODS = ("pivot", "ecr", "ecr-iterative", "stephens", "modes")
+AMBIGUOUS = 0.9  # below this share of decided draws the labels are called ambiguous
 
 
 class Relabelled(NamedTuple):
@@ -23,31 +29,82 @@ class Relabelled(NamedTuple):
     objective: float  # mean over draws of the cost of the chosen labelling; what the method makes small
     decided: float  # share of draws for which exchanging any two components would at least double the cost
 
+    @property
+    def note(self) -> str:
+        """A sentence where the labels are ambiguous, else empty."""
+        if self.decided >= AMBIGUOUS:
+            return ""
+        return (
+            f"labels are ambiguous: only {100 * self.decided:.0f} % of the draws have one clearly best labelling "
+            f"(method {self.method}); read densities, predictions and sorted quantities, not single components."
+        )
+
 
 def relabel(
-    posterior: Posterior, *, method: str = "pivot", spec: MixtureSpec | None = None, reference: GMM | None = None
+    posterior: Posterior,
+    *,
+    method: str = "pivot",
+    x: Float[np.ndarray, "N D"] | None = None,
+    spec: MixtureSpec | None = None,
+    reference: GMM | None = None,
+    climb: Callable[[GMM], GMM] | None = None,
 ) -> Relabelled:
     """The same draws, each with its components in the reference's order.
 
     Args:
-        method: "pivot": the reference is `reference`, or else the draw of highest density.
+        method: what the permutations make small, in the mean over draws.
+            "pivot": the match cost (Bhattacharyya distances, and weights) between a draw and the reference.
+            "ecr": samples whose most probable component is another than in the reference.
+            "ecr-iterative": the same against the most frequent allocation of the relabelled draws themselves.
+            "stephens": Σ_n KL(p_n ‖ q_n), nats, of a draw's probabilities p_n of components for sample n from their
+            mean q_n over relabelled draws.
+            "modes": the match cost between the modes that a draw and the reference climb to; draws that reach another
+            mode than the reference's get the labels of the nearest pairing.
+        x: the data, for ecr, ecr-iterative and stephens.
         spec: with it, only components with identical Known rows are exchanged.
+        reference: a mixture; by default the draw of highest density.
+        climb: for modes, as from `jax.vmap` of EM on x: mixtures with one leading axis (all draws and the reference) to
+            the modes they climb to. The other iterative methods take its labelling as one more start.
 
-    A `decided` well below 1 says that components overlap so much that labels mean little: read label-invariant
-    quantities (densities, predictions) instead of per-component ones.
+    The iterative methods start from the labels as they are and from those of pivot and ecr, and go on from each other's
+    results, so that none of these has a lower objective. A `decided` well below 1 says that components overlap so much
+    that labels mean little: `note` says so in a sentence. Probabilities are computed in the precision of JAX.
 
     Reference:
-        Marin, Mengersen & Robert (2005), Bayesian modelling and inference on mixtures of distributions, section 3.1.
+        Marin, Mengersen & Robert (2005), Bayesian modelling and inference on mixtures of distributions, section 3.1:
+        pivot. Papastamoulis & Iliopoulos (2010), JCGS 19: ecr. Stephens (2000), JRSS B 62: stephens.
+        Yao & Lindsay (2009), Bayesian mixture labeling by highest posterior density, JASA 104: modes.
     """
-    if method != "pivot":
-        raise ValueError(f"method must be 'pivot'; got {method!r}.")
-    pivot = _highest(posterior) if reference is None else reference
-    cost = match_cost(posterior.draws, pivot, spec)
-    permutations = assign(cost)
-    total, next_best = _costs(cost, permutations)
+    _check_arguments(posterior, method, x, climb)
+    pivot = _highest(posterior) if reference is None else jax.tree.map(np.asarray, reference)
+    shape = posterior.draws.weights.shape
+    draws = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), posterior.draws)
+    if method == "pivot":
+        found = _cheapest(match_cost(draws, pivot, spec))
+    elif method == "modes":
+        found = _by_modes(climb, draws, pivot, spec)
+    else:
+        found = _by_allocations(method, x, climb, draws, pivot, spec, shape)
+    permutations = found.permutations.reshape(shape)
     relabelled = posterior._replace(draws=permute(jax.tree.map(np.asarray, posterior.draws), permutations))
-    decided = float(np.mean(next_best >= 2.0 * total)) if permutations.shape[-1] > 1 else 1.0
-    return Relabelled(relabelled, permutations, method, float(np.mean(total)), decided)
+    return Relabelled(relabelled, permutations, method, found.objective, _share_decided(found))
+
+
+def _check_arguments(posterior, method, x, climb):
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}.")
+    if method in ("ecr", *ITERATIVE) and x is None:
+        raise ValueError(f"method {method!r} compares allocations of samples: pass x, or use method='pivot'.")
+    if method == "modes" and climb is None:
+        raise ValueError(
+            "method 'modes' needs climb, a function that takes mixtures with one leading axis to their modes: "
+            "pass one, such as jax.vmap of em.fit_em on x, or use method='pivot'."
+        )
+    if np.ndim(posterior.draws.weights) != 3:
+        raise ValueError(
+            f"posterior.draws must have leading axes (chains, draws); got weights of shape "
+            f"{np.shape(posterior.draws.weights)}."
+        )
 
 
 def _highest(posterior):
@@ -56,12 +113,56 @@ def _highest(posterior):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[best], posterior.draws)
 
 
-def _costs(cost: Float[np.ndarray, "C S K K"], permutations):
-    """Cost of the labelling chosen, and the least cost after exchanging two components."""
-    chosen = np.take_along_axis(cost, permutations[..., None, :], axis=-2)[..., 0, :]  # (C, S, K): pair at place j
-    ordered = np.take_along_axis(cost, permutations[..., :, None], axis=-2)  # rows in the chosen order
-    pair = chosen[..., :, None] + chosen[..., None, :]
-    exchanged = ordered + np.swapaxes(ordered, -1, -2)
-    gain = exchanged - pair + np.where(np.eye(cost.shape[-1], dtype=bool), np.inf, 0.0)
-    total = chosen.sum(axis=-1)
-    return total, total + gain.min(axis=(-2, -1))
+def _cheapest(cost):
+    return Labelling(assign(cost), cost)
+
+
+def _by_modes(climb, draws, reference, spec):
+    """By match costs between the modes that the draws reach and the one that the reference reaches."""
+    both = jax.tree.map(lambda many, one: np.concatenate([many, np.asarray(one, many.dtype)[None]]), draws, reference)
+    modes = jax.tree.map(np.asarray, climb(both))
+    if jax.tree.map(np.shape, modes) != jax.tree.map(np.shape, both):
+        raise ValueError(
+            f"climb must return mixtures of the shapes it was given, means {both.means.shape}; "
+            f"got means {np.shape(modes.means)}."
+        )
+    top = jax.tree.map(lambda leaf: leaf[-1], modes)
+    return _cheapest(match_cost(jax.tree.map(lambda leaf: leaf[:-1], modes), top, spec))
+
+
+def _by_allocations(method, x, climb, draws, reference, spec, shape):
+    """ECR against the reference, or the best fixed point of an iterative method from all labellings there are."""
+    z, checked, (inner_draws, inner_reference) = standardised(x, spec, draws, reference)
+    allocations = Allocations(inner_draws, z, checked)
+    by_ecr = _cheapest(_finite(allocations.cost_against(ECR, inner_reference), shape))
+    if method == "ecr":
+        return by_ecr
+    by_pivot = _cheapest(match_cost(draws, reference, spec))
+    identity = np.broadcast_to(np.arange(shape[-1]), by_pivot.permutations.shape)
+    starts = [identity, by_pivot.permutations, by_ecr.permutations]
+    if climb is not None:
+        starts.append(_by_modes(climb, draws, reference, spec).permutations)
+    return best_labellings(allocations, starts, by_pivot.cost)[method]
+
+
+def _finite(cost, shape):
+    bad = np.isnan(cost).any(axis=(-2, -1))
+    if bad.any():
+        chain, draw = divmod(int(np.argmax(bad)), shape[1])
+        raise ValueError(
+            f"posterior.draws gives no probabilities in chain {chain}, draw {draw} (NaN, or a covariance that is not "
+            "positive definite): leave such draws out, or use method='pivot'."
+        )
+    return cost
+
+
+def _share_decided(labelling) -> float:
+    """The share of draws for which every exchange of two components would at least double the cost."""
+    permutations, cost = labelling
+    if permutations.shape[-1] == 1:
+        return 1.0
+    ordered = np.take_along_axis(cost, permutations[:, :, None], axis=1)  # rows in the chosen order
+    kept = np.diagonal(ordered, axis1=1, axis2=2)
+    gain = ordered + np.swapaxes(ordered, 1, 2) - kept[:, :, None] - kept[:, None, :]
+    gain = np.where(np.eye(cost.shape[-1], dtype=bool), np.inf, gain).min(axis=(1, 2))
+    return float(np.mean((gain >= kept.sum(axis=1)) & (gain > 0.0)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .covariance import inverse_cholesky, structure
 from .gmm import GMM, affine, permute
@@ -52,7 +52,7 @@ def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Flo
     finite = np.isfinite(cost)
     limit = 1.0 + n_components * np.max(np.where(finite, cost, 0.0), axis=(-2, -1), keepdims=True)
     cost = np.where(finite, cost, limit)
-    return cost if spec is None else cost + n_components * limit * ~_exchangeable(spec)
+    return cost if spec is None else cost + n_components * limit * ~exchangeable(spec)
 
 
 def assign(cost: Float[np.ndarray, "*batch K K"]) -> Int[np.ndarray, "*batch K"]:
@@ -66,6 +66,18 @@ def assign(cost: Float[np.ndarray, "*batch K K"]) -> Int[np.ndarray, "*batch K"]
     flat = cost.reshape(-1, n_components, n_components)
     order = np.array([linear_sum_assignment(c.T)[1] for c in flat], int)
     return order.reshape(cost.shape[:-1])
+
+
+def exchangeable(spec: MixtureSpec) -> Bool[np.ndarray, "K K"]:
+    """Whether two components have the same Known rows."""
+    known = spec.known
+    n_components = spec.n_components
+    rows = [np.zeros((n_components, 0))]
+    for leaf, free in zip((known.weights, known.means, known.covariances), free_parts(spec), strict=True):
+        if leaf is not None and np.shape(leaf)[0] == n_components and not (leaf is known.covariances and _tied(spec)):
+            rows.append(np.where(free[:, None], np.inf, np.asarray(leaf, float).reshape(n_components, -1)))
+    table = np.concatenate(rows, axis=1)
+    return (table[:, None, :] == table[None, :, :]).all(axis=-1)
 
 
 def _in_units_of(reference, *gmms):
@@ -104,18 +116,6 @@ def _bhattacharyya(p, q):
     z = jnp.sum(whiteners[0] * (mean_p - mean_q)[None], axis=-1)
     half = jnp.sum(jnp.log(jnp.diagonal(whiteners, axis1=-2, axis2=-1)), axis=-1)  # −½ log |Σ|
     return 0.125 * jnp.sum(z * z) - half[0] + 0.5 * (half[1] + half[2])
-
-
-def _exchangeable(spec):
-    """(K, K) bool: components with the same Known rows."""
-    known = spec.known
-    n_components = spec.n_components
-    rows = [np.zeros((n_components, 0))]
-    for leaf, free in zip((known.weights, known.means, known.covariances), free_parts(spec), strict=True):
-        if leaf is not None and np.shape(leaf)[0] == n_components and not (leaf is known.covariances and _tied(spec)):
-            rows.append(np.where(free[:, None], np.inf, np.asarray(leaf, float).reshape(n_components, -1)))
-    table = np.concatenate(rows, axis=1)
-    return (table[:, None, :] == table[None, :, :]).all(axis=-1)
 
 
 def _tied(spec):

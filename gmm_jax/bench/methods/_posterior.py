@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
-from ... import em, judge
-from ...mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, structure
+from ... import bayes, em, judge
+from ...mixture import (
+    GMM,
+    ONE_AT_A_TIME,
+    Fit,
+    MixtureSpec,
+    Posterior,
+    Status,
+    check_data,
+    free_parts,
+    standardise,
+    structure,
+    validate_spec,
+)
 
 NEAR = 10.0  # nats: optima lower than this below the best carry no posterior mass worth a chain
+CLIMB_TOL = 1e-9  # gain in mean log-likelihood at which a climb to a mode ends
+CLIMB_NUMBERS = 1 << 22  # N·D·K·draws that climb at a time
 
 
 def em_starts(key, x, spec: MixtureSpec, n_chains: int, n_restarts: int) -> GMM | None:
@@ -30,23 +48,68 @@ def em_starts(key, x, spec: MixtureSpec, n_chains: int, n_restarts: int) -> GMM 
     return jax.tree.map(lambda leaf: leaf[order], near)
 
 
-def as_fit(posterior: Posterior, spec: MixtureSpec, *, mixing: bool = True) -> Fit:
-    """Relabelled draws, their mean as the point, their sds as standard errors, and the worst of the diagnostics."""
-    relabelled = judge.relabel(posterior, spec=spec)
+def as_fit(
+    posterior: Posterior,
+    spec: MixtureSpec,
+    *,
+    x: Float[np.ndarray, "N D"] | None = None,
+    relabelling: str = "pivot",
+    mixing: bool = True,
+) -> Fit:
+    """Relabelled draws, their mean as the point, their sds as standard errors, and the worst of the diagnostics.
+
+    x is for co-clustering, and for relabelling by allocations or modes.
+    """
+    climb = climb_posterior(x, spec) if relabelling == "modes" else None
+    relabelled = judge.relabel(posterior, method=relabelling, x=x, spec=spec, climb=climb)
     point, sds = mean_and_sd(relabelled.posterior.draws, spec)
     info = {
         "relabelling": relabelled.method,
+        "relabelling_objective": relabelled.objective,
         "decided": relabelled.decided,
         "mean_log_density": float(np.mean(posterior.log_density)),
     }
+    if relabelled.note:
+        info["labels"] = relabelled.note
     status = Status(posterior.status)
     if mixing:
-        after = judge.diagnostics(relabelled.posterior, spec)
-        before = judge.diagnostics(posterior, spec).worst["r_hat"]
-        invariant = judge.invariant_diagnostics(posterior, spec).worst["r_hat"]
-        info |= after.worst | {"r_hat_before_relabelling": before, "r_hat_label_invariant": invariant}
-        status = after.status if status == Status.SAMPLED else status
+        found = judge.mixing(posterior, relabelled, spec, x)
+        info |= {"mixing": found.verdict, "mixing_reason": found.reason} | found.after.worst
+        info |= {
+            "r_hat_before_relabelling": found.before.worst["r_hat"],
+            "r_hat_label_invariant": found.invariant.worst["r_hat"],
+        }
+        status = found.after.status if status == Status.SAMPLED else status
     return Fit(point, relabelled.posterior, sds, status, info)
+
+
+def climb_posterior(x, spec: MixtureSpec) -> Callable[[GMM], GMM]:
+    """EM to the posterior's modes from mixtures with one leading axis: what relabelling by modes asks for.
+
+    NotSupported where the prior is not semi-conjugate, which EM's M-step needs.
+    """
+    x = check_data(x, n_components=spec.n_components)
+    spec = validate_spec(spec, x.shape[1])
+    z, scaling = standardise(x, spec)
+    prior = bayes.hyperparameters(bayes.default_prior(x, spec), spec.covariance_type)
+    prior = scaling.prior_inward(prior, spec.covariance_type)
+    known = scaling.known_inward(spec)
+
+    def climb(gmms):
+        inner = jax.tree.map(lambda leaf: leaf.astype(z.dtype), scaling.inward(gmms))
+        return scaling.outward(jax.tree.map(np.asarray, _climb(z, inner, known, prior)))
+
+    return climb
+
+
+@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+def _climb(z, gmms, known, prior):
+    prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, z.dtype), prior)
+
+    def one(gmm):
+        return em.fit_em(z, gmm, known=known, prior=prior, config=em.EMConfig(tol=CLIMB_TOL)).gmm
+
+    return jax.lax.map(one, gmms, batch_size=max(1, CLIMB_NUMBERS // (z.size * gmms.n_components)))
 
 
 def mean_and_sd(draws: GMM, spec: MixtureSpec) -> tuple[GMM, GMM]:

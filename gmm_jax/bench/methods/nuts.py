@@ -11,13 +11,23 @@ from ._posterior import as_fit, em_starts
 
 
 def fit(
-    key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, n_restarts=50, target_accept=0.8, progress=None
+    key,
+    x,
+    spec,
+    *,
+    n_chains=4,
+    n_warmup=500,
+    n_draws=1000,
+    n_restarts=50,
+    target_accept=0.8,
+    relabelling="pivot",
+    progress=None,
 ) -> Fit:
     key_start, key_draw = jax.random.split(key)
     init = em_starts(key_start, x, spec, n_chains, n_restarts)
     options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws, "target_accept": target_accept}
     posterior = bayes.nuts(key_draw, x, spec, init=init, progress=progress, **options)
-    answer = as_fit(posterior, spec)
+    answer = as_fit(posterior, spec, x=x, relabelling=relabelling)
     counts = {"divergences": int(posterior.stats["diverging"].sum())}
     counts["leapfrog_steps"] = float(np.mean(posterior.stats["n_steps"]))
     return answer._replace(info=answer.info | counts)
