@@ -65,7 +65,7 @@ def nuts(
     chains = _begin(key_chain, problem, first)
     output = run_chunks(advance, chains, total, size, progress)
     kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
-    draws, log_density = read_draws(problem, kept.position)
+    draws, log_density, _ = read_draws(problem, kept.position)
     stats = {
         "acceptance_rate": kept.acceptance_rate,
         "diverging": kept.diverging,

@@ -34,6 +34,7 @@ class Status(IntEnum):
     NARROW = 10
     MERGED = 11
     DROPPED = 12
+    UNRELIABLE = 13
 
     @property
     def advice(self) -> str:
@@ -61,6 +62,8 @@ _ADVICE = {
     Status.NARROW: "paused: a component became too narrow for the fast sums, and the exact ones go on from here",
     Status.MERGED: "left the race: on the way to the optimum that another lane reached",
     Status.DROPPED: "left the race: too low to catch up with the best lane",
+    Status.UNRELIABLE: "the approximation is too far from the posterior for importance weights to mend it (Pareto "
+    "k-hat above 0.7, or not known for want of draws); use nuts, gibbs, or a richer approximation",
     Status.FAILED: "the method raised an error; the reason stands beside this status",
 }
 

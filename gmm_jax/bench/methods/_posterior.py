@@ -7,7 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from ... import em, judge
+from ... import bayes, em, judge
 from ...mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, structure
 
 NEAR = 10.0  # nats: optima lower than this below the best carry no posterior mass worth a chain
@@ -47,6 +47,29 @@ def as_fit(posterior: Posterior, spec: MixtureSpec, *, mixing: bool = True) -> F
         info |= after.worst | {"r_hat_before_relabelling": before, "r_hat_label_invariant": invariant}
         status = after.status if status == Status.SAMPLED else status
     return Fit(point, relabelled.posterior, sds, status, info)
+
+
+def trajectories(posterior: Posterior) -> dict[str, float]:
+    """What NUTS did, in two numbers."""
+    stats = posterior.stats
+    return {"divergences": int(np.sum(stats["diverging"])), "leapfrog_steps": float(np.mean(stats["n_steps"]))}
+
+
+def correction(answer: Fit) -> dict[str, float]:
+    """k̂ of one chain of an approximation, and what importance weights change in the free numbers of its Fit.
+
+    shift: the largest change of a mean, in sds; spread: the largest ratio of an sd after to before.
+    """
+    after = bayes.corrected_moments(answer.draws)
+    found = {"pareto_k": float(answer.draws.stats["pareto_k"][0]), "shift": 0.0, "spread": 0.0}
+    for leaf in ("weights", "means", "covariances"):
+        mean, sd = (np.asarray(getattr(gmm, leaf), float) for gmm in (answer.point, answer.standard_errors))
+        free = sd > 0.0
+        if free.any():
+            new_mean, new_sd = (getattr(gmm, leaf)[0][free] for gmm in after)
+            found["shift"] = max(found["shift"], float(np.max(np.abs(new_mean - mean[free]) / sd[free])))
+            found["spread"] = max(found["spread"], float(np.max(new_sd / sd[free])))
+    return found
 
 
 def mean_and_sd(draws: GMM, spec: MixtureSpec) -> tuple[GMM, GMM]:

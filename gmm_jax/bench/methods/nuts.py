@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
 
 from ... import bayes
 from ...mixture import Fit
-from ._posterior import as_fit, em_starts
+from ._posterior import as_fit, em_starts, trajectories
 
 
 def fit(
@@ -18,6 +17,4 @@ def fit(
     options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws, "target_accept": target_accept}
     posterior = bayes.nuts(key_draw, x, spec, init=init, progress=progress, **options)
     answer = as_fit(posterior, spec)
-    counts = {"divergences": int(posterior.stats["diverging"].sum())}
-    counts["leapfrog_steps"] = float(np.mean(posterior.stats["n_steps"]))
-    return answer._replace(info=answer.info | counts)
+    return answer._replace(info=answer.info | trajectories(posterior))
