@@ -90,6 +90,8 @@ def _climb(problem, start, n_steps) -> Mode:
 
     def fall(u):
         height, slope = _height(problem, u.astype(start.dtype))
+        if not np.isfinite(height):  # a step too far: as low as can be, so that it is taken back
+            return np.inf, np.zeros_like(u)
         return -float(height), -np.asarray(slope, float)
 
     def curvature(u):
