@@ -114,5 +114,5 @@ def test_datatree_has_arvizs_groups_and_dims():
     assert tree["posterior"]["weights"].dims == ("chain", "draw", "component")
     assert tree["posterior"]["means"].dims == ("chain", "draw", "component", "feature")
     assert tree["posterior"]["covariances"].dims == ("chain", "draw", "component", "feature", "feature_2")
-    assert tree["observed_data"]["x"].dims == ("sample", "feature")
+    assert tree["observed_data"]["x"].dims == ("observation", "feature")
     np.testing.assert_array_equal(tree["sample_stats"]["lp"], posterior.log_density)

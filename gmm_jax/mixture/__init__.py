@@ -1,6 +1,7 @@
 """WHAT A MIXTURE IS: its structures, densities, specification, sums, starts, and how two are paired."""
 
 from .covariance import STRUCTURES, structure
+from .datatree import from_datatree
 from .gmm import (
     GMM,
     affine,
@@ -52,6 +53,7 @@ __all__ = [
     "check_sample_weight",
     "e_step",
     "free_parts",
+    "from_datatree",
     "is_narrow",
     "log_joint",
     "log_prob",
