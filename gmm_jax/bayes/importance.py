@@ -14,7 +14,7 @@ from ..mixture import GMM, Posterior, Status
 
 K_HAT_LIMIT = 0.7
 FEWEST = 25  # draws: with fewer there is no tail to fit
-ALIKE = 1e-8  # nats: a spread of log weights that is rounding, not a tail
+ALIKE = 1e-4  # nats: a spread of log weights that is rounding, and nothing to correct
 
 
 def importance(log_ratio: Float[np.ndarray, "C S"]) -> tuple[Float[np.ndarray, "C S"], Float[np.ndarray, "C"]]:
