@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal, norm
 from test_bayes_references import assert_agree, mcse, moments_with_errors, ordered
 
 from conftest import TYPES
-from gmm_jax import GMM, Known, MixtureSpec, Posterior, Prior, Status, bayes, permute
+from gmm_jax import GMM, Known, MixtureSpec, Posterior, Prior, Status, bayes, judge, permute
 from gmm_jax.bayes.importance import importance, is_reliable, weighted
 from gmm_jax.bayes.laplace import Mode, _distinct, _gaussian, n_labellings
 from gmm_jax.bayes.target import prepare
@@ -294,6 +294,28 @@ def test_a_mean_field_guide_that_misses_correlation_is_unreliable():
     assert np.all(crude.stats["pareto_k"] > 0.7)
     assert fine.status == Status.SAMPLED
     assert crude.draws.means.std() < fine.draws.means.std()
+
+
+# ---- NUTS
+
+
+@pytest.mark.slow
+def test_nuts_needs_no_warm_up_with_laplaces_variances():
+    """Two far tight groups: μ's first coordinate is known 20 times less well than its second, in sds of the data."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [80, 40])
+    means = np.array([[0.0, 0.0], [1.0, 2.0]])
+    x = means[labels] + rng.standard_normal((120, 2)) * np.array([1.0, 0.1])
+    covariances = np.stack([np.diag([1.0, 0.01])] * 2)
+    spec = MixtureSpec(2, "full", Known(covariances=covariances))
+    init = GMM(np.array([2.0, 1.0]) / 3, means, covariances)
+    variances = bayes.laplace(jax.random.key(0), x, spec, init=init).stats["inverse_mass"]
+    options = {"init": init, "n_warmup": 0, "n_draws": 1000}
+    plain = bayes.nuts(jax.random.key(1), x, spec, **options)
+    scaled = bayes.nuts(jax.random.key(1), x, spec, inverse_mass=variances, **options)
+    assert plain.stats["acceptance_rate"].mean() < 0.1
+    assert scaled.stats["acceptance_rate"].mean() > 0.6
+    assert judge.diagnostics(scaled, spec).status == Status.SAMPLED
 
 
 # ---- NumPyro's own driver
