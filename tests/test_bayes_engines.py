@@ -39,7 +39,7 @@ def test_same_key_same_draws_and_another_key_others(engine):
         ),
     ],
 )
-@pytest.mark.parametrize("engine", ["nuts", "gibbs", "svi"])
+@pytest.mark.parametrize("engine", ["nuts", "gibbs", "svi", "laplace", "numpyro_nuts"])
 def test_bad_options_are_a_sentence(engine, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         getattr(bayes, engine)(jax.random.key(0), SMALL, MixtureSpec(2), **options)
@@ -50,10 +50,17 @@ def test_particular_options_are_checked():
         bayes.nuts(jax.random.key(0), SMALL, MixtureSpec(2), target_accept=1.0)
     with pytest.raises(ValueError, match="max_depth must be an integer of at least 1"):
         bayes.nuts(jax.random.key(0), SMALL, MixtureSpec(2), max_depth=0)
-    with pytest.raises(ValueError, match="guide must be one of normal, multivariate, delta"):
+    for bad in (np.ones((4, 3)), np.zeros((4, 11)), np.full((4, 11), np.nan)):
+        with pytest.raises(ValueError, match=r"inverse_mass must hold finite positive variances of shape \(4, 11\)"):
+            bayes.nuts(jax.random.key(0), SMALL, MixtureSpec(2), inverse_mass=bad)
+    with pytest.raises(ValueError, match="guide must be one of normal, multivariate, low_rank, delta"):
         bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), guide="nromal")
     with pytest.raises(ValueError, match="n_warmup must be an integer of at least 1"):
         bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), n_warmup=0)
+    with pytest.raises(ValueError, match="chain_method must be one of vectorized, sequential, parallel; got 'serial'"):
+        bayes.numpyro_nuts(jax.random.key(0), SMALL, MixtureSpec(2), chain_method="serial")
+    with pytest.raises(ValueError, match="needs a device for each chain; got n_chains=4 and 1 devices"):
+        bayes.numpyro_nuts(jax.random.key(0), SMALL, MixtureSpec(2), chain_method="parallel")
     known = Known(np.ones(2) / 2, np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
     with pytest.raises(ValueError, match="leaves nothing to infer"):
         bayes.gibbs(jax.random.key(0), SMALL, MixtureSpec(2, known=known))
@@ -110,5 +117,5 @@ def test_datatree_has_arvizs_groups_and_dims():
     assert tree["posterior"]["weights"].dims == ("chain", "draw", "component")
     assert tree["posterior"]["means"].dims == ("chain", "draw", "component", "feature")
     assert tree["posterior"]["covariances"].dims == ("chain", "draw", "component", "feature", "feature_2")
-    assert tree["observed_data"]["x"].dims == ("sample", "feature")
+    assert tree["observed_data"]["x"].dims == ("observation", "feature")
     np.testing.assert_array_equal(tree["sample_stats"]["lp"], posterior.log_density)

@@ -263,7 +263,7 @@ x = np.random.default_rng(0).standard_normal((20, 2))
 problem, scaling = prepare(x, MixtureSpec(2), n_chains=2, n_warmup=1, n_draws=1)
 first = starts(jax.random.key(0), problem, scaling, None, 2)
 print(svi._optimise.lower(jax.random.key(1), problem, first, "normal", 20, 10).as_text())
-chains = nuts._begin(jax.random.key(0), problem, first)
+chains = nuts._begin(jax.random.key(0), problem, first, *nuts._initial_metric(None, first.shape, problem.z))
 print(nuts._advance.lower(problem, chains, nuts._stages(100, 250), np.float32(0.8), 10).as_text())
 """
 

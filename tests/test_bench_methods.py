@@ -70,7 +70,7 @@ def test_every_method_answers_the_easy_problem(name, spec, easy, partly_known):
     found = partly_known(name) if spec is PARTLY_KNOWN else fit(name, easy, spec)
     assert isinstance(found, Fit)
     assert isinstance(found.status, Status)
-    assert found.status.ok or found.status == Status.UNMIXED  # 500 draws are few
+    assert found.status.ok or found.status in (Status.UNMIXED, Status.UNRELIABLE)  # few draws, or a crude guide
     shapes = {"weights": (K,), "means": (K, D), "covariances": (K, D, D) if covariance_type == "full" else (K,)}
     for leaf, shape in shapes.items():
         value = getattr(found.point, leaf)

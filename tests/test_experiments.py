@@ -10,6 +10,7 @@ import pytest
 from gmm_jax import GMM, Fit, Posterior, Status, problems
 from gmm_jax.bench import methods, store
 from gmm_jax.bench.demo import demo
+from gmm_jax.bench.draws import read_draws
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
@@ -90,4 +91,6 @@ def test_the_course_leaves_the_draws_of_a_sampler_and_their_picture(tmp_path, mo
     assert demo({"noise": {}}, problems=("course_3d",), results=tmp_path, **size) == 0
     folder = tmp_path / "demo"
     assert (folder / "course_3d_case_ii_posterior.png").stat().st_size > 2000
-    assert (folder / "draws" / "course_3d_case_ii_noise.nc").exists()
+    (file, checksum), *others = store.read_json(folder / "provenance.json")["draws"].items()
+    assert (file, others) == ("course_3d_case_ii_noise.nc", [])
+    assert read_draws(folder / "draws" / file, checksum).draws.means.shape == (2, 50, *truth.means.shape)

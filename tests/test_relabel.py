@@ -11,11 +11,11 @@ from conftest import TYPES, as_tuple, near, posterior_of, random_gmm, scrambled
 from gmm_jax import GMM, Known, MixtureSpec, em, judge, permute
 from gmm_jax.judge import allocations
 from gmm_jax.judge.allocations import ECR, ITERATIVE, STEPHENS, Allocations, settle
-from gmm_jax.judge.relabel import AMBIGUOUS, METHODS
+from gmm_jax.judge.relabel import AMBIGUOUS, RELABELLINGS
 from gmm_jax.mixture import e_step, match_cost
 
 K, D = 3, 2
-BY_METHOD = pytest.mark.parametrize("method", METHODS)
+BY_METHOD = pytest.mark.parametrize("method", RELABELLINGS)
 
 
 def to_nearest(*modes):
@@ -159,7 +159,7 @@ def test_no_other_labelling_has_a_lower_objective(method, n_components, x):
     gmm, draws = overlapping(n_components)
     posterior = posterior_of(draws)
     own = relabelled(method, posterior, x, gmm)
-    others = {other: relabelled(other, posterior, x, gmm).permutations for other in METHODS}
+    others = {other: relabelled(other, posterior, x, gmm).permutations for other in RELABELLINGS}
     others["identity"] = np.broadcast_to(range(n_components), own.permutations.shape)
     for other, permutations in others.items():
         value = totals(costs_when_labelled(method, draws, x, permutations), permutations).mean()

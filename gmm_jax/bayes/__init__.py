@@ -1,9 +1,22 @@
 """POSTERIOR: one NumPyro model, its prior, and one engine a file: (key, x, spec, ...) -> Posterior."""
 
 from .gibbs import gibbs
+from .importance import corrected_moments
+from .laplace import laplace
 from .model import model
+from .numpyro_nuts import numpyro_nuts
 from .nuts import nuts
 from .prior import default_prior, hyperparameters
 from .svi import svi
 
-__all__ = ["default_prior", "gibbs", "hyperparameters", "model", "nuts", "svi"]
+__all__ = [
+    "corrected_moments",
+    "default_prior",
+    "gibbs",
+    "hyperparameters",
+    "laplace",
+    "model",
+    "numpyro_nuts",
+    "nuts",
+    "svi",
+]

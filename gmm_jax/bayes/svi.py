@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
+from .importance import weighted
 from .model import assemble, model
-from .target import check_counts, constrain, density_of, finish, prepare, starts
+from .target import bijectors, check_counts, constrain, density_of, finish, prepare, starts
 
-GUIDES = ("normal", "multivariate", "delta")
+GUIDES = ("normal", "multivariate", "low_rank", "delta")
 STEP_SIZE = 0.02
 
 
@@ -37,12 +38,14 @@ def svi(
         n_warmup: gradient steps of Adam, the step size falling to zero along a cosine.
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
         guide: "normal" (independent normals in unconstrained space: variances come out too small), "multivariate"
-            (one joint normal), or "delta": the mode of the posterior density of the sites in constrained space (MAP),
-            polished by BFGS; then there is one draw a chain, whatever n_draws.
+            (one joint normal), "low_rank" (one whose covariance is a diagonal and a matrix of rank √P), or "delta":
+            the mode of the posterior density of the sites in constrained space (MAP), polished by BFGS; then there is
+            one draw a chain, whatever n_draws.
 
     Returns:
         Posterior; stats: elbo (C,), the evidence lower bound at the end, nats, in standardised units. The chain with
-        the highest is the best approximation.
+        the highest is the best approximation. But for "delta" also pareto_k (C,), and log_weight (C, S) for
+        `corrected_moments`; then the status is UNRELIABLE where a k̂ is above 0.7.
 
     Reference:
         Kucukelbir et al. (2017), Automatic differentiation variational inference, JMLR 18.
@@ -54,10 +57,11 @@ def svi(
     key_start, key_run = jax.random.split(key)
     first = starts(key_start, problem, scaling, init, n_chains)
     n_kept = 1 if guide == "delta" else n_draws
-    draws, elbo = _optimise(key_run, problem, first, guide, n_warmup, n_kept)
-    draws, elbo = jax.tree.map(np.asarray, (draws, elbo))
+    run = _optimise(key_run, problem, first, guide, n_warmup, n_kept)
+    draws, log_ratio, elbo = jax.tree.map(np.asarray, run)
     log_density = density_of(problem, draws)
-    return finish(problem, scaling, draws, log_density, {"elbo": elbo}, Status.SAMPLED)
+    stats, status = ({}, Status.SAMPLED) if guide == "delta" else weighted(log_ratio)
+    return finish(problem, scaling, draws, log_density, stats | {"elbo": elbo}, status)
 
 
 @partial(jax.jit, static_argnames=("guide", "n_steps", "n_draws"), compiler_options=ONE_AT_A_TIME)
@@ -85,9 +89,24 @@ def _one(problem, guide_name, n_steps, n_draws, key, u):
         polish = SVI(model, guide, Minimize(options={"gtol": 1e-10}), elbo)
         state, losses = polish.update(polish.init(key_init, problem, init_params=params), problem)
         params, losses = polish.get_params(state), losses[None]
-    sites = guide.sample_posterior(key_draws, params, sample_shape=(n_draws,))
     tail = max(losses.shape[0] // 20, 1)
-    return jax.vmap(partial(assemble, problem))(sites), -jnp.mean(losses[-tail:])
+    names = sorted(bijectors(problem))
+
+    def draw(key):
+        sites, log_ratio = weigh(key, params, model, guide, problem)
+        return assemble(problem, {name: sites[name]["value"] for name in names}), log_ratio
+
+    draws, log_ratio = jax.lax.map(draw, jax.random.split(key_draws, n_draws))
+    return draws, log_ratio, -jnp.mean(losses[-tail:])
+
+
+def weigh(key, params, model, guide, *args):
+    """A draw of the guide, as NumPyro's trace of its sites, and log p(x, θ) − log q(θ) there."""
+    from numpyro.handlers import replay, seed
+    from numpyro.infer.util import log_density
+
+    log_q, drawn = log_density(seed(guide, key), args, {}, params)
+    return drawn, log_density(replay(model, drawn), args, {}, params)[0] - log_q
 
 
 class NegativeElbo:
@@ -103,14 +122,8 @@ class NegativeElbo:
         self.n_particles = n_particles
 
     def loss(self, key, params, model, guide, *args):
-        from numpyro.handlers import replay, seed
-        from numpyro.infer.util import log_density
-
-        def one(key):
-            log_q, drawn = log_density(seed(guide, key), args, {}, params)
-            return log_q - log_density(replay(model, drawn), args, {}, params)[0]
-
-        return jnp.mean(jax.vmap(one)(jax.random.split(key, self.n_particles)))
+        keys = jax.random.split(key, self.n_particles)
+        return -jnp.mean(jax.vmap(lambda key: weigh(key, params, model, guide, *args)[1])(keys))
 
 
 def _guide(name):
@@ -119,5 +132,6 @@ def _guide(name):
     return {
         "normal": partial(autoguide.AutoNormal, init_scale=0.05),
         "multivariate": partial(autoguide.AutoMultivariateNormal, init_scale=0.05),
+        "low_rank": partial(autoguide.AutoLowRankMultivariateNormal, init_scale=0.05),
         "delta": autoguide.AutoDelta,
     }[name]

@@ -165,11 +165,12 @@ def log_posterior(problem: Problem, u):
 
 @jax.jit
 def read_draws(problem: Problem, draws):
-    """Flat draws (C, S, P) -> (GMM with leading (C, S), log density (C, S)), standardised."""
+    """Flat draws (C, S, P) -> (GMM with leading (C, S), log density (C, S), log posterior (C, S)), standardised."""
 
     def one(u):
-        values = constrain(problem, u)[0]
-        return assemble(problem, values), log_joint_density(problem, values)
+        values, jacobian = constrain(problem, u)
+        density = log_joint_density(problem, values)
+        return assemble(problem, values), density, density + jacobian
 
     return _over_draws(one, draws, problem.z.size)
 

@@ -12,6 +12,7 @@ from ..mixture import Status
 from . import plots, report, store
 from .clock import Clock
 from .course import KNOWING, QUESTION, Course, errors_of, in_order
+from .draws import write_draws
 
 
 def parameter_table(course: Course, case: str) -> report.Table:
@@ -140,7 +141,7 @@ def write_course(
     """Rows, draws, pictures, provenance and report.html of one or more problems."""
     trials = [trial for course in courses for of_case in course.trials.values() for trial in of_case.values()]
     store.write_rows(folder, [trial.row for trial in trials])
-    _write_draws(courses, folder)
+    checksums = _write_draws(courses, folder)
     sections = []
     for course in courses:
         pictures = draw(course, folder)
@@ -155,15 +156,19 @@ def write_course(
     record = store.provenance(
         command, config, started, datetime.now(UTC), clock.so_far(), seeds=[seed], question=QUESTION, answer=answer
     )
-    store.write_json(folder / "provenance.json", record)
+    store.write_json(folder / "provenance.json", record | {"draws": checksums})
     summary = f"«{QUESTION}»\n\n" + "\n\n".join(f"{c.problem}: {c.answer}" for c in courses)
     return report.write_html(folder / "report.html", "The course's experiments", summary, sections, record)
 
 
 def _write_draws(courses, folder):
+    """netCDF of every posterior; their SHA-256 by file name."""
+    checksums = {}
     for course in courses:
         for case, trials in course.trials.items():
             for name, trial in trials.items():
                 if trial.fit is not None and trial.fit.draws is not None:
                     file = f"{course.problem}_{case.lower().replace(' ', '_')}_{name}.nc"
-                    store.write_draws(folder / "draws" / file, trial.fit.draws.to_datatree(trial.x))
+                    tree = trial.fit.draws.to_datatree(trial.x)
+                    checksums[file] = write_draws(folder / "draws" / file, tree)
+    return checksums

@@ -115,21 +115,6 @@ def write_rows(folder, rows: Iterable[Mapping[str, Any]]) -> Path:
     return write_text_atomic(Path(folder) / "rows.csv", text.getvalue())
 
 
-def write_draws(path, tree) -> Path:
-    """Posterior draws, an ArviZ DataTree, as netCDF with a checksum on every array."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    checked = {f"/{group}": {name: {"fletcher32": True} for name in tree[group].data_vars} for group in tree.children}
-    try:
-        tree.to_netcdf(temporary, engine="h5netcdf", encoding=checked)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
-
-
 def mixture_record(gmm: GMM | None) -> dict[str, Any] | None:
     """A mixture as JSON can hold it; None stays None."""
     if gmm is None:

@@ -3,9 +3,10 @@
 from .diagnostics import Diagnostics, co_clustering, diagnostics, invariant_diagnostics
 from .metrics import adjusted_rand_index, kl_divergence, recovery
 from .mixing import Mixing, mixing
-from .relabel import Relabelled, relabel
+from .relabel import RELABELLINGS, Relabelled, relabel
 
 __all__ = [
+    "RELABELLINGS",
     "Diagnostics",
     "Mixing",
     "Relabelled",

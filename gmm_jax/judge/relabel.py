@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from ..mixture import GMM, MixtureSpec, Posterior, assign, match_cost, permute
 from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings, standardised
 
-METHODS = ("pivot", "ecr", "ecr-iterative", "stephens", "modes")
+RELABELLINGS = ("pivot", "ecr", "ecr-iterative", "stephens", "modes")
 AMBIGUOUS = 0.9  # below this share of decided draws the labels are called ambiguous
 
 
@@ -91,8 +91,8 @@ def relabel(
 
 
 def _check_arguments(posterior, method, x, climb):
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}.")
+    if method not in RELABELLINGS:
+        raise ValueError(f"method must be one of {', '.join(RELABELLINGS)}; got {method!r}.")
     if method in ("ecr", *ITERATIVE) and x is None:
         raise ValueError(f"method {method!r} compares allocations of samples: pass x, or use method='pivot'.")
     if method == "modes" and climb is None:

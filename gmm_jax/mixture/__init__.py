@@ -1,6 +1,7 @@
 """WHAT A MIXTURE IS: its structures, densities, specification, sums, starts, and how two are paired."""
 
 from .covariance import STRUCTURES, structure
+from .datatree import from_datatree
 from .gmm import (
     GMM,
     affine,
@@ -53,6 +54,7 @@ __all__ = [
     "e_step",
     "exchangeable",
     "free_parts",
+    "from_datatree",
     "is_narrow",
     "log_joint",
     "log_prob",

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
 
-from .covariance import structure
 from .gmm import GMM
 
 
@@ -34,6 +33,7 @@ class Status(IntEnum):
     NARROW = 10
     MERGED = 11
     DROPPED = 12
+    UNRELIABLE = 13
 
     @property
     def advice(self) -> str:
@@ -61,6 +61,8 @@ _ADVICE = {
     Status.NARROW: "paused: a component became too narrow for the fast sums, and the exact ones go on from here",
     Status.MERGED: "left the race: on the way to the optimum that another lane reached",
     Status.DROPPED: "left the race: too low to catch up with the best lane",
+    Status.UNRELIABLE: "the approximation is too far from the posterior for importance weights to mend it (Pareto "
+    "k-hat above 0.7, or not known for want of draws); use nuts, gibbs, or a richer approximation",
     Status.FAILED: "the method raised an error; the reason stands beside this status",
 }
 
@@ -73,32 +75,21 @@ class Posterior(NamedTuple):
     stats: dict[str, Any]  # sampler statistics, each (C, S, ...) or (C, ...)
     status: Status
 
-    def to_datatree(self, x=None):
+    def to_datatree(self, x=None, *, log_likelihood=False, predictive_key=None):
         """The draws as an ArviZ DataTree.
 
-        Groups posterior and sample_stats, and observed_data where x is given; dims chain, draw, component,
-        feature, feature_2. Save it with `.to_netcdf(path)`.
-        """
-        import numpy as np
-        from arviz_base import from_dict
+        Args:
+            x: the data; then there is a group observed_data.
+            log_likelihood: whether to have the group log_likelihood, log p(x_n | θ) of every draw, for LOO.
+            predictive_key: a typed key, to have the group posterior_predictive: a data set like x of every draw.
 
-        kind = structure(self.draws.covariance_type)
-        n_axes = len(kind.shape(1, 1)) - kind.per_component
-        n_chains, n_draws = self.log_density.shape
-        per_draw = {k: np.asarray(v) for k, v in self.stats.items() if np.shape(v)[:2] == (n_chains, n_draws)}
-        groups = {
-            "posterior": {name: np.asarray(getattr(self.draws, name)) for name in ("weights", "means", "covariances")},
-            "sample_stats": {"lp": np.asarray(self.log_density), **per_draw},
-        }
-        if x is not None:
-            groups["observed_data"] = {"x": np.asarray(x)}
-        dims = {
-            "weights": ["component"],
-            "means": ["component", "feature"],
-            "covariances": ["component"] * kind.per_component + ["feature", "feature_2"][:n_axes],
-            "x": ["sample", "feature"],
-        }
-        return from_dict(groups, dims=dims)
+        Groups posterior and sample_stats are always there; dims chain, draw, component, feature, feature_2 and
+        observation. The last two groups hold numbers for each draw and row of x: thin the draws first where both are
+        many. `bench.draws` keeps a tree on disk.
+        """
+        from .datatree import to_datatree
+
+        return to_datatree(self, x, log_likelihood=log_likelihood, predictive_key=predictive_key)
 
 
 class Fit(NamedTuple):

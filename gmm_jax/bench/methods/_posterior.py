@@ -48,6 +48,12 @@ def em_starts(key, x, spec: MixtureSpec, n_chains: int, n_restarts: int) -> GMM 
     return jax.tree.map(lambda leaf: leaf[order], near)
 
 
+def check_relabelling(name: str) -> None:
+    """Before anything is sampled: a ValueError where there is no such method."""
+    if name not in judge.RELABELLINGS:
+        raise ValueError(f"relabelling must be one of {', '.join(judge.RELABELLINGS)}; got {name!r}.")
+
+
 def as_fit(
     posterior: Posterior,
     spec: MixtureSpec,
@@ -110,6 +116,29 @@ def _climb(z, gmms, known, prior):
         return em.fit_em(z, gmm, known=known, prior=prior, config=em.EMConfig(tol=CLIMB_TOL)).gmm
 
     return jax.lax.map(one, gmms, batch_size=max(1, CLIMB_NUMBERS // (z.size * gmms.n_components)))
+
+
+def trajectories(posterior: Posterior) -> dict[str, float]:
+    """What NUTS did, in two numbers."""
+    stats = posterior.stats
+    return {"divergences": int(np.sum(stats["diverging"])), "leapfrog_steps": float(np.mean(stats["n_steps"]))}
+
+
+def correction(answer: Fit) -> dict[str, float]:
+    """k̂ of one chain of an approximation, and what importance weights change in the free numbers of its Fit.
+
+    shift: the largest change of a mean, in sds; spread: the largest ratio of an sd after to before.
+    """
+    after = bayes.corrected_moments(answer.draws)
+    found = {"pareto_k": float(answer.draws.stats["pareto_k"][0]), "shift": 0.0, "spread": 0.0}
+    for leaf in ("weights", "means", "covariances"):
+        mean, sd = (np.asarray(getattr(gmm, leaf), float) for gmm in (answer.point, answer.standard_errors))
+        free = sd > 0.0
+        if free.any():
+            new_mean, new_sd = (getattr(gmm, leaf)[0][free] for gmm in after)
+            found["shift"] = max(found["shift"], float(np.max(np.abs(new_mean - mean[free]) / sd[free])))
+            found["spread"] = max(found["spread"], float(np.max(new_sd / sd[free])))
+    return found
 
 
 def mean_and_sd(draws: GMM, spec: MixtureSpec) -> tuple[GMM, GMM]:

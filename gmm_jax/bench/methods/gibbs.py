@@ -6,12 +6,13 @@ import jax
 
 from ... import bayes
 from ...mixture import Fit
-from ._posterior import as_fit, em_starts
+from ._posterior import as_fit, check_relabelling, em_starts
 
 
 def fit(
     key, x, spec, *, n_chains=4, n_warmup=500, n_draws=2500, n_restarts=50, relabelling="pivot", progress=None
 ) -> Fit:
+    check_relabelling(relabelling)
     key_start, key_draw = jax.random.split(key)
     init = em_starts(key_start, x, spec, n_chains, n_restarts)
     options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
 
 from ... import bayes
 from ...mixture import Fit
-from ._posterior import as_fit, em_starts
+from ._posterior import as_fit, check_relabelling, em_starts, trajectories
 
 
 def fit(
@@ -23,11 +22,10 @@ def fit(
     relabelling="pivot",
     progress=None,
 ) -> Fit:
+    check_relabelling(relabelling)
     key_start, key_draw = jax.random.split(key)
     init = em_starts(key_start, x, spec, n_chains, n_restarts)
     options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws, "target_accept": target_accept}
     posterior = bayes.nuts(key_draw, x, spec, init=init, progress=progress, **options)
     answer = as_fit(posterior, spec, x=x, relabelling=relabelling)
-    counts = {"divergences": int(posterior.stats["diverging"].sum())}
-    counts["leapfrog_steps"] = float(np.mean(posterior.stats["n_steps"]))
-    return answer._replace(info=answer.info | counts)
+    return answer._replace(info=answer.info | trajectories(posterior))

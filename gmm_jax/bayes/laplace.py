@@ -1,0 +1,210 @@
+r"""Laplace's approximation: a Gaussian at each mode of the posterior, in unconstrained coordinates.
+
+With û a mode of log p(u | x), Jacobian included, and −H its Hessian there (P × P),
+p(u | x) ≈ N(û, H⁻¹) and log p(x) ≈ log p(x, û) + ½ P log 2π − ½ log |H| + log(labellings).
+
+The climb runs on the host, one start after another: L-BFGS, then Newton's steps in a region of trust.
+
+Reference:
+    Tierney & Kadane (1986), Accurate approximations for posterior moments and marginal densities, JASA 81.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, assign, free_parts, match_cost
+from .importance import weighted
+from .model import Problem
+from .target import finish, log_posterior, prepare, read_draws, starts
+
+POLISH = 50  # Newton's steps at most; from the end of L-BFGS a few are enough
+DECREMENT = 1e-4  # nats: what Newton's next step would still gain at what counts as a mode
+SAME = 1e-4  # match cost between two finds of one mode, and of two components that coincide
+COLUMNS = 16  # of the Hessian at a time: all at once hold P copies of every intermediate number
+
+
+def laplace(
+    key: Key[Array, ""],
+    x: Float[Array, "N D"],
+    spec: MixtureSpec,
+    *,
+    n_chains: int = 4,
+    n_warmup: int = 300,
+    n_draws: int = 1000,
+    init: GMM | None = None,
+) -> Posterior:
+    """Independent draws from a Gaussian at the mode of the posterior that each chain's start leads to.
+
+    Args:
+        n_warmup: steps of L-BFGS at most; the polish comes after them.
+        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains:
+            give distinct optima of EM to have every mode they lead to.
+
+    Returns:
+        Posterior; stats by chain: mode, the same number where chains found the same mode up to its labels;
+        log_evidence_of_mode, which counts the n_labellings copies of that mode that exchanging components makes (right
+        where they do not overlap); log_evidence, the sum over the distinct modes found, and log_evidence_corrected,
+        the same by importance sampling; pareto_k; inverse_mass (C, P), the variances in unconstrained coordinates; and
+        by draw log_weight, for `corrected_moments`. Status UNRELIABLE where a k̂ is above 0.7, NON_FINITE where a start
+        led to no mode: that chain is NaN.
+    """
+    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    key_start, key_noise = jax.random.split(key)
+    first = np.asarray(starts(key_start, problem, scaling, init, n_chains))
+    modes = jax.tree.map(lambda *parts: np.stack(parts), *(_climb(problem, u, n_warmup) for u in first))
+    # on the host: the compiler takes seconds over normal numbers
+    noise = np.random.default_rng(np.asarray(jax.random.key_data(key_noise))).standard_normal(
+        (n_chains, 1 + n_draws, first.shape[1])
+    )
+    noise[:, 0] = 0.0  # the mode itself
+    flat = modes.position[:, None] + np.einsum("cpq,csq->csp", modes.root, noise)
+    read = read_draws(problem, flat.astype(problem.z.dtype))
+    centres = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], read[0])
+    draws, log_density, log_p = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 1:], read)
+    log_ratio = log_p.astype(float) - _log_normaliser(modes)[:, None] + 0.5 * np.sum(noise[:, 1:] ** 2, axis=-1)
+    stats, status = weighted(log_ratio)
+    stats |= {"inverse_mass": np.sum(modes.root**2, axis=-1)} | _evidence(problem, modes, centres, log_ratio)
+    for name in ("log_evidence_of_mode", "log_evidence", "log_evidence_corrected"):
+        stats[name] = stats[name] - problem.z.shape[0] * scaling.log_volume
+    return finish(problem, scaling, draws, log_density, stats, status)
+
+
+class Mode(NamedTuple):
+    """A mode of the log posterior; NaN throughout where none was found."""
+
+    position: Float[np.ndarray, "n_coordinates"]  # flat, unconstrained
+    height: Float[np.ndarray, ""]  # log p(x, û)
+    root: Float[np.ndarray, "n_coordinates n_coordinates"]  # R with R Rᵀ = H⁻¹
+    half_log_precision: Float[np.ndarray, ""]  # ½ log |H|
+
+
+def _climb(problem, start, n_steps) -> Mode:
+    from scipy.optimize import minimize
+
+    def fall(u):
+        height, slope = _height(problem, u.astype(start.dtype))
+        if not np.isfinite(height):  # a step too far: as low as can be, so that it is taken back
+            return np.inf, np.zeros_like(u)
+        return -float(height), -np.asarray(slope, float)
+
+    def curvature(u):
+        return -np.asarray(_hessian(problem, u.astype(start.dtype)), float)
+
+    n_samples, eps = problem.z.shape[0], float(np.finfo(start.dtype).eps)
+    u = np.asarray(start, float)
+    if n_steps:
+        u = minimize(fall, u, jac=True, method="L-BFGS-B", options={"maxiter": n_steps, "gtol": 1e-6}).x
+    options = {"maxiter": POLISH, "gtol": math.sqrt(eps * n_samples)}
+    end = minimize(fall, u, jac=True, hess=curvature, method="trust-exact", options=options)
+    return _gaussian(end.x, -end.fun, end.jac, curvature(end.x))
+
+
+def _gaussian(position, height, slope, precision) -> Mode:
+    """The Gaussian at a point, if that is a mode: slope zero, and the precision positive definite."""
+    from scipy.linalg import solve_triangular
+
+    nothing = Mode(np.full_like(position, np.nan), np.nan, np.full_like(precision, np.nan), np.nan)
+    try:
+        cholesky = np.linalg.cholesky(precision)
+    except np.linalg.LinAlgError:
+        return nothing
+    whitener = solve_triangular(cholesky, np.eye(len(position)), lower=True)
+    if not 0.5 * np.sum((whitener @ slope) ** 2) <= DECREMENT:
+        return nothing
+    return Mode(position, height, whitener.T, np.sum(np.log(np.diag(cholesky))))
+
+
+@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+def _height(problem, u):
+    return jax.value_and_grad(partial(log_posterior, problem))(u)
+
+
+@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+def _hessian(problem, u):
+    slope = jax.grad(partial(log_posterior, problem))
+    basis = jnp.eye(u.size, dtype=u.dtype)
+    columns = jax.lax.map(lambda v: jax.jvp(slope, (u,), (v,))[1], basis, batch_size=COLUMNS)
+    return 0.5 * (columns + columns.T)
+
+
+def _log_normaliser(modes: Mode):
+    """log N(û | û, H⁻¹) of each mode."""
+    return modes.half_log_precision - 0.5 * modes.position.shape[-1] * math.log(2.0 * math.pi)
+
+
+# ---- evidence
+
+
+def _evidence(problem, modes: Mode, gmms: GMM, log_ratio):
+    """Of each chain's mode, and of all distinct modes together; (C,) each."""
+    from scipy.special import logsumexp
+
+    n_chains, n_draws = log_ratio.shape
+    found = np.isfinite(modes.height)
+    mode = _distinct(gmms, found, problem.spec)
+    each = (jax.tree.map(lambda leaf, c=c: leaf[c], gmms) for c in range(n_chains))
+    labellings = np.array([n_labellings(problem, gmm) for gmm in each])
+    of_mode = modes.height - _log_normaliser(modes) + np.log(labellings)
+    corrected = logsumexp(log_ratio, axis=1) - math.log(n_draws) + np.log(labellings)
+    chains = [np.flatnonzero(mode == m) for m in np.unique(mode[found])]
+    total = logsumexp([of_mode[c[0]] for c in chains]) if chains else np.nan
+    mended = logsumexp([logsumexp(corrected[c]) - math.log(c.size) for c in chains]) if chains else np.nan
+    return {
+        "mode": mode,
+        "n_labellings": labellings,
+        "log_evidence_of_mode": of_mode,
+        "log_evidence": np.full(n_chains, total),
+        "log_evidence_corrected": np.full(n_chains, mended),
+    }
+
+
+def _distinct(gmms: GMM, found, spec):
+    """A number for each chain's mode, the chain's own or that of the first chain with the same mode up to labels."""
+    mode = np.arange(len(found))
+    for c in np.flatnonzero(found):
+        cost = match_cost(gmms, jax.tree.map(lambda leaf, c=c: leaf[c], gmms), spec)
+        total = np.take_along_axis(cost, assign(cost)[:, None, :], axis=1).sum((1, 2))
+        same = np.flatnonzero(found & (total <= SAME))
+        mode[c] = mode[same].min(initial=c)
+    return mode
+
+
+def n_labellings(problem: Problem, gmm: GMM) -> int:
+    """How many copies of a mode the exchange of components makes: K!, or fewer.
+
+    Components are exchanged if what is known of them and the prior are the same for both; components that coincide
+    are the same copy.
+    """
+    import numpyro.distributions as dist
+
+    spec, prior = problem.spec, problem.prior
+    rows = np.stack(free_parts(spec), axis=1).astype(float)
+    for known in (spec.known.weights, spec.known.means, spec.known.covariances):
+        if known is not None and len(known) == spec.n_components and known is not _shared(spec):
+            rows = np.concatenate([rows, np.nan_to_num(np.reshape(known, (spec.n_components, -1)))], axis=1)
+    if problem.n_sites[0]:
+        if not isinstance(prior.weights, dist.Dirichlet):
+            return 1  # nothing says that such a prior treats components alike
+        concentration = np.where(problem.free[0], np.asarray(prior.weights.concentration), 0.0)
+        rows = np.concatenate([rows, concentration[:, None]], axis=1)
+    kinds = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
+    coincide = match_cost(gmm, gmm) <= SAME
+    copies = 1
+    for kind in np.unique(kinds):
+        members = np.flatnonzero(kinds == kind)
+        twins = np.unique(coincide[np.ix_(members, members)], axis=0, return_counts=True)[1]
+        copies *= math.factorial(members.size) // math.prod(math.factorial(int(n)) for n in twins)
+    return copies
+
+
+def _shared(spec):
+    """A known covariance that all components share, which tells none from another."""
+    return spec.known.covariances if spec.covariance_type == "tied" else None

@@ -1,0 +1,42 @@
+"""Posterior draws on disk: one netCDF file, written whole or not at all, read only if it is the file that was written.
+
+Its SHA-256 stands in provenance.json beside the rows; every array has a checksum of its own as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..mixture import Posterior, from_datatree
+from .store import UnreadableResult, write_bytes_atomic
+
+
+def write_draws(path, tree) -> str:
+    """Keep what `Posterior.to_datatree` made; returns the SHA-256 by which read_draws knows the file again."""
+    checked = {f"/{group}": {name: {"fletcher32": True} for name in tree[group].data_vars} for group in tree.children}
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / "draws.nc"
+        tree.to_netcdf(made, engine="h5netcdf", encoding=checked)
+        content = made.read_bytes()
+    write_bytes_atomic(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_draws(path, checksum: str) -> Posterior:
+    """The posterior of a file of draws, or UnreadableResult: missing, or not the file of that SHA-256."""
+    from xarray import open_datatree
+
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UnreadableResult(path, "does not exist", "run the command that makes it first") from None
+    except OSError as error:
+        raise UnreadableResult(path, f"cannot be read ({error.strerror})", "check the file's permissions") from None
+    if hashlib.sha256(content).hexdigest() != checksum:
+        raise UnreadableResult(path, "its content does not agree with its checksum")
+    with open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
+        return from_datatree(tree)

@@ -1,0 +1,101 @@
+"""A posterior as ArviZ knows it, and back: groups of arrays whose axes have names."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from .covariance import structure
+from .gmm import GMM, log_prob, sample
+from .moments import ONE_AT_A_TIME
+from .records import Posterior, Status
+from .scaling import check_data, standardise
+from .spec import MixtureSpec
+
+LEAVES = ("weights", "means", "covariances")
+NUMBERS = 1 << 20  # of one intermediate array: as many draws at a time
+
+
+def to_datatree(posterior: Posterior, x=None, *, log_likelihood=False, predictive_key: Key[Array, ""] | None = None):
+    """What `Posterior.to_datatree` says."""
+    from arviz_base import from_dict
+    from xarray import DataArray
+
+    if x is None and (log_likelihood or predictive_key is not None):
+        raise ValueError("to_datatree needs x for log_likelihood and for posterior_predictive: pass the data as well.")
+    kind = structure(posterior.draws.covariance_type)
+    n_axes = len(kind.shape(1, 1)) - kind.per_component
+    dims = {
+        "weights": ["component"],
+        "means": ["component", "feature"],
+        "covariances": ["component"] * kind.per_component + ["feature", "feature_2"][:n_axes],
+        "x": ["observation", "feature"],  # "sample" is ArviZ's word for a chain's draw
+    }
+    shape = np.shape(posterior.log_density)
+    stats = {name: np.asarray(value) for name, value in posterior.stats.items()}
+    per_draw = {name: value for name, value in stats.items() if value.shape[:2] == shape}
+    groups = {
+        "posterior": {name: np.asarray(getattr(posterior.draws, name)) for name in LEAVES},
+        "sample_stats": {"lp": np.asarray(posterior.log_density), **per_draw},
+    }
+    if x is not None:
+        x = check_data(x)
+        groups["observed_data"] = {"x": x}
+    if predictive_key is not None:
+        groups["posterior_predictive"] = {"x": posterior_predictive(predictive_key, posterior.draws, x)}
+    tree = from_dict(groups, dims=dims)
+    for name in stats.keys() - per_draw.keys():
+        axes = [f"{name}_dim_{i}" for i in range(stats[name].ndim - 1)]
+        tree[f"sample_stats/{name}"] = DataArray(stats[name], dims=["chain", *axes])
+    if log_likelihood:
+        tree["log_likelihood/x"] = DataArray(pointwise(posterior.draws, x), dims=["chain", "draw", "observation"])
+    tree.attrs |= {"covariance_type": posterior.draws.covariance_type, "status": Status(posterior.status).name}
+    return tree
+
+
+def from_datatree(tree) -> Posterior:
+    """The posterior of which to_datatree made the tree."""
+    leaves = {name: tree["posterior"][name].values for name in LEAVES}
+    stats = {name: values.values for name, values in tree["sample_stats"].data_vars.items() if name != "lp"}
+    draws = GMM(**leaves, covariance_type=tree.attrs["covariance_type"])
+    return Posterior(draws, tree["sample_stats"]["lp"].values, stats, Status[tree.attrs["status"]])
+
+
+def pointwise(draws: GMM, x: Float[Array, "N D"]) -> Float[np.ndarray, "C S N"]:
+    """log p(x_n | θ) of every draw, labels summed out, in the units of the data."""
+    z, scaling, inner = _inward(draws, x)
+    return np.asarray(_pointwise(inner, z), float) - scaling.log_volume
+
+
+def posterior_predictive(key: Key[Array, ""], draws: GMM, x: Float[Array, "N D"]) -> Float[np.ndarray, "C S N D"]:
+    """For every draw as many new samples as x has rows, each with a label of its own."""
+    z, scaling, inner = _inward(draws, x)
+    return np.asarray(_predict(key, inner, z.shape[0]), float) * scaling.scale + scaling.centre
+
+
+def _inward(draws, x):
+    """Data and draws standardised: float32 could not hold their offset."""
+    z, scaling = standardise(x, MixtureSpec(draws.n_components, draws.covariance_type))
+    return z, scaling, jax.tree.map(lambda leaf: leaf.astype(z.dtype), scaling.inward(draws))
+
+
+@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+def _pointwise(draws, z):
+    return _over_draws(lambda gmm: log_prob(gmm, z), draws, max(1, NUMBERS // (z.size * draws.n_components)))
+
+
+@partial(jax.jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
+def _predict(key, draws, n):
+    keys = jax.random.split(key, draws.weights.shape[:2])
+    return _over_draws(lambda pair: sample(pair[0], pair[1], n)[0], (keys, draws), None)
+
+
+def _over_draws(function, draws, batch_size):
+    """function of each of the (C, S) draws, batch_size at a time."""
+    shape = jax.tree.leaves(draws)[0].shape[:2]
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
+    values = jax.lax.map(function, flat, batch_size=batch_size)
+    return values.reshape(*shape, *values.shape[1:])
