@@ -19,7 +19,7 @@ demo: .venv/ready ## the four experiments of the course: EM, NUTS and Gibbs besi
 	@$(BIN)/gmm-jax demo
 
 test: .venv/ready ## the tests: minutes on two cores, fewer once programs are compiled
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready ## style and security rules
 	@$(BIN)/ruff check .

@@ -127,6 +127,7 @@ A2_PRIOR = Prior(
 )
 
 
+@pytest.mark.slow
 def test_nuts_has_the_moments_of_posteriordbs_reference_draws():
     y, _, reference = read("low_dim_gauss_mix")
     spec = MixtureSpec(2, "full", prior=A2_PRIOR)
@@ -250,7 +251,8 @@ PRIOR_MEAN, PRIOR_COVARIANCE = np.array([0.5, 0.2]), np.array([[2.0, -0.4], [-0.
 GRID = np.array([[-2.0, 0.0], [-0.5, 0.5], [0.5, 0.0], [1.0, 1.5], [3.0, -1.0]])
 
 
-@pytest.mark.parametrize("engine", ["gibbs", pytest.param("nuts", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["gibbs", "nuts"])
 def test_engines_agree_with_the_enumeration_of_all_labellings(engine):
     """K = 2, n = 8, Σ known: 2⁸ conjugate terms. Only what does not depend on labels is compared."""
     alpha = np.array([1.5, 1.5])

@@ -178,7 +178,8 @@ def test_degenerate_data_are_never_a_false_success(name, covariance_type, dtype,
 
 
 @pytest.mark.parametrize(
-    ("n", "d", "k", "covariance_type"), [(30, 50, 2, "full"), (2, 2, 2, "full"), (1, 1, 1, "diag")]
+    ("n", "d", "k", "covariance_type"),
+    [pytest.param(30, 50, 2, "full", marks=pytest.mark.slow), (2, 2, 2, "full"), (1, 1, 1, "diag")],
 )
 def test_fewer_rows_than_numbers_is_never_a_false_success(n, d, k, covariance_type):
     found = restarts(np.random.default_rng(0).standard_normal((n, d)), covariance_type, k)
