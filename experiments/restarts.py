@@ -48,11 +48,12 @@ def main(
         for name in names:
             for seed in range(seeds):
                 rows.append(one(folder, name, seed, restarts))
+                store.write_rows(folder, rows)
                 update(len(rows))
-    store.write_rows(folder, rows)
     met, sentence = verdict(rows)
+    chosen = f"--names {' '.join(names)} " if len(names) < len(problems.names()) else ""
     record = store.provenance(
-        f"python experiments/restarts.py --seeds {seeds} --restarts {restarts}",
+        f"python experiments/restarts.py {chosen}--seeds {seeds} --restarts {restarts}",
         {"problems": list(names), "seeds": seeds, "restarts": restarts},
         started,
         datetime.now(UTC),
