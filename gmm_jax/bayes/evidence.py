@@ -94,6 +94,8 @@ def bridge(
             f"(share {overlap:.2g}): use smc."
         )
     log_evidence, error = _bridge(ours, theirs.ravel())
+    if not np.isfinite(log_evidence):
+        raise ValueError("the proposal and the posterior's draws have nothing in common: draw more, or use smc.")
     return Evidence(log_evidence - problem.z.shape[0] * scaling.log_volume, error, overlap)
 
 

@@ -1,10 +1,11 @@
 """Sequential Monte Carlo: particles go from the prior to the posterior, and the evidence is what they gather.
 
-The data come in row by row, in random order, and a row that would change too much in parts: with w = 1 for rows that
-are in, p_w(θ) ∝ p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n is the prior at w = 0, with constant 1, and the posterior at
-w = 1, with the evidence as its constant. A step takes as many rows, or as much of one, as the effective sample size
-allows; a share of the particles is resampled, and all states of the Markov chains from there are the new particles
-("waste-free"). With few rows the modes are one, so that the K! labellings, and other modes, fill as their mass demands.
+The data come in row by row, the first ones spread over all, and a row that would change too much in parts: with w = 1
+for rows that are in, p_w(θ) ∝ p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n is the prior at w = 0, with constant 1, and the
+posterior at w = 1, with the evidence as its constant. A step takes as many rows, or as much of one, as the effective
+sample size allows; a share of the particles is resampled, and all states of the Markov chains from there are the new
+particles ("waste-free"). With few rows the modes are one, so that the K! labellings, and other modes, fill as their
+mass demands.
 
 Why not one power for all rows: a power of the mixture's likelihood has no conjugate moves; a power inside the sum over
 components has, but then all labels freeze at one temperature (errors of 1 to 9 nats on the galaxies).
@@ -73,6 +74,7 @@ def smc(
     if init is not None:
         raise NotSupported("smc starts from draws of the prior, so that init has no place: leave it out.")
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    problem = replace(problem, z=_sorted(problem.z))
     n_samples, moves = problem.z.shape[0], choose_moves(problem)
     n_starts = max(2, -(-n_draws // n_warmup))
     if isinstance(moves, Gibbs):
@@ -114,10 +116,30 @@ class Runs(NamedTuple):
     acceptance_rate: Array
 
 
+def _sorted(z):
+    """Rows along their direction of largest spread."""
+    direction = np.linalg.eigh(z.T @ z)[1][:, -1]
+    return z[np.argsort(z @ direction, kind="stable")]
+
+
+def _order(n_samples):
+    """Ranks by their binary digits read backwards (van der Corput): every beginning is spread evenly over all.
+
+    So the first rows look like the whole and favour what all will; in random order the evidence of the galaxies
+    scattered up to twice as much.
+    """
+    n_bits = max(1, int(n_samples - 1).bit_length())
+    ranks = np.arange(n_samples)
+    backwards = sum(((ranks >> bit) & 1) << (n_bits - 1 - bit) for bit in range(n_bits))
+    return np.argsort(backwards)
+
+
 @partial(jax.jit, static_argnames=("n_chains", "n_particles"), compiler_options=ONE_AT_A_TIME)
 def _begin(key, problem, moves, n_chains, n_particles):
-    key_draw, key_order, key_run = jax.random.split(key, 3)
-    rows = jax.vmap(lambda key: jax.random.permutation(key, problem.z))(jax.random.split(key_order, n_chains))
+    key_draw, key_turn, key_run = jax.random.split(key, 3)
+    n_samples = problem.z.shape[0]
+    turns = jax.random.randint(key_turn, (n_chains, 1), 0, n_samples)
+    rows = problem.z[(_order(n_samples)[None] + turns) % n_samples]
     first = jax.vmap(jax.vmap(partial(moves.first, problem)))
     zeros = jnp.zeros(n_chains, problem.z.dtype)
     return Runs(
