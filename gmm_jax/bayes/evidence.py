@@ -157,7 +157,7 @@ def _fit(u):
     return flat.mean(axis=0), np.linalg.cholesky(np.atleast_2d(np.cov(flat.T)))
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
 def _coordinates(problem, gmms):
     return jax.vmap(jax.vmap(partial(unconstrain, problem)))(gmms)
 
