@@ -1,6 +1,7 @@
 """WHERE TRUTH AND DATA COME FROM: random truths, named problems with a known truth, and real data sets."""
 
 from . import datasets
+from .controlled import mixture_with_overlap
 from .generators import (
     fixed_counts,
     random_covariance,
@@ -9,14 +10,18 @@ from .generators import (
     separated_mixture,
     separation_for_error,
 )
+from .overlap import Overlap, overlap
 from .suite import Problem, load, names
 
 __all__ = [
+    "Overlap",
     "Problem",
     "datasets",
     "fixed_counts",
     "load",
+    "mixture_with_overlap",
     "names",
+    "overlap",
     "random_covariance",
     "random_gaussian",
     "random_mixture",
