@@ -1,4 +1,4 @@
-"""The door for the shell: gmm-jax {demo, fit, compare, report, list}.
+"""The door for the shell: gmm-jax {demo, fit, compare, report, diff, check-method, list}.
 
 Each command is a frozen dataclass: its fields are its options, its docstring its help. JAX is imported only when a
 command runs. Results go to stdout, progress and errors to stderr; exit codes are those of `gmm_jax.shell`.
@@ -130,6 +130,29 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Diff:
+    """Has anything become worse from one folder of results to another? Exit code 3 if so."""
+
+    before: Annotated[Path, tyro.conf.Positional]
+    """A folder that `compare` or an experiment wrote."""
+    after: Annotated[Path, tyro.conf.Positional]
+    """Another one; cells with the same problem, case, n, method and options are compared, paired by seed."""
+    metric: tuple[str, ...] = ()
+    """Metrics to look at; by default all that have a practical margin, and the share of failures."""
+    margin: tuple[str, ...] = ()
+    """Practical margins as METRIC=VALUE in place of the usual ones."""
+    json: bool = False
+    """Print one JSON document on stdout instead of a table."""
+
+    def run(self) -> int:
+        from .bench.diff import MARGINS, diff
+        from .bench.files import parse_option
+
+        margins = dict(map(parse_option, self.margin))
+        return diff(self.before, self.after, metrics=self.metric or tuple(MARGINS), margins=margins, as_json=self.json)
+
+
+@dataclass(frozen=True)
 class List:
     """What there is: problems, data sets, methods with their options."""
 
@@ -145,6 +168,7 @@ Command = (
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 
