@@ -86,7 +86,7 @@ class Compare:
     problems: tuple[str, ...] = ("course_2d",)
     """Named problems; see `gmm-jax list`."""
     methods: tuple[str, ...] = ("oracle", "em", "gibbs")
-    """Methods; see `gmm-jax list`."""
+    """Methods, see `gmm-jax list`, or module:function."""
     known: tuple[Literal["weights", "means", "covariances"], ...] = ()
     """What is known beforehand, filled from the truth."""
     seeds: int = 3
@@ -153,6 +153,25 @@ class Diff:
 
 
 @dataclass(frozen=True)
+class CheckMethod:
+    """Does a method keep every promise? For one that lives in a module of yours; exit code 3 if it breaks one."""
+
+    method: Annotated[str, tyro.conf.Positional]
+    """module:function, found from this folder or installed, or a name of `gmm-jax list`."""
+    option: tuple[str, ...] = ()
+    """Options of the method as NAME=VALUE, such as small sizes."""
+    json: bool = False
+    """Print one JSON document on stdout instead of a table."""
+
+    def run(self) -> int:
+        from .bench.conformance import check_method
+        from .bench.files import parse_option
+
+        (name,) = _known_methods([self.method])
+        return check_method(name, dict(map(parse_option, self.option)), as_json=self.json)
+
+
+@dataclass(frozen=True)
 class List:
     """What there is: problems, data sets, methods with their options."""
 
@@ -169,6 +188,7 @@ Command = (
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
+    | Annotated[CheckMethod, tyro.conf.subcommand("check-method")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 
@@ -192,9 +212,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _known_methods(names):
-    """name -> no options, after a look at whether there are such methods."""
+    """name -> no options, after a look at whether there are such methods: module:function also from this folder."""
     from .bench import methods
 
+    here = str(Path.cwd())
+    if here not in sys.path and any(":" in name for name in names):
+        sys.path.append(here)
     return {methods.load(name).name: {} for name in names}
 
 
@@ -203,10 +226,10 @@ def _with_options(chosen, texts):
     from .bench.files import parse_option
 
     for text in texts:
-        method, dot, option = text.partition(".")
-        if not dot or method not in chosen:
+        method = next((name for name in chosen if text.startswith(f"{name}.")), None)
+        if method is None:
             raise ValueError(f"an option is written METHOD.NAME=VALUE with one of {', '.join(chosen)}; got {text!r}.")
-        chosen[method] |= [parse_option(option)]
+        chosen[method] |= [parse_option(text.removeprefix(f"{method}."))]
     return chosen
 
 
