@@ -1,4 +1,4 @@
-"""The door for the shell: gmm-jax {demo, fit, compare, report, list}.
+"""The door for the shell: gmm-jax {demo, fit, compare, report, diff, check-method, list}.
 
 Each command is a frozen dataclass: its fields are its options, its docstring its help. JAX is imported only when a
 command runs. Results go to stdout, progress and errors to stderr; exit codes are those of `gmm_jax.shell`.
@@ -86,7 +86,7 @@ class Compare:
     problems: tuple[str, ...] = ("course_2d",)
     """Named problems; see `gmm-jax list`."""
     methods: tuple[str, ...] = ("oracle", "em", "gibbs")
-    """Methods; see `gmm-jax list`."""
+    """Methods, see `gmm-jax list`, or module:function."""
     known: tuple[Literal["weights", "means", "covariances"], ...] = ()
     """What is known beforehand, filled from the truth."""
     seeds: int = 3
@@ -130,6 +130,48 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Diff:
+    """Has anything become worse from one folder of results to another? Exit code 3 if so."""
+
+    before: Annotated[Path, tyro.conf.Positional]
+    """A folder that `compare` or an experiment wrote."""
+    after: Annotated[Path, tyro.conf.Positional]
+    """Another one; cells with the same problem, case, n, method and options are compared, paired by seed."""
+    metric: tuple[str, ...] = ()
+    """Metrics to look at; by default all that have a practical margin, and the share of failures."""
+    margin: tuple[str, ...] = ()
+    """Practical margins as METRIC=VALUE in place of the usual ones."""
+    json: bool = False
+    """Print one JSON document on stdout instead of a table."""
+
+    def run(self) -> int:
+        from .bench.diff import MARGINS, diff
+        from .bench.files import parse_option
+
+        margins = dict(map(parse_option, self.margin))
+        return diff(self.before, self.after, metrics=self.metric or tuple(MARGINS), margins=margins, as_json=self.json)
+
+
+@dataclass(frozen=True)
+class CheckMethod:
+    """Does a method keep every promise? For one that lives in a module of yours; exit code 3 if it breaks one."""
+
+    method: Annotated[str, tyro.conf.Positional]
+    """module:function, found from this folder or installed, or a name of `gmm-jax list`."""
+    option: tuple[str, ...] = ()
+    """Options of the method as NAME=VALUE, such as small sizes."""
+    json: bool = False
+    """Print one JSON document on stdout instead of a table."""
+
+    def run(self) -> int:
+        from .bench.conformance import check_method
+        from .bench.files import parse_option
+
+        (name,) = _known_methods([self.method])
+        return check_method(name, dict(map(parse_option, self.option)), as_json=self.json)
+
+
+@dataclass(frozen=True)
 class List:
     """What there is: problems, data sets, methods with their options."""
 
@@ -145,6 +187,8 @@ Command = (
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")]
+    | Annotated[CheckMethod, tyro.conf.subcommand("check-method")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 
@@ -168,9 +212,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _known_methods(names):
-    """name -> no options, after a look at whether there are such methods."""
+    """name -> no options, after a look at whether there are such methods: module:function also from this folder."""
     from .bench import methods
 
+    here = str(Path.cwd())
+    if here not in sys.path and any(":" in name for name in names):
+        sys.path.append(here)
     return {methods.load(name).name: {} for name in names}
 
 
@@ -179,10 +226,10 @@ def _with_options(chosen, texts):
     from .bench.files import parse_option
 
     for text in texts:
-        method, dot, option = text.partition(".")
-        if not dot or method not in chosen:
+        method = next((name for name in chosen if text.startswith(f"{name}.")), None)
+        if method is None:
             raise ValueError(f"an option is written METHOD.NAME=VALUE with one of {', '.join(chosen)}; got {text!r}.")
-        chosen[method] |= [parse_option(option)]
+        chosen[method] |= [parse_option(text.removeprefix(f"{method}."))]
     return chosen
 
 

@@ -113,11 +113,17 @@ def _median(group, metric):
     return f"{middle:.3g}" if values.size < 3 or metric != "kl" else f"{middle:.3g} [{low:.2g}, {high:.2g}]"
 
 
-def write_report(folder: Path) -> Path:
-    """Pictures and report.html of a folder with rows.csv and provenance.json."""
+def read_trials(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a folder, or UnreadableResult where they are not trials."""
     rows = store.read_rows(folder)
     if not rows or not {"problem", "case", "method", "seed", "status"} <= rows[0].keys():
         raise store.UnreadableResult(folder / "rows.csv", "no table of trials as compare writes it")
+    return rows
+
+
+def write_report(folder: Path) -> Path:
+    """Pictures and report.html of a folder with rows.csv and provenance.json."""
+    rows = read_trials(folder)
     record = store.read_json(folder / "provenance.json")
     problems, methods = (list(dict.fromkeys(row[axis] for row in rows)) for axis in ("problem", "method"))
     figures = []

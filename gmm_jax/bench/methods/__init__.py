@@ -15,7 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...mixture import Fit, Status
+from ...mixture import Fit, NotSupported, Status
+
+
+class Unavailable(NotSupported):
+    """Another's program that is not installed; the message says how to get it."""
 
 
 class Method(NamedTuple):
@@ -41,7 +45,9 @@ def available() -> tuple[str, ...]:
 
 
 def load(name: str) -> Method:
-    """The method of that name; a ValueError names the nearest ones there are."""
+    """The method of that name, or one that lives elsewhere as module:function; a ValueError names the nearest ones."""
+    if ":" in str(name):
+        return from_function(name, _function_of(*name.split(":", 1)))
     if name not in available():
         raise ValueError(
             f"method {name!r} does not exist{_nearest(name, available())}; there are {_list(available())}."
@@ -52,7 +58,7 @@ def load(name: str) -> Method:
 def from_function(name: str, function: Callable[..., Fit]) -> Method:
     """A method of any function of the right form, wherever it lives."""
     module = inspect.getmodule(function)
-    summary = (inspect.getdoc(module) or inspect.getdoc(function) or "").partition("\n")[0]
+    summary = (inspect.getdoc(function) or inspect.getdoc(module) or "").partition("\n")[0]
     parameters = inspect.signature(function).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     return Method(name, summary, options, function)
@@ -70,6 +76,18 @@ def check_options(method: Method, options: dict[str, Any]) -> None:
             raise ValueError(
                 f"option {option!r} of method {method.name!r} takes {kind}, like {default}; got {value!r}."
             )
+
+
+def _function_of(module, function):
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"a method is named module:function, like my_package.my_module:fit; got module {module!r}.")
+    try:
+        found = getattr(import_module(module), function, None)
+    except ImportError as error:
+        raise ValueError(f"module {module!r} of a method cannot be imported: {error}.") from error
+    if not callable(found):
+        raise ValueError(f"module {module!r} has no function {function!r}; a method is named module:function.")
+    return found
 
 
 def _is_number(value):

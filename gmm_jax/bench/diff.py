@@ -1,0 +1,264 @@
+r"""gmm-jax diff: has anything become worse from one folder of results to another?
+
+Trials of one cell (problem, case, n, counts, method, options) are paired by seed, d_i = b_i − a_i, of logarithms where
+the metric is an error or a time, so that one bad optimum does not hide a loss of all others; where the two runs share
+no two seeds they are independent samples. A comparison is a cell and a metric, with Student's interval of the mean of d
+(Welch's without pairs); its level is Holm's, so that all intervals together cover with 95 %.
+
+References:
+    Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
+    Agresti & Caffo (2000), The American Statistician 54; Bonett & Price (2012), Journal of Educational and Behavioral
+    Statistics 37: intervals of differences of proportions with one success and one failure added.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import report
+from .compare import FINISHED, METRICS, read_trials
+from .store import plain
+
+CELL = ("problem", "case", "n_samples", "counts", "method", "options")
+LEVEL = 0.95
+FAILURES = "failures"
+
+
+class Margin(NamedTuple):
+    """How much worse is worth a word."""
+
+    value: float
+    is_share: bool  # of the first run's value: then ratios are compared, else differences
+    better: int = -1  # the sign of a change for the better
+
+
+SMALLEST = 1e-12  # errors below are rounding
+MARGINS = {
+    "kl": Margin(0.1, True),
+    "means_error": Margin(0.1, True),
+    "covariances_error": Margin(0.1, True),
+    "weights_error": Margin(0.1, True),
+    "ari": Margin(0.02, False, better=1),
+    "seconds_run": Margin(1.0, True),  # twice as slow: below that is the machine's other work
+    FAILURES: Margin(0.05, False),
+}
+
+
+class Difference(NamedTuple):
+    """Between two runs of a cell in one metric, n trials (pairs, or the smaller run)."""
+
+    before: float  # mean, of logarithms where ratios are compared
+    after: float
+    value: float  # estimate of the mean of b − a
+    error: float  # its standard error, NaN with too few trials
+    dof: float  # inf: normal
+    n: int
+    paired: bool
+
+
+def diff(
+    before: Path,
+    after: Path,
+    *,
+    metrics: Sequence[str] = tuple(MARGINS),
+    margins: Mapping[str, float] | None = None,
+    as_json: bool = False,
+) -> int:
+    """Compares two folders, prints what moved, and returns the exit code: 3 with a regression, else 0.
+
+    Args:
+        before, after: folders that compare or an experiment wrote.
+        margins: metric -> practical margin in place of that of MARGINS.
+
+    A regression is an interval that excludes 0 and an estimate beyond the practical margin, both for the worse.
+    """
+    limits = {metric: _margin(metric, margins or {}) for metric in dict.fromkeys([*metrics, *(margins or {})])}
+    a, b = read_trials(Path(before)), read_trials(Path(after))
+    cells_a, cells_b = _cells(a).keys(), _cells(b).keys()
+    if not cells_a & cells_b:
+        raise ValueError(f"{before} and {after} have no cell in common (same {', '.join(CELL)}): nothing to compare.")
+    found = compare_rows(a, b, limits)
+    alone = {"only before": len(cells_a - cells_b), "only after": len(cells_b - cells_a)}
+    if as_json:
+        print(json.dumps(plain({"comparisons": found, "cells": alone}), allow_nan=False))
+    else:
+        _tell(found, alone)
+    return 3 if any(record["verdict"] == "regression" for record in found) else 0
+
+
+def compare_rows(a: Sequence[Mapping], b: Sequence[Mapping], limits: Mapping[str, Margin]) -> list[dict[str, Any]]:
+    """A record for every cell that both have and every metric: estimates, interval, Holm's p, margin and verdict.
+
+    Where scale is "ratio", before and after are geometric means, change is after/before and so are low and high. The
+    verdict is "regression", "improvement", "same", or "too few" where fewer than two trials have the metric.
+    """
+    before, after = _cells(a), _cells(b)
+    found = {
+        (cell, metric): difference
+        for cell in before
+        if cell in after
+        for metric, margin in limits.items()
+        if (difference := _difference(before[cell], after[cell], metric, margin)) is not None
+    }
+    numbers = holm_intervals(*([getattr(d, leaf) for d in found.values()] for leaf in ("value", "error", "dof")))
+    return [
+        _record(cell, metric, difference, limits[metric], *each)
+        for ((cell, metric), difference), *each in zip(found.items(), *numbers, strict=True)
+    ]
+
+
+def holm_intervals(value, error, dof, level=LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(p, low, high): Holm-adjusted two-sided p-values, and intervals that exclude 0 exactly where p < 1 − level.
+
+    value, error and dof are (m,). In the order of their p-values the i-th has level 1 − α/(m − i) as long as
+    hypotheses are rejected, all others the level of the first that is not. NaN (nothing known) is not counted.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    value, error, dof = (np.asarray(leaf, float) for leaf in (value, error, dof))
+    known = np.isfinite(error)
+    dof = np.where(np.isfinite(dof), dof, 1e9)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(value == 0.0, 0.0, np.abs(value) / error)
+    raw = np.where(known, 2.0 * stdtr(dof, -np.where(known, t, 0.0)), np.inf)
+    order, m = np.argsort(raw, kind="stable"), int(known.sum())
+    left = np.maximum(m - np.arange(raw.size), 1)
+    adjusted = np.maximum.accumulate(np.minimum(raw[order] * left, 1.0))
+    rejected = np.cumprod(raw[order] * left < 1.0 - level).astype(bool)
+    left = np.where(rejected, left, left[min(int(rejected.sum()), left.size - 1)] if left.size else 1)
+    p, width = np.empty_like(raw), np.empty_like(raw)
+    p[order] = adjusted
+    width[order] = -stdtrit(dof[order], (1.0 - level) / (2.0 * left)) * error[order]
+    return np.where(known, p, np.nan), value - width, value + width
+
+
+# ---- one comparison
+
+
+def _cells(rows) -> dict[tuple, dict[Any, Mapping]]:
+    """cell -> seed -> row."""
+    cells: dict[tuple, dict] = {}
+    for row in rows:
+        cell = tuple(_hashable(row.get(name)) for name in CELL)
+        cells.setdefault(cell, {})[row["seed"]] = row
+    return cells
+
+
+def _hashable(value):
+    """Options are text in the runner's rows and dicts in those that were read."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
+
+
+def _difference(a, b, metric, margin) -> Difference | None:
+    """None where neither run has the metric."""
+    x, y = (
+        {seed: value for seed, row in run.items() if (value := _value(row, metric, margin)) is not None}
+        for run in (a, b)
+    )
+    if not x and not y:
+        return None
+    shared = sorted(x.keys() & y.keys(), key=str)
+    paired = len(shared) >= 2
+    if paired:
+        x, y = ({seed: run[seed] for seed in shared} for run in (x, y))
+    x, y = (np.array(list(run.values()), float) for run in (x, y))
+    before, after = (float(v.mean()) if v.size else np.nan for v in (x, y))
+    n = min(x.size, y.size)
+    if n < 2:
+        return Difference(before, after, after - before, np.nan, np.nan, n, paired)
+    estimate = (_pairs_of_shares if paired else _shares) if metric == FAILURES else (_pairs if paired else _means)
+    return Difference(before, after, *map(float, estimate(x, y)), n, paired)
+
+
+def _value(row, metric, margin):
+    """A number to average; kl is known no better than its Monte-Carlo error."""
+    if metric == FAILURES:
+        return float(row["status"] not in FINISHED)
+    value = row.get(metric)
+    if not isinstance(value, (int, float)) or not np.isfinite(value):
+        return None
+    return float(np.log(max(value, row.get(f"{metric}_se") or 0.0, SMALLEST))) if margin.is_share else float(value)
+
+
+def _pairs(x, y):
+    """(estimate, standard error, degrees of freedom) of the mean of y − x."""
+    return np.mean(y - x), np.std(y - x, ddof=1) / np.sqrt(x.size), x.size - 1
+
+
+def _means(x, y):
+    """Welch's."""
+    parts = np.array([np.var(x, ddof=1) / x.size, np.var(y, ddof=1) / y.size])
+    total = parts.sum()
+    dof = total**2 / np.sum(parts**2 / np.array([x.size - 1, y.size - 1])) if total > 0.0 else 1.0
+    return y.mean() - x.mean(), np.sqrt(total), dof
+
+
+def _pairs_of_shares(x, y):
+    """Bonett & Price: where all trials agree the error is still not 0."""
+    n = x.size + 2.0
+    worse, better = (np.sum(y > x) + 1.0) / n, (np.sum(y < x) + 1.0) / n
+    return worse - better, np.sqrt((worse + better - (worse - better) ** 2) / n), np.inf
+
+
+def _shares(x, y):
+    """Agresti & Caffo."""
+    (p, n), (q, m) = (((v.sum() + 1.0) / (v.size + 2.0), v.size + 2.0) for v in (x, y))
+    return q - p, np.sqrt(p * (1.0 - p) / n + q * (1.0 - q) / m), np.inf
+
+
+def _record(cell, metric, found, margin, p, low, high):
+    limit = np.log1p(margin.value) if margin.is_share else margin.value
+    verdict = "too few" if np.isnan(p) else "same"
+    if (low > 0.0 or high < 0.0) and abs(found.value) > limit:
+        verdict = "improvement" if np.sign(found.value) == margin.better else "regression"
+    numbers = {"before": found.before, "after": found.after, "change": found.value, "low": low, "high": high}
+    if margin.is_share:
+        numbers = {name: np.exp(value) for name, value in numbers.items()}
+    head = dict(zip(CELL, cell, strict=True)) | {"metric": metric, "n": found.n, "paired": found.paired}
+    scale = "ratio" if margin.is_share else "difference"
+    return head | numbers | {"scale": scale, "p": p, "margin": margin.value, "verdict": verdict}
+
+
+def _margin(metric, given):
+    if metric not in MARGINS:
+        raise ValueError(f"a metric must be one of {', '.join(MARGINS)}; got {metric!r}.")
+    value = given.get(metric, MARGINS[metric].value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0.0:
+        raise ValueError(f"the margin of {metric} must be a number that is not negative; got {value!r}.")
+    return MARGINS[metric]._replace(value=float(value))
+
+
+# ---- what people read
+
+
+def _tell(found, alone):
+    console = report.console()
+    moved = [record for record in found if record["verdict"] in ("regression", "improvement")]
+    head = ("problem", "case", "n", "method", "options", "metric", "before", "after", "change", "p", "verdict")
+    if moved:
+        report.print_table(console, "", report.Table(head, tuple(map(_line, moved))))
+    counts = Counter(record["verdict"] for record in found)
+    shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("regression", "improvement", "same", "too few"))
+    console.print(f"{len(found)} comparisons: {shown}.", soft_wrap=True)
+    console.print("Cells " + ", ".join(f"{where}: {n}" for where, n in alone.items()) + ".", soft_wrap=True)
+
+
+def _line(record):
+    name = record["metric"]
+    form = "×{:.3g}" if record["scale"] == "ratio" else "{:+.3g}"
+    change, low, high = (form.format(record[key]) for key in ("change", "low", "high"))
+    return (
+        *(str(record[key]) for key in ("problem", "case", "n_samples", "method", "options")),
+        METRICS.get(name, name),
+        f"{record['before']:.3g}",
+        f"{record['after']:.3g}",
+        f"{change} [{low}, {high}]",
+        f"{record['p']:.1e}",
+        record["verdict"],
+    )
