@@ -294,3 +294,64 @@ def enumerate_labellings(x, covariance, alpha, prior_mean, prior_covariance, gri
     mass = np.exp(np.array(log_mass) - max(log_mass))
     mass /= mass.sum()
     return tuple(np.tensordot(mass, np.array(values, float), axes=1) for values in (together, mean, predictive))
+
+
+def normal_cdf(z):
+    """Φ(z), elementwise."""
+    from math import erf
+
+    return 0.5 * (1.0 + np.vectorize(erf)(z / np.sqrt(2.0)))
+
+
+def enumerate_allocations(x, alpha, prior_mean, prior_variance, variances, log_prior, grid):
+    """The exact posterior of two components in one dimension: all 2ⁿ allocations, σ² of each on its own quadrature.
+
+    φ ~ Dirichlet(α), μ_k ~ N(m₀, s₀²), σ²_k on the points `variances` with log masses `log_prior`, all independent: one
+    point of mass 1 is a known σ². Given σ², the sum over a subset is a normal's in closed form.
+
+    Returns a dict: log_evidence; together (n, n), P(z_i = z_j | x); predictive, p(x* | x) at grid; occupied, the
+    expected number of components that hold a row; sorted_means (2,), E[min μ | x] and E[max μ | x].
+    """
+    from math import lgamma
+
+    n_samples = len(x)
+    subsets = np.array(list(itertools.product((False, True), repeat=n_samples)))
+    count, total, squares = subsets.sum(1), subsets @ x, subsets @ x**2
+    # μ | σ², subset: precision, mean; then the subset's log evidence at each σ² (completed squares)
+    precision = 1.0 / prior_variance + count[:, None] / variances
+    mean = (prior_mean / prior_variance + total[:, None] / variances) / precision
+    log_at = -0.5 * count[:, None] * np.log(2 * np.pi * variances) - 0.5 * np.log(prior_variance * precision)
+    log_at = log_at - 0.5 * (squares[:, None] / variances + prior_mean**2 / prior_variance - precision * mean**2)
+    log_at = log_at + log_prior
+    top = log_at.max(1, keepdims=True)
+    share = np.exp(log_at - top)  # p(σ² | subset)
+    log_subset = top[:, 0] + np.log(share.sum(1))
+    share /= share.sum(1, keepdims=True)
+    density = np.exp(-0.5 * (grid[:, None, None] - mean) ** 2 / (1 / precision + variances))
+    density = np.sum(share * density / np.sqrt(2 * np.pi * (1 / precision + variances)), axis=-1)  # (grid, subsets)
+    first = np.sum(share * mean, axis=1)
+
+    a, b = np.arange(len(subsets)), np.arange(len(subsets))[::-1]  # a subset and its complement
+    log_gamma = np.vectorize(lgamma)
+    log_mass = log_subset[a] + log_subset[b] + log_gamma(alpha[0] + count[a]) + log_gamma(alpha[1] + count[b])
+    log_mass += lgamma(sum(alpha)) - lgamma(alpha[0]) - lgamma(alpha[1]) - lgamma(sum(alpha) + n_samples)
+    log_evidence = log_mass.max() + np.log(np.exp(log_mass - log_mass.max()).sum())
+    mass = np.exp(log_mass - log_evidence)
+    weight = (alpha[0] + count[a]) / (sum(alpha) + n_samples)
+    spread = np.array([_mean_distance(share, mean, precision, i, j) for i, j in zip(a, b, strict=True)])
+    middle = mass @ (first[a] + first[b])
+    return {
+        "log_evidence": log_evidence,
+        "together": np.einsum("s,sij->ij", mass, (subsets[:, :, None] == subsets[:, None, :]).astype(float)),
+        "predictive": density[:, a] @ (mass * weight) + density[:, b] @ (mass * (1.0 - weight)),
+        "occupied": mass @ ((count[a] > 0).astype(float) + (count[b] > 0)),
+        "sorted_means": np.array([middle - mass @ spread, middle + mass @ spread]) / 2.0,
+    }
+
+
+def _mean_distance(share, mean, precision, i, j):
+    """E|μ₁ − μ₂| given the allocation: a folded normal for every pair of variances."""
+    d = mean[i][:, None] - mean[j][None]
+    s = np.sqrt(1.0 / precision[i][:, None] + 1.0 / precision[j][None])
+    folded = s * np.sqrt(2.0 / np.pi) * np.exp(-0.5 * (d / s) ** 2) + d * (1.0 - 2.0 * normal_cdf(-d / s))
+    return share[i] @ folded @ share[j]

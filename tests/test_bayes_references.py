@@ -36,7 +36,7 @@ from gmm_jax import (
 )
 from gmm_jax.bayes.gibbs import _inverse_wishart, sweep
 from gmm_jax.bayes.prior import hyperparameters
-from gmm_jax.bayes.target import _any_mixture, prepare
+from gmm_jax.bayes.target import any_mixture, prepare
 from gmm_jax.judge.diagnostics import quantities
 
 REFERENCES = Path(__file__).parent / "references"
@@ -362,6 +362,6 @@ def joint_chain(key, problem, hyper):
         return (key, gmm), gmm
 
     def chain(key):
-        return jax.lax.scan(step, (key, _any_mixture(problem)), None, length=3000)[1]
+        return jax.lax.scan(step, (key, any_mixture(problem)), None, length=3000)[1]
 
     return jax.tree.map(lambda leaf: leaf[:, 500:], jax.vmap(chain)(jax.random.split(key, 64)))

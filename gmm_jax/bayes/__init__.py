@@ -1,5 +1,6 @@
 """POSTERIOR: one NumPyro model, its prior, and one engine a file: (key, x, spec, ...) -> Posterior."""
 
+from .evidence import Evidence, bridge, pool
 from .gibbs import gibbs
 from .importance import corrected_moments
 from .laplace import laplace
@@ -7,9 +8,12 @@ from .model import model
 from .numpyro_nuts import numpyro_nuts
 from .nuts import nuts
 from .prior import default_prior, hyperparameters
+from .smc import smc
 from .svi import svi
 
 __all__ = [
+    "Evidence",
+    "bridge",
     "corrected_moments",
     "default_prior",
     "gibbs",
@@ -18,5 +22,7 @@ __all__ = [
     "model",
     "numpyro_nuts",
     "nuts",
+    "pool",
+    "smc",
     "svi",
 ]

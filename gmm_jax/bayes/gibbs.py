@@ -92,20 +92,34 @@ def _advance(problem, hyper, chains, n_sweeps):
     return jax.vmap(lambda chain: jax.lax.scan(step, chain, None, length=n_sweeps))(chains)
 
 
-def sweep(key, problem, hyper: Hyperparameters, gmm: GMM) -> tuple[GMM, Float[Array, "K"]]:
-    """One sweep over z, φ, μ, Σ; also the counts n_k of the labels drawn."""
+def sweep(
+    key, problem, hyper: Hyperparameters, gmm: GMM, power: Float[Array, "N"] | None = None
+) -> tuple[GMM, Float[Array, "K"]]:
+    """One sweep over z, φ, μ, Σ; also the counts n_k of the labels drawn.
+
+    With powers w_n it leaves p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n invariant: μ and Σ count a sample w_n times, and φ
+    once, or not at all where w_n = 0.
+    """
     key_labels, key_weights, key_means, key_covariances = jax.random.split(key, 4)
     known, kind = problem.spec.known, structure(gmm.covariance_type)
     d = deviations(gmm, problem.z)
-    labels = _draw_labels(key_labels, log_joint_components_first(gmm, d))  # (K, N) one-hot
-    sums = moments(gmm, d, labels, jnp.zeros(d.shape[-1], d.dtype))
-    weights = _draw_weights(key_weights, hyper.alpha + sums.mass, known.weights)
+    power = jnp.ones(d.shape[-1], d.dtype) if power is None else power
+    joint = jnp.log(gmm.weights)[:, None] + power[None] * log_densities(gmm, d)
+    labels = _draw_labels(key_labels, joint)  # (K, N) one-hot
+    counts = jnp.sum(labels * (power > 0.0)[None], axis=1)
+    sums = moments(gmm, d, labels * power[None], jnp.zeros_like(power))
+    weights = _draw_weights(key_weights, hyper.alpha + counts, known.weights)
     means = put(known.means, _draw_means(key_means, hyper, gmm, sums))
     mass = jnp.maximum(sums.mass, jnp.finfo(d.dtype).tiny)  # an empty component adds nothing to a shared covariance
     residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
     covariances = _draw_covariances(key_covariances, hyper, gmm.covariance_type, sums.mass, residual)
     new = replace(gmm, weights=weights, means=means, covariances=put(known.covariances, covariances))
-    return new, sums.mass
+    return new, counts
+
+
+def log_densities(gmm: GMM, d: Float[Array, "K D N"]) -> Float[Array, "K N"]:
+    """log N(z_n | μ_k, Σ_k) from the deviations d = z_n − μ_k."""
+    return log_joint_components_first(replace(gmm, weights=jnp.ones_like(gmm.weights)), d)
 
 
 def _draw_labels(key, joint):

@@ -60,34 +60,51 @@ def model(problem: Problem) -> None:
     """The joint density of data and parameters, as a NumPyro model."""
     import numpyro
 
-    gmm = assemble(problem, _sample_sites(problem))
+    gmm = assemble(problem, sample_sites(problem))
     numpyro.factor("log_likelihood", jnp.sum(log_prob(gmm, problem.z)))
 
 
-def _sample_sites(problem):
+def sample_sites(problem: Problem) -> dict:
+    """Site values under NumPyro's handlers: the prior's part of the model, and a model by itself."""
+    return {name: _site(problem, name, *site) for name, site in _sites(problem).items()}
+
+
+def draw_prior(key, problem: Problem) -> dict:
+    """Site values drawn from the prior, standardised."""
+    sites = _sites(problem)
+    keys = dict(zip(sites, jax.random.split(key, len(sites)), strict=True))
+    values = {name: distribution.sample(keys[name], batch) for name, (distribution, batch) in sites.items()}
+    for name in problem.foreign:
+        if name in values:
+            values[name] = _inward(problem, name)(values[name])
+    return jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), values)
+
+
+def _sites(problem):
+    """name -> (distribution of one, how many) of every site there is; a foreign one in the units of the data."""
     import numpyro.distributions as dist
 
     prior, (n_weights, n_means, n_covariances) = problem.prior, problem.n_sites
-    values = {}
+    sites = {}
     if n_weights:
         weights = prior.weights
         if not all(problem.free[0]):  # of a Dirichlet, the free ones' shares are Dirichlet again
             weights = dist.Dirichlet(weights.concentration[np.flatnonzero(problem.free[0])])
-        values["weights"] = _site(problem, "weights", weights, ())
+        sites["weights"] = (weights, ())
     if n_means:
-        values["means"] = _site(problem, "means", prior.means, (n_means,))
+        sites["means"] = (prior.means, (n_means,))
     if not n_covariances:
-        return values
+        return sites
     batch = () if problem.spec.covariance_type == "tied" else (n_covariances,)
     if prior.scales is None:
-        values["covariances"] = _site(problem, "covariances", prior.covariances, batch)
-        return values
-    values["scales"] = _site(problem, "scales", prior.scales, batch)
+        sites["covariances"] = (prior.covariances, batch)
+        return sites
+    sites["scales"] = (prior.scales, batch)
     n_features = problem.z.shape[1]
     if problem.spec.covariance_type in MATRIX and n_features > 1:
         concentration = 1.0 if prior.correlation is None else prior.correlation
-        values["correlation"] = _site(problem, "correlation", dist.LKJCholesky(n_features, concentration), batch)
-    return values
+        sites["correlation"] = (dist.LKJCholesky(n_features, concentration), batch)
+    return sites
 
 
 def _site(problem, name, distribution, batch):
@@ -136,6 +153,16 @@ def _units(problem, name):
         matrix = (scale.shape[0] + 1.0) * logs
         return (lambda c: structure(kind).rescale(c, scale)), volume.get(kind, matrix)
     return (lambda value: value), jnp.zeros_like(logs)
+
+
+def _inward(problem, name):
+    """The map from the units of the data that undoes `_units`."""
+    scale = problem.scale
+    if name == "means":
+        return lambda m: (m - problem.centre) / scale
+    if name == "scales":
+        return lambda s: s / (scale[0] if problem.spec.covariance_type == "spherical" else scale)
+    return lambda c: structure(problem.spec.covariance_type).rescale(c, 1.0 / scale)
 
 
 def log_volume(problem: Problem) -> Array:

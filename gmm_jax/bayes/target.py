@@ -30,7 +30,7 @@ from ..mixture import (
     validate_spec,
 )
 from ..mixture.starts import kmeans_plusplus
-from .model import Problem, assemble, log_volume, model, pose, site_values
+from .model import Problem, assemble, log_volume, model, pose, sample_sites, site_values
 
 DRAW_NUMBERS = 1 << 20  # N·D·draws at a time, where a density is taken of every draw
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
@@ -108,7 +108,7 @@ def bijectors(problem: Problem) -> dict:
     found = {}
 
     def look():
-        values = site_values(problem, _any_mixture(problem))
+        values = site_values(problem, any_mixture(problem))
         for name, site in trace(substitute(model, data=values)).get_trace(problem).items():
             if site["type"] == "sample" and not site["is_observed"]:
                 found[name] = dist.biject_to(site["fn"].support)
@@ -118,7 +118,8 @@ def bijectors(problem: Problem) -> dict:
     return found
 
 
-def _any_mixture(problem):
+def any_mixture(problem: Problem) -> GMM:
+    """Some mixture of the right shapes, standardised."""
     spec, n_features, dtype = problem.spec, problem.z.shape[1], problem.z.dtype
     kind = structure(spec.covariance_type)
     eye = jnp.broadcast_to(jnp.eye(n_features, dtype=dtype), (spec.n_components, n_features, n_features))
@@ -138,7 +139,7 @@ def constrain(problem: Problem, u) -> tuple[dict, Any]:
     to_constrained = bijectors(problem)
 
     def shapes():
-        values = site_values(problem, _any_mixture(problem))
+        values = site_values(problem, any_mixture(problem))
         return {name: to_constrained[name].inv(value) for name, value in values.items()}
 
     template = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, problem.z.dtype), jax.eval_shape(shapes))
@@ -155,6 +156,13 @@ def log_joint_density(problem: Problem, values: dict):
     from numpyro.infer.util import log_density
 
     return log_density(model, (problem,), {}, values)[0]
+
+
+def log_prior(problem: Problem, values: dict):
+    """log p(θ) in constrained, standardised units."""
+    from numpyro.infer.util import log_density
+
+    return log_density(sample_sites, (problem,), {}, values)[0]
 
 
 def log_posterior(problem: Problem, u):

@@ -1,0 +1,300 @@
+"""Sequential Monte Carlo: particles go from the prior to the posterior, and the evidence is what they gather.
+
+The data come in row by row, the first ones spread over all, and a row that would change too much in parts: with w = 1
+for rows that are in, p_w(θ) ∝ p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n is the prior at w = 0, with constant 1, and the
+posterior at w = 1, with the evidence as its constant. A step takes as many rows, or as much of one, as the effective
+sample size allows; a share of the particles is resampled, and all states of the Markov chains from there are the new
+particles ("waste-free"). With few rows the modes are one, so that the K! labellings, and other modes, fill as their
+mass demands.
+
+Why not one power for all rows: a power of the mixture's likelihood has no conjugate moves; a power inside the sum over
+components has, but then all labels freeze at one temperature (errors of 1 to 9 nats on the galaxies).
+
+Reference:
+    Chopin (2002), A sequential particle filter method for static models, Biometrika 89; Del Moral, Doucet & Jasra
+    (2006), Sequential Monte Carlo samplers, JRSS B 68; Dau & Chopin (2022), Waste-free SMC, JRSS B 84.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, Key
+
+from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status
+from ..mixture.gmm import deviations
+from .gibbs import log_densities
+from .moves import TARGET_ACCEPT, Gibbs, choose_moves
+from .target import check_counts, density_of, finish, prepare
+
+KEPT = 0.5  # effective share of the particles that a step leaves
+GROWTH = 1.1  # ratio of the numbers of rows that a step may take
+LANE_NUMBERS = 1 << 17  # K·N·D·lanes at a time, so that the deviations stay in the cache
+FIRST_STEP = 0.25  # of the leapfrog, where the root mean square gradient is 1
+SMALLEST = 1e-30  # part of a row
+
+
+def smc(
+    key: Key[Array, ""],
+    x: Float[Array, "N D"],
+    spec: MixtureSpec,
+    *,
+    n_chains: int = 4,
+    n_warmup: int = 10,
+    n_draws: int = 1000,
+    init: None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Posterior:
+    """Draws from the posterior in all its labellings, and the evidence, by independent runs.
+
+    Moves are Gibbs sweeps where the prior is semi-conjugate, and Hamiltonian trajectories in unconstrained coordinates
+    for any other prior.
+
+    Args:
+        n_chains: independent runs; their scatter is the honest error of everything (see `evidence`).
+        n_warmup: moves of each chain in every step.
+        n_draws: particles of a run, and draws that it returns: n_draws / n_warmup chains, one after the other.
+        init: must be None: particles start at draws of the prior, or there would be no evidence.
+        progress: called after each step with (rows that the slowest run has taken, rows).
+
+    Returns:
+        Posterior; stats: log_evidence (C,), log p(x) of the unordered model in the units of the data, nats, and
+        log_evidence_error (C,), its standard error as one run sees it, too small where moves hardly mix;
+        n_stages (C,), the distributions between prior and posterior; acceptance_rate (C,) of the last moves (1 for
+        Gibbs).
+    """
+    check_counts(n_warmup=(n_warmup, 1))
+    if init is not None:
+        raise NotSupported("smc starts from draws of the prior, so that init has no place: leave it out.")
+    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    problem = replace(problem, z=_sorted(problem.z))
+    n_samples, moves = problem.z.shape[0], choose_moves(problem)
+    n_starts = max(2, -(-n_draws // n_warmup))
+    if isinstance(moves, Gibbs):
+        runs = _move(problem, moves, _begin(key, problem, moves, n_chains, n_starts), n_warmup)
+    else:
+        runs = _begin(key, problem, moves, n_chains, n_starts * n_warmup)
+    n_stages, taken, moved = np.zeros(n_chains, int), np.zeros(n_chains), True
+    while moved and np.any(taken < n_samples):
+        before = taken
+        runs = _move(problem, moves, _weigh(problem, moves, runs, n_warmup), n_warmup)
+        taken = np.asarray(runs.n_taken) + np.asarray(runs.part, float)
+        n_stages += before < n_samples
+        moved = np.all((taken > before) | (before == n_samples))  # not so where all densities are NaN
+        if progress is not None:
+            progress(int(taken.min()), n_samples)
+    draws = _mixtures(problem, moves, jax.tree.map(lambda leaf: leaf[:, :n_draws], runs.particles))
+    log_evidence = np.where(moved, np.asarray(runs.log_evidence, float) - n_samples * scaling.log_volume, np.nan)
+    stats = {
+        "log_evidence": log_evidence,
+        "log_evidence_error": np.sqrt(np.asarray(runs.variance, float)),
+        "n_stages": n_stages,
+        "acceptance_rate": np.asarray(runs.acceptance_rate, float),
+    }
+    status = Status.SAMPLED if np.all(np.isfinite(log_evidence)) else Status.NON_FINITE
+    return finish(problem, scaling, draws, density_of(problem, draws), stats, status)
+
+
+class Runs(NamedTuple):
+    """What runs carry from one distribution to the next; every leaf has a leading (C,)."""
+
+    key: Array
+    rows: Array  # (C, N, D): the data in each run's order
+    n_taken: Array  # rows that are in
+    part: Array  # w of the next row
+    particles: Any  # (C, S, ...): chains one after the other
+    log_evidence: Array  # so far, standardised
+    variance: Array  # of log_evidence
+    log_step: Array  # of the leapfrog
+    acceptance_rate: Array
+
+
+def _sorted(z):
+    """Rows along their direction of largest spread."""
+    direction = np.linalg.eigh(z.T @ z)[1][:, -1]
+    return z[np.argsort(z @ direction, kind="stable")]
+
+
+def _order(n_samples):
+    """Ranks by their binary digits read backwards (van der Corput): every beginning is spread evenly over all.
+
+    So the first rows look like the whole and favour what all will; in random order the evidence of the galaxies
+    scattered up to twice as much.
+    """
+    n_bits = max(1, int(n_samples - 1).bit_length())
+    ranks = np.arange(n_samples)
+    backwards = sum(((ranks >> bit) & 1) << (n_bits - 1 - bit) for bit in range(n_bits))
+    return np.argsort(backwards)
+
+
+@partial(jax.jit, static_argnames=("n_chains", "n_particles"), compiler_options=ONE_AT_A_TIME)
+def _begin(key, problem, moves, n_chains, n_particles):
+    key_draw, key_turn, key_run = jax.random.split(key, 3)
+    n_samples = problem.z.shape[0]
+    turns = jax.random.randint(key_turn, (n_chains, 1), 0, n_samples)
+    rows = problem.z[(_order(n_samples)[None] + turns) % n_samples]
+    first = jax.vmap(jax.vmap(partial(moves.first, problem)))
+    zeros = jnp.zeros(n_chains, problem.z.dtype)
+    return Runs(
+        key=jax.random.split(key_run, n_chains),
+        rows=rows,
+        n_taken=jnp.zeros(n_chains, int),
+        part=zeros,
+        particles=first(jax.random.split(key_draw, (n_chains, n_particles))),
+        log_evidence=zeros,
+        variance=zeros,
+        log_step=jnp.full_like(zeros, np.log(FIRST_STEP)),
+        acceptance_rate=zeros,
+    )
+
+
+@partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
+def _weigh(problem, moves, runs, n_moves):
+    """Every run reaches for its next distribution; its particles become the starts of chains (C, M, ...)."""
+    key, key_resample = jnp.moveaxis(jax.vmap(jax.random.split)(runs.key), 1, 0)
+    reach = jax.vmap(partial(_reach, problem.z.shape[0]))
+    n_taken, part, log_weights = reach(runs.n_taken, runs.part, *_look_ahead(problem, moves, runs))
+    log_mean, variance, ancestors = jax.vmap(partial(_reweigh, n_moves))(key_resample, log_weights)
+    return runs._replace(
+        key=key,
+        n_taken=n_taken,
+        part=part,
+        particles=jax.vmap(_at)(runs.particles, ancestors),
+        log_evidence=runs.log_evidence + log_mean,
+        variance=runs.variance + variance,
+    )
+
+
+@partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
+def _move(problem, moves, runs, n_moves):
+    """The chains' states: particles (C, M·n_moves, ...)."""
+    n_runs, n_starts = _shape(runs.particles)
+    keys = jax.vmap(lambda key: jax.random.split(key, n_starts + 1))(runs.key)
+    power = jax.vmap(partial(_power, problem.z.shape[0]))(runs.n_taken, runs.part)
+
+    def tune(rows, log_step, starts, power):
+        return moves.tune(replace(problem, z=rows), log_step, starts, power)
+
+    def chain(lane, run):
+        key, start = lane
+        rows, power, tuning = run
+        return moves.chain(key, replace(problem, z=rows), start, power, tuning, n_moves)
+
+    tuning = jax.vmap(tune)(runs.rows, runs.log_step, runs.particles, power)
+    states, rates = _over_lanes(problem, chain, (keys[:, 1:], runs.particles), (runs.rows, power, tuning))
+    rate = jnp.mean(rates, axis=1)
+    return runs._replace(
+        key=keys[:, 0],
+        particles=jax.tree.map(lambda leaf: leaf.reshape(n_runs, -1, *leaf.shape[3:]), states),
+        log_step=runs.log_step + rate - TARGET_ACCEPT,
+        acceptance_rate=rate,
+    )
+
+
+def _look_ahead(problem, moves, runs):
+    """Log weights if so many more rows came in, (C, S, E); log φ and log N of the next row, (C, S, K)."""
+    n_samples = problem.z.shape[0]
+    strides = _strides(n_samples)
+
+    def one(particle, runs):
+        gmm = moves.mixture(problem, particle)
+        log_phi, density = jnp.log(gmm.weights), log_densities(gmm, deviations(gmm, runs.rows))
+        coming = density[:, jnp.minimum(runs.n_taken, n_samples - 1)]
+        gain = jnp.where(jnp.arange(n_samples) >= runs.n_taken, logsumexp(log_phi[:, None] + density, axis=0), 0.0)
+        done = jnp.where(runs.n_taken < n_samples, logsumexp(log_phi + runs.part * coming), 0.0)
+        return jnp.cumsum(gain)[jnp.minimum(runs.n_taken + strides, n_samples) - 1] - done, log_phi, coming
+
+    return _over_lanes(problem, one, runs.particles, runs)
+
+
+def _strides(n_samples):
+    """Numbers of rows in about equal ratios, from 1 to all."""
+    sizes = GROWTH ** np.arange(np.log(n_samples) / np.log(GROWTH))
+    return np.unique(np.append(np.round(sizes), n_samples)).astype(int)
+
+
+def _reach(n_samples, n_taken, part, log_weights, log_phi, coming):
+    """As many more rows as leave the effective share KEPT, or as much of the next one; and the log weights (S,)."""
+    enough = jnp.cumprod(jax.vmap(_share, in_axes=1)(log_weights) >= KEPT)
+    last = jnp.maximum(jnp.sum(enough) - 1, 0)
+
+    def partly(part):
+        return logsumexp(log_phi + part * coming, axis=1)
+
+    def halve(_, bounds):
+        middle = 0.5 * (bounds[0] + bounds[1])
+        keeps = _share(partly(part + jnp.exp(middle)) - partly(part)) >= KEPT
+        return jnp.where(keeps, middle, bounds[0]), jnp.where(keeps, bounds[1], middle)
+
+    bounds = jnp.asarray(np.log(SMALLEST), part.dtype), jnp.log1p(-part)
+    more = part + jnp.exp(jax.lax.fori_loop(0, 40, halve, bounds)[0])
+    whole = enough[0] > 0
+    rows = jnp.minimum(n_taken + jnp.asarray(_strides(n_samples), n_taken.dtype)[last], n_samples)
+    return (
+        jnp.where(whole, rows, n_taken),
+        jnp.where(whole, 0.0, more),
+        jnp.where(whole, log_weights[:, last], partly(more) - partly(part)),
+    )
+
+
+def _share(log_weights):
+    """Effective sample size, (Σ w)² / Σ w², over the number of particles; NaN weighs nothing."""
+    log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+    return jnp.exp(2.0 * logsumexp(log_weights) - logsumexp(2.0 * log_weights)) / log_weights.size
+
+
+def _reweigh(n_moves, key, log_weights):
+    """log of the mean weight, its variance from that between chains, and the ancestors by systematic resampling."""
+    n_particles, n_starts = log_weights.size, log_weights.size // n_moves
+    log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+    log_mean = logsumexp(log_weights) - np.log(n_particles)
+    weights = jnp.exp(log_weights - log_mean)
+    variance = jnp.var(jnp.mean(weights.reshape(n_starts, n_moves), axis=1), ddof=1) / n_starts
+    steps = jnp.cumsum(weights)
+    places = (jnp.arange(n_starts) + jax.random.uniform(key, (), weights.dtype)) / n_starts * steps[-1]
+    ancestors = jnp.minimum(jnp.searchsorted(steps, places, side="right"), n_particles - 1)
+    return log_mean, variance, ancestors
+
+
+def _power(n_samples, n_taken, part):
+    """w_n: 1 for rows that are in, a part of the one that is coming in, 0 for those to come: (N,)."""
+    place = jnp.arange(n_samples)
+    return jnp.where(place < n_taken, 1.0, jnp.where(place == n_taken, part, 0.0))
+
+
+def _over_lanes(problem, function, lanes, runs):
+    """function(lane, run) for lanes (C, L, ...) and what belongs to their runs (C, ...), as many at a time as pay."""
+    n_runs, n_lanes = _shape(lanes)
+    total = n_runs * n_lanes
+    n_rounds = -(-total * problem.z.size * problem.spec.n_components // LANE_NUMBERS)
+    at_once = -(-total // min(n_rounds, total))
+    index = np.minimum(np.arange(-(-total // at_once) * at_once), total - 1)  # the last lane fills up
+
+    def one(run, lane):
+        return function(_at(lanes, (run, lane)), _at(runs, run))
+
+    def flat(leaf):
+        return leaf.reshape(-1, *leaf.shape[2:])[:total].reshape(n_runs, n_lanes, *leaf.shape[2:])
+
+    places = tuple(i.reshape(-1, at_once) for i in np.divmod(index, n_lanes))
+    return jax.tree.map(flat, jax.lax.map(lambda place: jax.vmap(one)(*place), places))
+
+
+def _at(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _shape(tree):
+    return jax.tree.leaves(tree)[0].shape[:2]
+
+
+@jax.jit
+def _mixtures(problem, moves, particles):
+    return jax.vmap(jax.vmap(partial(moves.mixture, problem)))(particles)
