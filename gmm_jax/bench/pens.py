@@ -6,6 +6,7 @@ from colorsys import hsv_to_rgb
 
 import numpy as np
 
+from ..judge.calibration import uniform_band
 from ..mixture import GMM, Status, log_prob, responsibilities, structure
 
 INK, MUTED, GRID = "#222222", "#6f6f6f", "#e4e4e4"
@@ -113,6 +114,17 @@ def draw_clouds(panel, x, clouds, truth, pair, looks):
     panel.plot(x[:, first], x[:, second], ".", color=MUTED, markersize=3, alpha=0.3, mew=0, zorder=0)
     panel.set(xlim=limits[0], ylim=limits[1], ylabel=f"μ, feature {second + 1}")
     panel.grid()
+
+
+def draw_ranks(panel, counts_below, n_simulations, level):
+    """The ECDF of ranks less the uniform one, in the band where it should stay; another colour where it leaves it."""
+    counts = np.asarray(counts_below)
+    at = np.arange(1, counts.size + 1) / (counts.size + 1)
+    low, high = uniform_band(n_simulations, counts.size, level)
+    panel.fill_between(at, low / n_simulations - at, high / n_simulations - at, color=GRID, step="mid", linewidth=0)
+    panel.axhline(0.0, color=MUTED, linewidth=0.7)
+    colour = COMPONENTS[1] if np.any((counts < low) | (counts > high)) else COMPONENTS[0]
+    panel.step(at, counts / n_simulations - at, color=colour, where="mid", linewidth=1.2)
 
 
 def draw_trials(panel, trials, metric, y, colour, marker):

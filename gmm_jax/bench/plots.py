@@ -26,6 +26,7 @@ from .pens import (
     draw_components,
     draw_data,
     draw_errors,
+    draw_ranks,
     draw_trials,
     frame_steps,
     gap_text,
@@ -332,6 +333,25 @@ def scaling(path, rows, axes, floor="floor"):
             panel.set_axis_off()
         entries = [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()]
         _legend_below(page, [*entries, (floor, {"color": INK, "linestyle": DASHED})])
+
+
+def calibration(path, rows, level):
+    """Ranks of the truth among draws: S_i / N − i / (L + 1) of each quantity, within the band at `level`.
+
+    Args:
+        rows: dicts with quantity, simulations (N), draws (L) and counts_below: S_i = #{ranks < i}, i = 1, ..., L.
+    """
+    n_columns = min(5, len(rows))
+    n_rows = -(-len(rows) // n_columns)
+    with _page(path, 2.3 * n_columns, 1.9 * n_rows + 0.2) as page:
+        panels = page.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).ravel()
+        for panel, row in zip(panels, rows, strict=False):
+            draw_ranks(panel, row["counts_below"], row["simulations"], level)
+            panel.set_title(row["quantity"], fontsize=8)
+        for panel in panels[len(rows) :]:
+            panel.set_axis_off()
+        page.supxlabel("rank of the truth / number of draws", fontsize=9)
+        page.supylabel("distribution − uniform", fontsize=9)
 
 
 # ---- pages and panels

@@ -1,0 +1,290 @@
+"""Are the posteriors right: do true parameters rank uniformly among the draws, engine by engine?
+
+Simulation-based calibration. θ comes from a fixed proper prior, n samples from θ, L nearly independent draws from the
+engine's posterior given these; then θ's rank among the draws is uniform for every quantity. All simulations of
+gibbs are one vmapped program. Quantities do not depend on labels, but for one, the first mean: prior and posterior are
+the same in every labelling, so the draws' labels are shuffled, and only a quantity with a label can see if one is
+missing. p-values are exact and simultaneous over all ranks, bounds simultaneous over the quantities (Bonferroni).
+
+Expected: gibbs and smc inside the 99 % bands in every case, nuts for two components; what is made wrong on purpose is
+outside: scales of the prior 1.5 times as large, and draws of all labellings but one dropped. 500 simulations of gibbs
+for K = 2, d = 1 run in less than 60 seconds. Found: see results/calibration.
+
+Reference:
+    Talts et al. (2018), arXiv 1804.06788; Säilynoja et al. (2022), Statistics and Computing 32.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from gmm_jax import GMM, Known, MixtureSpec, Prior, bayes, log_prob, permute, responsibilities
+from gmm_jax.bayes.gibbs import sweep
+from gmm_jax.bayes.model import pose, site_values
+from gmm_jax.bayes.target import log_joint_density
+from gmm_jax.bench import plots, report, store
+from gmm_jax.bench.clock import Clock
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.judge.calibration import counts_below, ranks, uniform_p_value
+from gmm_jax.mixture import ONE_AT_A_TIME, Scaling
+from gmm_jax.mixture.starts import kmeans_plusplus
+from gmm_jax.shell import experiment
+
+QUESTION = "Are the posteriors right: do true parameters rank uniformly among the draws, engine by engine?"
+CASES = ((2, 1), (2, 2), (3, 1), (3, 2))  # components, features
+ALPHA, MEAN_SCALE = 4.0, 3.0  # φ ~ Dir(4), μ_k ~ N(0, 3²), Σ_k ~ IW(d + 4, I)
+N_SAMPLES, LEVEL, WRONG, SECONDS = 100, 0.99, 1.5, 60.0
+
+
+class Size(NamedTuple):
+    """How much of everything for one engine in one case."""
+
+    simulations: int
+    draws: int = 99  # L
+    thin: int = 10  # sweeps or transitions between two of them
+    warmup: int = 400
+    chains: int = 3  # which share the draws
+
+
+def main(
+    *, gibbs: int = 500, smc: int = 100, nuts: int = 100, out: Path = Path("results"), smoke: bool = False
+) -> int:
+    """One row an engine, case and quantity to out/calibration; exit code 3 where an expectation is not met.
+
+    Args:
+        gibbs: simulations of each case, in one program.
+        smc: simulations of each case, one after another; 0 leaves it out.
+        nuts: simulations of each case with two components; 0 leaves it out.
+        out: folder for results.
+        smoke: few simulations of gibbs in the smallest case, for tests.
+    """
+    plan = [(engine, case, Size(n)) for engine, n in (("gibbs", gibbs), ("smc", smc)) for case in CASES if n]
+    plan += [("nuts", case, Size(nuts, thin=5, warmup=300)) for case in CASES if nuts and case[0] == 2]
+    plan += [(control, CASES[0], Size(gibbs)) for control in CONTROLS]
+    if smoke:
+        plan = [(engine, CASES[0], Size(30, 19, 5, 20, 1)) for engine in ("gibbs", "one_labelling")]
+    folder, started = store.result_folder(out, "calibration"), datetime.now(UTC)
+    with Clock() as clock, report.progress_bar("calibration", len(plan)) as update:
+        rows = []
+        for done, (engine, case, size) in enumerate(plan, 1):
+            rows += calibrate(engine, *case, size)
+            store.write_rows(folder, rows)
+            update(done)
+    for name in dict.fromkeys(row["run"] for row in rows):
+        mine = [row for row in rows if row["run"] == name]
+        plots.calibration(folder / f"{name}.png", mine, 1.0 - bound(mine))
+    met, sentence = verdict(rows)
+    config = {"gibbs": gibbs, "smc": smc, "nuts": nuts}
+    command = f"python experiments/calibration.py --gibbs {gibbs} --smc {smc} --nuts {nuts}"
+    ended = datetime.now(UTC)
+    record = store.provenance(
+        command, config, started, ended, clock.so_far(), seeds=[0], question=QUESTION, answer=sentence
+    )
+    store.write_json(folder / "provenance.json", record)
+    print(sentence)
+    return 0 if smoke or met else 3
+
+
+def calibrate(engine, n_components, n_features, size):
+    """A row for each quantity."""
+    case = f"K{n_components}_d{n_features}"
+    rng = np.random.default_rng([n_components, n_features])
+    truth, x = simulate(rng, size.simulations, n_components, n_features)
+    key_draws, key_ties = jax.random.split(derive_key(0, "method", "calibration", case))
+    with Clock() as clock:
+        draws, doubtful = {**ENGINES, **CONTROLS}[engine](key_draws, x, n_components, size)
+    both = jax.tree.map(lambda one, many: np.concatenate([one[:, None], many], axis=1), truth, draws)
+    names, values = quantities(posed(n_components, n_features), both, x)
+    found = ranks(key_ties, values[:, 0], values[:, 1:])
+    return [
+        {
+            "run": f"{engine}_{case}",
+            "engine": engine,
+            "n_components": n_components,
+            "n_features": n_features,
+            "quantity": name,
+            "simulations": size.simulations,
+            "draws": size.draws,
+            "p_value": uniform_p_value(found[:, q], size.draws),
+            "counts_below": counts_below(found[:, q], size.draws).tolist(),
+            "doubtful": doubtful,
+            **clock.seconds,
+        }
+        for q, name in enumerate(names)
+    ]
+
+
+# ---- truths, data and what is ranked
+
+
+def prior(n_components, n_features, factor=1.0):
+    """The fixed prior; `factor` multiplies its scales."""
+    import numpyro.distributions as dist
+
+    return Prior(
+        weights=dist.Dirichlet(np.full(n_components, ALPHA)),
+        means=dist.Normal(np.zeros(n_features), np.full(n_features, factor * MEAN_SCALE)).to_event(1),
+        covariances=dist.InverseWishart(n_features + 4.0, scale_tril=factor * np.eye(n_features)),
+    )
+
+
+def simulate(rng, n, n_components, n_features):
+    """Mixtures with leading (n,) from the prior by SciPy, which the engines do not use, and (n, N, D) samples."""
+    shape = (n, n_components)
+    weights = rng.dirichlet(np.full(n_components, ALPHA), n)
+    means = MEAN_SCALE * rng.standard_normal((*shape, n_features))
+    inverse_wishart = stats.invwishart(n_features + 4, np.eye(n_features))
+    covariances = inverse_wishart.rvs(n * n_components, rng).reshape(*shape, n_features, n_features)
+    labels = np.sum(rng.random((n, N_SAMPLES, 1)) > np.cumsum(weights, axis=1)[:, None, :-1], axis=2)
+    each, roots = np.arange(n)[:, None], np.linalg.cholesky(covariances)
+    noise = rng.standard_normal((n, N_SAMPLES, n_features, 1))
+    return GMM(weights, means, covariances), means[each, labels] + (roots[each, labels] @ noise)[..., 0]
+
+
+def posed(n_components, n_features, factor=1.0):
+    """The problem in the units of the data, as yet without data: standardised, the prior would depend on them."""
+    spec = MixtureSpec(n_components, prior=prior(n_components, n_features, factor))
+    as_it_is = Scaling(np.zeros(n_features), np.ones(n_features), (), np.dtype(float))
+    return pose(np.zeros((N_SAMPLES, n_features)), spec, Known(), as_it_is)
+
+
+def quantities(problem, draws, x):
+    """Names (Q,) and values (N, S, Q) of what is ranked, for mixtures with leading (N, S)."""
+    n_components = problem.spec.n_components
+    weights = [f"weight {k + 1} of {n_components} in order" for k in range(n_components)]
+    names = ["log-likelihood", "log joint density", *weights, "smallest mean coordinate", "largest mean coordinate"]
+    return [*names, "co-clustering", "log predictive density", "first mean, labels shuffled"], np.asarray(
+        _quantities(problem, draws, x)
+    )
+
+
+@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+def _quantities(problem, draws, x):
+    n_features = x.shape[-1]
+    pair, point = jnp.array([[-1.0], [1.0]]) * jnp.ones(n_features), jnp.full((1, n_features), 0.5)
+
+    def one(gmm, x):
+        joint = log_joint_density(replace(problem, z=x), site_values(problem, gmm))
+        weights, together = jnp.sort(gmm.weights), jnp.sum(jnp.prod(responsibilities(gmm, pair), axis=0))
+        ends = [jnp.min(gmm.means), jnp.max(gmm.means), together, log_prob(gmm, point)[0], gmm.means[0, 0]]
+        return jnp.concatenate([jnp.stack([jnp.sum(log_prob(gmm, x)), joint]), weights, jnp.stack(ends)])
+
+    return jax.lax.map(lambda each: jax.vmap(one, in_axes=(0, None))(*each), (draws, x))
+
+
+# ---- engines: (key, x (N, n, D), n_components, size) -> draws with leading (N, L), and how many runs went badly
+
+
+def draw_by_gibbs(key, x, n_components, size, factor=1.0):
+    """All simulations in one program, each from its own k-means++ starts."""
+    key_run, key_shuffle = jax.random.split(key)
+    problem = posed(n_components, x.shape[-1], factor)
+    hyper = bayes.hyperparameters(problem.prior, "full")
+    each = size.draws // size.chains
+    draws = _gibbs(jax.random.split(key_run, (len(x), size.chains)), x, problem, hyper, size.thin, size.warmup, each)
+    return shuffled(key_shuffle, draws), 0
+
+
+@partial(jax.jit, static_argnames=("thin", "n_warmup", "n_draws"), compiler_options=ONE_AT_A_TIME)
+def _gibbs(keys, x, problem, hyper, thin, n_warmup, n_draws):
+    def chain(key, x):
+        here = replace(problem, z=x)
+        key_start, key_sweeps = jax.random.split(key)
+
+        def some(gmm, key):
+            gmm = jax.lax.fori_loop(0, thin, lambda i, gmm: sweep(jax.random.fold_in(key, i), here, hyper, gmm)[0], gmm)
+            return gmm, gmm
+
+        first = kmeans_plusplus(key_start, x, problem.spec)
+        n_before = -(-n_warmup // thin)
+        draws = jax.lax.scan(some, first, jax.random.split(key_sweeps, n_before + n_draws))[1]
+        return jax.tree.map(lambda leaf: leaf[n_before:], draws)
+
+    draws = jax.vmap(jax.vmap(chain, in_axes=(0, None)))(keys, x)
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), draws)
+
+
+def draw_by_smc(key, x, n_components, size):
+    """One run of 2,000 particles a data set."""
+    return _one_by_one(partial(bayes.smc, n_chains=1, n_warmup=10, n_draws=2000), key, x, n_components, size)
+
+
+def draw_by_nuts(key, x, n_components, size):
+    """As many chains and transitions as `size` says."""
+    n_draws = size.draws // size.chains * size.thin
+    engine = partial(bayes.nuts, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws)
+    return _one_by_one(engine, key, x, n_components, size)
+
+
+def _one_by_one(engine, key, x, n_components, size):
+    """An entry point on one data set after another; draws are evenly chosen among all that it returns."""
+    key_run, key_shuffle = jax.random.split(key)
+    spec = MixtureSpec(n_components, prior=prior(n_components, x.shape[-1]))
+    kept, doubtful = [], 0
+    for key_one, one in zip(jax.random.split(key_run, len(x)), x, strict=True):
+        posterior = engine(key_one, one, spec)
+        flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), posterior.draws)
+        rows = ((np.arange(size.draws) + 0.5) / size.draws * len(flat.weights)).astype(int)
+        kept.append(jax.tree.map(lambda leaf, rows=rows: leaf[rows], flat))
+        doubtful += not posterior.status.ok
+    return shuffled(key_shuffle, jax.tree.map(lambda *leaves: np.stack(leaves), *kept)), doubtful
+
+
+def shuffled(key, draws):
+    """Every draw with its components in an order of its own."""
+    order = np.argsort(np.asarray(jax.random.uniform(key, draws.weights.shape)), axis=-1)
+    return permute(jax.tree.map(np.asarray, draws), order)
+
+
+def draw_under_a_wrong_prior(key, x, n_components, size):
+    """Gibbs under a prior whose scales are 1.5 times as large."""
+    return draw_by_gibbs(key, x, n_components, size, WRONG)
+
+
+def draw_one_labelling(key, x, n_components, size):
+    """Gibbs' draws in which the first feature of the means is in order: as if all other draws had been dropped."""
+    draws, doubtful = draw_by_gibbs(key, x, n_components, size)
+    return permute(draws, np.argsort(draws.means[..., 0], axis=-1)), doubtful
+
+
+ENGINES = {"gibbs": draw_by_gibbs, "smc": draw_by_smc, "nuts": draw_by_nuts}
+CONTROLS = {"wrong_prior": draw_under_a_wrong_prior, "one_labelling": draw_one_labelling}
+
+
+# ---- the answer
+
+
+def bound(rows):
+    """The p-value below which a quantity is rejected, so that all of a run's stay above it at once in 99 %."""
+    return (1.0 - LEVEL) / len(rows)
+
+
+def verdict(rows):
+    """Whether the expectations are met, and the sentence with the numbers."""
+    parts, met = [], True
+    for name in dict.fromkeys(row["run"] for row in rows):
+        mine = [row for row in rows if row["run"] == name]
+        worst = min(mine, key=lambda row: row["p_value"])
+        passes, wrong = worst["p_value"] > bound(mine), worst["engine"] in CONTROLS
+        in_time = worst["engine"] != "gibbs" or (worst["n_components"], worst["n_features"]) != CASES[0]
+        in_time |= worst["seconds_run"] < SECONDS
+        met &= passes != wrong and in_time
+        said = "inside" if passes else "outside"
+        parts.append(
+            f"{name} {said} the bands ({worst['simulations']} simulations, {worst['seconds_run']:.0f} s after "
+            f"compilation; smallest p-value {worst['p_value']:.1g}, {worst['quantity']}; bound {bound(mine):.1g}"
+            + (f"; {worst['doubtful']} runs with a doubtful status" if worst["doubtful"] else "")
+            + ")"
+        )
+    return met, "; ".join(parts) + "."
+
+
+if __name__ == "__main__":
+    experiment(main)
