@@ -1,15 +1,18 @@
 """Standard errors against a Hessian in plain NumPy, closed forms, and what is known or undefined."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 from test_m_step import make_known
 
 import oracles
-from conftest import as_tuple, random_gmm
-from gmm_jax import GMM, Known, MixtureSpec
-from gmm_jax.em import EMConfig, EMResult, fit_em, standard_errors
+from conftest import as_tuple, assert_trees_close, random_gmm
+from gmm_jax import GMM, Known, MixtureSpec, Status, permute
+from gmm_jax.em import EMConfig, EMResult, asymptotics, bootstrap, fit_em, fit_em_restarts, intervals, standard_errors
 from gmm_jax.mixture import free_parts
+from gmm_jax.problems import datasets, load
 
 
 def fitted(gmm):
@@ -61,8 +64,12 @@ def test_one_gaussian_has_the_textbook_errors(x):
 
 def test_what_is_known_has_no_error_and_last_weights_are_as_sure_as_first(x):
     gmm = maximum(x, "full", Known())
-    two = GMM(np.array([0.4, 0.6]), gmm.means[:2], gmm.covariances[:2])
-    spec = MixtureSpec(2, "full", Known(means=two.means, covariances=two.covariances))
+    known = Known(means=gmm.means[:2], covariances=gmm.covariances[:2])
+    spec = MixtureSpec(2, "full", known)
+    two = GMM(np.array([0.4, 0.6]), *(np.array(leaf) for leaf in (known.means, known.covariances)))
+    assert asymptotics(x, fitted(two), spec).status == Status.NOT_STATIONARY
+    assert np.isnan(standard_errors(x, fitted(two), spec).weights).all()
+    two = jax.tree.map(np.asarray, fit_em(x, two, known=known, config=EMConfig(tol=1e-14)).gmm)
     errors = standard_errors(x, fitted(two), spec)
     assert errors.weights[0] == errors.weights[1] > 0
     assert not errors.means.any()
@@ -89,5 +96,164 @@ def test_where_there_is_no_maximum_errors_are_nan(x):
 
 
 def test_an_unknown_method_is_a_sentence(x):
-    with pytest.raises(ValueError, match="method must be 'observed'; got 'guess'"):
+    with pytest.raises(ValueError, match=r"method must be one of observed, .*; got 'guess'"):
         standard_errors(x, fitted(random_gmm(0, 3, 2, "full")), MixtureSpec(3), method="guess")
+
+
+def test_a_key_is_for_bootstraps_only(x):
+    gmm = fitted(random_gmm(0, 3, 2, "full"))
+    with pytest.raises(ValueError, match=r"key is for the bootstraps; .*leave it out"):
+        standard_errors(x, gmm, MixtureSpec(3), key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"key is for the bootstraps; .*pass jax.random.key"):
+        standard_errors(x, gmm, MixtureSpec(3), method="bootstrap")
+    with pytest.raises(ValueError, match="n_resamples must be an integer of at least 2; got 1"):
+        bootstrap(jax.random.key(0), x, gmm, MixtureSpec(3), n_resamples=1)
+    with pytest.raises(ValueError, match=r"level must lie in \(0, 1\); got 95"):
+        intervals(x, gmm, MixtureSpec(3), level=95)
+
+
+def one_gaussian(x):
+    s = np.cov(x.T, bias=True)
+    return GMM(np.ones(1), x.mean(axis=0)[None], s[None])
+
+
+def test_the_sandwich_of_one_gaussian_holds_its_fourth_moments(x):
+    """cov(Σ̂_ij) = (E[(x−μ)_i² (x−μ)_j²] − Σ_ij²) / n whatever the distribution; the mean's errors are as before."""
+    gmm = one_gaussian(x)
+    errors = standard_errors(x, fitted(gmm), MixtureSpec(1), method="sandwich")
+    square = (x - x.mean(axis=0)) ** 2
+    fourth = square.T @ square / len(x)
+    np.testing.assert_allclose(errors.covariances[0], np.sqrt((fourth - gmm.covariances[0] ** 2) / len(x)), rtol=1e-8)
+    np.testing.assert_allclose(errors.means[0], np.sqrt(np.diag(gmm.covariances[0]) / len(x)), rtol=1e-10)
+
+
+def test_boundaries_are_a_status_and_no_number(x):
+    gmm = maximum(x, "full", Known())
+    weights = np.array([0.5 / len(x), 0.4, 0.6 - 0.5 / len(x)])
+    found = asymptotics(x, fitted(GMM(weights, gmm.means, gmm.covariances)), MixtureSpec(3))
+    assert found.status == Status.BOUNDARY
+    assert np.isnan(found.covariance).all()
+    flat = gmm.covariances.copy()
+    flat[0] = np.outer([1.0, 1.0], [1.0, 1.0]) + 1e-15 * np.eye(2)
+    assert asymptotics(x, fitted(GMM(gmm.weights, gmm.means, flat)), MixtureSpec(3)).status == Status.BOUNDARY
+    twice = jax.tree.map(lambda leaf: np.repeat(leaf, 3, axis=0), one_gaussian(x))
+    twice = GMM(np.full(3, 1 / 3), twice.means, twice.covariances)
+    found = intervals(x, fitted(twice), MixtureSpec(3))
+    assert found.status == Status.SINGULAR
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(found.raw))
+
+
+def test_intervals_are_the_errors_on_each_scale(x):
+    """φ and Σ_11 by their own formulas; and every short interval is as long as its error says, on any scale."""
+    gmm = maximum(x, "full", Known())
+    errors = standard_errors(x, fitted(gmm), MixtureSpec(3))
+    raw, moved, status = intervals(x, fitted(gmm), MixtureSpec(3))
+    assert status == Status.CONVERGED
+    z = 1.959963984540054
+    for leaf in ("weights", "means", "covariances"):
+        value, error = getattr(gmm, leaf), getattr(errors, leaf)
+        np.testing.assert_allclose(getattr(raw.upper, leaf), value + z * error, rtol=1e-10)
+        np.testing.assert_allclose(getattr(raw.lower, leaf), value - z * error, rtol=1e-9, atol=1e-12)
+    odds = np.log(gmm.weights / (1 - gmm.weights)) + z * errors.weights / gmm.weights / (1 - gmm.weights)
+    np.testing.assert_allclose(moved.upper.weights, 1 / (1 + np.exp(-odds)), rtol=1e-10)
+    first, error = gmm.covariances[:, 0, 0], errors.covariances[:, 0, 0]
+    np.testing.assert_allclose(moved.lower.covariances[:, 0, 0], first * np.exp(-z * error / first), rtol=1e-8)
+    assert np.all(np.diagonal(moved.lower.covariances, axis1=1, axis2=2) > 0.0)
+    assert np.all((moved.lower.weights > 0.0) & (moved.upper.weights < 1.0))
+    short = intervals(x, fitted(gmm), MixtureSpec(3), level=1e-4).transformed  # of z = 1.3e-4: second order is 1e-4
+    length = jax.tree.map(lambda low, high: (high - low) / (2 * 1.2533141406e-4), short.lower, short.upper)
+    for leaf in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(getattr(length, leaf), getattr(errors, leaf), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("covariance_type", "choices"),
+    [
+        ("full", ("one", "one", "one")),
+        ("tied", ("all", "one", "free")),
+        pytest.param("diag", FREE, marks=pytest.mark.slow),
+    ],
+)
+def test_intervals_of_the_known_are_the_known(covariance_type, choices, x):
+    known = Known(**make_known(random_gmm(0, 3, 2, covariance_type), choices))
+    spec = MixtureSpec(3, covariance_type, known)
+    gmm = maximum(x, covariance_type, known)
+    errors = standard_errors(x, fitted(gmm), spec)
+    for ends in intervals(x, fitted(gmm), spec)[:2]:
+        for leaf in ("weights", "means", "covariances"):
+            value, error = getattr(gmm, leaf), getattr(errors, leaf)
+            low, high = getattr(ends.lower, leaf), getattr(ends.upper, leaf)
+            np.testing.assert_array_equal(low[error == 0.0], value[error == 0.0])
+            np.testing.assert_array_equal(high[error == 0.0], value[error == 0.0])
+            assert np.all((low < value) & (value < high) | (error == 0.0))
+
+
+@pytest.fixture(scope="module")
+def two(x):
+    start = GMM(np.array([0.5, 0.5]), np.array([[-2.0, -2.0], [3.0, 2.0]]), np.stack([4.0 * np.eye(2)] * 2))
+    return jax.tree.map(np.asarray, fit_em(x, start, config=EMConfig(tol=1e-14)).gmm)
+
+
+def test_the_bootstrap_follows_components_and_not_their_order(x, two):
+    spec, options = MixtureSpec(2), {"n_resamples": 40, "config": EMConfig(max_iter=100)}
+    one = bootstrap(jax.random.key(0), x, fitted(two), spec, **options)
+    other = bootstrap(jax.random.key(0), x, fitted(permute(two, np.array([1, 0]))), spec, **options)
+    assert_trees_close(permute(other.standard_errors, np.array([1, 0])), one.standard_errors, rtol=1e-6)
+    assert one.gmms.means.shape == (40, 2, 2)
+    np.testing.assert_allclose(one.standard_errors.weights[0], one.standard_errors.weights[1], rtol=1e-10)
+    twins = GMM(np.array([0.5, 0.5]), np.stack([x.mean(axis=0)] * 2), np.stack([np.cov(x.T, bias=True)] * 2))
+    alike = bootstrap(jax.random.key(0), x, fitted(twins), spec, **options)
+    assert alike.ambiguous.all()
+    assert "40 had an ambiguous match" in alike.message
+
+
+def test_a_component_that_no_resample_has_is_lost(x, two):
+    """It sits on one row, which most resamples of the other rows leave alone or lack."""
+    lonely = np.concatenate([x, [[60.0, 60.0]]])[1:]
+    gmm = GMM(np.array([0.98, 0.02]), np.stack([x.mean(axis=0), [60.0, 60.0]]), np.stack([np.cov(x.T), np.eye(2)]))
+    known = Known(covariances=np.stack([np.full((2, 2), np.nan), np.eye(2)]))
+    found = bootstrap(jax.random.key(0), lonely, fitted(gmm), MixtureSpec(2, known=known), n_resamples=40)
+    share = found.lost.mean()
+    expected = (1 - 1 / len(lonely)) ** len(lonely)  # of resamples without that row
+    assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / 40)
+    assert f"{found.lost.sum()} lost a component" in found.message
+
+
+PUBLISHED = Path(__file__).parent / "references"
+
+
+def published(name):
+    """(x, spec): A2 of posteriordb, course_2d with 2,000 samples, and A1 of SAS, a component of which has 3 points."""
+    if name == "a2":
+        return np.load(PUBLISHED / "low_dim_gauss_mix.npz", allow_pickle=False)["y"][:, None], MixtureSpec(2)
+    if name == "course_2d":
+        problem = load("course_2d")
+        return problem.sample(jax.random.key(5), 2000, counts="multinomial")[0], problem.spec
+    known = Known(covariances=np.full((5, 1, 1), 0.9025))
+    return datasets.load("galaxies_roeder")[0] / 1000.0, MixtureSpec(5, "full", known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parametric", [False, True])
+@pytest.mark.parametrize("name", ["a2", "course_2d", "a1"])
+def test_bootstraps_agree_with_the_information_where_components_are_large(name, parametric):
+    x, spec = published(name)
+    exact = EMConfig(max_iter=5000, tol=1e-13, reg_covar=0.0)
+    best = fit_em_restarts(jax.random.key(0), x, spec, n_restarts=20, config=exact).best
+    observed = standard_errors(x, best, spec)
+    found = bootstrap(jax.random.key(1), x, best, spec, n_resamples=2000, parametric=parametric)
+    ratios = np.concatenate(
+        [
+            np.ravel(b / np.where(e == 0.0, 1.0, e))[np.ravel(e > 0.0)]
+            for b, e in zip(as_tuple(found.standard_errors)[:3], as_tuple(observed)[:3], strict=True)
+        ]
+    )
+    print(name, parametric, np.round(ratios, 3), found.message)
+    if name == "a1":
+        assert found.lost.sum() > 100
+        assert np.abs(ratios - 1.0).max() > 0.1
+        assert "lost a component" in found.message
+    else:
+        assert not found.lost.any()
+        assert not found.ambiguous.any()
+        np.testing.assert_allclose(ratios, 1.0, atol=0.1)

@@ -1,100 +1,189 @@
-"""How sure EM is: standard errors from the observed information, −∂²ℓ/∂θ² at the maximum.
+"""How sure EM is: standard errors from the curvature of the log-likelihood ℓ at its maximum.
 
-θ holds the free numbers only: K − 1 of K free φ, the free μ, the lower triangles of the free Σ.
+With θ the free numbers, I = −∂²ℓ/∂θ² and J = Σ_n s_n s_nᵀ of the samples' scores: cov(θ̂) = I⁻¹ where the model holds,
+I⁻¹ J I⁻¹ where it may not. Both hold at an inner maximum only; elsewhere there is a status and no number.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, check_data, free_parts, log_prob, standardise, validate_spec
+from ..mixture import (
+    GMM,
+    ONE_AT_A_TIME,
+    MixtureSpec,
+    Status,
+    check_data,
+    free_coordinates,
+    free_parts,
+    log_prob,
+    n_parameters,
+    standardise,
+    static_masks,
+    structure,
+    validate_spec,
+)
+from .bootstrap import bootstrap
 from .fit import EMResult
 
+DECREMENT = 1e-3  # nats: what Newton's next step would still gain at what counts as a maximum
+COLUMNS = 16  # of the information at a time: all at once hold p copies of every intermediate number
+METHODS = ("observed", "sandwich", "bootstrap", "parametric_bootstrap")
 
-def standard_errors(x: Float[Array, "N D"], result: EMResult, spec: MixtureSpec, *, method: str = "observed") -> GMM:
+
+class Asymptotics(NamedTuple):
+    """The normal approximation at a maximum; NaN throughout where the status is not CONVERGED."""
+
+    standard_errors: GMM  # 0 where known
+    covariance: Float[np.ndarray, "p p"]  # of the free numbers, standardised data: see free_coordinates
+    newton_decrement: float  # nats, ½ sᵀ I⁻¹ s: what Newton's next step would gain
+    status: Status  # CONVERGED, NOT_STATIONARY, BOUNDARY or SINGULAR
+
+
+def standard_errors(
+    x: Float[Array, "N D"],
+    result: EMResult,
+    spec: MixtureSpec,
+    *,
+    method: str = "observed",
+    key: Key[Array, ""] | None = None,
+) -> GMM:
     """Standard errors of φ, μ and Σ at an EM optimum: a GMM of the same shapes, 0 where known, NaN where undefined.
 
     Args:
         result: an EMResult in the units of x, at a stationary point (CONVERGED).
-        method: "observed", the inverse observed information by automatic differentiation.
+        method: "observed", the inverse observed information by automatic differentiation; "sandwich", which does not
+            presume that the model is true; "bootstrap" and "parametric_bootstrap", see `bootstrap`, which also says
+            how many resamples lost a component.
+        key: for the bootstraps, and only for them.
 
-    NaN everywhere means that the information is not positive definite: a boundary, a flat direction, or no maximum.
+    NaN everywhere means that there is no inner maximum here; `asymptotics` says why.
 
-    Reference:
-        McLachlan & Peel (2000), Finite Mixture Models, section 2.15; Efron & Hinkley (1978), Biometrika 65.
+    References:
+        McLachlan & Peel (2000), Finite Mixture Models, section 2.15; Efron & Hinkley (1978), Biometrika 65; White
+        (1982), Econometrica 50, for the sandwich.
     """
-    if method != "observed":
-        raise ValueError(f"method must be 'observed'; got {method!r}.")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}.")
+    if (key is None) == method.endswith("bootstrap"):
+        takes = "needs one: pass jax.random.key(...)" if key is None else "takes none: leave it out"
+        raise ValueError(f"key is for the bootstraps; method={method!r} {takes}.")
+    if method.endswith("bootstrap"):
+        return bootstrap(key, x, result, spec, parametric=method == "parametric_bootstrap").standard_errors
+    return asymptotics(x, result, spec, method=method).standard_errors
+
+
+def asymptotics(
+    x: Float[Array, "N D"], result: EMResult, spec: MixtureSpec, *, method: str = "observed"
+) -> Asymptotics:
+    """The normal approximation to the sampling distribution of an EM optimum, or why there is none.
+
+    Statuses: CONVERGED; NOT_STATIONARY, the Newton decrement is above 1e-3; BOUNDARY, a free component has less than
+    one sample's mass or a free Σ_k is singular; SINGULAR, the information has a flat direction or is not positive
+    definite (coinciding components, a saddle point).
+    """
+    at = standardised(x, result, spec)
+    found = asymptotics_at(at, method)
+    return found._replace(standard_errors=errors_outward(found.standard_errors, at.scaling))
+
+
+class At(NamedTuple):
+    """A mixture and its data, standardised."""
+
+    z: np.ndarray
+    gmm: GMM  # NumPy, in the dtype of z
+    spec: MixtureSpec
+    scaling: object
+
+
+def standardised(x, result, spec) -> At:
+    """Checked, and in standardised units."""
     x = check_data(x, n_components=spec.n_components)
     spec = validate_spec(spec, x.shape[1])
     z, scaling = standardise(x, spec)
     inner = scaling.inward(jax.tree.map(np.asarray, result.gmm))
-    masks = tuple(tuple(bool(b) for b in mask) for mask in free_parts(spec))
-    errors = _observed(z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), inner), masks)
-    return _outward(jax.tree.map(np.asarray, errors), scaling)
+    return At(z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), inner), spec, scaling)
+
+
+def asymptotics_at(at, method) -> Asymptotics:
+    """`asymptotics` in standardised units."""
+    if method not in METHODS[:2]:
+        raise ValueError(f"method must be one of {', '.join(METHODS[:2])}; got {method!r}.")
+    masks = static_masks(at.spec)
+    if not n_parameters(at.spec, at.z.shape[1]):
+        return Asymptotics(jax.tree.map(np.zeros_like, at.gmm), np.zeros((0, 0)), 0.0, Status.CONVERGED)
+    *found, jacobian, rcond = jax.tree.map(np.asarray, _derivatives(at.z, at.gmm, masks))
+    score, information = (leaf.astype(float) for leaf in found)
+    inverse, decrement = _inverse(information, score, np.finfo(at.z.dtype).eps)
+    status = _status(at, rcond, inverse, decrement)
+    if status != Status.CONVERGED:
+        nothing = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), at.gmm)
+        return Asymptotics(nothing, np.full_like(information, np.nan), decrement, status)
+    covariance = inverse
+    if method == "sandwich":
+        covariance = inverse @ np.asarray(_outer_scores(at.z, at.gmm, masks), float) @ inverse
+    # the delta method, for the last φ and for symmetry
+    variance = jax.tree.map(lambda j: np.einsum("...p,pq,...q->...", j, covariance, j), jacobian)
+    errors = jax.tree.map(lambda v: np.sqrt(np.maximum(v, 0.0)), variance)
+    return Asymptotics(errors, covariance, decrement, status)
+
+
+def _inverse(information, score, eps):
+    """(I⁻¹, Newton decrement); NaN where I is not positive definite by a margin of eps^⅔, its rows scaled alike."""
+    diagonal = np.diag(information)
+    nothing = np.full_like(information, np.nan), np.nan
+    if not (np.isfinite(information).all() and np.all(diagonal > 0.0)):
+        return nothing
+    unit = 1.0 / np.sqrt(diagonal)
+    values, vectors = np.linalg.eigh(unit[:, None] * information * unit[None, :])
+    if not values[0] > eps ** (2.0 / 3.0):
+        return nothing
+    root = unit[:, None] * vectors / np.sqrt(values)
+    return root @ root.T, float(0.5 * np.sum((root.T @ score) ** 2))
+
+
+def _status(at, rcond, inverse, decrement):
+    free_weights, _, free_covariances = free_parts(at.spec)
+    empty = np.asarray(at.gmm.weights) * len(at.z) < 1.0
+    singular = ~(rcond >= 100.0 * np.finfo(at.z.dtype).eps)
+    if np.any(empty & free_weights) or np.any(singular & free_covariances):
+        return Status.BOUNDARY
+    if np.isnan(inverse).any():
+        return Status.SINGULAR
+    return Status.CONVERGED if decrement <= DECREMENT else Status.NOT_STATIONARY
 
 
 @partial(jax.jit, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
-def _observed(z, gmm, masks):
-    theta, unpack = _free_coordinates(gmm, masks)
-    score = jax.grad(lambda t: jnp.sum(log_prob(unpack(t), z)))
-    # a few columns at a time: all at once hold p copies of every intermediate number
+def _derivatives(z, gmm, masks):
+    """Score (p,), observed information (p, p), ∂(mixture)/∂θ with the leaves' shapes and p last, and rcond of Σ."""
+    theta, unpack = free_coordinates(gmm, masks)
+    slope = jax.grad(lambda t: jnp.sum(log_prob(unpack(t), z)))
     basis = jnp.eye(theta.size, dtype=theta.dtype)
-    columns = jax.lax.map(lambda v: jax.jvp(score, (theta,), (v,))[1], basis, batch_size=16)
-    information = -0.5 * (columns + columns.T)
-    cholesky = jnp.linalg.cholesky(information)  # NaN where not positive definite
-    covariance = jax.scipy.linalg.cho_solve((cholesky, True), jnp.eye(theta.size, dtype=theta.dtype))
-    jacobian = jax.jacobian(unpack)(theta)  # GMM of (..., p): the delta method for the last φ and for symmetry
-    variance = jax.tree.map(lambda j: jnp.einsum("...p,pq,...q->...", j, covariance, j), jacobian)
-    return jax.tree.map(lambda v: jnp.sqrt(jnp.where(v < 0.0, jnp.nan, v)), variance)
+    score = slope(theta)
+    columns = jax.lax.map(lambda v: jax.jvp(slope, (theta,), (v,))[1], basis, batch_size=COLUMNS)
+    kind = structure(gmm.covariance_type)
+    rcond = kind.rcond(gmm.covariances, kind.whitener(gmm.covariances))
+    return score, -0.5 * (columns + columns.T), jax.jacobian(unpack)(theta), rcond
 
 
-def _free_coordinates(gmm: GMM, masks):
-    """θ (p,) and the function θ -> GMM; masks are static, so θ holds the free entries and nothing else."""
-    free_weights, free_means, free_covariances = (np.array(mask) for mask in masks)
-    weights_at = np.flatnonzero(free_weights)[:-1]
-    last = np.flatnonzero(free_weights)[-1] if free_weights.any() else 0
-    covariances = _triangle_index(gmm, free_covariances)
-    parts = [gmm.weights[weights_at], gmm.means[free_means].reshape(-1), gmm.covariances[covariances]]
-    cuts = np.cumsum([part.size for part in parts])
+@partial(jax.jit, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
+def _outer_scores(z, gmm, masks):
+    """J = Σ_n s_n s_nᵀ: (p, p)."""
+    theta, unpack = free_coordinates(gmm, masks)
 
-    def unpack(theta):
-        weights = gmm.weights.at[weights_at].set(theta[: cuts[0]])
-        others = jnp.sum(weights) - weights[last]
-        if free_weights.any():
-            weights = weights.at[last].set(1.0 - others)
-        means = gmm.means.at[free_means].set(theta[cuts[0] : cuts[1]].reshape(-1, gmm.n_features))
-        values = gmm.covariances.at[covariances].set(theta[cuts[1] :])
-        if _is_matrix(gmm):
-            swapped = (*covariances[:-2], covariances[-1], covariances[-2])
-            values = values.at[swapped].set(theta[cuts[1] :])
-        return replace(gmm, weights=weights, means=means, covariances=values)
+    def along(direction):
+        return jax.jvp(lambda t: log_prob(unpack(t), z), (theta,), (direction,))[1]
 
-    return jnp.concatenate(parts), unpack
+    scores = jax.lax.map(along, jnp.eye(theta.size, dtype=theta.dtype), batch_size=COLUMNS)
+    return scores @ scores.T
 
 
-def _is_matrix(gmm):
-    return gmm.covariance_type in ("full", "tied")
-
-
-def _triangle_index(gmm, free):
-    """Index arrays of the free entries of the covariances leaf; lower triangles of matrices."""
-    mask = np.ones(gmm.covariances.shape, bool)
-    if gmm.covariance_type == "tied":
-        mask &= free.any()
-    else:
-        mask &= free.reshape(-1, *(1,) * (mask.ndim - 1))
-    if _is_matrix(gmm):
-        mask &= np.tri(gmm.n_features, dtype=bool)
-    return np.nonzero(mask)
-
-
-def _outward(errors, scaling):
+def errors_outward(errors, scaling):
     """Standard errors carry scale but no centre."""
     return scaling._replace(centre=np.zeros_like(scaling.centre)).outward(errors)

@@ -1,21 +1,26 @@
 """RECOVERED AGAINST TRUE: one labelling, errors with the truth, diagnostics without it."""
 
 from .diagnostics import Diagnostics, co_clustering, diagnostics, invariant_diagnostics
-from .metrics import adjusted_rand_index, kl_divergence, recovery
+from .distances import Divergences, divergences, kl_divergence, log_score, mixing_distance
+from .metrics import adjusted_rand_index, recovery
 from .mixing import Mixing, mixing
 from .relabel import RELABELLINGS, Relabelled, relabel
 
 __all__ = [
     "RELABELLINGS",
     "Diagnostics",
+    "Divergences",
     "Mixing",
     "Relabelled",
     "adjusted_rand_index",
     "co_clustering",
     "diagnostics",
+    "divergences",
     "invariant_diagnostics",
     "kl_divergence",
+    "log_score",
     "mixing",
+    "mixing_distance",
     "recovery",
     "relabel",
 ]

@@ -5,16 +5,12 @@ With the truth's components as reference; Monte-Carlo numbers carry their standa
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, Fit, align, log_prob, predict, sample, structure
-
-N_KL_DRAWS = 10_000
+from ..mixture import GMM, Fit, align, log_prob, predict
+from .distances import dense_covariances, divergences, log_score, mixing_distance
 
 
 def recovery(
@@ -32,9 +28,11 @@ def recovery(
         weights_error, means_error, covariances_error: root mean square over entries, units of φ, μ, Σ;
         weights_max_error, means_max_error, covariances_max_error: largest absolute entry;
         relative_means_error: root mean square of L⁻¹(μ − μ_true), in true sds of each component;
-        kl, kl_se: Kullback–Leibler divergence KL(truth ‖ fit), nats, with its Monte-Carlo standard error;
+        kl, kl_se: Kullback–Leibler divergence KL(truth ‖ fit), nats, with its Monte-Carlo standard error; hellinger and
+        l1, distances of the densities, and their errors hellinger_se, l1_se: see `divergences`;
+        mixing_distance: Wasserstein-2 distance of the mixing measures, units of x;
         with x: log_likelihood, nats, summed over samples; with labels too: ari, and ari_truth of the true parameters;
-        with x_test: test_log_likelihood and test_log_likelihood_truth, mean nats a sample.
+        with x_test: test_log_likelihood and test_log_likelihood_truth, mean nats a sample, and their errors ..._se.
         A fit with another number of components has only the numbers that need no match.
     """
     point = fit.point if isinstance(fit, Fit) else fit
@@ -42,22 +40,17 @@ def recovery(
     metrics = {}
     if point.means.shape == truth.means.shape:
         metrics |= _errors(point, truth)
-    value, error = kl_divergence(key, truth, point)
-    metrics |= {"kl": float(value), "kl_se": float(error)}
+    metrics |= {name: float(value) for name, value in divergences(key, truth, point)._asdict().items()}
+    metrics["mixing_distance"] = mixing_distance(point, truth)
     if x is not None:
         metrics["log_likelihood"] = float(np.sum(log_prob(point, np.asarray(x))))
         if labels is not None:
             metrics["ari"] = adjusted_rand_index(labels, predict(point, np.asarray(x)))
             metrics["ari_truth"] = adjusted_rand_index(labels, predict(truth, np.asarray(x)))
     if x_test is not None:
-        metrics["test_log_likelihood"] = float(np.mean(log_prob(point, np.asarray(x_test))))
-        metrics["test_log_likelihood_truth"] = float(np.mean(log_prob(truth, np.asarray(x_test))))
+        for name, gmm in (("test_log_likelihood", point), ("test_log_likelihood_truth", truth)):
+            metrics[name], metrics[f"{name}_se"] = log_score(gmm, x_test)
     return metrics
-
-
-def dense_covariances(gmm: GMM) -> Float[np.ndarray, "K D D"]:
-    """Covariance matrices of a mixture of any structure."""
-    return np.asarray(structure(gmm.covariance_type).dense(jnp.asarray(gmm.covariances), *np.shape(gmm.means)))
 
 
 def _errors(point, truth):
@@ -72,22 +65,6 @@ def _errors(point, truth):
     whitened = np.linalg.solve(np.linalg.cholesky(full_truth.covariances), (matched.means - truth.means)[..., None])
     metrics["relative_means_error"] = float(np.sqrt(np.mean(whitened**2)))
     return metrics
-
-
-@partial(jax.jit, static_argnames="n_draws")
-def kl_divergence(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_KL_DRAWS):
-    r"""KL(p ‖ q) = E_p[log p(x) − log q(x)] in nats, by Monte Carlo.
-
-    Returns:
-        (value, standard_error), both (). The value may be negative within its error.
-
-    Reference:
-        Hershey & Olsen (2007), Approximating the KL divergence between Gaussian mixture models, ICASSP.
-    """
-    p, q = (jax.tree.map(jnp.asarray, gmm) for gmm in (p, q))
-    x, _ = sample(key, p, n_draws)
-    difference = log_prob(p, x) - log_prob(q, x)
-    return jnp.mean(difference), jnp.std(difference, ddof=1) / np.sqrt(n_draws)
 
 
 def adjusted_rand_index(labels: Int[Array, "N"], predicted: Int[Array, "N"]) -> float:

@@ -2,6 +2,7 @@
 
 from .covariance import STRUCTURES, structure
 from .datatree import from_datatree
+from .free import free_coordinates, free_entries, static_masks
 from .gmm import (
     GMM,
     affine,
@@ -53,6 +54,8 @@ __all__ = [
     "check_sample_weight",
     "e_step",
     "exchangeable",
+    "free_coordinates",
+    "free_entries",
     "free_parts",
     "from_datatree",
     "is_narrow",
@@ -71,6 +74,7 @@ __all__ = [
     "sample_given_labels",
     "share",
     "standardise",
+    "static_masks",
     "statistics_allowed",
     "structure",
     "validate",

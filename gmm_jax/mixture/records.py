@@ -34,6 +34,9 @@ class Status(IntEnum):
     MERGED = 11
     DROPPED = 12
     UNRELIABLE = 13
+    NOT_STATIONARY = 14
+    BOUNDARY = 15
+    SINGULAR = 16
 
     @property
     def advice(self) -> str:
@@ -63,6 +66,12 @@ _ADVICE = {
     Status.DROPPED: "left the race: too low to catch up with the best lane",
     Status.UNRELIABLE: "the approximation is too far from the posterior for importance weights to mend it (Pareto "
     "k-hat above 0.7, or not known for want of draws); use nuts, gibbs, or a richer approximation",
+    Status.NOT_STATIONARY: "not a maximum yet: Newton's next step would gain more than 1e-3 nats, so errors from the "
+    "curvature here mean nothing; lower tol, raise max_iter, or set reg_covar=0",
+    Status.BOUNDARY: "a component has less than one sample's mass or a singular covariance: at the boundary the "
+    "estimate is not normal; lower n_components, or use a bootstrap or a posterior",
+    Status.SINGULAR: "the information is singular or not positive definite (components coincide, or a saddle point): "
+    "lower n_components, or use a posterior",
     Status.FAILED: "the method raised an error; the reason stands beside this status",
 }
 
