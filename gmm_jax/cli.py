@@ -95,6 +95,12 @@ class Compare:
     """Samples a data set; the problem's own number by default."""
     option: tuple[str, ...] = ()
     """Options as METHOD.NAME=VALUE."""
+    workers: int = 0
+    """Processes to run trials in; 0 runs them in this one, one after the other."""
+    timeout: float | None = None
+    """Seconds a trial may take; one that takes longer is a failed row."""
+    scheduler: str | None = None
+    """Address of a running Dask cluster, or "local" for one of its own on this machine."""
     out: Path = Path("results")
     """Folder for results."""
     json: bool = False
@@ -102,6 +108,7 @@ class Compare:
 
     def run(self) -> int:
         from .bench.compare import compare
+        from .bench.runner import How
 
         return compare(
             self.name,
@@ -112,6 +119,7 @@ class Compare:
             n=self.n,
             results=self.out,
             command=shlex.join(["gmm-jax", *sys.argv[1:]]),
+            how=How(self.workers, self.timeout, self.scheduler, prepare=configure_jax),
             as_json=self.json,
         )
 

@@ -4,6 +4,7 @@ A fit of a sampler compiles for many seconds, so in every run of the suite one s
 serves all promises; the fits with nothing known are slow tests (tests of the engines have them too).
 """
 
+import sys
 from functools import cache
 
 import jax
@@ -15,6 +16,7 @@ from conftest import TYPES, near, posterior_of, scrambled
 from gmm_jax import GMM, MixtureSpec, NotSupported, Status, permute
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
+from gmm_jax.bench.methods import _peers
 from gmm_jax.bench.methods._posterior import as_fit
 
 
@@ -164,3 +166,70 @@ def test_a_new_file_is_a_new_method(tmp_path, monkeypatch, easy):
     assert method.options == {"value": 0.0}
     np.testing.assert_allclose(fit("mean_only", MixtureSpec(K), value=1.0).point.means[0], easy[0].mean(0) + 1.0)
     assert fit("mean_only", MixtureSpec(K), value=np.nan).status == Status.NON_FINITE  # whatever the method says
+
+
+# ---- other people's programs
+
+
+def test_what_is_not_installed_says_how_to_get_it(monkeypatch, tmp_path):
+    """NotSupported, which the runner turns into a row."""
+    monkeypatch.setattr(_peers, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    needs = {"sklearn_em": "scikit-learn", "sklearn_bayes": "scikit-learn", "gmmx": "gmmx scikit-learn"}
+    for name, packages in (needs | {"pymc_nuts": "pymc nutpie"}).items():
+        with pytest.raises(methods.Unavailable, match=f"^unavailable: pip install {packages}$"):
+            fit(name, MixtureSpec(K))
+    with pytest.raises(methods.Unavailable, match=r"unavailable: install R, then in it install\.packages"):
+        fit("mclust", MixtureSpec(K))
+
+
+@pytest.mark.parametrize("name", ["sklearn_em", "sklearn_bayes", "gmmx"])
+def test_a_peers_row_says_on_which_terms_it_ran(name, subject):
+    if name == "gmmx":
+        pytest.importorskip("gmmx")
+    info = subject(name).first[1].info
+    assert {"start", "reg_covar", "tol", "tol_is", "threads", "precision", "same_prior"} <= info.keys()
+
+
+@pytest.mark.slow
+def test_sklearn_tuned_to_the_end_is_em():
+    """From one start to a tolerance of nothing, both stand at one optimum."""
+    ours = fit("em", MixtureSpec(K), n_restarts=4, reg_covar=0.0, tol=1e-12)
+    theirs = fit("sklearn_em", MixtureSpec(K), n_init=4, reg_covar=0.0, tol=1e-12, max_iter=2000)
+    assert theirs.info["log_likelihood"] == pytest.approx(ours.info["log_likelihood"], rel=1e-9)
+
+
+def test_peers_refuse_what_they_cannot_know():
+    for name in ("sklearn_em", "sklearn_bayes", "gmmx", "mclust"):
+        with pytest.raises(NotSupported, match=f"{name} cannot know weights and covariances"):
+            fit(name, conformance.PARTLY_KNOWN)
+    with pytest.raises(NotSupported, match="gmmx has no tied covariances, only full, diag"):
+        fit("gmmx", MixtureSpec(K, "tied"))
+
+
+RSCRIPT = """#!{python}
+import csv, sys
+import numpy as np
+x = np.array(list(csv.reader(open(sys.argv[4]))), float)
+assert sys.argv[5:7] == ["2", "EEE"]
+print("0.75 0.25")
+print(*np.r_[x[:45].mean(0), x[45:].mean(0)])
+print(*np.r_[np.cov(x[:45].T).ravel("F"), np.cov(x[:45].T).ravel("F")])
+print("-123.5")
+print("6.1")
+"""
+
+
+def test_what_rscript_says_is_read_by_columns(tmp_path, monkeypatch, easy):
+    """A stand-in for R that answers in the format of the program, as R would print its arrays."""
+    program = tmp_path / "Rscript"
+    program.write_text(RSCRIPT.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = fit("mclust", MixtureSpec(K, "tied"))
+    np.testing.assert_allclose(found.point.means, [easy[0][:45].mean(0), easy[0][45:].mean(0)], rtol=1e-12)
+    np.testing.assert_allclose(found.point.covariances, np.cov(easy[0][:45].T), rtol=1e-12)
+    assert found.info["log_likelihood"] == -123.5
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no such thing')\n")
+    with pytest.raises(RuntimeError, match="Rscript ended with 1: no such thing"):
+        fit("mclust", MixtureSpec(K))

@@ -13,7 +13,7 @@ import numpy as np
 from .. import problems as suite
 from . import methods as registry
 from . import plots, report, store
-from .runner import FAILED, Cell, run_grid
+from .runner import FAILED, HERE, Cell, How, run_grid
 
 METRICS = {
     "kl": "KL from truth",
@@ -41,12 +41,13 @@ def compare(
     command: str = "",
     question: str = "",
     answer=None,
+    how: How = HERE,
     as_json: bool = False,
 ) -> int:
     """Every method (name -> options) on every problem; rows, table, pictures and report; returns the exit code.
 
     Finished trials on disk are kept, so the same command goes on where it was interrupted. Exit code 3: some failed.
-    `leave_out` (method -> problems) names what would take too long.
+    `leave_out` (method -> problems) names what would take too long; `how` says where trials run.
     """
     problems = tuple(dict.fromkeys(problems))
     for problem in problems:
@@ -65,7 +66,7 @@ def compare(
         for method, options in methods.items()
         if problem not in leave_out.get(method, ())
     ]
-    rows = run_grid(name, cells, results=results, command=command, question=question, answer=answer)
+    rows = run_grid(name, cells, results=results, command=command, question=question, answer=answer, how=how)
     folder = store.result_folder(results, name)
     path = write_report(folder)
     if as_json:

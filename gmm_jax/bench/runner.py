@@ -7,7 +7,8 @@ same row whatever else is run beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -21,9 +22,9 @@ from ..mixture import GMM, Fit, MixtureSpec, NotSupported, Status
 from . import methods, store
 from .clock import Clock
 from .report import progress_bar
+from .workers import Lost, in_processes, on_cluster
 
 N_TEST = 10_000  # held-out samples
-SCHEMA = 1
 FAILED = tuple(s.name for s in (Status.FAILED, Status.COLLAPSED, Status.NON_FINITE, Status.DECREASED))  # exit code 3
 
 
@@ -49,6 +50,25 @@ class Cell:
             return "Case I"
         of = "" if self.components is None else " of " + ",".join(map(str, self.components))
         return "known " + "+".join(self.known) + of
+
+
+@dataclass(frozen=True)
+class How:
+    """Where trials run; it does not change their rows."""
+
+    workers: int = 0  # processes; 0: in this one, one after the other
+    timeout: float | None = None  # seconds a trial may take, which needs a process
+    scheduler: str | None = None  # address of a Dask cluster, or "local"
+    prepare: Callable[[], Any] | None = None  # what each process does first: `gmm_jax.shell.configure_jax` for float64
+
+    def __post_init__(self):
+        if self.workers < 0:
+            raise ValueError(f"workers must not be negative; got {self.workers}.")
+        if self.timeout is not None and not self.timeout > 0.0:
+            raise ValueError(f"timeout must be a positive number of seconds; got {self.timeout}.")
+
+
+HERE = How()
 
 
 class Trial(NamedTuple):
@@ -81,7 +101,7 @@ def run(cell: Cell, *, progress=None) -> Trial:
     x_test, _ = problem.sample(derive_key(cell.seed, "test", cell.problem), N_TEST, "multinomial")
     given = {"labels": labels, "progress": progress}
     given = {name: value for name, value in given.items() if name in method.options and value is not None}
-    row = _head(cell, problem, x, options)
+    row = _head(cell)
     fit = None
     with Clock() as clock:
         try:
@@ -108,27 +128,40 @@ def run(cell: Cell, *, progress=None) -> Trial:
 
 
 def run_grid(
-    name: str, cells: Iterable[Cell], *, results="results", command: str = "", question: str = "", answer=None
+    name: str,
+    cells: Iterable[Cell],
+    *,
+    results="results",
+    command: str = "",
+    question: str = "",
+    answer=None,
+    how: How = HERE,
 ) -> list[dict[str, Any]]:
     """Every cell to results/NAME: a finished cell is on disk at once and is not run again; rows.csv at the end.
 
-    Ctrl-C leaves rows.csv with what is finished; a damaged cell is named before anything is touched. `answer(rows)`
-    gives the sentence that stands beside the question.
+    Ctrl-C leaves rows.csv with what is finished; a damaged cell is named before anything is touched. A trial whose
+    process died or took too long is a row with status FAILED, and is tried again by the next run. `answer(rows)` gives
+    the sentence that stands beside the question.
     """
     cells = list(cells)
     folder = store.result_folder(results, name)
     finished = {
         i: store.read_cell(path)["row"] for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()
     }
+    missing = [i for i in range(len(cells)) if i not in finished]
     started = datetime.now(UTC)
     with Clock() as clock, progress_bar(name, len(cells)) as advance:
         advance(len(finished))
         try:
-            for i, cell in enumerate(cells):
-                if i not in finished:
-                    finished[i] = run(cell).row
-                    store.write_cell(folder, _config(cell), finished[i])
-                    advance(len(finished))
+            with closing(_rows([cells[i] for i in missing], how)) as coming:
+                for done, (place, row) in enumerate(coming, 1):
+                    i = missing[place]
+                    if isinstance(row, Lost):
+                        row = _head(cells[i]) | {"status": Status.FAILED.name, "reason": row.reason}
+                    else:
+                        store.write_cell(folder, _config(cells[i]), row)
+                    finished[i] = row
+                    advance(len(finished), note=time_left(clock.so_far()["seconds"], done, len(missing) - done))
         finally:
             rows = [finished[i] for i in sorted(finished)]
             store.write_rows(folder, rows)
@@ -140,27 +173,53 @@ def run_grid(
     return rows
 
 
+def time_left(seconds: float, done: int, left: int) -> str:
+    """ "about 3 min left", if the rest goes as what is done went."""
+    expected = seconds / done * left
+    for unit, length in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if expected >= 2.0 * length:
+            return f"about {expected / length:.0f} {unit} left"
+    return ""
+
+
+def row_of(cell: Cell) -> dict[str, Any]:
+    """The row of one trial as it is stored: what a process sends back."""
+    return store.plain(run(cell).row)
+
+
+def _rows(cells, how):
+    """(place, row or Lost) of each cell as they come."""
+    if how.scheduler is not None:
+        if how.timeout is not None:
+            raise ValueError("a cluster keeps no time: leave timeout out, or take workers in place of a scheduler.")
+        return on_cluster(row_of, cells, how.scheduler, n_workers=how.workers or 2, prepare=how.prepare)
+    if how.workers or how.timeout is not None:
+        return in_processes(row_of, cells, max(how.workers, 1), timeout=how.timeout, prepare=how.prepare)
+    return ((place, run(cell).row) for place, cell in enumerate(cells))
+
+
 def _failure(error):
     return {"status": Status.FAILED.name, "reason": f"{type(error).__name__}: {error}"}
 
 
 def _config(cell):
-    return asdict(cell) | {"schema": SCHEMA}
+    return asdict(cell) | {"schema": store.SCHEMA}
 
 
 def _path(folder, cell):
     return store.cell_path(folder, _config(cell))
 
 
-def _head(cell, problem, x, options):
+def _head(cell):
+    problem = problems.load(cell.problem)
     return {
         "problem": cell.problem,
         "case": cell.case,
         "method": cell.method,
         "seed": cell.seed,
-        "n_samples": x.shape[0],
-        "n_features": x.shape[1],
+        "n_samples": problem.n_samples if cell.n is None else cell.n,
+        "n_features": problem.truth.n_features,
         "n_components": problem.spec.n_components,
         "counts": cell.counts,
-        "options": json.dumps(options, sort_keys=True),
+        "options": json.dumps(dict(cell.options), sort_keys=True),
     }

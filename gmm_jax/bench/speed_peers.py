@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..em import EMConfig, fit_em, fit_em_restarts
 from ..mixture import GMM, MixtureSpec
+from .methods._peers import gmmx_loop, how_to_get, sklearn_model
 from .speed import seconds_of
 
 N_LANES = 4
@@ -115,7 +115,7 @@ def sklearn_iterations(x, start, reg_covar, n_repeats, *, n_threads=None):
 
 def gmmx(x, start, reg_covar, n_iter):
     """Its jitted loop in float32, the only precision that it has."""
-    from gmmx import EMFitter, GaussianMixtureModelJax
+    from gmmx import GaussianMixtureModelJax
 
     # its loop does not trace where float64 is on
     with jax.enable_x64(False):
@@ -124,8 +124,7 @@ def gmmx(x, start, reg_covar, n_iter):
         single = jax.device_put(np.asarray(x, np.float32))
 
     def run(n):
-        with jax.enable_x64(False):
-            return seconds_of(lambda: EMFitter(max_iter=n, tol=0.0, reg_covar=reg_covar).fit(single, model).gmm.means)
+        return seconds_of(lambda: gmmx_loop(single, model, max_iter=n, tol=0.0, reg_covar=reg_covar).gmm.means)
 
     return _quotient(run, n_iter)
 
@@ -174,8 +173,7 @@ def missing(name: str) -> str:
     """Why a program cannot be timed here, "" where it can."""
     if name == "mclust":
         return "not timed: R's mclust has no adapter here"
-    needs = ITERATIONS[name].needs
-    return "" if find_spec(needs) else f"unavailable: pip install {needs.replace('sklearn', 'scikit-learn')}"
+    return how_to_get(ITERATIONS[name].needs)
 
 
 def _quotient(run, n_iter):
@@ -253,12 +251,7 @@ def sklearn_restarts(x, n_components, *, n_restarts, seed, tol, max_iter, reg_co
 
 def sklearn_fit(x, n_components, options, n_threads=None):
     """(mixture, its lower bound) of one GaussianMixture with these options."""
-    from sklearn.mixture import GaussianMixture
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(n_threads), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it did not converge is seen from its likelihood
-        model = GaussianMixture(n_components, **options).fit(x)
+    model = sklearn_model("GaussianMixture", x, n_components, options, n_threads)
     return GMM(model.weights_, model.means_, model.covariances_), float(model.lower_bound_)
 
 

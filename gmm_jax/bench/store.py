@@ -29,6 +29,7 @@ import numpy as np
 from ..mixture import GMM
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SCHEMA = 1  # of a trial's configuration and row; a reader refuses what a later one wrote
 MOST_BYTES = 64 * 2**20  # no result is larger
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "numpy", "scipy", "arviz-stats")
 
@@ -165,6 +166,9 @@ def read_cell(path) -> dict[str, Any]:
         raise UnreadableResult(path, "not a trial of gmm_jax")
     if _digest(payload) != cell.get("sha256"):
         raise UnreadableResult(path, "its content does not agree with its checksum")
+    schema = payload["config"].get("schema", SCHEMA) if isinstance(payload["config"], dict) else SCHEMA
+    if schema != SCHEMA:
+        raise UnreadableResult(path, f"written in schema {schema}, this is {SCHEMA}", "read it with a newer gmm_jax")
     return payload
 
 

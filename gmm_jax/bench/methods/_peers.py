@@ -1,0 +1,76 @@
+"""What the methods of other people's programs share: how they are found, what they refuse, on which terms they ran."""
+
+from __future__ import annotations
+
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+
+import jax
+import numpy as np
+
+from ...mixture import MixtureSpec, NotSupported, check_data, validate_spec
+from . import Unavailable
+
+PIP_NAMES = {"sklearn": "scikit-learn"}
+
+
+def how_to_get(*packages: str) -> str:
+    """ "" where they are all installed, else "unavailable: pip install ..."."""
+    lacking = [PIP_NAMES.get(package, package) for package in packages if find_spec(package) is None]
+    return f"unavailable: pip install {' '.join(lacking)}" if lacking else ""
+
+
+def require(*packages: str):
+    """The modules of these names; Unavailable, with what to type, where one is not installed."""
+    missing = how_to_get(*packages)
+    if missing:
+        raise Unavailable(missing)
+    modules = [import_module(package) for package in packages]
+    return modules[0] if len(modules) == 1 else modules
+
+
+def free_data(name: str, x, spec: MixtureSpec, covariance_types=("full", "tied", "diag", "spherical")) -> np.ndarray:
+    """x checked, for a program that fits by maximum likelihood with nothing known; else NotSupported."""
+    x = check_data(x, n_components=spec.n_components)
+    known = validate_spec(spec, x.shape[1]).known
+    parts = [part for part in ("weights", "means", "covariances") if getattr(known, part) is not None]
+    if parts:
+        raise NotSupported(f"{name} cannot know {' and '.join(parts)} beforehand: use em.")
+    if spec.covariance_type not in covariance_types:
+        raise NotSupported(f"{name} has no {spec.covariance_type} covariances, only {', '.join(covariance_types)}.")
+    return np.asarray(x, float)
+
+
+def terms(*, start, reg_covar, tol, tol_is, threads, precision, same_prior) -> dict[str, str]:
+    """On which terms a program ran, for its row."""
+    return {
+        "start": start,
+        "reg_covar": reg_covar,
+        "tol": tol,
+        "tol_is": tol_is,
+        "threads": threads,
+        "precision": precision,
+        "same_prior": same_prior,
+    }
+
+
+def seed_of(key) -> int:
+    """32 bits of a typed key, for programs with generators of their own."""
+    return int(np.asarray(jax.random.key_data(key)).ravel()[-1])
+
+
+def sklearn_model(kind: str, x, n_components: int, options, n_threads: int | None = None):
+    """A fitted sklearn.mixture.GaussianMixture or BayesianGaussianMixture; its warnings can be read from the model."""
+    mixture, threadpoolctl = require("sklearn.mixture", "threadpoolctl")
+    with threadpoolctl.threadpool_limits(n_threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it did not converge stands in converged_
+        return getattr(mixture, kind)(n_components=n_components, **options).fit(x)
+
+
+def gmmx_loop(x, model, **options):
+    """gmmx's jitted loop: its result, in the arrays of float32 that it needs; it does not trace where float64 is on."""
+    from gmmx import EMFitter
+
+    with jax.enable_x64(False):
+        return EMFitter(**options).fit(x, model)

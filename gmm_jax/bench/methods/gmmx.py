@@ -1,0 +1,32 @@
+"""gmmx's EMFitter in float32, the only precision that it has: maximum likelihood by EM from k-means, on JAX."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from ...mixture import GMM, Fit, Status
+from ._peers import free_data, gmmx_loop, require, seed_of, terms
+
+
+def fit(key, x, spec, *, n_init=10, max_iter=100, tol=1e-3, reg_covar=1e-6) -> Fit:
+    x = free_data("gmmx", x, spec, ("full", "diag"))
+    package, _ = require("gmmx", "sklearn")
+    with jax.enable_x64(False):
+        single = jax.device_put(np.asarray(x, np.float32))
+        options = {"covariance_type": spec.covariance_type, "random_state": seed_of(key), "n_init": n_init}
+        start = package.GaussianMixtureModelJax.from_k_means(single, spec.n_components, reg_covar, **options)
+    found = gmmx_loop(single, start, max_iter=max_iter, tol=tol, reg_covar=reg_covar)
+    info = {"n_iter": int(found.n_iter)} | terms(
+        start=f"k-means, best of {n_init}",
+        reg_covar=f"{reg_covar:g} in squared units of x",
+        tol=tol,
+        tol_is="change of the mean log-likelihood of a sample, before the last M-step",
+        threads="XLA's own",
+        precision="float32",
+        same_prior="no prior",
+    )
+    model = found.gmm
+    leaves = (model.weights_numpy, model.means_numpy, model.covariances.values_numpy)
+    point = GMM(*(np.asarray(leaf, float) for leaf in leaves), spec.covariance_type)
+    return Fit(point, None, None, Status.CONVERGED if bool(found.converged) else Status.MAX_ITER, info)

@@ -1,0 +1,118 @@
+"""Posterior by NUTS of nutpie on a PyMC model with the same prior, labels summed out; starts are nutpie's own.
+
+Λ_k = Σ_k⁻¹ ~ Wishart(dof, size⁻¹) by Bartlett: Λ_k = T_k T_kᵀ, T_k = M A_k, M Mᵀ = size⁻¹, A_k lower triangular with
+χ(dof − i) on its diagonal and N(0, 1) below; so no matrix is decomposed while sampling.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+
+from ... import bayes
+from ...bayes.target import density_of, finish, prepare
+from ...mixture import GMM, Fit, NotSupported, Status
+from ._peers import require, seed_of, terms
+from ._posterior import as_fit, check_relabelling, trajectories
+
+
+def fit(
+    key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, target_accept=0.8, n_threads=1, relabelling="pivot"
+) -> Fit:
+    check_relabelling(relabelling)
+    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    if not all(map(all, problem.free)):
+        raise NotSupported("pymc_nuts cannot know anything beforehand: use nuts.")
+    if spec.n_components < 2:
+        raise NotSupported("pymc_nuts needs two components or more: use nuts.")
+    hyper = bayes.hyperparameters(problem.prior, spec.covariance_type)
+    _, nutpie = require("pymc", "nutpie")
+    model = _model(np.asarray(problem.z, float), hyper, spec.covariance_type)
+    options = {"draws": n_draws, "tune": n_warmup, "chains": n_chains, "target_accept": target_accept}
+    options |= {"cores": n_threads, "seed": seed_of(key), "progress_bar": False}
+    trace = nutpie.sample(nutpie.compile_pymc_model(model), **options)
+    draws = _mixtures(trace.posterior, hyper, spec.covariance_type)
+    stats = {name: np.asarray(trace.sample_stats[name]) for name in ("diverging", "n_steps")}
+    status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
+    density = _density(problem, jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), draws))
+    posterior = finish(problem, scaling, draws, density, stats, status)
+    answer = as_fit(posterior, spec, x=np.asarray(x), relabelling=relabelling)
+    return answer._replace(
+        info=answer.info
+        | trajectories(posterior)
+        | terms(
+            start="nutpie's own, jittered",
+            reg_covar="none",
+            tol=None,
+            tol_is="none: it samples",
+            threads=n_threads,
+            precision="float64",
+            same_prior="yes",
+        )
+    )
+
+
+_density = jax.jit(density_of)
+
+
+def _model(z, hyper, covariance_type):
+    """The PyMC model of standardised data."""
+    pm, pt = require("pymc", "pytensor.tensor")
+    n_components, n_features = hyper.alpha.size, z.shape[1]
+    spread = np.linalg.inv(np.linalg.cholesky(hyper.precision))
+    with pm.Model() as model:
+        log_weights = pt.log(pm.Dirichlet("weights", hyper.alpha))
+        means = hyper.loc + pm.Normal("means", shape=(n_components, n_features)) @ spread
+        whiten = _whiteners(pm, pt, hyper, covariance_type, n_components, n_features)
+        joint = []
+        for k in range(n_components):
+            residual, log_det = whiten[k](z - means[k])
+            joint.append(log_weights[k] + log_det - 0.5 * pt.sum(residual**2, axis=1))
+        normaliser = -0.5 * n_features * math.log(2.0 * math.pi) * len(z)
+        pm.Potential("x", pt.sum(pt.logsumexp(pt.stack(joint), axis=0)) + normaliser)
+    return model
+
+
+def _whiteners(pm, pt, hyper, covariance_type, n_components, n_features):
+    """For each component: residual -> (T_kᵀ residual, log det T_k)."""
+    if covariance_type in ("diag", "spherical"):
+        shape = (n_components, n_features) if covariance_type == "diag" else (n_components,)
+        sds = pt.sqrt(pm.InverseGamma("covariances", alpha=hyper.dof, beta=hyper.size, shape=shape))
+        each = 1.0 if covariance_type == "diag" else n_features  # how many features share an sd
+        return [lambda r, k=k: (r / sds[k], -each * pt.sum(pt.log(sds[k]))) for k in range(n_components)]
+    n_matrices = 1 if covariance_type == "tied" else n_components
+    squares = pm.ChiSquared("squares", nu=hyper.dof - np.arange(n_features), shape=(n_matrices, n_features))
+    places = np.tril_indices(n_features, -1)
+    bartlett = pt.zeros((n_matrices, n_features, n_features))
+    if n_features > 1:
+        below = pm.Normal("below", shape=(n_matrices, len(places[0])))
+        bartlett = bartlett[:, places[0], places[1]].set(below)
+    corner = np.arange(n_features)
+    bartlett = bartlett[:, corner, corner].set(pt.sqrt(squares))
+    outer = np.linalg.cholesky(np.linalg.inv(hyper.size))
+
+    def whitener(k):
+        factor = outer @ bartlett[k]
+        log_det = pt.sum(0.5 * pt.log(squares[k])) + np.sum(np.log(np.diag(outer)))
+        return lambda residual: (residual @ factor, log_det)
+
+    return [whitener(k % n_matrices) for k in range(n_components)]
+
+
+def _mixtures(draws, hyper, covariance_type):
+    """The sampled variables as mixtures with leading axes (chains, draws), standardised."""
+    spread = np.linalg.inv(np.linalg.cholesky(hyper.precision))
+    weights, means = np.asarray(draws["weights"]), hyper.loc + np.asarray(draws["means"]) @ spread
+    if covariance_type in ("diag", "spherical"):
+        return GMM(weights, means, np.asarray(draws["covariances"]), covariance_type)
+    squares = np.asarray(draws["squares"])
+    bartlett = np.zeros((*squares.shape, squares.shape[-1]))
+    if squares.shape[-1] > 1:
+        bartlett[..., *np.tril_indices(squares.shape[-1], -1)] = np.asarray(draws["below"])
+    corner = np.arange(squares.shape[-1])
+    bartlett[..., corner, corner] = np.sqrt(squares)
+    factor = np.linalg.inv(np.linalg.cholesky(np.linalg.inv(hyper.size)) @ bartlett)  # T⁻¹
+    covariances = np.swapaxes(factor, -1, -2) @ factor
+    return GMM(weights, means, covariances[..., 0, :, :] if covariance_type == "tied" else covariances, covariance_type)

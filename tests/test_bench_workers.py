@@ -1,0 +1,235 @@
+"""Sweeps survive anything: killed at any moment, methods that raise, hang, die or answer NaN, one process or two.
+
+Processes are tried with arithmetic, and whole trials on them, which compile in each, in a slow test; where kills are
+many, processes are forked from one that has imported everything and computed nothing.
+"""
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gmm_jax.bench import compare, runner, store, workers
+from gmm_jax.bench.runner import Cell, How, run_grid
+from gmm_jax.bench.workers import Lost
+from gmm_jax.shell import configure_jax
+
+SMALL = {"problem": "well_separated", "n": 60}
+GOOD = [Cell(**SMALL, method="cheap_methods:split", seed=seed) for seed in range(3)]
+MISHAPS = {
+    "raises": "RuntimeError: out <b>of</b> luck",
+    "gives_nan": "the log-likelihood is not finite; check the start and the scale of the data",
+    "hangs": "took longer than 20 s",
+    "dies": "its process ended with code -9",
+}
+BAD = [Cell(**SMALL, method=f"cheap_methods:{name}") for name in MISHAPS]
+
+
+def told(rows):
+    """Without what differs from run to run: seconds."""
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in store.plain(rows)]
+
+
+def square(number):
+    """Work that dies of 3 and never ends with 5."""
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 5:
+        time.sleep(3600.0)
+    return number**2
+
+
+def test_a_process_that_dies_or_hangs_costs_its_job_only():
+    jobs = [1, 3, 5, 2]
+    found = dict(workers.in_processes(square, jobs, 2, timeout=1.0))
+    lost = {3: Lost("its process ended with code -9"), 5: Lost("took longer than 1 s")}
+    assert found == {place: lost.get(number, number**2) for place, number in enumerate(jobs)}
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_who_asks_no_more_leaves_no_process_behind():
+    coming = workers.in_processes(square, [1, 2, 5, 5], 2)
+    next(coming)
+    coming.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def half_lost(monkeypatch):
+    """Cells asked for, of which every second is lost."""
+    asked = []
+
+    def in_processes(work, cells, n_workers, **_):
+        for place, cell in enumerate(cells):
+            asked.append(cell)
+            yield place, Lost("out of luck") if place % 2 else {"seed": cell.seed, "status": "CONVERGED"}
+
+    monkeypatch.setattr(runner, "in_processes", in_processes)
+    return asked
+
+
+def test_what_was_lost_is_a_failed_row_and_is_tried_again(half_lost, tmp_path):
+    rows = run_grid("sweep", GOOD, results=tmp_path, how=How(workers=2))
+    assert [(row["seed"], row["status"]) for row in rows] == [(0, "CONVERGED"), (1, "FAILED"), (2, "CONVERGED")]
+    assert rows[1]["reason"] == "out of luck"
+    assert rows[1]["method"] == "cheap_methods:split"
+    assert rows[1]["n_samples"] == 60
+    assert [row["status"] for row in store.read_rows(tmp_path / "sweep")] == [row["status"] for row in rows]
+    half_lost.clear()
+    assert {row["status"] for row in run_grid("sweep", GOOD, results=tmp_path, how=How(timeout=1.0))} == {"CONVERGED"}
+    assert half_lost == [GOOD[1]]
+
+
+@pytest.mark.slow
+def test_a_sweep_on_two_processes_gives_the_rows_of_one_and_a_row_for_every_mishap(tmp_path):
+    how = How(workers=2, timeout=20.0, prepare=configure_jax)
+    rows = run_grid("sweep", [*BAD, *GOOD], results=tmp_path, how=how)
+    assert {row["method"].partition(":")[2]: row["reason"] for row in rows[: len(BAD)]} == MISHAPS
+    assert {row["status"] for row in rows[: len(BAD)]} == {"FAILED", "NON_FINITE"}
+    assert told(rows[len(BAD) :]) == told(run_grid("alone", GOOD, results=tmp_path))
+    arguments = {"seeds": 1, "n": 60, "results": tmp_path, "how": how}
+    assert compare.compare("bad", ["well_separated"], {"cheap_methods:dies": {}}, **arguments) == 3
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_start_is_an_error_at_once(tmp_path):
+    with pytest.raises(RuntimeError, match="ended with code 7 before it was ready"):
+        run_grid("n", GOOD, results=tmp_path, how=How(workers=1, prepare=leave))
+
+
+def leave():
+    raise SystemExit(7)
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [({"workers": -1}, "workers must not be negative"), ({"timeout": 0.0}, "timeout must be a positive number")],
+)
+def test_a_senseless_how_is_a_sentence(how, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        How(**how)
+
+
+def test_a_cluster_keeps_no_time(tmp_path):
+    with pytest.raises(ValueError, match="a cluster keeps no time"):
+        run_grid("n", GOOD, results=tmp_path, how=How(scheduler="local", timeout=1.0))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is not None, reason="Dask is here")
+def test_without_dask_a_scheduler_is_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"pip install 'gmm-jax\[cluster\]'"):
+        run_grid("n", GOOD, results=tmp_path, how=How(scheduler="local"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_gives_the_rows_of_one(tmp_path):
+    pytest.importorskip("distributed")
+    cells = [*BAD[:2], *GOOD]
+    alone = run_grid("alone", cells, results=tmp_path)
+    on_cluster = run_grid("cluster", cells, results=tmp_path, how=How(scheduler="local", prepare=configure_jax))
+    assert told(alone) == told(on_cluster)
+
+
+def test_the_time_left_is_told_in_one_unit():
+    assert runner.time_left(10.0, 1, 100) == "about 17 min left"
+    assert runner.time_left(1.0, 1, 50) == "about 50 s left"
+    assert runner.time_left(3600.0, 1, 5) == "about 5 h left"
+    assert runner.time_left(5.0, 9, 0) == ""
+
+
+# ---- killed at any moment
+
+KILLS = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+from gmm_jax.bench import compare, runner, store, workers
+
+results, n_cells, n_kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+cells = [runner.Cell("course_2d", seed=seed) for seed in range(n_cells)]
+log = results / "calls"
+
+def counted(cell):
+    with open(log, "a") as file:
+        file.write(f"{cell.seed}\\n")
+    time.sleep(0.001)
+    return runner.Trial({"seed": cell.seed, "value": cell.seed / 3}, None, None, None, None, None)
+
+runner.run = counted
+store.provenance = lambda *_, **__: {}
+paths = [runner._path(results / "sweep", cell) for cell in cells]
+random.seed(0)
+kills, before = 0, set()
+while kills < n_kills:
+    child = os.fork()
+    if child == 0:
+        runner.run_grid("sweep", cells, results=results)
+        os._exit(0)
+    time.sleep(random.uniform(0.0, 4.0 * n_cells / n_kills * 0.003))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    kills += 1
+    found = store.load_cells(results / "sweep")
+    now = {row["seed"] for row in found.rows}
+    assert not found.unreadable, found.unreadable
+    assert before <= now, "a finished cell was lost"
+    before = now
+calls = len(log.read_text().split()) if log.exists() else 0
+begin = time.perf_counter()
+rows = runner.run_grid("sweep", cells, results=results)
+made = len(log.read_text().split()) - calls
+begin = time.perf_counter()
+runner.run_grid("sweep", cells, results=results)
+print(json.dumps({
+    "finished_before": len(before), "made": made, "seeds": [row["seed"] for row in rows],
+    "calls": calls + made, "again": len(log.read_text().split()) - calls - made, "seconds": time.perf_counter() - begin,
+}))
+"""
+
+
+@pytest.mark.parametrize(("n_cells", "n_kills"), [(150, 15), pytest.param(1000, 100, marks=pytest.mark.slow)])
+def test_a_sweep_killed_at_random_moments_loses_nothing_finished(n_cells, n_kills, tmp_path):
+    arguments = [str(tmp_path), str(n_cells), str(n_kills)]
+    program = [sys.executable, "-W", "ignore", "-c", KILLS, *arguments]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["seeds"] == list(range(n_cells))
+    assert found["finished_before"] > 0
+    assert found["made"] == n_cells - found["finished_before"]  # only what was missing
+    assert found["calls"] <= n_cells + n_kills  # each kill costs the running cell at most
+    assert found["again"] == 0
+    assert found["seconds"] < 2.0
+
+
+def test_a_folder_that_refuses_writing_keeps_what_it_has(tmp_path, monkeypatch):
+    """As a full disk or a read-only folder does: the file is named, the rest can still be read."""
+    monkeypatch.setattr(runner, "run", lambda cell: runner.Trial({"seed": cell.seed}, *[None] * 5))
+    run_grid("sweep", GOOD[:2], results=tmp_path)
+
+    def refuse(source, target):
+        raise OSError(30, "Read-only file system", str(target))
+
+    monkeypatch.setattr(store.os, "replace", refuse)
+    with pytest.raises(OSError, match="Read-only file system"):
+        run_grid("sweep", GOOD, results=tmp_path)
+    assert [row["seed"] for row in store.load_cells(tmp_path / "sweep").rows] in ([0, 1], [1, 0])
+    assert not list((tmp_path / "sweep").rglob("*.tmp"))
+
+
+def test_a_cell_of_a_later_schema_is_named_and_the_rest_is_read(tmp_path):
+    store.write_cell(tmp_path, {"seed": 0, "schema": store.SCHEMA}, {"seed": 0})
+    later = store.write_cell(tmp_path, {"seed": 1, "schema": store.SCHEMA + 1}, {"seed": 1})
+    found = store.load_cells(tmp_path)
+    assert [row["seed"] for row in found.rows] == [0]
+    (error,) = found.unreadable
+    assert error.path == later
+    assert "newer gmm_jax" in str(error)
