@@ -22,18 +22,20 @@ from ..mixture import (
     check_data,
     free_coordinates,
     free_parts,
+    inverse_root,
     log_prob,
     n_parameters,
+    score_products,
     standardise,
     static_masks,
     structure,
     validate_spec,
 )
+from ..mixture.free import COLUMNS
 from .bootstrap import bootstrap
 from .fit import EMResult
 
 DECREMENT = 1e-3  # nats: what Newton's next step would still gain at what counts as a maximum
-COLUMNS = 16  # of the information at a time: all at once hold p copies of every intermediate number
 METHODS = ("observed", "sandwich", "bootstrap", "parametric_bootstrap")
 
 
@@ -42,7 +44,7 @@ class Asymptotics(NamedTuple):
 
     standard_errors: GMM  # 0 where known
     covariance: Float[np.ndarray, "p p"]  # of the free numbers, standardised data: see free_coordinates
-    newton_decrement: float  # nats, ½ sᵀ I⁻¹ s: what Newton's next step would gain
+    newton_decrement: float  # nats, ½ sᵀ I⁻¹ s: what Newton's next step would gain; NaN where I is singular
     status: Status  # CONVERGED, NOT_STATIONARY, BOUNDARY or SINGULAR
 
 
@@ -120,41 +122,28 @@ def asymptotics_at(at, method) -> Asymptotics:
         return Asymptotics(jax.tree.map(np.zeros_like, at.gmm), np.zeros((0, 0)), 0.0, Status.CONVERGED)
     *found, jacobian, rcond = jax.tree.map(np.asarray, _derivatives(at.z, at.gmm, masks))
     score, information = (leaf.astype(float) for leaf in found)
-    inverse, decrement = _inverse(information, score, np.finfo(at.z.dtype).eps)
-    status = _status(at, rcond, inverse, decrement)
+    root = inverse_root(information, np.finfo(at.z.dtype).eps ** (2.0 / 3.0))
+    decrement = np.nan if root is None else float(0.5 * np.sum((root.T @ score) ** 2))
+    status = _status(at, rcond, decrement)
     if status != Status.CONVERGED:
         nothing = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), at.gmm)
         return Asymptotics(nothing, np.full_like(information, np.nan), decrement, status)
-    covariance = inverse
+    covariance = inverse = root @ root.T
     if method == "sandwich":
-        covariance = inverse @ np.asarray(_outer_scores(at.z, at.gmm, masks), float) @ inverse
+        covariance = inverse @ np.asarray(_score_products(at.z, at.gmm, masks), float) @ inverse
     # the delta method, for the last φ and for symmetry
     variance = jax.tree.map(lambda j: np.einsum("...p,pq,...q->...", j, covariance, j), jacobian)
     errors = jax.tree.map(lambda v: np.sqrt(np.maximum(v, 0.0)), variance)
     return Asymptotics(errors, covariance, decrement, status)
 
 
-def _inverse(information, score, eps):
-    """(I⁻¹, Newton decrement); NaN where I is not positive definite by a margin of eps^⅔, its rows scaled alike."""
-    diagonal = np.diag(information)
-    nothing = np.full_like(information, np.nan), np.nan
-    if not (np.isfinite(information).all() and np.all(diagonal > 0.0)):
-        return nothing
-    unit = 1.0 / np.sqrt(diagonal)
-    values, vectors = np.linalg.eigh(unit[:, None] * information * unit[None, :])
-    if not values[0] > eps ** (2.0 / 3.0):
-        return nothing
-    root = unit[:, None] * vectors / np.sqrt(values)
-    return root @ root.T, float(0.5 * np.sum((root.T @ score) ** 2))
-
-
-def _status(at, rcond, inverse, decrement):
+def _status(at, rcond, decrement):
     free_weights, _, free_covariances = free_parts(at.spec)
     empty = np.asarray(at.gmm.weights) * len(at.z) < 1.0
     singular = ~(rcond >= 100.0 * np.finfo(at.z.dtype).eps)
     if np.any(empty & free_weights) or np.any(singular & free_covariances):
         return Status.BOUNDARY
-    if np.isnan(inverse).any():
+    if np.isnan(decrement):
         return Status.SINGULAR
     return Status.CONVERGED if decrement <= DECREMENT else Status.NOT_STATIONARY
 
@@ -172,16 +161,7 @@ def _derivatives(z, gmm, masks):
     return score, -0.5 * (columns + columns.T), jax.jacobian(unpack)(theta), rcond
 
 
-@partial(jax.jit, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
-def _outer_scores(z, gmm, masks):
-    """J = Σ_n s_n s_nᵀ: (p, p)."""
-    theta, unpack = free_coordinates(gmm, masks)
-
-    def along(direction):
-        return jax.jvp(lambda t: log_prob(unpack(t), z), (theta,), (direction,))[1]
-
-    scores = jax.lax.map(along, jnp.eye(theta.size, dtype=theta.dtype), batch_size=COLUMNS)
-    return scores @ scores.T
+_score_products = jax.jit(score_products, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
 
 
 def errors_outward(errors, scaling):

@@ -2,7 +2,7 @@
 
 from .covariance import STRUCTURES, structure
 from .datatree import from_datatree
-from .free import free_coordinates, free_entries, static_masks
+from .free import free_coordinates, free_entries, inverse_root, score_products, static_masks
 from .gmm import (
     GMM,
     affine,
@@ -58,6 +58,7 @@ __all__ = [
     "free_entries",
     "free_parts",
     "from_datatree",
+    "inverse_root",
     "is_narrow",
     "log_joint",
     "log_prob",
@@ -72,6 +73,7 @@ __all__ = [
     "responsibilities",
     "sample",
     "sample_given_labels",
+    "score_products",
     "share",
     "standardise",
     "static_masks",

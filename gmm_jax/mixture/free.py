@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from .covariance import structure
-from .gmm import GMM
+from .gmm import GMM, log_prob
 from .spec import MixtureSpec, free_parts
+
+COLUMNS = 16  # directions at a time in which a density is differentiated
 
 
 def static_masks(spec: MixtureSpec) -> tuple[tuple[bool, ...], ...]:
@@ -42,6 +46,28 @@ def free_coordinates(gmm: GMM, masks):
         return replace(gmm, weights=weights, means=means, covariances=values)
 
     return jnp.concatenate(parts), unpack
+
+
+def score_products(x: Float[Array, "N D"], gmm: GMM, masks) -> Float[Array, "p p"]:
+    """Σ_n s_n s_nᵀ with s_n = ∂ log p(x_n)/∂θ."""
+    theta, unpack = free_coordinates(gmm, masks)
+
+    def along(direction):
+        return jax.jvp(lambda t: log_prob(unpack(t), x), (theta,), (direction,))[1]
+
+    # a few directions at a time: all at once hold p copies of every intermediate number
+    scores = jax.lax.map(along, jnp.eye(theta.size, dtype=theta.dtype), batch_size=COLUMNS)
+    return scores @ scores.T
+
+
+def inverse_root(information: Float[np.ndarray, "p p"], margin: float) -> Float[np.ndarray, "p p"] | None:
+    """R with R Rᵀ = information⁻¹, in NumPy; None where it is not positive definite by this margin, its rows scaled."""
+    diagonal = np.diag(information)
+    if not (np.isfinite(information).all() and np.all(diagonal > 0.0)):
+        return None
+    unit = 1.0 / np.sqrt(diagonal)
+    values, vectors = np.linalg.eigh(unit[:, None] * information * unit[None, :])
+    return unit[:, None] * vectors / np.sqrt(values) if values[0] > margin else None
 
 
 def free_entries(gmm: GMM, free):
