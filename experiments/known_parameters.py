@@ -1,0 +1,110 @@
+"""What is it worth to know φ, Σ or a whole component, in the error of the means?
+
+Named problems, the same data sets for every case; EM from the best of some starts, components paired with the truth's.
+The root mean square error of the free means, beside the Cramér–Rao bound of the same case.
+
+Expected: next to nothing where components are apart; up to a factor 2 where they overlap; errors near the bound.
+Found: see results/known_parameters.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gmm_jax import align, em, judge, problems
+from gmm_jax.bench import report, store
+from gmm_jax.bench.clock import Clock
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.mixture import free_parts
+from gmm_jax.shell import experiment
+
+QUESTION = "What is it worth to know φ, Σ or a whole component, in the error of the means?"
+PROBLEMS = ("well_separated", "course_2d", "overlapping")
+EVERYTHING = ("weights", "means", "covariances")
+CASES = {  # fields of the truth that are known, and of which components
+    "nothing": ((), None),
+    "φ": (("weights",), None),
+    "Σ": (("covariances",), None),
+    "φ and Σ (Case I)": (("weights", "covariances"), None),
+    "component 1": (EVERYTHING, (0,)),
+}
+CONFIG = em.EMConfig(max_iter=2000, tol=1e-9)
+OTHERS = 1  # means are compared from this component on: the first is known in one case
+
+
+def main(*, replications: int = 200, restarts: int = 10, out: Path = Path("results"), smoke: bool = False) -> int:
+    """One row a problem and case to out/known_parameters.
+
+    Args:
+        replications: data sets of each problem.
+        restarts: k-means++ starts on each.
+        out: folder for results.
+        smoke: 4 data sets and two cases of one problem, for tests.
+    """
+    names, cases = (PROBLEMS[1:2], list(CASES)[::3]) if smoke else (PROBLEMS, list(CASES))
+    replications, restarts = (4, 2) if smoke else (replications, restarts)
+    folder, started, rows = store.result_folder(out, "known_parameters"), datetime.now(UTC), []
+    with Clock() as clock, report.progress_bar("known_parameters", len(names) * len(cases)) as update:
+        for name in names:
+            problem = problems.load(name)
+            keys = [derive_key(seed, "data", name) for seed in range(replications)]
+            xs = np.stack([problem.sample(key, counts="multinomial")[0] for key in keys])
+            for case in cases:
+                rows.append(one(problem, xs, case, restarts))
+                store.write_rows(folder, rows)
+                update(len(rows))
+    sentence = answer(rows)
+    record = store.provenance(
+        f"python experiments/known_parameters.py --replications {replications} --restarts {restarts}",
+        {"problems": list(names), "cases": cases, "replications": replications, "restarts": restarts},
+        started,
+        datetime.now(UTC),
+        clock.so_far(),
+        seeds=[0, replications - 1],
+        question=QUESTION,
+        answer=sentence,
+    )
+    store.write_json(folder / "provenance.json", record)
+    print(sentence)
+    return 0
+
+
+def one(problem, xs, case, restarts):
+    """The errors of the means of all components but the first, over all data sets."""
+    fields, components = CASES[case]
+    spec, truth = problem.knowing(*fields, components=components), problem.truth
+    found = em.fit_em_batch(derive_key(0, "method", case), xs, spec, n_restarts=restarts, config=CONFIG)
+    ok = np.isin(found.best.status, (1, 2)) & (found.reason == "")
+    fits = jax.tree.map(lambda leaf: np.asarray(leaf)[ok], found.best.gmm)
+    square = np.mean((align(fits, truth, spec).means - truth.means)[:, OTHERS:] ** 2, axis=(1, 2))
+    mean, error = float(np.mean(square)), float(np.std(square, ddof=1) / np.sqrt(square.size))
+    bound = judge.cramer_rao(derive_key(0, "bound", problem.name), truth, spec, n_samples=xs.shape[1])
+    least = bound.standard_errors.means[OTHERS:][free_parts(spec)[1][OTHERS:]]
+    return {
+        "problem": problem.name,
+        "known": case,
+        "n_samples": xs.shape[1],
+        "replications": len(xs),
+        "failed": int(np.sum(~ok)),
+        "rmse_means": np.sqrt(mean),
+        "rmse_means_se": 0.5 * error / np.sqrt(mean),
+        "bound_means": float(np.sqrt(np.mean(least**2))),
+    }
+
+
+def answer(rows):
+    """By which factor each kind of knowledge shrinks the error, problem by problem."""
+    parts = []
+    for name in dict.fromkeys(row["problem"] for row in rows):
+        mine = {row["known"]: row for row in rows if row["problem"] == name}
+        base = mine["nothing"]["rmse_means"]
+        gains = ", ".join(f"{case} {row['rmse_means'] / base:.2f}" for case, row in mine.items() if case != "nothing")
+        near = max(row["rmse_means"] / row["bound_means"] for row in mine.values())
+        parts.append(f"{name}: {gains} (at most {near:.2f} times the Cramér–Rao bound)")
+    return f"Root mean square error of the means, as a share of that with nothing known: {'; '.join(parts)}."
+
+
+if __name__ == "__main__":
+    experiment(main)
