@@ -125,8 +125,8 @@ def verdict(rows):
     reached = sum(gap >= -row["published_digit"] for gap, row in zip(gaps, rows, strict=True))
     sentence = (
         f"Of {len(rows)} published fits {reached} are reached to their digits; above them: "
-        f"{', '.join(higher) or 'none'}. scikit-learn's best of as many starts is lower for {', '.join(below) or 'none'}, "
-        f"and inadmissible for {', '.join(odd) or 'none'}."
+        f"{', '.join(higher) or 'none'}. scikit-learn's best of as many starts is lower for "
+        f"{', '.join(below) or 'none'}, and inadmissible for {', '.join(odd) or 'none'}."
     )
     return met, sentence
 
