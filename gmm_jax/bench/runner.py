@@ -22,6 +22,7 @@ from .. import judge, problems
 from ..mixture import GMM, Fit, MixtureSpec, NotSupported, Status
 from . import methods, store
 from .clock import Clock
+from .parquet import write_parquet
 from .report import progress_bar
 from .workers import Lost, in_processes, on_cluster
 
@@ -167,6 +168,7 @@ def run_grid(
         finally:
             rows = [finished[i] for i in sorted(finished)]
             store.write_rows(folder, rows)
+            write_parquet(folder, rows)
             known = {"cells": len(cells), "finished": len(rows), "seeds": sorted({cell.seed for cell in cells})}
             found = answer(rows) if answer is not None and len(rows) == len(cells) else None
             ended, seconds = datetime.now(UTC), clock.so_far()
