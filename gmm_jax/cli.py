@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from . import __version__
+from .bench.grid import Grid
 from .shell import EXIT_OK, configure_jax, guarded
 
 
@@ -83,18 +84,9 @@ class Compare:
 
     name: Annotated[str, tyro.conf.Positional] = "compare"
     """Name of the results folder."""
-    problems: tuple[str, ...] = ("course_2d",)
-    """Named problems; see `gmm-jax list`."""
-    methods: tuple[str, ...] = ("oracle", "em", "gibbs")
-    """Methods, see `gmm-jax list`, or module:function."""
-    known: tuple[Literal["weights", "means", "covariances"], ...] = ()
-    """What is known beforehand, filled from the truth."""
-    seeds: int = 3
-    """How many data sets."""
-    n: int | None = None
-    """Samples a data set; the problem's own number by default."""
-    option: tuple[str, ...] = ()
-    """Options as METHOD.NAME=VALUE."""
+    grid: Grid = field(default_factory=Grid)
+    file: Path | None = None
+    """JSON file with the options above, in place of them; `provenance.json` has it under config, grid."""
     workers: int = 0
     """Processes to run trials in; 0 runs them in this one, one after the other."""
     timeout: float | None = None
@@ -107,16 +99,17 @@ class Compare:
     """Print one JSON document on stdout instead of a table."""
 
     def run(self) -> int:
-        from .bench.compare import compare
+        from .bench.compare import compare_grid
+        from .bench.grid import read_grid
         from .bench.runner import How
 
-        return compare(
+        if self.file is not None and self.grid != Grid():
+            raise ValueError(f"options beside --file {self.file} would say twice what to run: put them into the file.")
+        grid = self.grid if self.file is None else read_grid(self.file)
+        _known_methods(grid.methods)
+        return compare_grid(
             self.name,
-            self.problems,
-            _with_options(_known_methods(self.methods), self.option),
-            known=self.known,
-            seeds=self.seeds,
-            n=self.n,
+            grid,
             results=self.out,
             command=shlex.join(["gmm-jax", *sys.argv[1:]]),
             how=How(self.workers, self.timeout, self.scheduler, prepare=configure_jax),
@@ -227,18 +220,6 @@ def _known_methods(names):
     if here not in sys.path and any(":" in name for name in names):
         sys.path.append(here)
     return {methods.load(name).name: {} for name in names}
-
-
-def _with_options(chosen, texts):
-    """METHOD.NAME=VALUE put to the methods they name."""
-    from .bench.files import parse_option
-
-    for text in texts:
-        method = next((name for name in chosen if text.startswith(f"{name}.")), None)
-        if method is None:
-            raise ValueError(f"an option is written METHOD.NAME=VALUE with one of {', '.join(chosen)}; got {text!r}.")
-        chosen[method] |= [parse_option(text.removeprefix(f"{method}."))]
-    return chosen
 
 
 def _list(*, as_json: bool) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_jax.bench import store
+from gmm_jax.bench import parquet, store
 from gmm_jax.mixture import Status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -127,6 +127,22 @@ def test_rows_with_a_field_too_few_are_unreadable(tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(store.UnreadableResult, match="line 3"):
         store.read_rows(tmp_path)
+
+
+def test_rows_are_parquet_too_where_pyarrow_is(tmp_path):
+    table = pytest.importorskip("pyarrow.parquet")
+    rows = [{"a": 1, "b": 0.5, "c": "x", "d": {"y": [1]}}, {"a": 2, "b": 3, "c": None, "e": True, "d": "z"}]
+    found = table.read_table(parquet.write_parquet(tmp_path, rows)).to_pylist()
+    assert found == [
+        {"a": 1, "b": 0.5, "c": "x", "d": '{"y": [1]}', "e": None},
+        {"a": 2, "b": 3.0, "c": None, "d": "z", "e": True},
+    ]
+
+
+def test_without_pyarrow_there_is_no_parquet(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "find_spec", lambda name: None)
+    assert parquet.write_parquet(tmp_path, [{"a": 1}]) is None
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/etc", "a/b", "", ".hidden", "-x", "a" * 101, "a\n", "é", None])

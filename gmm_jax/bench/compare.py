@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from .. import problems as suite
-from . import methods as registry
 from . import plots, report, store
-from .runner import FAILED, HERE, Cell, How, run_grid
+from .grid import Grid
+from .runner import FAILED, HERE, How, run_grid
 
 METRICS = {
     "kl": "KL from truth",
@@ -24,7 +24,6 @@ METRICS = {
     "seconds_run": "run s",
 }
 DRAWN = ("kl", "means_error", "seconds_run")
-FIELDS = ("weights", "means", "covariances")
 FINISHED = ("CONVERGED", "MAX_ITER", "SAMPLED")
 
 
@@ -36,6 +35,17 @@ def compare(
     known: Sequence[str] = (),
     seeds: int = 3,
     n: int | None = None,
+    **more,
+) -> int:
+    """Every method (name -> options) on every problem; `more` are those of `compare_grid`."""
+    grid = Grid(tuple(problems), known=tuple(known), n=() if n is None else (n,), seeds=seeds)
+    return compare_grid(name, grid.with_options(methods), **more)
+
+
+def compare_grid(
+    name: str,
+    grid: Grid,
+    *,
     leave_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
     results="results",
     command: str = "",
@@ -44,36 +54,23 @@ def compare(
     how: How = HERE,
     as_json: bool = False,
 ) -> int:
-    """Every method (name -> options) on every problem; rows, table, pictures and report; returns the exit code.
+    """Every cell of the grid; rows, table, pictures and report; returns the exit code.
 
     Finished trials on disk are kept, so the same command goes on where it was interrupted. Exit code 3: some failed.
     `leave_out` (method -> problems) names what would take too long; `how` says where trials run.
     """
-    problems = tuple(dict.fromkeys(problems))
-    for problem in problems:
-        suite.load(problem).knowing(*known)
-    known = tuple(field for field in FIELDS if field in known)  # in one order, so that a trial has one name
-    for method, options in methods.items():
-        registry.check_options(registry.load(method), options)
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1; got {seeds}.")
-    if n is not None and n < 1:
-        raise ValueError(f"n must be at least 1; got {n}.")
-    cells = [
-        Cell(problem, known, method=method, options=tuple(sorted(options.items())), seed=seed, n=n)
-        for problem in problems
-        for seed in range(seeds)
-        for method, options in methods.items()
-        if problem not in leave_out.get(method, ())
-    ]
-    rows = run_grid(name, cells, results=results, command=command, question=question, answer=answer, how=how)
+    cells = [cell for cell in grid.cells() if cell.problem not in leave_out.get(cell.method, ())]
+    record = {"grid": asdict(grid)}
+    rows = run_grid(
+        name, cells, results=results, command=command, question=question, answer=answer, how=how, config=record
+    )
     folder = store.result_folder(results, name)
     path = write_report(folder)
     if as_json:
         print(json.dumps(store.plain(rows), allow_nan=False))
     else:
         console = report.console()
-        report.print_table(console, f"{name}: medians over {seeds} seeds", summary_table(rows))
+        report.print_table(console, f"{name}: medians over {grid.seeds} seeds", summary_table(rows))
         console.print(f"Rows and report: {path}", soft_wrap=True)
     return 3 if any(row["status"] in FAILED for row in rows) else 0
 

@@ -7,10 +7,11 @@ same row whatever else is run beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -21,6 +22,7 @@ from .. import judge, problems
 from ..mixture import GMM, Fit, MixtureSpec, NotSupported, Status
 from . import methods, store
 from .clock import Clock
+from .parquet import write_parquet
 from .report import progress_bar
 from .workers import Lost, in_processes, on_cluster
 
@@ -136,12 +138,13 @@ def run_grid(
     question: str = "",
     answer=None,
     how: How = HERE,
+    config: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Every cell to results/NAME: a finished cell is on disk at once and is not run again; rows.csv at the end.
 
     Ctrl-C leaves rows.csv with what is finished; a damaged cell is named before anything is touched. A trial whose
     process died or took too long is a row with status FAILED, and is tried again by the next run. `answer(rows)` gives
-    the sentence that stands beside the question.
+    the sentence that stands beside the question; `config` stands in the provenance.
     """
     cells = list(cells)
     folder = store.result_folder(results, name)
@@ -165,10 +168,13 @@ def run_grid(
         finally:
             rows = [finished[i] for i in sorted(finished)]
             store.write_rows(folder, rows)
-            config = {"cells": len(cells), "finished": len(rows), "seeds": sorted({cell.seed for cell in cells})}
+            write_parquet(folder, rows)
+            known = {"cells": len(cells), "finished": len(rows), "seeds": sorted({cell.seed for cell in cells})}
             found = answer(rows) if answer is not None and len(rows) == len(cells) else None
             ended, seconds = datetime.now(UTC), clock.so_far()
-            record = store.provenance(command, config, started, ended, seconds, question=question, answer=found)
+            record = store.provenance(
+                command, known | dict(config), started, ended, seconds, question=question, answer=found
+            )
             store.write_json(folder / "provenance.json", record)
     return rows
 

@@ -26,7 +26,9 @@ def require(*packages: str):
     missing = how_to_get(*packages)
     if missing:
         raise Unavailable(missing)
-    modules = [import_module(package) for package in packages]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they say on being imported is for their developers
+        modules = [import_module(package) for package in packages]
     return modules[0] if len(modules) == 1 else modules
 
 

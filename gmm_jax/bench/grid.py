@@ -1,0 +1,110 @@
+"""Which trials: every method on every problem, at every size, with the same seeds. Python's, the shell's and JSON's.
+
+One frozen dataclass: its fields are the options of `gmm-jax compare`, and the keys of a JSON file that can be handed to
+it. It imports no JAX, so that the shell can show it at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+FIELDS = ("weights", "means", "covariances")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a sweep, problem by problem, size by size, seed by seed."""
+
+    problems: tuple[str, ...] = ("course_2d",)
+    """Named problems; see `gmm-jax list`."""
+    methods: tuple[str, ...] = ("oracle", "em", "gibbs")
+    """Methods, see `gmm-jax list`, or module:function."""
+    option: tuple[str, ...] = ()
+    """Options as METHOD.NAME=VALUE."""
+    known: tuple[Literal["weights", "means", "covariances"], ...] = ()
+    """What is known beforehand, filled from the truth."""
+    n: tuple[int, ...] = ()
+    """Samples a data set, one size or several; the problem's own number by default."""
+    seeds: int = 3
+    """How many data sets."""
+    first_seed: int = 0
+    """The first of them."""
+
+    def cells(self) -> list:
+        """Checked `runner.Cell`s, none twice; a ValueError for what does not exist."""
+        from .. import problems as suite
+        from . import methods as registry
+        from .runner import Cell
+
+        for problem in self.problems:
+            suite.load(problem).knowing(*self.known)
+        options = self.options()
+        for method, chosen in options.items():
+            registry.check_options(registry.load(method), chosen)
+        for name, value, least in (("seeds", self.seeds, 1), ("first_seed", self.first_seed, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}.")
+        if min(self.n, default=1) < 1:
+            raise ValueError(f"n must be at least 1; got {min(self.n)}.")
+        known = tuple(field for field in FIELDS if field in self.known)  # in one order, so that a trial has one name
+        cells = [
+            Cell(problem, known, method=method, options=tuple(sorted(chosen.items())), seed=seed, n=n)
+            for problem in self.problems
+            for n in self.n or (None,)
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
+            for method, chosen in options.items()
+        ]
+        return list(dict.fromkeys(cells))
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        """method -> its options."""
+        from .files import parse_option
+
+        chosen: dict[str, dict] = {method: {} for method in self.methods}
+        for text in self.option:
+            method = next((name for name in chosen if text.startswith(f"{name}.")), None)
+            if method is None:
+                raise ValueError(
+                    f"an option is written METHOD.NAME=VALUE with one of {', '.join(chosen)}; got {text!r}."
+                )
+            chosen[method] |= [parse_option(text.removeprefix(f"{method}."))]
+        return chosen
+
+    def with_options(self, methods: Mapping[str, Mapping[str, Any]]) -> Grid:
+        """The same grid with these methods and their options."""
+        texts = tuple(
+            f"{m}.{name}={json.dumps(value)}" for m, chosen in methods.items() for name, value in chosen.items()
+        )
+        return replace(self, methods=tuple(methods), option=texts)
+
+    def to_json(self) -> str:
+        """What `read_grid` reads."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid of a JSON file, missing keys as they are by default; a ValueError names what cannot be read."""
+    from .store import read_json
+
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: a grid is a JSON object with any of {_names()}.")
+    for name, value in found.items():
+        default = getattr(Grid(), name, None) if name in _names() else None
+        if default is None:
+            raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(_names())}.")
+        whole = name in ("n", "seeds", "first_seed")
+        items = value if isinstance(default, tuple) and isinstance(value, list) else [value]
+        is_list = isinstance(value, list) == isinstance(default, tuple)
+        if not is_list or not all(type(item) is (int if whole else str) for item in items):
+            kind = f"{'a list of ' if isinstance(default, tuple) else ''}{'whole numbers' if whole else 'text'}"
+            raise ValueError(f"{path}: {name!r} of a grid must be {kind}; got {value!r}.")
+    return Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+
+
+def _names():
+    return tuple(field.name for field in fields(Grid))
