@@ -49,6 +49,7 @@ except ImportError:
     )
 
 BLOCK_NUMBERS = 1 << 22  # K·D·rows of one block of densities: 32 MiB of float64
+BOUND_DIGITS = 12  # decimals of lower_bound_, nats per sample
 LARGE_RIDGE = 0.01  # share of a column's variance that an absolute reg_covar may add in silence
 
 ILL_DEFINED = (
@@ -82,7 +83,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     Unlike scikit-learn's, lower_bound_ and lower_bounds_ (mean log-likelihood, nats per sample) belong to the
     parameters after each M-step, so that lower_bounds_[-1] == lower_bound_ is the score of the training data. With
-    reg_covar > 0 EM is not monotone, and the best iterate is returned: n_iter_ counts the M-steps that led to it.
+    reg_covar > 0 EM is not monotone, and the best iterate is returned: n_iter_ counts the M-steps that led to it, and
+    after as many M-steps from the same start scikit-learn's parameters are the same.
     """
 
     def __init__(
@@ -141,7 +143,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         key = self._key()
         init = self.mixture_ if again else self._start(key, X, spec, search)
         found = em.fit_em_restarts(key, X, spec, init=init, config=config, progress=self._progress(), **search)
-        self._take(found, X.shape[0] if weight is None else float(np.sum(weight)))
+        # scikit-learn goes on with a collapsed component if there is a ridge, or a given start: here the iterate before
+        # is kept, with a warning
+        regularised = relative or np.all(np.asarray(self.reg_covar) > 0.0)
+        usable = Status.COLLAPSED if regularised or isinstance(init, GMM) else None
+        self._take(found, X.shape[0] if weight is None else float(np.sum(weight)), usable)
         return self
 
     def fit_predict(self, X, y=None, sample_weight=None) -> Int[np.ndarray, "N"]:
@@ -293,19 +299,17 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
         return show
 
-    def _take(self, found, n_samples):
-        """The best lane as attributes; an error where it is not usable, a warning where it did not converge."""
+    def _take(self, found, n_samples, usable):
+        """The best lane as attributes: an error if its status is neither ok nor `usable`; it may warn."""
         best, status = found.best, Status(int(found.best.status))
-        regularised = isinstance(self.reg_covar, str) or np.all(np.asarray(self.reg_covar) > 0.0)
-        # with a ridge scikit-learn goes on with components of less than one sample's mass; here EM stops before them
-        usable = status.ok or self.max_iter == 0 or (status == Status.COLLAPSED and regularised)
-        if not (usable and np.isfinite(best.log_likelihood)):
+        if not np.isfinite(best.log_likelihood) or not (status.ok or status == usable or self.max_iter == 0):
             raise ValueError(f"{ILL_DEFINED} ({found.message})" if status == Status.COLLAPSED else found.message)
         self.weights_, self.means_, self.covariances_ = best.gmm.weights, best.gmm.means, best.gmm.covariances
         self.precisions_, self.precisions_cholesky_ = _precisions(self.mixture_)
         self.n_iter_ = int(best.n_iter)
-        self.lower_bound_ = float(best.log_likelihood) / n_samples
-        self.lower_bounds_ = best.trace[1 : self.n_iter_ + 1] / n_samples
+        # the same optimum reached in another batch of lanes differs by rounding, and bounds are compared between fits
+        bounds = np.round(best.trace.astype(float) / n_samples, BOUND_DIGITS)
+        self.lower_bound_, self.lower_bounds_ = float(bounds[self.n_iter_]), bounds[1 : self.n_iter_ + 1]
         self.converged_ = status == Status.CONVERGED
         self.status_, self.message_, self.restarts_ = status, found.message, found
         if not self.converged_ and self.max_iter > 0:
