@@ -17,7 +17,7 @@ MAY_IMPORT = {
     **{room: {"mixture"} for room in MIDDLE},
     "bench": {"mixture"} | MIDDLE,
 }
-DOORS = {"__init__", "__main__", "cli", "estimator", "shell"}
+DOORS = {"__init__", "__main__", "cli", "estimator", "shell", "without_sklearn"}
 SHELL = {"cli.py", "shell.py"}  # the command, and what it shares with the experiments
 
 
@@ -108,7 +108,8 @@ def test_the_oracles_import_nothing_of_ours():
 def test_importing_the_package_imports_nothing_heavy():
     program = (
         "import sys, gmm_jax; dir(gmm_jax); "
-        "print([m for m in ('jax', 'numpy', 'scipy', 'numpyro', 'blackjax', 'matplotlib') if m in sys.modules])"
+        "heavy = ('jax', 'numpy', 'scipy', 'numpyro', 'blackjax', 'matplotlib', 'sklearn'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)

@@ -1,0 +1,427 @@
+"""Door for scikit-learn users: GaussianMixture, with its arguments, attributes and methods, fitted by `em`.
+
+What it adds: restarts side by side with every lane kept (`restarts_`), `sample_weight`, `known`, start functions, a
+status with a reason (`status_`, `message_`), ICL and standard errors. Densities are computed in the mixture's own
+standard units, so that float32 holds an offset of 1e6 too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import logsumexp, softmax
+
+from . import em
+from .mixture import (
+    GMM,
+    Known,
+    MixtureSpec,
+    Scaling,
+    Status,
+    check_sample_weight,
+    log_joint,
+    moments,
+    n_parameters,
+    sample,
+    structure,
+)
+from .mixture.gmm import deviations
+from .mixture.starts import STARTS
+
+try:
+    from sklearn.base import BaseEstimator, DensityMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError:
+    from .without_sklearn import (
+        BaseEstimator,
+        ConvergenceWarning,
+        DensityMixin,
+        check_is_fitted,
+        check_random_state,
+        validate_data,
+    )
+
+BLOCK_NUMBERS = 1 << 22  # K·D·rows of one block of densities: 32 MiB of float64
+BOUND_DIGITS = 12  # decimals of lower_bound_, nats per sample
+LARGE_RIDGE = 0.01  # share of a column's variance that an absolute reg_covar may add in silence
+
+ILL_DEFINED = (
+    "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance "
+    "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or "
+    "scale the input data."
+)
+NOT_CONVERGED = (
+    "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
+    "check for degenerate data."
+)
+
+
+class GaussianMixture(DensityMixin, BaseEstimator):
+    """Gaussian mixture by maximum likelihood, as scikit-learn's GaussianMixture, whose arguments it takes.
+
+    Args:
+        tol: gain in mean log-likelihood per sample, nats, at which EM stops.
+        reg_covar: a number, added to the diagonals of covariances in the squared units of X; or "relative", 1e-6 of
+            each column's variance, which makes the fit affine equivariant.
+        n_init: restarts; all run side by side, and `restarts_` keeps each.
+        init_params: kmeans, k-means++, random_from_data or random (random responsibilities), as in scikit-learn;
+            random_points or kmeans++, which are `gmm_jax.mixture.starts`; or a start function (key, x, spec) -> GMM
+            that sees standardised data.
+        weights_init, means_init, precisions_init: parts of the start; the rest is init_params'.
+        known: a `gmm_jax.Known`, in the units of X: what is held and not estimated.
+        verbose: 1 prints how many restarts are done, every `verbose_interval` looks; 2 at every look.
+
+    Attributes, besides scikit-learn's: status_ (a `gmm_jax.Status`), message_ (the reason, a sentence), restarts_ (a
+    `gmm_jax.em.Restarts`), mixture_ (the fitted `gmm_jax.GMM`).
+
+    Unlike scikit-learn's, lower_bound_ and lower_bounds_ (mean log-likelihood, nats per sample) belong to the
+    parameters after each M-step, so that lower_bounds_[-1] == lower_bound_ is the score of the training data. With
+    reg_covar > 0 EM is not monotone, and the best iterate is returned: n_iter_ counts the M-steps that led to it, and
+    after as many M-steps from the same start scikit-learn's parameters are the same.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float | str = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str | Callable = "kmeans",
+        weights_init=None,
+        means_init=None,
+        precisions_init=None,
+        random_state=None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        known: Known | None = None,
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.known = known
+
+    def fit(self, X, y=None, sample_weight=None):
+        """The estimator itself, fitted: the best of n_init restarts, or with warm_start on from where it stands.
+
+        sample_weight counts a row so many times. Warns (ConvergenceWarning) where EM did not converge.
+
+        Raises:
+            ValueError: bad data or arguments, or no restart ended well; the sentence says what to try.
+        """
+        del y
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        spec = self._spec()
+        self._check_options(X, spec)
+        weight = check_sample_weight(sample_weight, X.shape[0])
+        self._warn_of_large_ridge(X, weight)
+        again = self.warm_start and hasattr(self, "converged_")
+        search = {"n_restarts": 1 if again else self.n_init, "sample_weight": weight}
+        relative = isinstance(self.reg_covar, str)
+        config = em.EMConfig(self.max_iter, self.tol, reg_covar=None if relative else self.reg_covar)
+        key = self._key()
+        init = self.mixture_ if again else self._start(key, X, spec, search)
+        found = em.fit_em_restarts(key, X, spec, init=init, config=config, progress=self._progress(), **search)
+        # scikit-learn goes on with a collapsed component if there is a ridge, or a given start: here the iterate before
+        # is kept, with a warning
+        regularised = relative or np.all(np.asarray(self.reg_covar) > 0.0)
+        usable = Status.COLLAPSED if regularised or isinstance(init, GMM) else None
+        self._take(found, X.shape[0] if weight is None else float(np.sum(weight)), usable)
+        return self
+
+    def fit_predict(self, X, y=None, sample_weight=None) -> Int[np.ndarray, "N"]:
+        """fit(X).predict(X)."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def predict(self, X) -> Int[np.ndarray, "N"]:
+        """The most probable component of each row."""
+        return np.argmax(self._log_joint(X)[0], axis=1)
+
+    def predict_proba(self, X) -> Float[np.ndarray, "N K"]:
+        """p(component k | x_n): rows sum to one."""
+        return softmax(self._log_joint(X)[0], axis=1)
+
+    def score_samples(self, X) -> Float[np.ndarray, "N"]:
+        """log p(x_n) of each row, nats per unit volume of X."""
+        joint, log_volume = self._log_joint(X)
+        return logsumexp(joint, axis=1) - joint.dtype.type(log_volume)
+
+    def score(self, X, y=None, sample_weight=None) -> float:
+        """Mean log-likelihood per row, nats, weighted if weights are given."""
+        del y
+        log_prob = self.score_samples(X)
+        return float(np.average(log_prob, weights=check_sample_weight(sample_weight, log_prob.size)))
+
+    def aic(self, X, sample_weight=None) -> float:
+        """Akaike's criterion, −2ℓ + 2p: the lower, the better. p leaves out what is known."""
+        n_samples, log_prob = _count(X, sample_weight), self.score(X, sample_weight=sample_weight)
+        return -2.0 * n_samples * log_prob + 2.0 * self._n_parameters()
+
+    def bic(self, X, sample_weight=None) -> float:
+        """Schwarz's criterion, −2ℓ + p log n, with n the sum of the weights: the lower, the better."""
+        n_samples, log_prob = _count(X, sample_weight), self.score(X, sample_weight=sample_weight)
+        return -2.0 * n_samples * log_prob + self._n_parameters() * float(np.log(n_samples))
+
+    def icl(self, X, sample_weight=None) -> float:
+        """Integrated complete likelihood: BIC with each row's most probable component told; the lower, the better.
+
+        Reference:
+            Biernacki, Celeux & Govaert (2000), IEEE PAMI 22.
+        """
+        joint, log_volume = self._log_joint(X)
+        weight = check_sample_weight(sample_weight, joint.shape[0])
+        complete = float(np.average(np.max(joint, axis=1), weights=weight)) - log_volume
+        n_samples = _count(X, sample_weight)
+        return -2.0 * n_samples * complete + self._n_parameters() * float(np.log(n_samples))
+
+    def standard_errors(self, X) -> GMM:
+        """Standard errors of φ, μ and Σ from the observed information at X, the training data (see `em`).
+
+        They are meant for a maximum: fit with a tol of 1e-8 or so, not with 1e-3.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return em.standard_errors(X, self.restarts_.best._replace(gmm=self.mixture_), self._spec())
+
+    def sample(self, n_samples: int = 1) -> tuple[Float[np.ndarray, "n D"], Int[np.ndarray, "n"]]:
+        """Rows drawn from the fitted mixture, and the components that made them, component by component."""
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
+        inner, frame = _standardised(self.mixture_, self.means_.dtype)
+        z, labels = sample(jax.random.fold_in(self._key(), 1), inner, _power_of_two(n_samples))
+        z, labels = np.asarray(z, float)[:n_samples], np.asarray(labels)[:n_samples]
+        order = np.argsort(labels, kind="stable")
+        return (z[order] * frame.scale + frame.centre).astype(frame.dtype), labels[order].astype(np.int64)
+
+    @property
+    def mixture_(self) -> GMM:
+        """The fitted mixture, for the rest of gmm_jax: `match`, `judge`, `sample`, ..."""
+        return GMM(self.weights_, self.means_, self.covariances_, self.covariance_type)
+
+    def _spec(self):
+        return MixtureSpec(self.n_components, self.covariance_type, Known() if self.known is None else self.known)
+
+    def _n_parameters(self):
+        return n_parameters(self._spec(), self.means_.shape[1])
+
+    def _key(self):
+        return jax.random.key(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _check_options(self, X, spec):
+        for name, least in (("n_components", 1), ("n_init", 1), ("max_iter", 0), ("verbose_interval", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+        structure(spec.covariance_type)
+        if isinstance(self.reg_covar, str) and self.reg_covar != "relative":
+            raise ValueError(f"reg_covar must be a number or 'relative'; got {self.reg_covar!r}.")
+        if X.shape[0] < spec.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {spec.n_components}, "
+                f"n_samples = {X.shape[0]}"
+            )
+
+    def _warn_of_large_ridge(self, X, weight):
+        if isinstance(self.reg_covar, str):
+            return
+        wide = X.astype(float)
+        variance = np.average((wide - np.average(wide, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
+        too_large = np.broadcast_to(self.reg_covar > LARGE_RIDGE * variance, variance.shape)
+        if too_large.any():
+            names = getattr(self, "feature_names_in_", np.arange(X.shape[1]))
+            columns = ", ".join(f"{names[j]} ({variance[j]:.3g})" for j in np.flatnonzero(too_large))
+            warnings.warn(
+                f"reg_covar={self.reg_covar!r} is more than 1 % of the variance of column(s) {columns}: scale them, "
+                "lower reg_covar, or pass reg_covar='relative'.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _start(self, key, X, spec, search):
+        """What EM begins from: a start function, or mixtures with the given parts put in."""
+        init_params = self.init_params
+        if not callable(init_params) and init_params not in STARTS_HERE:
+            names = ", ".join(STARTS_HERE)
+            raise ValueError(f"init_params must be one of {names}, or a start function; got {init_params!r}.")
+        start = init_params if callable(init_params) else STARTS_HERE[init_params]
+        given = self._given(X.shape[1])
+        if not given:
+            return start
+        if len(given) == 3:
+            return GMM(**given, covariance_type=spec.covariance_type)
+        drawn = em.fit_em_restarts(key, X, spec, init=start, config=em.EMConfig(max_iter=0), **search).starts
+        return replace(drawn, **{name: np.stack([part] * search["n_restarts"]) for name, part in given.items()})
+
+    def _given(self, n_features):
+        """The leaves of the start that weights_init, means_init and precisions_init say."""
+        given = {}
+        if self.weights_init is not None:
+            given["weights"] = _check_weights(self.weights_init, self.n_components)
+        if self.means_init is not None:
+            given["means"] = _check_shape(self.means_init, (self.n_components, n_features), "means")
+        if self.precisions_init is not None:
+            shape = structure(self.covariance_type).shape(self.n_components, n_features)
+            given["covariances"] = _inverse_of_checked(self.precisions_init, shape, self.covariance_type)
+        return given
+
+    def _progress(self):
+        if not self.verbose:
+            return None
+        looks, interval = 0, 1 if self.verbose >= 2 else self.verbose_interval
+
+        def show(done, lanes, best):
+            nonlocal looks
+            if looks % interval == 0 or done == lanes:
+                print(f"{done} of {lanes} initializations done, highest log-likelihood {best:.5f}")
+            looks += 1
+
+        return show
+
+    def _take(self, found, n_samples, usable):
+        """The best lane as attributes: an error if its status is neither ok nor `usable`; it may warn."""
+        best, status = found.best, Status(int(found.best.status))
+        if not np.isfinite(best.log_likelihood) or not (status.ok or status == usable or self.max_iter == 0):
+            raise ValueError(f"{ILL_DEFINED} ({found.message})" if status == Status.COLLAPSED else found.message)
+        self.weights_, self.means_, self.covariances_ = best.gmm.weights, best.gmm.means, best.gmm.covariances
+        self.precisions_, self.precisions_cholesky_ = _precisions(self.mixture_)
+        self.n_iter_ = int(best.n_iter)
+        # the same optimum reached in another batch of lanes differs by rounding, and bounds are compared between fits
+        bounds = np.round(best.trace.astype(float) / n_samples, BOUND_DIGITS)
+        self.lower_bound_, self.lower_bounds_ = float(bounds[self.n_iter_]), bounds[1 : self.n_iter_ + 1]
+        self.converged_ = status == Status.CONVERGED
+        self.status_, self.message_, self.restarts_ = status, found.message, found
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(f"{NOT_CONVERGED} ({found.message})", ConvergenceWarning, stacklevel=3)
+
+    def _log_joint(self, X):
+        """log φ_k + log N(x_n | μ_k, Σ_k) in the mixture's standard units, (N, K), and the log volume of these."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        dtype = np.result_type(X, self.means_)
+        inner, frame = _standardised(self.mixture_, dtype)
+        z = ((X.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
+        # few shapes, so that one program serves many sizes of X
+        rows = min(_power_of_two(len(z)), _power_of_two(max(256, BLOCK_NUMBERS // inner.means.size)))
+        blocks = [_padded_log_joint(inner, z[i : i + rows], rows) for i in range(0, len(z), rows)]
+        return np.concatenate(blocks).astype(dtype), frame.log_volume
+
+
+_log_joint = jax.jit(log_joint)
+
+
+def random_responsibilities(key, x, spec) -> GMM:
+    """scikit-learn's init_params="random": one M-step from responsibilities drawn uniformly and normalised."""
+    r = jax.random.uniform(key, (spec.n_components, x.shape[0]), x.dtype)
+    frame = STARTS["random_points"](key, x, spec)
+    sums = moments(frame, deviations(frame, x), r / r.sum(axis=0, keepdims=True), x[:, 0])
+    return em.m_step(sums, frame, known=spec.known)
+
+
+STARTS_HERE = {
+    **STARTS,
+    "random": random_responsibilities,
+    "random_from_data": STARTS["random_points"],
+    "k-means++": STARTS["kmeans++"],
+}
+
+
+def _count(X, sample_weight):
+    """n of the criteria: rows, or the sum of their weights."""
+    return float(len(X) if sample_weight is None else np.sum(np.asarray(sample_weight, float)))
+
+
+def _power_of_two(n):
+    return 1 << (int(n) - 1).bit_length()
+
+
+def _padded_log_joint(gmm, z, rows):
+    padded = np.zeros((rows, z.shape[1]), z.dtype)
+    padded[: len(z)] = z
+    return np.asarray(_log_joint(gmm, padded))[: len(z)]
+
+
+def _standardised(gmm, dtype) -> tuple[GMM, Scaling]:
+    """The mixture in units in which its own mean is 0 and its variances 1, in JAX's dtype, and the map back."""
+    weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
+    if gmm.covariance_type in ("full", "tied"):
+        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
+    else:
+        variances = covariances.reshape(len(means), -1)
+    centre = weights @ means
+    scale = np.sqrt(weights @ (variances + (means - centre) ** 2))
+    if gmm.covariance_type == "spherical":
+        scale = np.full(scale.shape, np.sqrt(np.mean(scale**2)))
+    frame = Scaling(centre, scale, (), np.dtype(dtype))
+    compute_dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return jax.tree.map(lambda leaf: leaf.astype(compute_dtype), frame.inward(gmm)), frame
+
+
+def _precisions(gmm):
+    """Σ⁻¹ and its factor U with U Uᵀ = Σ⁻¹ (upper triangles, or 1/sd), as scikit-learn keeps them."""
+    if gmm.covariance_type in ("diag", "spherical"):
+        return 1.0 / gmm.covariances, 1.0 / np.sqrt(gmm.covariances)
+    cholesky = np.linalg.cholesky(gmm.covariances.astype(float))
+    upper = np.swapaxes(np.linalg.inv(cholesky), -1, -2)
+    dtype = gmm.covariances.dtype
+    return (upper @ np.swapaxes(upper, -1, -2)).astype(dtype), upper.astype(dtype)
+
+
+def _check_shape(value, shape, name):
+    value = np.asarray(value)
+    value = value if value.dtype in (np.float32, np.float64) else value.astype(float)
+    if value.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {value.shape}")
+    if not np.all(np.isfinite(value)):
+        raise ValueError(f"The parameter '{name}' should be finite.")
+    return value
+
+
+def _check_weights(value, n_components):
+    weights = _check_shape(value, (n_components,), "weights")
+    if np.any(weights < 0.0) or np.any(weights > 1.0):
+        # least and greatest stand in the order of scikit-learn's message, which its tests ask for
+        raise ValueError(
+            "The parameter 'weights' should be in the range [0, 1], but got max value "
+            f"{np.min(weights):.5f}, min value {np.max(weights):.5f}"
+        )
+    total = float(np.sum(weights))
+    if abs(total - 1.0) > (1e-6 if weights.dtype == np.float32 else 1e-8):
+        raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {total:.5f}")
+    return weights
+
+
+def _inverse_of_checked(value, shape, covariance_type):
+    """Covariances of precisions, or scikit-learn's sentence on what is wrong with these."""
+    name = f"{covariance_type} precision"
+    precisions = _check_shape(value, shape, name).astype(float)
+    if covariance_type in ("diag", "spherical"):
+        if np.any(precisions <= 0.0):
+            raise ValueError(f"'{name}' should be positive")
+        return 1.0 / precisions
+    symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2))
+    if not (symmetric and np.all(np.linalg.eigvalsh(precisions) > 0.0)):
+        raise ValueError(f"'{name}' should be symmetric, positive-definite")
+    covariances = np.linalg.inv(precisions)
+    return 0.5 * (covariances + np.swapaxes(covariances, -1, -2))
