@@ -23,11 +23,13 @@ def test_the_ten_lines_run_and_recover_the_truth(capsys):
     truth = names["problem"].truth
     assert np.abs(np.sort(names["found"].gmm.means, axis=0) - np.sort(truth.means, axis=0)).max() < 0.3
     assert "kl" in capsys.readouterr().out
+    exec(BLOCKS[1], names)
+    assert "CONVERGED" in capsys.readouterr().out
 
 
 def test_the_readmes_method_is_a_method(rng_x):
     names = {}
-    exec(BLOCKS[1], names)
+    exec(BLOCKS[2], names)
     method = methods.from_function("floor", names["fit"])
     answer = method.fit(None, rng_x, MixtureSpec(2))
     assert answer.status == Status.CONVERGED
@@ -39,7 +41,7 @@ def rng_x():
     return np.random.default_rng(0).normal(size=(20, 2))
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "compare", "report", "list"])
+@pytest.mark.parametrize("command", ["demo", "fit", "compare", "report", "diff", "list", "check-method"])
 def test_every_command_of_the_readme_has_help(command):
     done = subprocess.run(
         [sys.executable, "-m", "gmm_jax", command, "--help"], capture_output=True, text=True, check=False
