@@ -6,7 +6,9 @@ import pytest
 
 from conftest import assert_trees_close, random_gmm
 from gmm_jax import GMM, Known, MixtureSpec, judge, permute
+from gmm_jax.em import EMResult, bootstrap
 from gmm_jax.mixture import affine
+from gmm_jax.problems import load
 
 ONE = GMM(np.ones(1), np.array([[1.0, -2.0]]), np.array([[[2.0, 0.6], [0.6, 1.0]]]))
 DRAWS = {"n_samples": 50, "n_draws": 40_000}
@@ -85,3 +87,16 @@ def test_a_singular_information_is_an_error():
     twins = GMM(np.array([0.5, 0.5]), np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
     with pytest.raises(ValueError, match="the information at the truth is singular"):
         judge.cramer_rao(jax.random.key(0), twins, MixtureSpec(2), n_samples=10, n_draws=4000)
+
+
+@pytest.mark.slow
+def test_em_is_at_the_bound_where_components_are_apart():
+    """Well-separated, n = 5,000, 4,000 replications: between 0.97 and 1.03, and next to no bias."""
+    problem = load("well_separated")
+    x, _ = problem.sample(jax.random.key(0), 5000)  # gives the unit and n; the replications are samples of the truth
+    at_truth = EMResult(problem.truth, None, None, None, None)
+    fits = bootstrap(jax.random.key(1), x, at_truth, problem.spec, n_resamples=4000, parametric=True).gmms
+    bound = judge.cramer_rao(jax.random.key(2), problem.truth, problem.spec, n_samples=5000, n_draws=1_000_000)
+    found = judge.efficiency(fits, problem.truth, problem.spec, bound)
+    assert 0.97 < found.value < 1.03
+    assert found.bias < 0.01

@@ -248,7 +248,6 @@ def test_bootstraps_agree_with_the_information_where_components_are_large(name, 
             for b, e in zip(as_tuple(found.standard_errors)[:3], as_tuple(observed)[:3], strict=True)
         ]
     )
-    print(name, parametric, np.round(ratios, 3), found.message)
     if name == "a1":
         assert found.lost.sum() > 100
         assert np.abs(ratios - 1.0).max() > 0.1
