@@ -183,8 +183,8 @@ def test_what_is_not_installed_says_how_to_get_it(monkeypatch, tmp_path):
         fit("mclust", MixtureSpec(K))
 
 
-@pytest.mark.parametrize("name", ["sklearn_em", "sklearn_bayes", "gmmx"])
-def test_a_peers_row_says_on_which_terms_it_ran(name, subject):
+@pytest.mark.parametrize("name", ["em", "sklearn_em", "sklearn_bayes", "gmmx"])
+def test_a_row_says_on_which_terms_its_method_ran(name, subject):
     if name == "gmmx":
         pytest.importorskip("gmmx")
     info = subject(name).first[1].info

@@ -6,6 +6,7 @@ import numpy as np
 
 from ... import em
 from ...mixture import Fit, Status, n_parameters
+from ._peers import terms
 
 MOST_PARAMETERS = 1000  # with more there are no standard errors: the information costs a pass over the data for each
 
@@ -30,4 +31,13 @@ def fit(key, x, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8
             "spurious": optima.spurious.tolist(),
         },
     }
+    info |= terms(
+        start=f"best of {n_restarts} by {init}",
+        reg_covar="1e-6 of each variance" if reg_covar is None else f"{reg_covar} in squared units of x",
+        tol=tol,
+        tol_is="gain in mean log-likelihood of a sample",
+        threads="XLA's own",
+        precision=str(np.asarray(best.gmm.means).dtype),
+        same_prior="no prior",
+    )
     return Fit(best.gmm, None, errors, status, info)
