@@ -53,10 +53,10 @@ class Size(NamedTuple):
     chains: int = 3  # which share the draws
 
 
-def main(
-    *, gibbs: int = 500, smc: int = 100, nuts: int = 100, out: Path = Path("results"), smoke: bool = False
-) -> int:
+def main(*, gibbs: int = 500, smc: int = 100, nuts: int = 100, out: Path = Path("results"), smoke: bool = False) -> int:
     """One row an engine, case and quantity to out/calibration; exit code 3 where an expectation is not met.
+
+    Runs that are in out/calibration already are kept, so that an interrupted command goes on.
 
     Args:
         gibbs: simulations of each case, in one program.
@@ -65,17 +65,18 @@ def main(
         out: folder for results.
         smoke: few simulations of gibbs in the smallest case, for tests.
     """
-    plan = [(engine, case, Size(n)) for engine, n in (("gibbs", gibbs), ("smc", smc)) for case in CASES if n]
+    plan = [("gibbs", case, Size(gibbs)) for case in CASES] + [(name, CASES[0], Size(gibbs)) for name in CONTROLS]
     plan += [("nuts", case, Size(nuts, thin=5, warmup=300)) for case in CASES if nuts and case[0] == 2]
-    plan += [(control, CASES[0], Size(gibbs)) for control in CONTROLS]
+    plan += [("smc", case, Size(smc)) for case in CASES if smc]
     if smoke:
         plan = [(engine, CASES[0], Size(30, 19, 5, 20, 1)) for engine in ("gibbs", "one_labelling")]
     folder, started = store.result_folder(out, "calibration"), datetime.now(UTC)
     with Clock() as clock, report.progress_bar("calibration", len(plan)) as update:
-        rows = []
+        rows = store.read_rows(folder) if (folder / "rows.csv").exists() else []
         for done, (engine, case, size) in enumerate(plan, 1):
-            rows += calibrate(engine, *case, size)
-            store.write_rows(folder, rows)
+            if run_name(engine, *case) not in {row["run"] for row in rows}:
+                rows += calibrate(engine, *case, size)
+                store.write_rows(folder, rows)
             update(done)
     for name in dict.fromkeys(row["run"] for row in rows):
         mine = [row for row in rows if row["run"] == name]
@@ -94,10 +95,9 @@ def main(
 
 def calibrate(engine, n_components, n_features, size):
     """A row for each quantity."""
-    case = f"K{n_components}_d{n_features}"
     rng = np.random.default_rng([n_components, n_features])
     truth, x = simulate(rng, size.simulations, n_components, n_features)
-    key_draws, key_ties = jax.random.split(derive_key(0, "method", "calibration", case))
+    key_draws, key_ties = jax.random.split(derive_key(0, "method", "calibration", f"K{n_components}_d{n_features}"))
     with Clock() as clock:
         draws, doubtful = {**ENGINES, **CONTROLS}[engine](key_draws, x, n_components, size)
     both = jax.tree.map(lambda one, many: np.concatenate([one[:, None], many], axis=1), truth, draws)
@@ -105,7 +105,7 @@ def calibrate(engine, n_components, n_features, size):
     found = ranks(key_ties, values[:, 0], values[:, 1:])
     return [
         {
-            "run": f"{engine}_{case}",
+            "run": run_name(engine, n_components, n_features),
             "engine": engine,
             "n_components": n_components,
             "n_features": n_features,
@@ -119,6 +119,11 @@ def calibrate(engine, n_components, n_features, size):
         }
         for q, name in enumerate(names)
     ]
+
+
+def run_name(engine, n_components, n_features):
+    """What a run is called in rows and files."""
+    return f"{engine}_K{n_components}_d{n_features}"
 
 
 # ---- truths, data and what is ranked

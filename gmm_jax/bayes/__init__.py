@@ -7,6 +7,7 @@ from .laplace import laplace
 from .model import model
 from .numpyro_nuts import numpyro_nuts
 from .nuts import nuts
+from .occupied import occupied_components
 from .prior import default_prior, hyperparameters
 from .smc import smc
 from .svi import svi
@@ -22,6 +23,7 @@ __all__ = [
     "model",
     "numpyro_nuts",
     "nuts",
+    "occupied_components",
     "pool",
     "smc",
     "svi",

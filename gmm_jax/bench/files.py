@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..mixture import Fit, Known, MixtureSpec, Status, check_data, log_prob, n_parameters, validate_spec
+from ..judge import information_criteria
+from ..mixture import Known, MixtureSpec, Status, check_data, validate_spec
 from . import methods, report, store
 
 
@@ -41,7 +42,7 @@ def fit_file(
         if "progress" in chosen.options:
             extra = {"progress": lambda done, total, *_: update(done, total)}
         fit = chosen.fit(jax.random.key(seed), x, spec, **(options or {}), **extra)
-    scores = _scores(fit, x, spec)
+    scores = information_criteria(fit.point, x, spec)
     if as_json:
         print(json.dumps(_document(fit, names, scores), allow_nan=False))
     else:
@@ -159,14 +160,6 @@ def _with_nan(value, path, name):
         return filled(value)
     except (TypeError, ValueError):
         raise ValueError(f"{path}: {name} must be a rectangular array of numbers, null where free.") from None
-
-
-def _scores(fit: Fit, x, spec) -> dict[str, float]:
-    """Log-likelihood of the point, AIC and BIC."""
-    log_likelihood = float(np.sum(np.asarray(log_prob(fit.point, x))))
-    p = n_parameters(spec, x.shape[1])
-    bic = -2.0 * log_likelihood + p * math.log(x.shape[0])
-    return {"log_likelihood": log_likelihood, "n_parameters": p, "aic": 2.0 * p - 2.0 * log_likelihood, "bic": bic}
 
 
 def _document(fit, names, scores):

@@ -1,6 +1,8 @@
 """RECOVERED AGAINST TRUE: one labelling, errors with the truth, diagnostics without it."""
 
 from .bounds import CramerRao, Efficiency, cramer_rao, efficiency
+from .calibration import ranks, uniform_band, uniform_p_value
+from .criteria import LeaveOneOut, information_criteria, leave_one_out
 from .diagnostics import Diagnostics, co_clustering, diagnostics, invariant_diagnostics
 from .distances import Divergences, divergences, kl_divergence, log_score, mixing_distance
 from .metrics import adjusted_rand_index, recovery
@@ -13,6 +15,7 @@ __all__ = [
     "Diagnostics",
     "Divergences",
     "Efficiency",
+    "LeaveOneOut",
     "Mixing",
     "Relabelled",
     "adjusted_rand_index",
@@ -21,11 +24,16 @@ __all__ = [
     "diagnostics",
     "divergences",
     "efficiency",
+    "information_criteria",
     "invariant_diagnostics",
     "kl_divergence",
+    "leave_one_out",
     "log_score",
     "mixing",
     "mixing_distance",
+    "ranks",
     "recovery",
     "relabel",
+    "uniform_band",
+    "uniform_p_value",
 ]

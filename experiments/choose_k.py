@@ -1,0 +1,94 @@
+"""Which criterion finds the number of components, and how far must components lie apart for it?
+
+Data sets from two equal unit normals on the line, 2, 3 and 4 standard deviations apart; K = 1, 2, 3 are compared by
+every criterion of `bench.choose`, with full covariances and, for the posterior, the default prior.
+
+Expected: at 4 standard deviations every criterion is right in at least three of four; at 2, where the density has one
+mode, bic, icl and evidence prefer one component. The bootstrap test rejects K = 2 at 5 % in 3 to 7 %, as far as the
+number of data sets can tell. Found: see results/choose_k.
+"""
+
+from datetime import UTC, datetime
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from gmm_jax import GMM, sample
+from gmm_jax.bench import report, store
+from gmm_jax.bench.choose import SIGNIFICANT, choices, choose_components
+from gmm_jax.bench.clock import Clock
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.shell import experiment
+
+QUESTION = "Which criterion finds the number of components, and how far must components lie apart for it?"
+SEPARATIONS = (2.0, 3.0, 4.0)
+N_SAMPLES, KS, TRUE = 150, (1, 2, 3), 2
+CRITERIA = ("information", "loo", "evidence", "bridge", "bootstrap", "occupied")
+ENOUGH = 0.75
+
+
+def main(
+    *, data_sets: int = 20, n_bootstrap: int = 39, draws: int = 500, out: Path = Path("results"), smoke: bool = False
+) -> int:
+    """One row a data set and K to out/choose_k; exit code 3 where an expectation is not met.
+
+    Data sets that are in out/choose_k already are kept, so that an interrupted command goes on.
+
+    Args:
+        data_sets: how many at each separation.
+        n_bootstrap: data sets of each bootstrap.
+        draws: of each of four chains.
+        out: folder for results.
+        smoke: one data set, the criteria of one fit and two K, for tests.
+    """
+    data_sets, separations = (1, SEPARATIONS[-1:]) if smoke else (data_sets, SEPARATIONS)
+    criteria, ks = (CRITERIA[:1], KS[:2]) if smoke else (CRITERIA, KS)
+    options = {"criteria": criteria, "n_restarts": 5, "n_bootstrap": n_bootstrap, "n_draws": draws}
+    folder, started = store.result_folder(out, "choose_k"), datetime.now(UTC)
+    with Clock() as clock, report.progress_bar("choose_k", data_sets * len(separations)) as update:
+        rows = store.read_rows(folder) if (folder / "rows.csv").exists() else []
+        for seed in range(data_sets):  # all separations in turn, so that a run cut short has some of each
+            for separation in separations:
+                if (separation, seed) not in {(row["separation"], row["seed"]) for row in rows}:
+                    rows += compare(separation, seed, ks, options)
+                    store.write_rows(folder, rows)
+                update(len(rows) // len(ks))
+    met, sentence = verdict(rows)
+    command = f"python experiments/choose_k.py --data-sets {data_sets} --n-bootstrap {n_bootstrap} --draws {draws}"
+    config = {"data_sets": data_sets, "n_bootstrap": n_bootstrap, "draws": draws, "separations": separations}
+    ended = datetime.now(UTC)
+    record = store.provenance(
+        command, config, started, ended, clock.so_far(), seeds=[0, data_sets - 1], question=QUESTION, answer=sentence
+    )
+    store.write_json(folder / "provenance.json", record)
+    print(sentence)
+    return 0 if smoke or met else 3
+
+
+def compare(separation, seed, ks, options):
+    """A row for each K on one data set."""
+    truth = GMM(np.full(2, 0.5), np.array([[0.0], [separation]]), np.ones((2, 1, 1)))
+    x = np.asarray(sample(derive_key(seed, "data", "choose_k", str(separation)), truth, N_SAMPLES)[0])
+    rows = choose_components(derive_key(seed, "method", "choose_k", str(separation)), x, ks, **options)
+    return [{"separation": separation, "seed": seed, **row} for row in rows]
+
+
+def verdict(rows):
+    """Whether the expectations are met, and the sentence with the numbers."""
+    parts, met = [], True
+    for separation in dict.fromkeys(row["separation"] for row in rows):
+        mine = [row for row in rows if row["separation"] == separation]
+        chosen = [choices([r for r in mine if r["seed"] == seed]) for seed in dict.fromkeys(r["seed"] for r in mine)]
+        shares = {name: np.mean([one[name] == TRUE for one in chosen]) for name in chosen[0]}
+        met &= separation < SEPARATIONS[-1] or min(shares.values()) >= ENOUGH
+        error = max(sqrt(p * (1 - p) / len(chosen)) for p in shares.values())
+        said = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+        p = [r["bootstrap_p"] for r in mine if r["n_components"] == TRUE and r.get("bootstrap_p") is not None]
+        size = f"; the bootstrap rejects K = {TRUE} in {np.mean(np.array(p) <= SIGNIFICANT):.2f}" if p else ""
+        parts.append(f"{separation:g} sd apart ({len(chosen)} data sets, standard errors to {error:.2f}): {said}{size}")
+    return met, f"Share of data sets in which K = {TRUE} is chosen. " + ". ".join(parts) + "."
+
+
+if __name__ == "__main__":
+    experiment(main)

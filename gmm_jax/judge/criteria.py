@@ -1,0 +1,74 @@
+"""How well does a model of this size do? Information criteria of a fit, and leave-one-out prediction of a posterior.
+
+Reference:
+    Schwarz (1978), Annals of Statistics 6 (BIC); Biernacki, Celeux & Govaert (2000), Assessing a mixture model for
+    clustering with the integrated completed likelihood, IEEE PAMI 22 (ICL, here as BIC plus twice the entropy);
+    Vehtari, Gelman & Gabry (2017), Practical Bayesian model evaluation using leave-one-out cross-validation and WAIC,
+    Statistics and Computing 27.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ..mixture import GMM, MixtureSpec, Posterior, log_prob, n_parameters, responsibilities
+from ..mixture.datatree import pointwise
+
+K_HAT_LIMIT = 0.7
+
+
+def information_criteria(gmm: GMM, x: Float[np.ndarray, "N D"], spec: MixtureSpec) -> dict[str, float]:
+    """log_likelihood (sum, nats), n_parameters (free ones), aic, bic and icl of a maximum-likelihood fit.
+
+    The last three are in units of −2 nats: lower is better. icl adds to bic twice the entropy of the responsibilities,
+    −2 Σ r_nk log r_nk: it asks for clusters, where bic asks for a density.
+    """
+    log_likelihood, p = float(np.sum(log_prob(gmm, x))), n_parameters(spec, x.shape[1])
+    r = np.asarray(responsibilities(gmm, x), float)
+    entropy = -float(np.sum(r * np.log(np.where(r > 0.0, r, 1.0))))
+    bic = -2.0 * log_likelihood + p * math.log(x.shape[0])
+    aic = 2.0 * p - 2.0 * log_likelihood
+    return {"log_likelihood": log_likelihood, "n_parameters": p, "aic": aic, "bic": bic, "icl": bic + 2.0 * entropy}
+
+
+class LeaveOneOut(NamedTuple):
+    """Σ_n log p(x_n | all other rows), nats, and by point."""
+
+    elpd: float
+    standard_error: float  # of elpd as an estimate for new data: √N times the sd of its terms
+    pointwise: Float[np.ndarray, "N"]
+    pareto_k: Float[np.ndarray, "N"]
+    refitted: Bool[np.ndarray, "N"]  # rows whose term comes from draws without them
+
+    @property
+    def unreliable(self) -> Bool[np.ndarray, "N"]:
+        """Rows whose term is not to be trusted: k̂ above 0.7, and not refitted."""
+        return ~(self.pareto_k <= K_HAT_LIMIT) & ~self.refitted
+
+
+def leave_one_out(
+    posterior: Posterior, x: Float[np.ndarray, "N D"], *, refit: Callable[[int], Posterior] | None = None
+) -> LeaveOneOut:
+    """Pareto-smoothed importance sampling of the likelihood that is marginalised over labels.
+
+    Args:
+        refit: n -> a posterior without row n, under the same prior; called for rows with k̂ above 0.7. Without it they
+            are only flagged. With labels in the likelihood most rows would be: p(x_n | z_n, θ) has heavy weights.
+    """
+    from arviz_stats.base import array_stats
+
+    x = np.asarray(x)
+    log_likelihood = np.moveaxis(pointwise(posterior.draws, x), -1, 0)  # (N, C, S)
+    terms, pareto_k = (np.array(v, float) for v in array_stats.loo(log_likelihood, chain_axis=1, draw_axis=2)[:2])
+    flagged = ~(pareto_k <= K_HAT_LIMIT)
+    refitted = flagged & (refit is not None)
+    for n in np.flatnonzero(refitted):
+        held_out = pointwise(refit(int(n)).draws, x[n : n + 1])
+        terms[n] = np.logaddexp.reduce(held_out, axis=None) - math.log(held_out.size)
+    error = math.sqrt(terms.size) * float(np.std(terms, ddof=1))
+    return LeaveOneOut(float(terms.sum()), error, terms, pareto_k, refitted)
