@@ -208,7 +208,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
         inner, frame = _standardised(self.mixture_, self.means_.dtype)
-        z, labels = sample(jax.random.fold_in(self._key(), 1), inner, _power_of_two(n_samples))
+        z, labels = sample(jax.random.fold_in(self._key(), 1), inner, _rounded_up(n_samples))
         z, labels = np.asarray(z, float)[:n_samples], np.asarray(labels)[:n_samples]
         order = np.argsort(labels, kind="stable")
         return (z[order] * frame.scale + frame.centre).astype(frame.dtype), labels[order].astype(np.int64)
@@ -305,8 +305,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         dtype = np.result_type(X, self.means_)
         inner, frame = _standardised(self.mixture_, dtype)
         z = ((X.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
-        # few shapes, so that one program serves many sizes of X
-        rows = min(_power_of_two(len(z)), _power_of_two(max(256, BLOCK_NUMBERS // inner.means.size)))
+        rows = min(_rounded_up(len(z)), _rounded_up(BLOCK_NUMBERS // inner.means.size))
         blocks = [_padded_log_joint(inner, z[i : i + rows], rows) for i in range(0, len(z), rows)]
         return np.concatenate(blocks).astype(dtype), frame.log_volume
 
@@ -319,8 +318,9 @@ def _count(X, sample_weight):
     return float(len(X) if sample_weight is None else np.sum(np.asarray(sample_weight, float)))
 
 
-def _power_of_two(n):
-    return 1 << (int(n) - 1).bit_length()
+def _rounded_up(n):
+    """A power of two of at least 256: with few shapes, one program serves many sizes of data."""
+    return 1 << max(8, (int(n) - 1).bit_length())
 
 
 def _padded_log_joint(gmm, z, rows):
