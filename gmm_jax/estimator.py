@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from scipy.special import logsumexp, softmax
 
 from . import em
+from .estimator_start import given_parts, start_named
 from .mixture import (
     GMM,
     Known,
@@ -25,13 +26,10 @@ from .mixture import (
     Status,
     check_sample_weight,
     log_joint,
-    moments,
     n_parameters,
     sample,
     structure,
 )
-from .mixture.gmm import deviations
-from .mixture.starts import STARTS
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin
@@ -198,7 +196,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def standard_errors(self, X) -> GMM:
         """Standard errors of φ, μ and Σ from the observed information at X, the training data (see `em`).
 
-        They are meant for a maximum: fit with a tol of 1e-8 or so, not with 1e-3.
+        They are meant for a maximum, so fit with a tol of 1e-8 or so; each row of X counts once.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
@@ -210,7 +208,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
         inner, frame = _standardised(self.mixture_, self.means_.dtype)
-        z, labels = sample(jax.random.fold_in(self._key(), 1), inner, _power_of_two(n_samples))
+        z, labels = sample(jax.random.fold_in(self._key(), 1), inner, _rounded_up(n_samples))
         z, labels = np.asarray(z, float)[:n_samples], np.asarray(labels)[:n_samples]
         order = np.argsort(labels, kind="stable")
         return (z[order] * frame.scale + frame.centre).astype(frame.dtype), labels[order].astype(np.int64)
@@ -235,7 +233,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
         structure(spec.covariance_type)
-        if isinstance(self.reg_covar, str) and self.reg_covar != "relative":
+        if self.reg_covar is None or (isinstance(self.reg_covar, str) and self.reg_covar != "relative"):
             raise ValueError(f"reg_covar must be a number or 'relative'; got {self.reg_covar!r}.")
         if X.shape[0] < spec.n_components:
             raise ValueError(
@@ -261,30 +259,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def _start(self, key, X, spec, search):
         """What EM begins from: a start function, or mixtures with the given parts put in."""
-        init_params = self.init_params
-        if not callable(init_params) and init_params not in STARTS_HERE:
-            names = ", ".join(STARTS_HERE)
-            raise ValueError(f"init_params must be one of {names}, or a start function; got {init_params!r}.")
-        start = init_params if callable(init_params) else STARTS_HERE[init_params]
-        given = self._given(X.shape[1])
+        start = start_named(self.init_params)
+        parts = {"weights": self.weights_init, "means": self.means_init, "precisions": self.precisions_init}
+        given = given_parts(parts, self.n_components, X.shape[1], self.covariance_type)
         if not given:
             return start
         if len(given) == 3:
             return GMM(**given, covariance_type=spec.covariance_type)
         drawn = em.fit_em_restarts(key, X, spec, init=start, config=em.EMConfig(max_iter=0), **search).starts
         return replace(drawn, **{name: np.stack([part] * search["n_restarts"]) for name, part in given.items()})
-
-    def _given(self, n_features):
-        """The leaves of the start that weights_init, means_init and precisions_init say."""
-        given = {}
-        if self.weights_init is not None:
-            given["weights"] = _check_weights(self.weights_init, self.n_components)
-        if self.means_init is not None:
-            given["means"] = _check_shape(self.means_init, (self.n_components, n_features), "means")
-        if self.precisions_init is not None:
-            shape = structure(self.covariance_type).shape(self.n_components, n_features)
-            given["covariances"] = _inverse_of_checked(self.precisions_init, shape, self.covariance_type)
-        return given
 
     def _progress(self):
         if not self.verbose:
@@ -322,8 +305,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         dtype = np.result_type(X, self.means_)
         inner, frame = _standardised(self.mixture_, dtype)
         z = ((X.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
-        # few shapes, so that one program serves many sizes of X
-        rows = min(_power_of_two(len(z)), _power_of_two(max(256, BLOCK_NUMBERS // inner.means.size)))
+        rows = min(_rounded_up(len(z)), _rounded_up(BLOCK_NUMBERS // inner.means.size))
         blocks = [_padded_log_joint(inner, z[i : i + rows], rows) for i in range(0, len(z), rows)]
         return np.concatenate(blocks).astype(dtype), frame.log_volume
 
@@ -331,29 +313,14 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 _log_joint = jax.jit(log_joint)
 
 
-def random_responsibilities(key, x, spec) -> GMM:
-    """scikit-learn's init_params="random": one M-step from responsibilities drawn uniformly and normalised."""
-    r = jax.random.uniform(key, (spec.n_components, x.shape[0]), x.dtype)
-    frame = STARTS["random_points"](key, x, spec)
-    sums = moments(frame, deviations(frame, x), r / r.sum(axis=0, keepdims=True), x[:, 0])
-    return em.m_step(sums, frame, known=spec.known)
-
-
-STARTS_HERE = {
-    **STARTS,
-    "random": random_responsibilities,
-    "random_from_data": STARTS["random_points"],
-    "k-means++": STARTS["kmeans++"],
-}
-
-
 def _count(X, sample_weight):
     """n of the criteria: rows, or the sum of their weights."""
     return float(len(X) if sample_weight is None else np.sum(np.asarray(sample_weight, float)))
 
 
-def _power_of_two(n):
-    return 1 << (int(n) - 1).bit_length()
+def _rounded_up(n):
+    """A power of two of at least 256: with few shapes, one program serves many sizes of data."""
+    return 1 << max(8, (int(n) - 1).bit_length())
 
 
 def _padded_log_joint(gmm, z, rows):
@@ -386,42 +353,3 @@ def _precisions(gmm):
     upper = np.swapaxes(np.linalg.inv(cholesky), -1, -2)
     dtype = gmm.covariances.dtype
     return (upper @ np.swapaxes(upper, -1, -2)).astype(dtype), upper.astype(dtype)
-
-
-def _check_shape(value, shape, name):
-    value = np.asarray(value)
-    value = value if value.dtype in (np.float32, np.float64) else value.astype(float)
-    if value.shape != shape:
-        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {value.shape}")
-    if not np.all(np.isfinite(value)):
-        raise ValueError(f"The parameter '{name}' should be finite.")
-    return value
-
-
-def _check_weights(value, n_components):
-    weights = _check_shape(value, (n_components,), "weights")
-    if np.any(weights < 0.0) or np.any(weights > 1.0):
-        # least and greatest stand in the order of scikit-learn's message, which its tests ask for
-        raise ValueError(
-            "The parameter 'weights' should be in the range [0, 1], but got max value "
-            f"{np.min(weights):.5f}, min value {np.max(weights):.5f}"
-        )
-    total = float(np.sum(weights))
-    if abs(total - 1.0) > (1e-6 if weights.dtype == np.float32 else 1e-8):
-        raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {total:.5f}")
-    return weights
-
-
-def _inverse_of_checked(value, shape, covariance_type):
-    """Covariances of precisions, or scikit-learn's sentence on what is wrong with these."""
-    name = f"{covariance_type} precision"
-    precisions = _check_shape(value, shape, name).astype(float)
-    if covariance_type in ("diag", "spherical"):
-        if np.any(precisions <= 0.0):
-            raise ValueError(f"'{name}' should be positive")
-        return 1.0 / precisions
-    symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2))
-    if not (symmetric and np.all(np.linalg.eigvalsh(precisions) > 0.0)):
-        raise ValueError(f"'{name}' should be symmetric, positive-definite")
-    covariances = np.linalg.inv(precisions)
-    return 0.5 * (covariances + np.swapaxes(covariances, -1, -2))

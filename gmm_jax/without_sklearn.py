@@ -77,7 +77,8 @@ def validate_data(estimator, X, *, reset=True, dtype=None, ensure_min_samples=1)
     `dtype` is scikit-learn's: check_data already gives float32 or float64.
     """
     del dtype
-    names = [str(name) for name in columns] if (columns := getattr(X, "columns", None)) is not None else None
+    columns = list(getattr(X, "columns", ()))
+    names = columns if columns and all(isinstance(name, str) for name in columns) else None
     X = check_data(X, n_components=ensure_min_samples, name="X")
     if reset:
         estimator.n_features_in_ = X.shape[1]

@@ -178,6 +178,10 @@ def test_failure_is_an_error_and_stopping_early_a_warning(x):
     options = {"n_components": 3, "max_iter": 20, "random_state": 0}
     with pytest.raises(ValueError, match=r"ill-defined empirical covariance.*collapsed"):
         GaussianMixture(**options, reg_covar=0.0).fit(two_points)
+    with pytest.warns(sklearn.exceptions.ConvergenceWarning, match=r"did not converge.*a component collapsed"):
+        given = GaussianMixture(**started(reg_covar=0.0)).fit(two_points)
+    assert given.status_ == Status.COLLAPSED
+    assert np.isfinite(given.score(two_points))
     with pytest.warns(sklearn.exceptions.ConvergenceWarning, match=r"did not converge.*max_iter"):
         early = GaussianMixture(**options, tol=0.0).fit(x)
     assert (early.converged_, early.status_) == (False, Status.MAX_ITER)
@@ -200,6 +204,7 @@ def test_failure_is_an_error_and_stopping_early_a_warning(x):
         ({"max_iter": 1.5}, "max_iter must be an integer"),
         ({"tol": -1.0}, "tol must be finite and not negative"),
         ({"reg_covar": "large"}, "reg_covar must be a number or 'relative'; got 'large'"),
+        ({"reg_covar": None}, "reg_covar must be a number or 'relative'; got None"),
         ({"reg_covar": -1.0}, "reg_covar must be finite and not negative"),
         ({"init_params": "best"}, "init_params must be one of .*kmeans.*; got 'best'"),
         ({"random_state": "now"}, "cannot be used to seed|must be an integer"),
