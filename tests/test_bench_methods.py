@@ -31,7 +31,17 @@ def subject():
     return cache(lambda name: Subject(methods.load(name)))
 
 
-OURS = ("em", "gibbs", "laplace", "numpyro_nuts", "nuts", "oracle", "svi")  # these treat every specification
+OURS = ("em", "gibbs", "laplace", "numpyro_nuts", "nuts", "oracle", "smc", "svi")  # these treat every specification
+
+
+IN_EVERY_RUN = (
+    "em",
+    "gibbs",
+    "nuts",
+    "oracle",
+    "sklearn_em",
+)  # the others are slow tests here
+EACH = [name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.slow) for name in methods.available()]
 
 
 def keeps(promise, subject, *more):
@@ -49,7 +59,7 @@ def fit(name, spec, **more):
 
 
 @pytest.mark.parametrize("promise", conformance.PROMISES)
-@pytest.mark.parametrize("name", methods.available())
+@pytest.mark.parametrize("name", EACH)
 def test_every_method_keeps_every_promise(name, promise, subject):
     keeps(conformance.PROMISES[promise], subject(name))
 

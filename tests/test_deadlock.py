@@ -46,7 +46,7 @@ rng = np.random.default_rng(0)
 """
 
 
-@pytest.mark.parametrize("fit", ["em", "gibbs", pytest.param("restarts", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fit", ["em", *(pytest.param(fit, marks=pytest.mark.slow) for fit in ("gibbs", "restarts"))])
 def test_matrix_products_do_not_wait_for_each_other(fit):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}  # compiled as users compile it
     subprocess.run([sys.executable, "-c", START + FITS[fit]], env=environment, check=True, timeout=LIMIT)

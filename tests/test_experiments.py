@@ -13,6 +13,7 @@ from gmm_jax.bench.demo import demo
 from gmm_jax.bench.draws import read_draws
 
 ROOT = Path(__file__).parents[1]
+IN_EVERY_RUN = ("course_2d", "real_data", "recovery")  # of the others the smoke runs are slow tests
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
 
 
@@ -38,7 +39,9 @@ def run(tmp_path_factory):
     return once
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name", [n if n in IN_EVERY_RUN else pytest.param(n, marks=pytest.mark.slow) for n in EXPERIMENTS]
+)
 def test_every_experiment_runs_at_its_smoke_size(name, run, capsys):
     folder = run(name)
     rows = store.read_rows(folder)
@@ -76,7 +79,7 @@ def test_the_course_leaves_its_pictures_and_a_report_without_any_outside_address
 
 def test_the_course_leaves_the_draws_of_a_sampler_and_their_picture(tmp_path, monkeypatch):
     """A sampler that needs no program: noise about the truth."""
-    truth = problems.load("course_3d").truth
+    truth = problems.load("course_2d").truth
 
     def noise(key, x, spec):
         means = truth.means + 0.1 * np.random.default_rng(0).standard_normal((2, 50, *truth.means.shape))
@@ -87,10 +90,10 @@ def test_the_course_leaves_the_draws_of_a_sampler_and_their_picture(tmp_path, mo
     load = methods.load
     stub = methods.from_function("noise", noise)
     monkeypatch.setattr(methods, "load", lambda name: stub if name == "noise" else load(name))
-    size = {"cases": ("Case II",), "n_random_starts": 4}  # course_3d's smoke has compiled these programs
-    assert demo({"noise": {}}, problems=("course_3d",), results=tmp_path, **size) == 0
+    size = {"cases": ("Case II",), "n_random_starts": 4}  # course_2d's smoke has compiled these programs
+    assert demo({"noise": {}}, problems=("course_2d",), results=tmp_path, **size) == 0
     folder = tmp_path / "demo"
-    assert (folder / "course_3d_case_ii_posterior.png").stat().st_size > 2000
+    assert (folder / "course_2d_case_ii_posterior.png").stat().st_size > 2000
     (file, checksum), *others = store.read_json(folder / "provenance.json")["draws"].items()
-    assert (file, others) == ("course_3d_case_ii_noise.nc", [])
+    assert (file, others) == ("course_2d_case_ii_noise.nc", [])
     assert read_draws(folder / "draws" / file, checksum).draws.means.shape == (2, 50, *truth.means.shape)

@@ -130,7 +130,9 @@ def priors(covariance_type):
     return Hyperparameters(np.full(3, 2.0), np.ones(2), precision, dof[covariance_type], size[covariance_type])
 
 
-@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize(
+    "covariance_type", ["full", "diag", *(pytest.param(t, marks=pytest.mark.slow) for t in ("tied", "spherical"))]
+)
 def test_the_log_posterior_never_falls(covariance_type, three, both):
     spec = MixtureSpec(3, covariance_type)
     config = EMConfig(max_iter=60, tol=0.0, reg_covar=0.0)

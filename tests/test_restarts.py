@@ -77,6 +77,7 @@ def test_the_order_of_rows_does_not_matter(x, blobs):
     assert_trees_close(a.gmm, b.gmm, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance_type", ["full"])
 def test_integer_weights_are_repeated_rows_and_zero_an_absent_one(covariance_type, x):
     weight = np.random.default_rng(3).integers(0, 4, len(x))
