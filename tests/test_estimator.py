@@ -335,9 +335,9 @@ def test_it_works_without_scikit_learn_and_without_float64():
 
 ALL_CHECKS = """
 import jax
-jax.config.update("jax_enable_x64", {x64})
 import test_estimator
 from gmm_jax import GaussianMixture
+jax.config.update("jax_enable_x64", {x64})  # after conftest, which says True
 print(test_estimator.conform(GaussianMixture()))
 """
 
@@ -350,8 +350,7 @@ def test_all_of_scikit_learns_checks_pass(x64):
 
 
 @pytest.mark.slow
-def test_a_million_rows_are_scored_in_bounded_blocks():
-    """And the fit of the course's problem, through the door, finds the truth."""
+def test_a_million_rows_are_scored_as_the_oracle_scores_them():
     import jax
 
     problem = problems.load("course_2d")
