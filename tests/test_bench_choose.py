@@ -18,11 +18,13 @@ def rows():
     return choose_components(KEY, TWO, (1, 2), criteria=("information",), **FEW)
 
 
+@pytest.mark.slow
 def test_two_groups_far_apart_are_two_components(rows):
     assert [row["n_components"] for row in rows] == [1, 2]
     assert choices(rows) == {"bic": 2, "icl": 2}
 
 
+@pytest.mark.slow
 def test_the_row_of_a_k_does_not_depend_on_the_others(rows):
     assert choose_components(KEY, TWO, (2,), criteria=("information",), **FEW) == rows[1:]
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import invwishart
 
 import oracles
-from conftest import TYPES, as_tuple
+from conftest import as_tuple
 from gmm_jax import GMM, Known, MixtureSpec, Status
 from gmm_jax.em import EMConfig, fit_em_batch, fit_em_restarts, inadmissible, m_step
 from gmm_jax.em.optima import unseen
