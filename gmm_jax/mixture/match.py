@@ -15,6 +15,8 @@ from .covariance import inverse_cholesky, structure
 from .gmm import GMM, affine, permute
 from .spec import MixtureSpec, free_parts
 
+COST_NUMBERS = 1 << 20  # K²·D²·mixtures at a time: 8 MiB of float64
+
 
 def match(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Int[np.ndarray, "*batch K"]:
     """The permutation for which `permute(gmm, match(gmm, reference))` lies in the reference's order.
@@ -95,7 +97,11 @@ def _in_units_of(reference, *gmms):
 
 @jax.jit
 def _costs(gmms, reference):
-    return jax.vmap(_cost, in_axes=(0, None))(gmms, reference)
+    """(B, K, K), some mixtures at a time where all would take much memory: 4,000 draws in 50 dimensions took 10 GB."""
+    at_once = max(1, COST_NUMBERS // (gmms.means.shape[1] ** 2 * gmms.means.shape[2] ** 2))
+    if gmms.means.shape[0] <= at_once:
+        return jax.vmap(_cost, in_axes=(0, None))(gmms, reference)
+    return jax.lax.map(lambda gmm: _cost(gmm, reference), gmms, batch_size=at_once)
 
 
 def _cost(gmm, reference):
