@@ -21,7 +21,8 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> str:
     seeds = len({row["seed"] for row in rows})
     lines = [
         f"Median KL(truth ‖ fit) in nats over {seeds} data sets, nothing known; smaller is better. *oracle* was told",
-        "the labels. † marks where in some trial chains did not agree, or a fit failed: the number is then doubtful.",
+        "the labels. † marks where in some trial chains did not agree, a fit failed,",
+        "or an approximation's Pareto k̂ was above 0.7: the number is then doubtful.",
         "",
         "| problem | " + " | ".join(methods) + " |",
         "|---|" + "---:|" * len(methods),
