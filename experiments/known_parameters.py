@@ -103,7 +103,15 @@ def answer(rows):
         gains = ", ".join(f"{case} {row['rmse_means'] / base:.2f}" for case, row in mine.items() if case != "nothing")
         near = max(row["rmse_means"] / row["bound_means"] for row in mine.values())
         parts.append(f"{name}: {gains} (at most {near:.2f} times the Cramér–Rao bound)")
-    return f"Root mean square error of the means, as a share of that with nothing known: {'; '.join(parts)}."
+    missed = [row for row in rows if row["rmse_means"] > 2.0 * row["bound_means"]]
+    warning = (
+        " Far above the bound: what is known tells components apart, so that a start must have them in the right "
+        "order, and often none of the starts has; there knowledge needs more starts, up to K! times as many."
+    )
+    return (
+        f"Root mean square error of the means, as a share of that with nothing known: {'; '.join(parts)}."
+        f"{warning if missed else ''}"
+    )
 
 
 if __name__ == "__main__":
