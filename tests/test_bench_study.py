@@ -13,9 +13,13 @@ Expected: yes.
 
 
 def test_rows_are_on_disk_after_each_step_even_if_the_work_fails(tmp_path):
-    with pytest.raises(RuntimeError), Study(DOC, "toy", tmp_path, {}) as study:
-        study.add({"a": 1})
-        raise RuntimeError
+    def work():
+        with Study(DOC, "toy", tmp_path, {}) as study:
+            study.add({"a": 1})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        work()
     assert store.read_rows(tmp_path / "toy") == [{"a": 1}]
 
 

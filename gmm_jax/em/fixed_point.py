@@ -106,12 +106,14 @@ def advance(
 def take_turns(
     mapping_of: Callable[[Int[Array, ""]], tuple[Map, Rule]],
     lanes: Progress,
-    trace: Float[Array, "R T"],
+    trace: Float[Array, "R C"],
+    column: Int[Array, "max_iter_plus_1"],
     queue: Int[Array, "Q"],
     n_slots: int,
+    n_steps: int,
     until: Int[Array, ""],
     n_rounds: Int[Array, ""],
-) -> tuple[Progress, Float[Array, "R T"], Int[Array, ""]]:
+) -> tuple[Progress, Float[Array, "R C"], Int[Array, ""]]:
     """Many lanes through few slots, for at most n_rounds rounds: when a lane has ended, the next one takes its slot.
 
     Under `vmap` all lanes would wait for the slowest; here only slots do, at the end.
@@ -119,8 +121,9 @@ def take_turns(
     Args:
         mapping_of: the map and the rule of a lane.
         lanes: leading axis of lanes; the last lane has ended and stands for "no lane".
-        trace: [lane, i] takes the objective after step i; T = 0 where it is not wanted.
+        trace: [lane, column[i]] takes the objective after step i; it is not kept where column[i] is C.
         queue: lanes in the order in which they start, filled up with the last lane, n_slots times at least.
+        n_steps: in a round.
         until: a lane's turn ends at this number of its steps.
 
     Returns:
@@ -128,21 +131,26 @@ def take_turns(
     """
     last = lanes.n_iter.shape[0] - 1
 
+    def one(lane, progress):
+        """A lane after the steps of a round, and its place in the trace and its objective after each."""
+        mapping, rule = mapping_of(lane)
+
+        def step(progress, _):
+            moves = (progress.status == Status.RUNNING) & (progress.n_iter < until)
+            progress = _choose(moves, _take_one(mapping, progress, rule), progress)
+            return progress, (column[progress.n_iter], progress.value)
+
+        return jax.lax.scan(step, progress, None, length=n_steps)
+
     def busy(carry):
         _, _, slots, _, n = carry
         return jnp.any(slots != last) & (n < n_rounds)
 
     def body(carry):
         lanes, trace, slots, following, n = carry
-        before = jax.tree.map(lambda leaf: leaf[slots], lanes)
-        after = jax.vmap(lambda lane, progress: _take_one(mapping_of(lane)[0], progress, mapping_of(lane)[1]))(
-            slots, before
-        )
-        moves = (before.status == Status.RUNNING) & (before.n_iter < until)
-        after = jax.vmap(_choose)(moves, after, before)
+        after, (places, values) = jax.vmap(one)(slots, jax.tree.map(lambda leaf: leaf[slots], lanes))
         lanes = jax.tree.map(lambda leaf, new: leaf.at[slots].set(new), lanes, after)
-        if trace.shape[1]:
-            trace = trace.at[slots, after.n_iter].set(after.value)
+        trace = trace.at[slots[:, None], places].set(values, mode="drop")
         ended = (after.status != Status.RUNNING) | (after.n_iter >= until)
         rank = jnp.cumsum(ended.astype(jnp.int32)) - 1
         slots = jnp.where(ended, queue[jnp.minimum(following + rank, queue.shape[0] - 1)], slots)
