@@ -6,6 +6,7 @@ from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
 from .optima import Optima, inadmissible
 from .restarts import Batch, Effort, Interrupted, Restarts, fit_em_batch, fit_em_restarts
+from .streamed import Streamed, StreamInterrupted, fit_em_stream
 from .uncertainty import Asymptotics, asymptotics, standard_errors
 
 __all__ = [
@@ -20,11 +21,14 @@ __all__ = [
     "Intervals",
     "Optima",
     "Restarts",
+    "StreamInterrupted",
+    "Streamed",
     "asymptotics",
     "bootstrap",
     "fit_em",
     "fit_em_batch",
     "fit_em_restarts",
+    "fit_em_stream",
     "fit_labelled",
     "inadmissible",
     "intervals",

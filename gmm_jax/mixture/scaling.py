@@ -32,6 +32,14 @@ class Scaling(NamedTuple):
         """Σ_j log s_j: what a sample's log density loses when it is read in the units of the data."""
         return float(np.sum(np.log(self.scale)))
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know, in sentences without a full stop."""
+        if not self.constant:
+            return []
+        columns = ", ".join(str(j) for j in self.constant)
+        return [f"x is constant in column(s) {columns}, whose variance is not identified: drop them"]
+
     def rows_inward(self, x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         """Rows of data, standardised in float64, in the dtype that JAX computes in."""
         z = np.subtract(x, self.centre, dtype=np.float64)
