@@ -35,12 +35,12 @@ def read_checkpoint(path: Path, like: Any, fingerprint: dict[str, str]) -> Any:
         ValueError: the file is missing, damaged, or belongs to another fit; the sentence says in what they differ.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
             about = json.loads(str(archive["about"]))
             leaves = [archive[f"leaf{i}"] for i in range(len(archive.files) - 1)]
     except FileNotFoundError:
         raise ValueError(f"there is no checkpoint {path} to resume from: begin without resume.") from None
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no whole checkpoint ({error}): delete it and begin anew.") from None
     if about["schema"] != SCHEMA:
         raise ValueError(f"{path} has schema {about['schema']}, not {SCHEMA}: delete it and begin anew.")

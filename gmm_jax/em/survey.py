@@ -27,10 +27,15 @@ class Columns(NamedTuple):
 
     n_rows: int
     n_samples: float  # total weight
-    mean: Float[np.ndarray, "D"]
+    origin: Float[np.ndarray, "D"]  # the first row of all: far from zero, differences from it keep their digits
+    shift: Float[np.ndarray, "D"]  # mean − origin
     scatter: Float[np.ndarray, "D"]  # Σ_n w_n (x_n − mean)²
     low: Float[np.ndarray, "D"]
     high: Float[np.ndarray, "D"]
+
+    @property
+    def mean(self):
+        return self.origin + self.shift
 
 
 class Survey(NamedTuple):
@@ -63,7 +68,8 @@ def survey(blocks: Blocks, rng: np.random.Generator, n_sample: int) -> Survey:
     for x, weight in ahead(rows_of(blocks)):
         drawn = _Drawn.nothing(x, weight) if drawn is None else drawn
         drawn.add(x, weight, rng.random(len(x)), n_sample)
-        seen = columns_of(x, weight) if seen is None else merge(seen, columns_of(x, weight))
+        here = columns_of(x, weight, x[0].astype(float) if seen is None else seen.origin)
+        seen = here if seen is None else merge(seen, here)
         for part in (x, weight) if weight is not None else (x,):
             checksum = zlib.crc32(np.ascontiguousarray(part), checksum)
     if seen is None:
@@ -74,26 +80,27 @@ def survey(blocks: Blocks, rng: np.random.Generator, n_sample: int) -> Survey:
     return Survey(_name(blocks), rows.dtype, weight is not None, seen, rows, weight, checksum)
 
 
-def columns_of(x: Float[np.ndarray, "N D"], weight: Float[np.ndarray, "N"] | None) -> Columns:
-    """Of one block; deviations are from its first row, so that the mean of a constant column is exact."""
-    d = np.subtract(x, x[0], dtype=np.float64)
+def columns_of(x: Float[np.ndarray, "N D"], weight: Float[np.ndarray, "N"] | None, origin) -> Columns:
+    """Of one block."""
+    d = np.subtract(x, origin, dtype=np.float64)
     n_samples = float(len(x)) if weight is None else float(np.sum(weight))
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by the scaling
         shift = (np.sum(d, axis=0) if weight is None else weight @ d) / n_samples
         d -= shift
         scatter = np.einsum("nd,nd->d", d, d) if weight is None else weight @ (d * d)
     low, high = np.min(x, axis=0).astype(float), np.max(x, axis=0).astype(float)
-    return Columns(len(x), n_samples, x[0].astype(float) + shift, scatter, low, high)
+    return Columns(len(x), n_samples, origin, shift, scatter, low, high)
 
 
 def merge(a: Columns, b: Columns) -> Columns:
-    """Of the rows of both."""
-    n_samples, gap = a.n_samples + b.n_samples, b.mean - a.mean
+    """Of the rows of both, which have one origin."""
+    n_samples, gap = a.n_samples + b.n_samples, b.shift - a.shift
     with np.errstate(over="ignore", invalid="ignore"):
         return Columns(
             a.n_rows + b.n_rows,
             n_samples,
-            a.mean + gap * (b.n_samples / n_samples),
+            a.origin,
+            a.shift + gap * (b.n_samples / n_samples),
             a.scatter + b.scatter + gap * gap * (a.n_samples * (b.n_samples / n_samples)),
             np.minimum(a.low, b.low),
             np.maximum(a.high, b.high),
