@@ -227,7 +227,7 @@ def test_what_is_no_stream_is_refused_with_a_remedy(x):
     with pytest.raises(ValueError, match=r"got ndarray: pass lambda: \[x\]"):
         fit_em_stream(KEY, x, SPEC)
     with pytest.raises(ValueError, match="yields no rows"):
-        fit_em_stream(KEY, lambda: [], SPEC)
+        fit_em_stream(KEY, list, SPEC)
     with pytest.raises(ValueError, match="fewer than n_components=3"):
         fit_em_stream(KEY, in_blocks(x[:2]), SPEC)
 

@@ -372,15 +372,20 @@ def _effort(lanes, results, of_lane):
 
 
 def outward(lanes: EMResult, spec: MixtureSpec, scaling: Scaling, n_samples: float) -> EMResult:
-    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j; known numbers to the last digit."""
-    gmm, volume = scaling.outward(lanes.gmm), n_samples * scaling.log_volume
-    held = {name: value.astype(scaling.dtype) for name, value in vars(spec.known).items() if value is not None}
-    held = {name: np.where(np.isnan(value), getattr(gmm, name), value) for name, value in held.items()}
+    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j."""
+    volume = n_samples * scaling.log_volume
     return lanes._replace(
-        gmm=replace(gmm, **held),
+        gmm=hold_known(scaling.outward(lanes.gmm), spec),
         log_likelihood=(lanes.log_likelihood - volume).astype(scaling.dtype),
         trace=(lanes.trace - volume).astype(scaling.dtype),
     )
+
+
+def hold_known(gmm: GMM, spec: MixtureSpec) -> GMM:
+    """A mixture in NumPy with its known numbers to the last digit, where scaling has rounded them."""
+    known = {name: value for name, value in vars(spec.known).items() if value is not None}
+    held = {name: np.where(np.isnan(v), getattr(gmm, name), v.astype(gmm.means.dtype)) for name, v in known.items()}
+    return replace(gmm, **held)
 
 
 def _message(lanes, best, scaling, why):

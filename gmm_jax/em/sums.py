@@ -6,7 +6,7 @@ loaded while this one is summed, and sums of blocks are added in float64 whateve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -32,42 +32,25 @@ class Stream(NamedTuple):
     def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> Moments:
         """The sums of one pass, about gmm.means, in float64 NumPy."""
         total = last = None
-        for z, weight in ahead(self.cut()):
-            part = block_moments(gmm, whitener, z, weight, way=way)
+        for z, weight, n_rows in ahead(cut(self._rows(), self.scaling, self.block_rows)):
+            plain = n_rows == self.block_rows and not self.survey.weighted
+            part = block_moments(gmm, whitener, z, None if plain else weight, way=way)
             total, last = _add(total, last), part  # the one before is added while this one is computed
         return _add(total, last)
 
-    def cut(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """The rows, block_rows at a time, and their weights; the last block is filled up with rows of weight zero.
-
-        Without weights, only a block that was filled up has some.
-        """
+    def _rows(self):
+        """The rows that the survey saw, or an error where there are more or fewer."""
         n_seen, n_all = 0, self.survey.columns.n_rows
-        z, counts, n = self._empty()
         for x, weight in rows_of(self.blocks, like=self.survey):
             n_seen += len(x)
             if n_seen > n_all:
                 break
-            while len(x):
-                size = min(len(x), self.block_rows - n)
-                z[n : n + size] = self.scaling.rows_inward(x[:size])
-                counts[n : n + size] = 1.0 if weight is None else weight[:size]
-                x, weight, n = x[size:], weight if weight is None else weight[size:], n + size
-                if n == self.block_rows:
-                    yield z, counts if self.survey.weighted else None
-                    z, counts, n = self._empty()
+            yield x, weight
         if n_seen != n_all:
             raise ValueError(
                 f"{self.survey.name} yields {n_seen} rows or more in this pass where the first pass had {n_all}: it "
-                "must yield the same rows at every call, and the file must not change meanwhile."
+                "must yield the same rows at every call, and a file must not change meanwhile."
             )
-        if n:
-            yield z, counts
-
-    def _empty(self):
-        # new arrays for each block: the last ones may still be read from
-        dtype = jax.dtypes.canonicalize_dtype(self.scaling.dtype)
-        return np.zeros((self.block_rows, self.scaling.centre.size), dtype), np.zeros(self.block_rows, dtype), 0
 
 
 def open_stream(blocks: Blocks, seen: Survey, spec: MixtureSpec, block_rows: int | None = None) -> Stream:
@@ -75,6 +58,32 @@ def open_stream(blocks: Blocks, seen: Survey, spec: MixtureSpec, block_rows: int
     most = block_rows or max(FEWEST_ROWS, BLOCK_NUMBERS // seen.columns.mean.size)
     n_blocks = -(-seen.columns.n_rows // most)
     return Stream(blocks, seen, seen.scaling(spec), -(-seen.columns.n_rows // n_blocks))
+
+
+def cut(rows: Iterable, scaling: Scaling, block_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """(z, weights, number of rows) of blocks of block_rows standardised rows each, whatever the blocks that come.
+
+    The last one is filled up with rows of weight zero. Arrays are new each time: the last ones may still be read from.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
+
+    def empty():
+        return np.zeros((block_rows, scaling.centre.size), dtype), np.zeros(block_rows, dtype), 0
+
+    z, counts, n = empty()
+    for x, weight in rows:
+        taken = 0
+        while taken < len(x):
+            part = slice(taken, taken + block_rows - n)
+            size = len(x[part])
+            z[n : n + size] = scaling.rows_inward(x[part])
+            counts[n : n + size] = 1.0 if weight is None else weight[part]
+            taken, n = taken + size, n + size
+            if n == block_rows:
+                yield z, counts, n
+                z, counts, n = empty()
+    if n:
+        yield z, counts, n
 
 
 @partial(jax.jit, static_argnames="way")
