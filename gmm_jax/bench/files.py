@@ -1,4 +1,4 @@
-"""gmm-jax fit DATA.csv: a user's table in, an answer with its uncertainty out; what is wrong is named by its place."""
+"""gmm-jax fit DATA: a user's table in, an answer with its uncertainty out; what is wrong is named by its place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ..judge import information_criteria
-from ..mixture import Known, MixtureSpec, Status, check_data, validate_spec
+from ..mixture import Fit, Known, MixtureSpec, Status, check_data, validate_spec
 from ..problems import open_blocks
 from . import methods, report, store
 
@@ -42,10 +42,7 @@ def fit_file(
             extra = {"progress": lambda done, total, *_: update(done, total)}
         fit = chosen.fit(jax.random.key(seed), x, spec, **(options or {}), **extra)
     scores = information_criteria(fit.point, x, spec)
-    if as_json:
-        print(json.dumps(_document(fit, names, scores), allow_nan=False))
-    else:
-        _tell(fit, Path(path).name, names, x, spec, scores)
+    show(fit, Path(path).name, names, x.shape[0], spec, scores, as_json=as_json)
     return 0 if fit.status.ok else 3
 
 
@@ -110,11 +107,15 @@ def _document(fit, names, scores):
     )
 
 
-def _tell(fit, file, names, x, spec, scores):
+def show(fit: Fit, file: str, names, n_rows: int, spec: MixtureSpec, scores: Mapping, *, as_json: bool) -> None:
+    """Print the answer: a table, or one JSON document."""
+    if as_json:
+        print(json.dumps(_document(fit, names, scores), allow_nan=False))
+        return
     console = report.console()
     method_status = (fit.point, fit.standard_errors, fit.status)
     table = report.parameter_rows(None, spec.known, {"estimate": method_status})
-    report.print_table(console, f"{file}: {x.shape[0]} rows of {', '.join(names)}", table)
+    report.print_table(console, f"{file}: {n_rows} rows of {', '.join(names)}", table)
     shown = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in scores.items())
     console.print(f"{shown}.", highlight=False)
     if fit.status.ok:
