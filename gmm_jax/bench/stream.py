@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def fit_stream(
     fit = Fit(best.gmm, None, None, Status(int(best.status)), info)
     show(fit, Path(path).name, blocks.names, int(found.n_samples), spec, criteria(best, spec, found), as_json=as_json)
     if interrupted is not None:
+        if checkpoint is not None:
+            print(f"go on from {checkpoint} with --resume.", file=sys.stderr)
         raise interrupted
     return 0 if fit.status.ok else 3
 
