@@ -6,6 +6,9 @@ returned. A step whose result is at fault is not taken; the status says what was
 A map with a chart is accelerated: each iteration evaluates one state, the plain step's or a bolder one. A bolder one
 that lowers the objective, or is at fault, is rejected, which is no failure: the next step is plain. Where gains decide,
 only plain steps can converge.
+
+A step is `ask`, what to evaluate next, and `tell`, what has become of it. A loop outside (sums over a stream) takes the
+two apart, with a map whose states are evaluated elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import Status
 from .quasi_newton import Chart, Memory, forget, propose, start_memory
@@ -167,8 +170,16 @@ def resume(progress: Progress, status: Status) -> Progress:
     return progress._replace(status=jnp.where(waiting, jnp.int32(Status.RUNNING), progress.status))
 
 
-def _take_one(mapping, progress, rule):
-    new, plain, memory = _try(mapping, progress)
+def ask(mapping: Map, progress: Progress) -> tuple[Any, Bool[Array, ""], Memory | None]:
+    """The one state that this iteration evaluates, whether it is the plain step's, and what was remembered."""
+    if progress.memory is None:
+        return mapping.step(progress.state), jnp.ones((), bool), None
+    parameters, plain, memory = propose(mapping.chart, mapping.gradient, progress.memory, progress.state)
+    return mapping.chart.evaluate(parameters), plain, memory
+
+
+def tell(mapping: Map, progress: Progress, rule: Rule, new: Any, plain: Bool[Array, ""], memory: Memory | None):
+    """Progress after the state that was asked for: taken, rejected, or at fault."""
     value = mapping.objective(new)
     gain = value - progress.value
     rounding = 64.0 * jnp.finfo(value.dtype).eps * (rule.unit + jnp.abs(progress.value))
@@ -209,12 +220,8 @@ def _take_one(mapping, progress, rule):
     )
 
 
-def _try(mapping, progress):
-    """The one state that this iteration evaluates, whether it is the plain step's, and what was remembered."""
-    if progress.memory is None:
-        return mapping.step(progress.state), jnp.ones((), bool), None
-    parameters, plain, memory = propose(mapping.chart, mapping.gradient, progress.memory, progress.state)
-    return mapping.chart.evaluate(parameters), plain, memory
+def _take_one(mapping, progress, rule):
+    return tell(mapping, progress, rule, *ask(mapping, progress))
 
 
 def _is_small(gain, progress, rule):
