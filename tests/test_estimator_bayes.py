@@ -74,6 +74,20 @@ def test_estimates_are_means_of_the_draws_and_errors_their_spread(fit):
     assert (fit.rhat_, fit.ess_) == (table.r_hat.max(), table.ess_bulk.min())
 
 
+def test_float32_data_have_the_same_posterior_in_float32(fit, x):
+    """Sorted weights, which have no labels, within 5 Monte-Carlo errors of each other."""
+    single = fitted(x.astype(np.float32), n_components=3)
+    answers = [single.means_, single.weights_sd_, single.posterior_.draws.covariances]
+    answers += [single.score_samples(x.astype(np.float32)), single.predict_proba(x.astype(np.float32))]
+    assert {answer.dtype for answer in answers} == {np.dtype(np.float32)}
+    means, errors = [], []
+    for posterior in (single.posterior_, fit.posterior_):
+        ordered = np.sort(posterior.draws.weights, axis=-1)
+        means.append(ordered.mean(axis=(0, 1)))
+        errors.append(ordered.std(axis=(0, 1)) / np.sqrt(fit.ess_))
+    assert np.all(np.abs(means[0] - means[1]) < 5 * np.hypot(*errors))
+
+
 def test_the_predictive_density_of_one_gaussian_is_that_of_the_closed_form(given, x):
     """Of μ ~ N(m, V) a posteriori and known Σ a new row is N(m, V + Σ).
 
