@@ -23,7 +23,7 @@ from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, 
 from ..mixture.covariance import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from .ladder import exchange, first_rungs, in_line, powers, respaced, spread_order
-from .model import MATRIX, assemble
+from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, hyperparameters
 from .target import check_counts, constrain, density_of, finish, prepare, run_chunks, starts
 
@@ -141,21 +141,14 @@ def sweep(
     With powers w_n it leaves p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n invariant: μ and Σ count a sample w_n times, and φ
     once, or not at all where w_n = 0.
     """
-    key_labels, key_weights, key_means, key_covariances = jax.random.split(key, 4)
-    known, kind = problem.spec.known, structure(gmm.covariance_type)
+    key_labels, key_weights, key_components = jax.random.split(key, 3)
     d = deviations(gmm, problem.z)
     power = jnp.ones(d.shape[-1], d.dtype) if power is None else power
-    joint = jnp.log(gmm.weights)[:, None] + power[None] * log_densities(gmm, d)
-    labels = _draw_labels(key_labels, joint)  # (K, N) one-hot
+    labels = draw_labels(key_labels, jnp.log(gmm.weights)[:, None] + power[None] * log_densities(gmm, d))
     counts = jnp.sum(labels * (power > 0.0)[None], axis=1)
-    sums = moments(gmm, d, labels * power[None], jnp.zeros_like(power))
-    weights = _draw_weights(key_weights, hyper.alpha + counts, known.weights)
-    means = put(known.means, _draw_means(key_means, hyper, gmm, sums))
-    mass = jnp.maximum(sums.mass, jnp.finfo(d.dtype).tiny)  # an empty component adds nothing to a shared covariance
-    residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
-    covariances = _draw_covariances(key_covariances, hyper, gmm.covariance_type, sums.mass, residual)
-    new = replace(gmm, weights=weights, means=means, covariances=put(known.covariances, covariances))
-    return new, counts
+    weights = draw_weights(key_weights, hyper.alpha + counts, problem.spec.known.weights)
+    new = draw_components(key_components, problem, hyper, gmm, d, labels * power[None])
+    return replace(new, weights=weights), counts
 
 
 def log_densities(gmm: GMM, d: Float[Array, "K D N"]) -> Float[Array, "K N"]:
@@ -163,8 +156,8 @@ def log_densities(gmm: GMM, d: Float[Array, "K D N"]) -> Float[Array, "K N"]:
     return log_joint_components_first(replace(gmm, weights=jnp.ones_like(gmm.weights)), d)
 
 
-def _draw_labels(key, joint):
-    """One-hot labels by inverse distribution function: one uniform a sample."""
+def draw_labels(key: Key[Array, ""], joint: Float[Array, "K N"]) -> Float[Array, "K N"]:
+    """One-hot labels from their joint log densities, by inverse distribution function: one uniform a sample."""
     r = jax.nn.softmax(joint, axis=0)
     u = jax.random.uniform(key, (joint.shape[1],), joint.dtype)
     below = jnp.cumsum(r, axis=0) <= u  # components passed over
@@ -172,7 +165,7 @@ def _draw_labels(key, joint):
     return (k == jnp.arange(joint.shape[0])[:, None]).astype(joint.dtype)
 
 
-def _draw_weights(key, concentration, known):
+def draw_weights(key: Key[Array, ""], concentration: Float[Array, "K"], known=None) -> Float[Array, "K"]:
     """Dirichlet over the free φ, which share what the known ones leave."""
     log_gamma = jax.random.loggamma(key, concentration)
     if known is None:
@@ -182,6 +175,25 @@ def _draw_weights(key, concentration, known):
     fixed = jnp.where(is_free, 0.0, known)
     shares = jax.nn.softmax(jnp.where(is_free, log_gamma, -jnp.inf))
     return jnp.where(is_free, (1.0 - jnp.sum(fixed)) * shares, fixed)
+
+
+def draw_components(
+    key: Key[Array, ""],
+    problem: Problem,
+    hyper: Hyperparameters,
+    gmm: GMM,
+    d: Float[Array, "K D N"],
+    labels: Float[Array, "K N"],
+) -> GMM:
+    """The mixture with new μ and Σ given labels (as one-hot columns, times powers) and deviations d from its means."""
+    key_means, key_covariances = jax.random.split(key)
+    known, kind = problem.spec.known, structure(gmm.covariance_type)
+    sums = moments(gmm, d, labels, jnp.zeros(d.shape[-1], d.dtype))
+    means = put(known.means, _draw_means(key_means, hyper, gmm, sums))
+    mass = jnp.maximum(sums.mass, jnp.finfo(d.dtype).tiny)  # an empty component adds nothing to a shared covariance
+    residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
+    covariances = _draw_covariances(key_covariances, hyper, gmm.covariance_type, sums.mass, residual)
+    return replace(gmm, means=means, covariances=put(known.covariances, covariances))
 
 
 def _draw_means(key, hyper, gmm, sums):
