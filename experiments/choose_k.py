@@ -24,7 +24,7 @@ from gmm_jax.shell import experiment
 QUESTION = "Which criterion finds the number of components, and how far must components lie apart for it?"
 SEPARATIONS = (2.0, 3.0, 4.0)
 N_SAMPLES, KS, TRUE = 150, (1, 2, 3), 2
-CRITERIA = ("information", "loo", "evidence", "bridge", "bootstrap", "occupied")
+CRITERIA = ("information", "loo", "evidence", "bridge", "bootstrap", "occupied", "telescoping")
 ENOUGH = 0.75
 
 

@@ -88,6 +88,16 @@ def test_every_criterion_finds_two_groups_far_apart_and_the_evidences_agree():
 
 
 @pytest.mark.slow
+def test_the_probability_of_each_k_does_not_depend_on_which_are_asked_for():
+    """But for the prior over Σ, which is that for the largest K asked for."""
+    columns = ("telescoping_probability", "telescoping_occupied")
+    some, more = (choose_components(KEY, TWO, ks, criteria=("telescoping",), **FEW) for ks in ((1, 3), (1, 2, 3)))
+    assert [[row[c] for c in columns] for row in some] == [[row[c] for c in columns] for row in more[::2]]
+    assert choices(more) == {"telescoping_probability": 2, "telescoping_occupied": 2}
+    assert 0.8 < sum(row["telescoping_probability"] for row in more) < 1.0
+
+
+@pytest.mark.slow
 def test_occupied_components_of_one_normal_are_one():
     shares = bayes.occupied_components(KEY, TWO[:75], MixtureSpec(4))
     assert shares.sum() == pytest.approx(1.0)

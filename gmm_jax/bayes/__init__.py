@@ -11,9 +11,11 @@ from .occupied import occupied_components
 from .prior import default_prior, hyperparameters
 from .smc import smc
 from .svi import svi
+from .telescoping import Telescoped, telescoping
 
 __all__ = [
     "Evidence",
+    "Telescoped",
     "bridge",
     "corrected_moments",
     "default_prior",
@@ -27,4 +29,5 @@ __all__ = [
     "pool",
     "smc",
     "svi",
+    "telescoping",
 ]

@@ -22,11 +22,13 @@ from jaxtyping import Array, Float, Key
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
 from ..mixture.covariance import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
-from .model import MATRIX, assemble
+from .ladder import exchange, first_rungs, in_line, powers, respaced, spread_order
+from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, hyperparameters
-from .target import constrain, density_of, finish, prepare, run_chunks, starts
+from .target import check_counts, constrain, density_of, finish, prepare, run_chunks, starts
 
 CHUNK = 250  # sweeps between two looks from the host
+PLACING = 50  # the same, where the host places the rungs of a ladder
 
 
 def gibbs(
@@ -38,22 +40,28 @@ def gibbs(
     n_warmup: int = 500,
     n_draws: int = 1000,
     init: GMM | None = None,
+    n_rungs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Posterior:
     """Draws from the posterior under a semi-conjugate prior (the default one is).
 
     Args:
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        n_rungs: of each chain's ladder to the prior (see ladder.py). With 1, which is none, a chain can stay in one
+            mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at n_rungs times the cost and
+            memory. The rungs are placed in the warm-up, which should then be longer.
         progress: called between chunks with (sweeps done, sweeps).
 
     Returns:
-        Posterior; stats: occupied (C, S), the number of components that hold a sample. It can stay in one mode for
-        ever, which R-hat shows.
+        Posterior; stats: occupied (C, S), the number of components that hold a sample; with a ladder also arrivals
+        (C,), how many mixtures came all the way from the prior: as many independent starts, and with none a chain may
+        as well be stuck; and exchange_rate (C, n_rungs − 1), the acceptance between neighbours.
 
     Raises:
         NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma.
     """
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    check_counts(n_rungs=(n_rungs, 1))
     if problem.foreign:
         raise NotSupported(f"gibbs needs a semi-conjugate prior; {', '.join(problem.foreign)} has none: use nuts.")
     hyper = hyperparameters(problem.prior, spec.covariance_type)
@@ -61,35 +69,68 @@ def gibbs(
     key_start, key_chain = jax.random.split(key)
     first = starts(key_start, problem, scaling, init, n_chains)
     total = n_warmup + n_draws
-    size = CHUNK if total >= CHUNK else 50 * -(-total // 50)
-    chains = _begin(key_chain, problem, first)
-    output = run_chunks(lambda carry, _: _advance(problem, hyper, carry, size), chains, total, size, progress)
-    draws, occupied = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
-    log_density = density_of(problem, draws)
-    return finish(problem, scaling, draws, log_density, {"occupied": occupied}, Status.SAMPLED)
+    most = CHUNK if n_rungs == 1 else PLACING
+    size = min(most, 50 * -(-total // 50))
+    problem = replace(problem, z=in_line(problem.z)[spread_order(problem.z.shape[0])])
+
+    def advance(carry, start):
+        chains, rungs = carry
+        chains, output = _advance(problem, hyper, rungs, chains, size)
+        if start + size <= n_warmup:
+            rungs = respaced(rungs, np.mean(output.exchange_rate, axis=(0, 1)))
+        return (chains, rungs), output
+
+    begun = _begin(key_chain, problem, first, n_rungs), first_rungs(n_rungs, problem.z.shape[0]).astype(problem.z.dtype)
+    output = run_chunks(advance, begun, total, size, progress)
+    kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
+    stats = {"occupied": kept.occupied}
+    if n_rungs > 1:
+        stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
+    return finish(problem, scaling, kept.gmm, density_of(problem, kept.gmm), stats, Status.SAMPLED)
 
 
 class Chain(NamedTuple):
     """What one chain carries from sweep to sweep."""
 
     key: Array
-    gmm: GMM
+    gmms: GMM  # one for each rung, (L, ...)
+    climbs: Array  # (L,) whether the mixture was last at the prior, and not at the top
 
 
-@jax.jit
-def _begin(key, problem, starts):
+class Output(NamedTuple):
+    """What one chain gives after each sweep."""
+
+    gmm: GMM  # of the highest rung
+    occupied: Array  # () its components that hold a sample
+    arrived: Array  # () whether it has come all the way from the prior
+    exchange_rate: Array  # (L − 1,)
+
+
+@partial(jax.jit, static_argnames="n_rungs")
+def _begin(key, problem, starts, n_rungs):
     gmms = jax.vmap(lambda u: assemble(problem, constrain(problem, u)[0]))(starts)
-    return Chain(jax.random.split(key, starts.shape[0]), gmms)
+    tiled = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], n_rungs, axis=1), gmms)
+    n_chains = starts.shape[0]
+    return Chain(jax.random.split(key, n_chains), tiled, jnp.zeros((n_chains, n_rungs), bool))
 
 
 @partial(jax.jit, static_argnames="n_sweeps", compiler_options=ONE_AT_A_TIME)
-def _advance(problem, hyper, chains, n_sweeps):
-    def step(chain, _):
-        key, key_sweep = jax.random.split(chain.key)
-        gmm, count = sweep(key_sweep, problem, hyper, chain.gmm)
-        return Chain(key, gmm), (gmm, jnp.sum(count > 0.0))
+def _advance(problem, hyper, rungs, chains, n_sweeps):
+    n_rungs, power = rungs.size, powers(rungs, problem.z.shape[0])
 
-    return jax.vmap(lambda chain: jax.lax.scan(step, chain, None, length=n_sweeps))(chains)
+    def step(chain, turn):
+        key, key_exchange, key_sweeps = jax.random.split(chain.key, 3)
+        source, rate = exchange(key_exchange, problem.z, rungs, chain.gmms, turn)
+        gmms, climbs = jax.tree.map(lambda leaf: leaf[source], (chain.gmms, chain.climbs))
+        arrived = climbs[-1]
+        climbs = climbs.at[-1].set(False).at[0].set(n_rungs > 1)
+        keys = jax.random.split(key_sweeps, n_rungs)
+        gmms, counts = jax.vmap(sweep, in_axes=(0, None, None, 0, 0))(keys, problem, hyper, gmms, power)
+        top = jax.tree.map(lambda leaf: leaf[-1], gmms)
+        return Chain(key, gmms, climbs), Output(top, jnp.sum(counts[-1] > 0.0), arrived, rate)
+
+    # an even number of sweeps, so that turns go on from one call to the next
+    return jax.vmap(lambda chain: jax.lax.scan(step, chain, jnp.arange(n_sweeps)))(chains)
 
 
 def sweep(
@@ -100,21 +141,14 @@ def sweep(
     With powers w_n it leaves p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n invariant: μ and Σ count a sample w_n times, and φ
     once, or not at all where w_n = 0.
     """
-    key_labels, key_weights, key_means, key_covariances = jax.random.split(key, 4)
-    known, kind = problem.spec.known, structure(gmm.covariance_type)
+    key_labels, key_weights, key_components = jax.random.split(key, 3)
     d = deviations(gmm, problem.z)
     power = jnp.ones(d.shape[-1], d.dtype) if power is None else power
-    joint = jnp.log(gmm.weights)[:, None] + power[None] * log_densities(gmm, d)
-    labels = _draw_labels(key_labels, joint)  # (K, N) one-hot
+    labels = draw_labels(key_labels, jnp.log(gmm.weights)[:, None] + power[None] * log_densities(gmm, d))
     counts = jnp.sum(labels * (power > 0.0)[None], axis=1)
-    sums = moments(gmm, d, labels * power[None], jnp.zeros_like(power))
-    weights = _draw_weights(key_weights, hyper.alpha + counts, known.weights)
-    means = put(known.means, _draw_means(key_means, hyper, gmm, sums))
-    mass = jnp.maximum(sums.mass, jnp.finfo(d.dtype).tiny)  # an empty component adds nothing to a shared covariance
-    residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
-    covariances = _draw_covariances(key_covariances, hyper, gmm.covariance_type, sums.mass, residual)
-    new = replace(gmm, weights=weights, means=means, covariances=put(known.covariances, covariances))
-    return new, counts
+    weights = draw_weights(key_weights, hyper.alpha + counts, problem.spec.known.weights)
+    new = draw_components(key_components, problem, hyper, gmm, d, labels * power[None])
+    return replace(new, weights=weights), counts
 
 
 def log_densities(gmm: GMM, d: Float[Array, "K D N"]) -> Float[Array, "K N"]:
@@ -122,8 +156,8 @@ def log_densities(gmm: GMM, d: Float[Array, "K D N"]) -> Float[Array, "K N"]:
     return log_joint_components_first(replace(gmm, weights=jnp.ones_like(gmm.weights)), d)
 
 
-def _draw_labels(key, joint):
-    """One-hot labels by inverse distribution function: one uniform a sample."""
+def draw_labels(key: Key[Array, ""], joint: Float[Array, "K N"]) -> Float[Array, "K N"]:
+    """One-hot labels from their joint log densities, by inverse distribution function: one uniform a sample."""
     r = jax.nn.softmax(joint, axis=0)
     u = jax.random.uniform(key, (joint.shape[1],), joint.dtype)
     below = jnp.cumsum(r, axis=0) <= u  # components passed over
@@ -131,7 +165,7 @@ def _draw_labels(key, joint):
     return (k == jnp.arange(joint.shape[0])[:, None]).astype(joint.dtype)
 
 
-def _draw_weights(key, concentration, known):
+def draw_weights(key: Key[Array, ""], concentration: Float[Array, "K"], known=None) -> Float[Array, "K"]:
     """Dirichlet over the free φ, which share what the known ones leave."""
     log_gamma = jax.random.loggamma(key, concentration)
     if known is None:
@@ -141,6 +175,25 @@ def _draw_weights(key, concentration, known):
     fixed = jnp.where(is_free, 0.0, known)
     shares = jax.nn.softmax(jnp.where(is_free, log_gamma, -jnp.inf))
     return jnp.where(is_free, (1.0 - jnp.sum(fixed)) * shares, fixed)
+
+
+def draw_components(
+    key: Key[Array, ""],
+    problem: Problem,
+    hyper: Hyperparameters,
+    gmm: GMM,
+    d: Float[Array, "K D N"],
+    labels: Float[Array, "K N"],
+) -> GMM:
+    """The mixture with new μ and Σ given labels (as one-hot columns, times powers) and deviations d from its means."""
+    key_means, key_covariances = jax.random.split(key)
+    known, kind = problem.spec.known, structure(gmm.covariance_type)
+    sums = moments(gmm, d, labels, jnp.zeros(d.shape[-1], d.dtype))
+    means = put(known.means, _draw_means(key_means, hyper, gmm, sums))
+    mass = jnp.maximum(sums.mass, jnp.finfo(d.dtype).tiny)  # an empty component adds nothing to a shared covariance
+    residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
+    covariances = _draw_covariances(key_covariances, hyper, gmm.covariance_type, sums.mass, residual)
+    return replace(gmm, means=means, covariances=put(known.covariances, covariances))
 
 
 def _draw_means(key, hyper, gmm, sums):

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, Key
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status
 from ..mixture.gmm import deviations
 from .gibbs import log_densities
+from .ladder import in_line, spread_order
 from .moves import TARGET_ACCEPT, Gibbs, choose_moves
 from .target import check_counts, density_of, finish, prepare
 
@@ -74,7 +75,7 @@ def smc(
     if init is not None:
         raise NotSupported("smc starts from draws of the prior, so that init has no place: leave it out.")
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
-    problem = replace(problem, z=_sorted(problem.z))
+    problem = replace(problem, z=in_line(problem.z))
     n_samples, moves = problem.z.shape[0], choose_moves(problem)
     n_starts = max(2, -(-n_draws // n_warmup))
     if isinstance(moves, Gibbs):
@@ -116,30 +117,12 @@ class Runs(NamedTuple):
     acceptance_rate: Array
 
 
-def _sorted(z):
-    """Rows along their direction of largest spread."""
-    direction = np.linalg.eigh(z.T @ z)[1][:, -1]
-    return z[np.argsort(z @ direction, kind="stable")]
-
-
-def _order(n_samples):
-    """Ranks by their binary digits read backwards (van der Corput): every beginning is spread evenly over all.
-
-    So the first rows look like the whole and favour what all will; in random order the evidence of the galaxies
-    scattered up to twice as much.
-    """
-    n_bits = max(1, int(n_samples - 1).bit_length())
-    ranks = np.arange(n_samples)
-    backwards = sum(((ranks >> bit) & 1) << (n_bits - 1 - bit) for bit in range(n_bits))
-    return np.argsort(backwards)
-
-
 @partial(jax.jit, static_argnames=("n_chains", "n_particles"), compiler_options=ONE_AT_A_TIME)
 def _begin(key, problem, moves, n_chains, n_particles):
     key_draw, key_turn, key_run = jax.random.split(key, 3)
     n_samples = problem.z.shape[0]
     turns = jax.random.randint(key_turn, (n_chains, 1), 0, n_samples)
-    rows = problem.z[(_order(n_samples)[None] + turns) % n_samples]
+    rows = problem.z[(spread_order(n_samples)[None] + turns) % n_samples]
     first = jax.vmap(jax.vmap(partial(moves.first, problem)))
     zeros = jnp.zeros(n_chains, problem.z.dtype)
     return Runs(

@@ -181,16 +181,16 @@ def read_draws(problem: Problem, draws):
         density = log_joint_density(problem, values)
         return assemble(problem, values), density, density + jacobian
 
-    return _over_draws(one, draws, problem.z.size)
+    return over_draws(one, draws, problem.z.size)
 
 
 @jax.jit
 def density_of(problem: Problem, gmms: GMM):
     """log density (C, S) of standardised mixtures with leading (C, S)."""
-    return _over_draws(lambda gmm: log_joint_density(problem, site_values(problem, gmm)), gmms, problem.z.size)
+    return over_draws(lambda gmm: log_joint_density(problem, site_values(problem, gmm)), gmms, problem.z.size)
 
 
-def _over_draws(function, draws, numbers):
+def over_draws(function, draws, numbers):
     """function of each draw (C, S), some at a time: all at once would hold as many copies of the data's deviations."""
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)

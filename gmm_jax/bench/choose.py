@@ -1,8 +1,9 @@
 """How many components? A row for each K and columns for each criterion; criteria answer different questions.
 
 information asks the best fit, loo how well new samples are foretold, evidence and bridge how probable the data are
-under model and prior, bootstrap whether K + 1 components fit better than K by more than chance, and occupied how many
-of too many components hold samples under a prior that likes empty ones. They are never merged into one score.
+under model and prior, bootstrap whether K + 1 components fit better than K by more than chance, occupied how many of
+too many components hold samples under a prior that likes empty ones, and telescoping how probable each K is where K is
+a parameter itself. They are never merged into one score.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..mixture import MixtureSpec, NotSupported, Posterior, Prior, Status, check
 
 SIGNIFICANT = 0.05
 SMC_RUNS = 4
+MORE = 7  # components beyond the largest K asked for, so that telescoping's probabilities are of all K that matter
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def choose_components(
     x: Float[Array, "N D"],
     ks: Sequence[int],
     *,
-    criteria: Sequence[str] = ("information", "loo", "evidence", "bridge", "bootstrap", "occupied"),
+    criteria: Sequence[str] = ("information", "loo", "evidence", "bridge", "bootstrap", "occupied", "telescoping"),
     covariance_type: str = "full",
     prior: Prior = Prior(),
     n_restarts: int = 20,
@@ -74,38 +76,37 @@ def choose_components(
     """A row for each K of ks.
 
     Args:
-        criteria: names from CRITERIA, or occupied; the columns stand in the docstring of each.
+        criteria: names from CRITERIA and OVERALL; the columns stand in the docstring of each.
         prior: semi-conjugate; over φ it is Dirichlet(1) and may not be given, as its event has one K.
         n_restarts: of EM, for each fit, those of the bootstrap included.
         n_bootstrap: data sets from the fit of K components: p-values are multiples of 1 / (n_bootstrap + 1).
         n_draws: of each of 4 chains.
         refit: whether leave-one-out draws anew where its importance weights fail.
 
-    occupied_probability is that of K occupied components of max(ks) under a sparse prior (bayes.occupied_components).
-    Columns that are probabilities: bootstrap_p and occupied_probability. The others order models: a difference in elpd
-    of a few standard errors, or in evidence that doubling the prior's scales undoes, says little.
+    Columns that are probabilities: bootstrap_p, occupied_probability and those of telescoping. The others order models:
+    a difference in elpd of a few standard errors, or in evidence that doubling the prior's scales undoes, says little.
     """
     x = _check(x, ks, criteria, prior)
-    shares = ()
-    if "occupied" in criteria:
-        largest = MixtureSpec(max(ks), covariance_type, prior=prior)
-        shares = bayes.occupied_components(key, x, largest, n_warmup=n_draws, n_draws=n_draws)
+    largest = MixtureSpec(max(ks), covariance_type, prior=prior)
+    overall = {}
+    for name in (name for name in criteria if name in OVERALL):
+        overall |= OVERALL[name](jax.random.fold_in(key, crc32(name.encode())), x, largest, n_draws)
     rows = []
     for k in ks:
         spec = MixtureSpec(k, covariance_type, prior=prior)
         task = Task(jax.random.fold_in(key, k), x, spec, n_restarts, n_bootstrap, n_draws, refit)
         row = {"n_components": k}
-        for name in criteria:
-            row |= {"occupied_probability": float(shares[k])} if name == "occupied" else CRITERIA[name](task)
-        rows.append(row)
+        for name in (name for name in criteria if name in CRITERIA):
+            row |= CRITERIA[name](task)
+        rows.append(row | {name: float(values[k]) for name, values in overall.items()})
     return rows
 
 
 def choices(rows: Sequence[dict[str, Any]], significant: float = SIGNIFICANT) -> dict[str, int | None]:
     """The K that each criterion prefers; None where it has no value.
 
-    Lowest bic and icl, highest elpd_loo, log evidences and occupied_probability; for the bootstrap the smallest K that
-    is not rejected in favour of K + 1.
+    Lowest bic and icl, highest elpd_loo, log evidences and probabilities; for the bootstrap the smallest K that is not
+    rejected in favour of K + 1.
     """
     found = {}
     for name, sign in BEST.items():
@@ -204,11 +205,33 @@ def bootstrap(task: Task) -> dict[str, Any]:
     }
 
 
+# ---- criteria that take all K at once: (key, x, the largest spec, n_draws) -> column -> a value for each k = 0, 1, ...
+
+
+def occupied(key, x, largest, n_draws):
+    """occupied_probability of K occupied components of max(ks), under a sparse prior (bayes.occupied_components)."""
+    return {"occupied_probability": bayes.occupied_components(key, x, largest, n_warmup=n_draws, n_draws=n_draws)}
+
+
+def telescoping(key, x, largest, n_draws):
+    """telescoping_probability, P(K | x) of K components in the model, and telescoping_occupied, of K that hold samples.
+
+    K has bayes.telescoping's prior, up to MORE components beyond max(ks); μ and Σ that for max(ks) components.
+    """
+    prior = replace(bayes.default_prior(x, largest), weights=None)
+    spec = replace(largest, n_components=min(largest.n_components + MORE, len(x)), prior=prior)
+    found = bayes.telescoping(key, x, spec, n_warmup=n_draws, n_draws=n_draws)
+    columns = {"telescoping_probability": found.n_components, "telescoping_occupied": found.occupied}
+    return {name: found.shares(counts)[0] for name, counts in columns.items()}
+
+
 CRITERIA = MappingProxyType(
     {"information": information, "loo": loo, "evidence": evidence, "bridge": bridge, "bootstrap": bootstrap}
 )
+OVERALL = MappingProxyType({"occupied": occupied, "telescoping": telescoping})
 BEST = MappingProxyType(
-    {"bic": -1, "icl": -1, "elpd_loo": 1, "log_evidence": 1, "log_evidence_bridge": 1, "occupied_probability": 1}
+    {"bic": -1, "icl": -1, "elpd_loo": 1, "log_evidence": 1, "log_evidence_bridge": 1}
+    | {"occupied_probability": 1, "telescoping_probability": 1, "telescoping_occupied": 1}
 )
 
 
@@ -224,9 +247,9 @@ def _samples(keys, gmm, n):
 def _check(x, ks, criteria, prior):
     if not ks or len(set(ks)) != len(ks):
         raise ValueError(f"ks must name each number of components once, and at least one; got {list(ks)!r}.")
-    unknown = sorted(set(criteria) - {*CRITERIA, "occupied"})
+    unknown = sorted(set(criteria) - {*CRITERIA, *OVERALL})
     if unknown:
-        raise ValueError(f"criteria must be among {', '.join([*CRITERIA, 'occupied'])}; got {', '.join(unknown)}.")
+        raise ValueError(f"criteria must be among {', '.join([*CRITERIA, *OVERALL])}; got {', '.join(unknown)}.")
     if prior.weights is not None:
         raise ValueError("prior.weights has an event for one K, so that K cannot be chosen with it: leave it out.")
     return check_data(x, n_components=max(ks))
