@@ -42,7 +42,7 @@ class Pool:
 class Lanes:
     """Every lane as far as it has come. Lane i belongs to data set i // n_starts."""
 
-    problem: tuple  # (z, known, weight, config, prior), every leaf with a leading axis of data sets
+    problem: tuple  # (z, known, Rows, config, prior), every leaf with a leading axis of data sets
     n_starts: int
     pools: list[Pool]
     exact: Bool[np.ndarray, "R"]  # lanes whose sums are taken from deviations
@@ -88,7 +88,7 @@ def begin_lanes(problem: tuple, inits: GMM, *, keep_trace: bool = True) -> Lanes
     members = np.array_split(np.arange(n_lanes), n_pools)
     width = members[0].size + 1
     rows = tuple(np.concatenate([lanes, np.full(width - lanes.size, -1)]) for lanes in members)
-    way = "statistics" if statistics_allowed(problem[0].dtype) else "deviations"
+    way = "statistics" if statistics_allowed(problem[0].dtype, problem[2].groups) else "deviations"
     begun = _begin(problem, inits, rows, way, keep_trace)
     exact = np.full(n_lanes, way == "deviations")
     for lanes, (progress, _) in zip(members, begun, strict=True):
@@ -193,9 +193,9 @@ def _begin(problem, inits, rows, way: Way, keep_trace):
     """The pools at their starts: for each its progress and its trace."""
 
     def one(problem, init):
-        z, known, weight, *_ = problem
+        z, known, told, *_ = problem
         mapping, rule = em_map(*problem, way)
-        return begin(mapping, first_state(z, init, known, weight, way), rule)
+        return begin(mapping, first_state(z, init, known, told, way), rule)
 
     state = jax.vmap(jax.vmap(one, in_axes=(None, 0)))(problem, inits)
     state = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state)

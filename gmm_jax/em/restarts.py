@@ -18,14 +18,18 @@ from ..mixture import (
     GMM,
     Hyperparameters,
     MixtureSpec,
+    Rows,
     Status,
     check_data,
+    check_labels,
     check_sample_weight,
+    missing_groups,
     standardise,
+    told_apart,
     validate,
     validate_spec,
 )
-from ..mixture.starts import start_function
+from ..mixture.starts import draw_starts, in_known_order, labelled_means, rows_for_starts, start_function
 from .fit import EMConfig, EMResult, result_of
 from .lanes import advance_lanes, begin_lanes
 from .m_step import m_step
@@ -64,6 +68,8 @@ def fit_em_restarts(
     n_restarts: int = 50,
     init: str | Callable | GMM = "kmeans++",
     sample_weight: Float[Array, "N"] | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | None = None,
     race: bool = False,
@@ -80,6 +86,10 @@ def fit_em_restarts(
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
             standardised data, or a GMM in the units of the data (one, or with a leading axis for each restart).
         sample_weight: counts a row so many times; rows of weight 0 are left out.
+        labels: the component of each row, -1 where unknown: component k is then class k, and starts have its mean at
+            that of its labelled rows. `match` and relabelling would undo this order: leave components as they are.
+        missing: "marginalise" takes NaN in x as missing at random: each row has the density of what was seen of it.
+            None: NaN is an error.
         prior: raise the log posterior under this prior, in the units of x (`bayes.hyperparameters`): see fit_em. Lanes
             are then ranked by it, and no optimum is called spurious: none is singular.
         race: stop lanes that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
@@ -90,7 +100,7 @@ def fit_em_restarts(
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
     _check_options(n_restarts, config)
-    data = _prepare(x, spec, sample_weight, config, prior)
+    data = _prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
     inits = _starts(key, data, init, n_restarts)
     lanes = begin_lanes(_stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
     interrupted = _run(lanes, data, race, progress)
@@ -136,7 +146,9 @@ def fit_em_batch(
     data = [_member(x, spec, sample_weight, config, p) for p in range(len(x))]
     problem = _stack(data)
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
-    inits = _draw_batch(key, problem[0], inner, start_function(init), n_restarts)
+    drawn = jax.tree.map(np.asarray, _draw_batch(key, problem[0], inner, start_function(init), n_restarts))
+    ordered = [in_known_order(pick(drawn, p), data[p].inner) for p in range(len(data))]
+    inits = jax.tree.map(lambda *leaves: np.stack(leaves), *ordered)
     lanes = begin_lanes(problem, inits, keep_trace=False)
     while not advance_lanes(lanes, np.arange(lanes.n_lanes)):
         pass
@@ -198,47 +210,66 @@ class Interrupted(KeyboardInterrupt):
 class _Data(NamedTuple):
     """A data set on its way in."""
 
-    z: np.ndarray  # (N, D), centred and scaled
-    weight: np.ndarray | None
+    z: np.ndarray  # (N, D), centred and scaled, 0 where not seen
+    told: Rows
+    for_starts: np.ndarray  # (n, D), rows of z that starts are drawn from
+    means_told: np.ndarray | None  # (K, D), of labelled rows
+    spread: np.ndarray  # (D, D), covariance of z
     inner: MixtureSpec  # known parts in the units of z
     spec: MixtureSpec
     scaling: object
     config: EMConfig
     prior: Hyperparameters | None
     n_samples: float  # total weight
-
-    @property
-    def volume(self):
-        """What the log-likelihood of z exceeds that of x by."""
-        return self.n_samples * self.scaling.log_volume
-
-    @property
-    def spread(self):
-        """Covariance of z, (D, D)."""
-        return np.cov(self.z.T, bias=True, aweights=self.weight).reshape(self.z.shape[1], -1)
+    volume: float  # what the log-likelihood of z exceeds that of x by
 
 
-def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
-    x = check_data(x)
+def _prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, keep_rows=False):
+    x = check_data(x, missing=missing)
     spec = validate_spec(spec, x.shape[1])
     weight = check_sample_weight(sample_weight, x.shape[0])
+    labels = check_labels(labels, x.shape[0], spec.n_components)
     if weight is not None:
         if not keep_rows:
-            x, weight = x[weight > 0.0], weight[weight > 0.0]
+            used = weight > 0.0
+            x, weight, labels = x[used], weight[used], None if labels is None else labels[used]
         _check_total(weight, spec.n_components)
-    x = check_data(x, n_components=spec.n_components)
-    z, scaling = standardise(x, spec, weight)
+    x = check_data(x, n_components=spec.n_components, missing=missing)
+    with_gaps, scaling = standardise(x, spec, weight)
+    z, groups = missing_groups(with_gaps, missing)
     ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
     config = replace(config, reg_covar=ridge, tol=np.asarray(config.tol, z.dtype))
     n_samples = z.shape[0] if weight is None else float(np.sum(weight))
-    weight = None if weight is None else weight.astype(z.dtype)
-    prior = None if prior is None else scaling.prior_inward(prior, spec.covariance_type)
-    return _Data(z, weight, replace(spec, known=scaling.known_inward(spec)), spec, scaling, config, prior, n_samples)
+    told = Rows(None if weight is None else weight.astype(z.dtype), labels, groups)
+    return _Data(
+        z=z,
+        told=told,
+        for_starts=rows_for_starts(with_gaps, spec.n_components),
+        means_told=labelled_means(with_gaps, labels, spec.n_components, weight),
+        spread=_spread(with_gaps, told.weight),
+        inner=replace(spec, known=scaling.known_inward(spec)),
+        spec=spec,
+        scaling=scaling,
+        config=config,
+        prior=None if prior is None else scaling.prior_inward(prior, spec.covariance_type),
+        n_samples=n_samples,
+        volume=scaling.log_volume_of(n_samples, Rows(weight, labels, groups)),
+    )
+
+
+def _spread(z, weight):
+    """Covariance of z, (D, D): of each pair of features, where some entries are NaN, in the rows that have both."""
+    seen = ~np.isnan(z)
+    if seen.all():
+        return np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
+    filled = np.where(seen, z, 0.0).astype(float)
+    weight = np.ones((len(z), 1)) if weight is None else np.asarray(weight, float)[:, None]
+    return filled.T @ (weight * filled) / np.maximum(seen.T @ (weight * seen), np.finfo(float).tiny)
 
 
 def _stack(data):
     """Data sets of one shape as the problem of `begin_lanes`."""
-    problems = [(d.z, d.inner.known, d.weight, d.config, d.prior) for d in data]
+    problems = [(d.z, d.inner.known, d.told, d.config, d.prior) for d in data]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
 
 
@@ -262,7 +293,7 @@ def _starts(key, data, init, n_restarts):
     """Standardised starts with leading axis R."""
     inner, dtype = data.inner, data.z.dtype
     if not isinstance(init, GMM):
-        return _draw_starts(key, data.z, inner, start_function(init), n_restarts)
+        return draw_starts(key, data.for_starts, inner, start_function(init), n_restarts, data.means_told)
     if init.covariance_type != inner.covariance_type:
         raise ValueError(f"init has covariance_type {init.covariance_type!r}, but spec has {inner.covariance_type!r}.")
     leaves = jax.tree.map(np.asarray, init)
@@ -275,11 +306,6 @@ def _starts(key, data, init, n_restarts):
         raise ValueError(f"init holds {batched.means.shape[0]} starts, but n_restarts={n_restarts}: make them agree.")
     tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_restarts, *leaf.shape[1:])), batched)
     return jax.tree.map(lambda leaf: leaf.astype(dtype), data.scaling.inward(tiled))
-
-
-@partial(jax.jit, static_argnames=("start", "n_restarts"))
-def _draw_starts(key, z, inner, start, n_restarts):
-    return jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, n_restarts), z, inner)
 
 
 def _run(lanes, data, race, progress):
@@ -302,7 +328,7 @@ def _run(lanes, data, race, progress):
 
     try:
         if race:
-            run_race(lanes, data.inner, admissible, finish)
+            run_race(lanes, told_apart(data.inner, data.told.labels), admissible, finish)
         finish(lanes, lanes.running, None)
     except KeyboardInterrupt:
         return True
@@ -324,7 +350,7 @@ def _found(lanes, data, inits, raced):
     known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (lanes.n_lanes, *leaf.shape)), data.inner.known)
     results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
-    lane, of_lane = distinct(ranked, data.inner, data.n_samples)
+    lane, of_lane = distinct(ranked, told_apart(data.inner, data.told.labels), data.n_samples)
     gmms = pick(results.gmm, lane)
     reason = np.full(lane.shape, "", object)
     if data.prior is None:

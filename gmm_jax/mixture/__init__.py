@@ -15,9 +15,10 @@ from .gmm import (
     sample_given_labels,
     validate,
 )
-from .match import align, assign, exchangeable, match, match_cost
+from .match import align, assign, exchangeable, match, match_cost, told_apart
 from .moments import ONE_AT_A_TIME, Moments, Way, e_step, is_narrow, moments, statistics_allowed
 from .records import Fit, NotSupported, Posterior, Status
+from .rows import Groups, Rows, check_labels, log_joint_of_rows, missing_groups
 from .scaling import Scaling, check_data, check_sample_weight, standardise
 from .spec import (
     Hyperparameters,
@@ -37,6 +38,7 @@ __all__ = [
     "ONE_AT_A_TIME",
     "STRUCTURES",
     "Fit",
+    "Groups",
     "Hyperparameters",
     "Known",
     "MixtureSpec",
@@ -44,6 +46,7 @@ __all__ = [
     "NotSupported",
     "Posterior",
     "Prior",
+    "Rows",
     "Scaling",
     "Status",
     "Way",
@@ -51,6 +54,7 @@ __all__ = [
     "align",
     "assign",
     "check_data",
+    "check_labels",
     "check_sample_weight",
     "e_step",
     "exchangeable",
@@ -61,9 +65,11 @@ __all__ = [
     "inverse_root",
     "is_narrow",
     "log_joint",
+    "log_joint_of_rows",
     "log_prob",
     "match",
     "match_cost",
+    "missing_groups",
     "moments",
     "n_parameters",
     "permute",
@@ -79,6 +85,7 @@ __all__ = [
     "static_masks",
     "statistics_allowed",
     "structure",
+    "told_apart",
     "validate",
     "validate_spec",
 ]

@@ -17,6 +17,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from .covariance import last_axes, structure
 
+# math, not np: a NumPy float64 would make float32 data float64 when x64 is on
+HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -49,16 +52,18 @@ def log_joint_components_first(gmm: GMM, deviations: Float[Array, "K D N"], whit
     """
     kind = structure(gmm.covariance_type)
     whitener = kind.whitener(gmm.covariances) if whitener is None else whitener
-    z = kind.whiten(whitener, deviations)
-    return (jnp.log(gmm.weights) + log_normalisers(gmm, whitener))[:, None] - 0.5 * jnp.sum(z * z, axis=1)
+    return whitened_log_joint(gmm.weights, log_normalisers(gmm, whitener), kind.whiten(whitener, deviations))
+
+
+def whitened_log_joint(weights: Float[Array, "K"], log_normalisers, z: Float[Array, "K D N"]) -> Float[Array, "K N"]:
+    """log φ_k + log N from whitened deviations z and −½ log |2π Σ_k|."""
+    return (jnp.log(weights) + log_normalisers)[:, None] - 0.5 * jnp.sum(z * z, axis=1)
 
 
 def log_normalisers(gmm: GMM, whitener: Float[Array, "..."]) -> Float[Array, "K"]:
     """−½ log |2π Σ_k|, broadcastable to (K,)."""
     n_features = gmm.means.shape[-1]
-    half_log_precision = structure(gmm.covariance_type).half_log_precision(whitener, n_features)
-    # math, not np: a NumPy float64 would make float32 data float64 when x64 is on
-    return half_log_precision - 0.5 * n_features * math.log(2.0 * math.pi)
+    return structure(gmm.covariance_type).half_log_precision(whitener, n_features) - n_features * HALF_LOG_TWO_PI
 
 
 def deviations(gmm: GMM, x: Float[Array, "N D"]) -> Float[Array, "K D N"]:

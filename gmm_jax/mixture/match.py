@@ -6,6 +6,8 @@ apart, so a swapped answer cannot pass. Costs are jitted and vmapped; the assign
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +82,16 @@ def exchangeable(spec: MixtureSpec) -> Bool[np.ndarray, "K K"]:
             rows.append(np.where(free[:, None], np.inf, np.asarray(leaf, float).reshape(n_components, -1)))
     table = np.concatenate(rows, axis=1)
     return (table[:, None, :] == table[None, :, :]).all(axis=-1)
+
+
+def told_apart(spec: MixtureSpec, labels: Int[np.ndarray, "N"] | None) -> MixtureSpec:
+    """The spec for `match` where labels name components: a named one is exchanged with none."""
+    if labels is None:
+        return spec
+    known = np.full(spec.n_components, np.nan) if spec.known.weights is None else np.array(spec.known.weights, float)
+    named = np.unique(labels[labels >= 0])
+    known[named] = 2.0 + named  # no weight is: all differ from each other, and from all others
+    return replace(spec, known=replace(spec.known, weights=known))
 
 
 def _in_units_of(reference, *gmms):

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from .covariance import structure
 from .gmm import GMM, real_array
+from .rows import Rows, check_missing
 from .spec import Hyperparameters, Known, MixtureSpec
 
 
@@ -31,6 +32,14 @@ class Scaling(NamedTuple):
     def log_volume(self) -> float:
         """Σ_j log s_j: what a sample's log density loses when it is read in the units of the data."""
         return float(np.sum(np.log(self.scale)))
+
+    def log_volume_of(self, n_samples: float, rows: Rows) -> float:
+        """What the log-likelihood of all rows loses; of missing entries none. n_samples is the sum of the weights."""
+        if rows.groups is None:
+            return n_samples * self.log_volume
+        members, seen = rows.groups
+        weight = np.ones(members.shape) if rows.weight is None else np.asarray(rows.weight, float)[members]
+        return float(np.sum(np.where(members >= 0, weight, 0.0), axis=1) @ seen @ np.log(self.scale))
 
     def known_inward(self, spec: MixtureSpec) -> Known:
         """What the spec knows, in standardised units."""
@@ -84,10 +93,11 @@ class Scaling(NamedTuple):
 RELATIVE_RIDGE = 1e-6  # of each feature's variance
 
 
-def check_data(x, *, n_components: int = 1, name: str = "x") -> np.ndarray:
+def check_data(x, *, n_components: int = 1, name: str = "x", missing: str | None = None) -> np.ndarray:
     """x as a finite (N, D) float array in NumPy; integers, float16 and data frames are converted.
 
-    A ValueError names what is wrong, where it is, and what to do.
+    With missing="marginalise" NaN may stand anywhere, but fill no column. A ValueError names what is wrong, where it
+    is, and what to do.
     """
     x = real_array(x, name)
     if x.ndim == 1:
@@ -96,13 +106,18 @@ def check_data(x, *, n_components: int = 1, name: str = "x") -> np.ndarray:
         raise ValueError(f"{name} must be two-dimensional (N, D) and not empty; got shape {x.shape}.")
     if x.dtype not in (np.float32, np.float64):
         x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
-    bad = ~np.isfinite(x)
+    check_missing(missing)
+    bad = np.isinf(x) if missing else ~np.isfinite(x)
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
             f"{name} must be finite; {int(bad.sum())} of {x.size} values are not, the first {x[row, column]} at row "
-            f"{row}, column {column}: drop or impute those rows."
+            f"{row}, column {column}: drop or impute those rows"
+            + (', or fit with missing="marginalise".' if np.isnan(x[row, column]) else ".")
         )
+    nothing = np.isnan(x).all(axis=0)
+    if nothing.any():
+        raise ValueError(f"{name} column {int(np.argmax(nothing))} holds no number, only NaN: drop the column.")
     if x.shape[0] < n_components:
         raise ValueError(
             f"n_components={n_components} is more than the {x.shape[0]} rows of {name}: lower n_components or add data."
@@ -127,16 +142,18 @@ def check_sample_weight(sample_weight, n_samples: int) -> np.ndarray | None:
 
 
 def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[np.ndarray, Scaling]:
-    """Standardised data in JAX's compute dtype, and the map back. `x` has passed check_data."""
+    """Standardised data in JAX's compute dtype, and the map back. `x` has passed check_data.
+
+    Where a column has NaN, its centre and scale are those of its other entries.
+    """
     wide = x.astype(np.float64)
-    share = np.full(x.shape[0], 1.0 / x.shape[0]) if sample_weight is None else sample_weight / np.sum(sample_weight)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by _check_range
-        centre = wide[0] + share @ (wide - wide[0])  # about a row: the mean of a constant column is exact
-        reach = np.max(np.abs(wide - centre), axis=0)
-        # relative to the offset: what is left of a constant column is rounding
-        constant = reach <= 4.0 * np.finfo(x.dtype).eps * np.max(np.abs(wide), axis=0)
-        safe = np.where(constant, 1.0, reach)
-        scale = np.where(constant, 1.0, safe * np.sqrt(share @ ((wide - centre) / safe) ** 2))
+    weight = np.ones(x.shape[0]) if sample_weight is None else sample_weight
+    seen = ~np.isnan(wide)
+    if seen.all():
+        centre, scale, constant = _centre_and_scale(wide, weight, x.dtype)
+    else:
+        columns = [_centre_and_scale(c[s, None], weight[s], x.dtype) for c, s in zip(wide.T, seen.T, strict=True)]
+        centre, scale, constant = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     if spec.covariance_type == "spherical":
         varying = scale[~constant] if not constant.all() else np.ones(1)
         common = np.max(varying) * np.sqrt(np.mean((varying / np.max(varying)) ** 2))
@@ -144,8 +161,20 @@ def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[n
     _check_range(scale, x.dtype)
     compute_dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     columns = tuple(int(j) for j in np.flatnonzero(constant))
-    z = np.where(constant, 0.0, (wide - centre) / scale)
+    z = np.where(constant & seen, 0.0, (wide - centre) / scale)
     return z.astype(compute_dtype), Scaling(centre, scale, columns, x.dtype)
+
+
+def _centre_and_scale(wide, weight, dtype):
+    """Mean and sd of each column, and whether it is constant; then its scale is 1."""
+    share = weight / np.sum(weight)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by _check_range
+        centre = wide[0] + share @ (wide - wide[0])  # about a row: the mean of a constant column is exact
+        reach = np.max(np.abs(wide - centre), axis=0)
+        # relative to the offset: what is left of a constant column is rounding
+        constant = reach <= 4.0 * np.finfo(dtype).eps * np.max(np.abs(wide), axis=0)
+        safe = np.where(constant, 1.0, reach)
+        return centre, np.where(constant, 1.0, safe * np.sqrt(share @ ((wide - centre) / safe) ** 2)), constant
 
 
 def _check_range(scale, dtype):
