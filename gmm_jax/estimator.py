@@ -22,12 +22,12 @@ from .mixture import (
     GMM,
     Known,
     MixtureSpec,
-    Scaling,
     Status,
     check_sample_weight,
     log_joint,
     n_parameters,
     sample,
+    standard_units,
     structure,
 )
 
@@ -207,7 +207,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
-        inner, frame = _standardised(self.mixture_, self.means_.dtype)
+        inner, frame = standard_units(self.mixture_, self.means_.dtype)
         z, labels = sample(jax.random.fold_in(self._key(), 1), inner, _rounded_up(n_samples))
         z, labels = np.asarray(z, float)[:n_samples], np.asarray(labels)[:n_samples]
         order = np.argsort(labels, kind="stable")
@@ -303,7 +303,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         dtype = np.result_type(X, self.means_)
-        inner, frame = _standardised(self.mixture_, dtype)
+        inner, frame = standard_units(self.mixture_, dtype)
         z = ((X.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
         rows = min(_rounded_up(len(z)), _rounded_up(BLOCK_NUMBERS // inner.means.size))
         blocks = [_padded_log_joint(inner, z[i : i + rows], rows) for i in range(0, len(z), rows)]
@@ -327,22 +327,6 @@ def _padded_log_joint(gmm, z, rows):
     padded = np.zeros((rows, z.shape[1]), z.dtype)
     padded[: len(z)] = z
     return np.asarray(_log_joint(gmm, padded))[: len(z)]
-
-
-def _standardised(gmm, dtype) -> tuple[GMM, Scaling]:
-    """The mixture in units in which its own mean is 0 and its variances 1, in JAX's dtype, and the map back."""
-    weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
-    if gmm.covariance_type in ("full", "tied"):
-        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
-    else:
-        variances = covariances.reshape(len(means), -1)
-    centre = weights @ means
-    scale = np.sqrt(weights @ (variances + (means - centre) ** 2))
-    if gmm.covariance_type == "spherical":
-        scale = np.full(scale.shape, np.sqrt(np.mean(scale**2)))
-    frame = Scaling(centre, scale, (), np.dtype(dtype))
-    compute_dtype = jax.dtypes.canonicalize_dtype(dtype)
-    return jax.tree.map(lambda leaf: leaf.astype(compute_dtype), frame.inward(gmm)), frame
 
 
 def _precisions(gmm):

@@ -11,10 +11,14 @@ A new structure is one class with these verbs and one entry in STRUCTURES.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+# math, not np: a NumPy float64 would make float32 data float64 when x64 is on
+HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 UNROLL = 4  # up to so many features a factorisation is cheaper written out than called for
 
 
@@ -96,6 +100,11 @@ def _inverse_cholesky_unrolled(covariances):
 
 def _stack(entries):
     return jnp.stack([jnp.stack(row, axis=-1) for row in entries], axis=-2)
+
+
+def whitened_log_joint(weights, log_normalisers, z):
+    """log φ_k + log N, (K, N), from whitened deviations z and −½ log |2π Σ_k|."""
+    return (jnp.log(weights) + log_normalisers)[:, None] - 0.5 * jnp.sum(z * z, axis=1)
 
 
 class Full:

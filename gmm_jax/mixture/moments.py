@@ -87,7 +87,7 @@ def e_step(
 
 
 def statistics_allowed(dtype, groups: Groups | None = None) -> bool:
-    """Whether sums of that type may be taken from statistics: float32 has no digits to lose, and gaps have no squares."""
+    """Whether sums of that type may be taken from statistics: float32 has no digits to lose, a gap has no square."""
     return dtype == jnp.float64 and groups is None
 
 
@@ -124,13 +124,13 @@ def _shared_out(gmm, d, joint, weight):
 
 
 def _from_groups(gmm, x, rows):
-    kind = structure(gmm.covariance_type)
+    kind, data = structure(gmm.covariance_type), (x, rows.weight, rows.labels)
 
     def one(members, seen, new):
-        joint, d, leftover = condition(gmm, jnp.take(x, members, axis=0), seen)
-        labels = None if rows.labels is None else rows.labels[members]
+        x, counts, labels = jax.tree.map(lambda leaf: jnp.take(leaf, members, axis=0), data)
+        joint, d, leftover = condition(gmm, x, seen)
         weight = (members >= 0).astype(x.dtype) * new
-        weight = weight if rows.weight is None else weight * rows.weight[members]
+        weight = weight if counts is None else weight * counts
         d = jnp.where((weight > 0.0)[None, None], d, jnp.zeros_like(d))
         sums = _shared_out(gmm, d, strike_out(joint, labels), weight)
         return sums._replace(second=sums.second + kind.weigh(sums.mass, leftover))

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .covariance import structure
-from .gmm import GMM, HALF_LOG_TWO_PI, deviations, log_joint, real_array, whitened_log_joint
+from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
 
 MARGINALISE = "marginalise"
 LARGEST_GROUP = 512  # rows
@@ -54,6 +53,16 @@ def missing_groups(x, missing: str | None) -> tuple[Float[Array, "N D"], Groups 
     return np.where(unseen, 0.0, x).astype(x.dtype), _groups(~unseen)
 
 
+def put_gaps(x: Float[np.ndarray, "N D"], groups: Groups | None) -> Float[np.ndarray, "N D"]:
+    """What missing_groups was given: NaN where nothing was seen, in NumPy."""
+    if groups is None:
+        return x
+    seen = np.ones(x.shape, bool)
+    group, place = np.nonzero(groups.rows >= 0)
+    seen[groups.rows[group, place]] = groups.seen[group]
+    return np.where(seen, x, np.asarray(np.nan, x.dtype))
+
+
 def check_missing(missing) -> None:
     """A ValueError unless it is "marginalise" or None."""
     if missing not in (MARGINALISE, None):
@@ -72,20 +81,20 @@ def _groups(seen):
     return Groups(np.concatenate(rows).astype(np.int32), np.repeat(patterns, n_groups, axis=0))
 
 
-def groups_at_once(groups: Groups, gmm: GMM) -> int:
+def groups_at_once(groups: Groups, gmm) -> int:
     """How many groups' factorisations and deviations are held at a time."""
     n_components, n_features = gmm.means.shape
     return max(1, GROUP_NUMBERS // (n_components * n_features * (groups.rows.shape[1] + n_features)))
 
 
-def condition(gmm: GMM, x: Float[Array, "B D"], seen: Bool[Array, "D"]):
+def condition(gmm, x: Float[Array, "B D"], seen: Bool[Array, "D"]):
     """Given the seen features of rows that lack the others.
 
     Returns:
         log φ_k + log N(x_o | μ_k,o, Σ_k,oo), (K, B); the deviations from μ_k with expectations where unseen, (K, D, B);
         and the covariance of the unseen given the seen, in the shape of gmm.covariances, 0 where seen.
     """
-    d = jnp.where(seen[None, :, None], deviations(gmm, x), jnp.zeros((), x.dtype))
+    d = jnp.where(seen[None, :, None], x.T[None] - gmm.means[:, :, None], jnp.zeros((), x.dtype))
     z, half_log_precision, filled, leftover = structure(gmm.covariance_type).condition(gmm.covariances, seen, d)
     n_seen = jnp.sum(seen.astype(x.dtype))
     return whitened_log_joint(gmm.weights, half_log_precision - n_seen * HALF_LOG_TWO_PI, z), filled, leftover
@@ -99,42 +108,8 @@ def strike_out(joint: Float[Array, "K N"], labels: Int[Array, "N"] | None) -> Fl
     return jnp.where((labels[None] < 0) | (labels[None] == k), joint, jnp.asarray(-jnp.inf, joint.dtype))
 
 
-@jax.jit
-def log_joint_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Rows) -> Float[Array, "N K"]:
-    """log φ_k + log p(x_n | k) of what was seen, −inf where the label says that it is another component."""
-    joint = log_joint(gmm, x) if rows.groups is None else _log_joint_of_groups(gmm, x, rows.groups)
-    return strike_out(joint.T, rows.labels).T
-
-
-def _log_joint_of_groups(gmm, x, groups):
-    def one(group):
-        members, seen = group
-        return condition(gmm, jnp.take(x, members, axis=0), seen)[0].T  # (B, K)
-
-    joint = jax.lax.map(one, tuple(groups), batch_size=groups_at_once(groups, gmm))
-    return ungroup(groups, joint, x.shape[0])
-
-
 def ungroup(groups: Groups, values: Float[Array, "M B ..."], n_samples: int) -> Float[Array, "N ..."]:
     """Values of the groups' rows, in the order of x."""
     place = jnp.where(groups.rows < 0, n_samples, groups.rows).reshape(-1)
     shape = values.shape[2:]
     return jnp.zeros((n_samples, *shape), values.dtype).at[place].set(values.reshape(-1, *shape), mode="drop")
-
-
-def check_labels(labels, n_samples: int, n_components: int) -> Int[np.ndarray, "N"] | None:
-    """labels as (N,) integers from -1 (unknown) to K − 1; None where none is known."""
-    if labels is None:
-        return None
-    labels = real_array(labels, "labels")
-    if labels.shape != (n_samples,):
-        raise ValueError(f"labels must have shape ({n_samples},), one a row of x, -1 if unknown; got {labels.shape}.")
-    whole = np.isfinite(labels) & (labels == np.round(labels))
-    wrong = ~(whole & (labels >= -1) & (labels < n_components))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(
-            f"labels must be integers from 0 to n_components - 1 = {n_components - 1}, or -1 where unknown; row {row} "
-            f"has {labels[row]}: number the classes from 0, or raise n_components."
-        )
-    return labels.astype(np.int32) if np.any(labels >= 0) else None

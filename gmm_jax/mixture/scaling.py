@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .covariance import structure
 from .gmm import GMM, real_array
@@ -96,8 +96,7 @@ RELATIVE_RIDGE = 1e-6  # of each feature's variance
 def check_data(x, *, n_components: int = 1, name: str = "x", missing: str | None = None) -> np.ndarray:
     """x as a finite (N, D) float array in NumPy; integers, float16 and data frames are converted.
 
-    With missing="marginalise" NaN may stand anywhere, but fill no column. A ValueError names what is wrong, where it
-    is, and what to do.
+    With missing="marginalise" NaN may stand anywhere. A ValueError names what is wrong, where it is, and what to do.
     """
     x = real_array(x, name)
     if x.ndim == 1:
@@ -115,9 +114,6 @@ def check_data(x, *, n_components: int = 1, name: str = "x", missing: str | None
             f"{row}, column {column}: drop or impute those rows"
             + (', or fit with missing="marginalise".' if np.isnan(x[row, column]) else ".")
         )
-    nothing = np.isnan(x).all(axis=0)
-    if nothing.any():
-        raise ValueError(f"{name} column {int(np.argmax(nothing))} holds no number, only NaN: drop the column.")
     if x.shape[0] < n_components:
         raise ValueError(
             f"n_components={n_components} is more than the {x.shape[0]} rows of {name}: lower n_components or add data."
@@ -141,6 +137,24 @@ def check_sample_weight(sample_weight, n_samples: int) -> np.ndarray | None:
     return weight
 
 
+def check_labels(labels, n_samples: int, n_components: int) -> Int[np.ndarray, "N"] | None:
+    """labels as (N,) integers from -1 (unknown) to K − 1; None where none is known."""
+    if labels is None:
+        return None
+    labels = real_array(labels, "labels")
+    if labels.shape != (n_samples,):
+        raise ValueError(f"labels must have shape ({n_samples},), one a row of x, -1 if unknown; got {labels.shape}.")
+    whole = np.isfinite(labels) & (labels == np.round(labels))
+    wrong = ~(whole & (labels >= -1) & (labels < n_components))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"labels must be integers from 0 to n_components - 1 = {n_components - 1}, or -1 where unknown; row {row} "
+            f"has {labels[row]}: number the classes from 0, or raise n_components."
+        )
+    return labels.astype(np.int32) if np.any(labels >= 0) else None
+
+
 def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[np.ndarray, Scaling]:
     """Standardised data in JAX's compute dtype, and the map back. `x` has passed check_data.
 
@@ -149,6 +163,8 @@ def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[n
     wide = x.astype(np.float64)
     weight = np.ones(x.shape[0]) if sample_weight is None else sample_weight
     seen = ~np.isnan(wide)
+    if not seen.any(axis=0).all():
+        raise ValueError(f"x column {int(np.argmin(seen.any(axis=0)))} holds no number, only NaN: drop the column.")
     if seen.all():
         centre, scale, constant = _centre_and_scale(wide, weight, x.dtype)
     else:
@@ -163,6 +179,22 @@ def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[n
     columns = tuple(int(j) for j in np.flatnonzero(constant))
     z = np.where(constant & seen, 0.0, (wide - centre) / scale)
     return z.astype(compute_dtype), Scaling(centre, scale, columns, x.dtype)
+
+
+def standard_units(gmm: GMM, dtype) -> tuple[GMM, Scaling]:
+    """The mixture in units in which its own mean is 0 and its variances 1, in JAX's dtype, and the map back."""
+    weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
+    if gmm.covariance_type in ("full", "tied"):
+        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
+    else:
+        variances = covariances.reshape(len(means), -1)
+    centre = weights @ means
+    scale = np.sqrt(weights @ (variances + (means - centre) ** 2))
+    if gmm.covariance_type == "spherical":
+        scale = np.full(scale.shape, np.sqrt(np.mean(scale**2)))
+    frame = Scaling(centre, scale, (), np.dtype(dtype))
+    compute_dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return jax.tree.map(lambda leaf: leaf.astype(compute_dtype), frame.inward(gmm)), frame
 
 
 def _centre_and_scale(wide, weight, dtype):
