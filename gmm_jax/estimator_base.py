@@ -15,7 +15,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
-from .mixture import GMM, Scaling, check_sample_weight, log_joint, sample
+from .mixture import GMM, check_sample_weight, log_joint, sample, standard_units
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin
@@ -64,7 +64,7 @@ class MixtureDoor(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
-        inner, frame = _standardised(self._mixtures(), self.mixture_, self.means_.dtype)
+        inner, frame = standard_units(self.mixture_, self.means_.dtype, self._mixtures())
         z, labels = _sample(jax.random.fold_in(self._key(), 1), inner, n_samples)
         order = np.argsort(labels, kind="stable")
         return (z[order] * frame.scale + frame.centre).astype(frame.dtype), labels[order].astype(np.int64)
@@ -86,7 +86,7 @@ class MixtureDoor(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         dtype = np.result_type(X, self.means_)
-        inner, frame = _standardised(self._mixtures(), self.mixture_, dtype)
+        inner, frame = standard_units(self.mixture_, dtype, self._mixtures())
         z = ((X.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
         rows = _power_of_two(max(LEAST_ROWS, min(len(z), BLOCK_NUMBERS // self.means_.size)))
         blocks = [_padded(inner, z[i : i + rows], rows) for i in range(0, len(z), rows)]
@@ -136,20 +136,3 @@ def _sample(key, mixtures, n_samples):
 @partial(jax.jit, static_argnames="n")
 def _sample_each(key, mixtures, n):
     return jax.vmap(lambda key, gmm: sample(key, gmm, n))(jax.random.split(key, mixtures.weights.shape[0]), mixtures)
-
-
-def _standardised(mixtures: GMM, centre: GMM, dtype) -> tuple[GMM, Scaling]:
-    """Mixtures in units in which `centre` has mean 0 and variances 1, in JAX's dtype, and the map back."""
-    leaves = (centre.weights, centre.means, centre.covariances)
-    weights, means, covariances = (np.asarray(leaf, float) for leaf in leaves)
-    if centre.covariance_type in ("full", "tied"):
-        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
-    else:
-        variances = covariances.reshape(len(means), -1)
-    middle = weights @ means
-    scale = np.sqrt(weights @ (variances + (means - middle) ** 2))
-    if centre.covariance_type == "spherical":
-        scale = np.full(scale.shape, np.sqrt(np.mean(scale**2)))
-    frame = Scaling(middle, scale, (), np.dtype(dtype))
-    compute_dtype = jax.dtypes.canonicalize_dtype(dtype)
-    return jax.tree.map(lambda leaf: leaf.astype(compute_dtype), frame.inward(mixtures)), frame

@@ -18,15 +18,20 @@ from ..mixture import (
     GMM,
     Hyperparameters,
     MixtureSpec,
+    Rows,
     Scaling,
     Status,
     check_data,
+    check_labels,
     check_sample_weight,
+    exchangeable,
+    missing_groups,
     standardise,
+    told_apart,
     validate,
     validate_spec,
 )
-from ..mixture.starts import start_function
+from ..mixture.starts import draw_starts, in_known_order, labelled_means, rows_for_starts, start_function
 from .cores import n_workers, program, side_by_side
 from .fit import EMConfig, EMResult, result_of
 from .lanes import advance_lanes, begin_lanes
@@ -68,6 +73,8 @@ def fit_em_restarts(
     n_restarts: int = 50,
     init: str | Callable | GMM = "kmeans++",
     sample_weight: Float[Array, "N"] | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | None = None,
     race: bool = False,
@@ -84,6 +91,10 @@ def fit_em_restarts(
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
             standardised data, or a GMM in the units of the data (one, or with a leading axis for each restart).
         sample_weight: counts a row so many times; rows of weight 0 are left out.
+        labels: the component of each row, -1 where unknown: component k is then class k, and starts have its mean at
+            that of its labelled rows. `match` and relabelling would undo this order: leave components as they are.
+        missing: "marginalise" takes NaN in x as missing at random: each row has the density of what was seen of it.
+            None: NaN is an error.
         prior: raise the log posterior under this prior, in the units of x (`bayes.hyperparameters`): see fit_em. Lanes
             are then ranked by it, and no optimum is called spurious: none is singular.
         race: stop lanes that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
@@ -94,10 +105,9 @@ def fit_em_restarts(
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
     check_options(n_restarts, config)
-    data = _prepare(x, spec, sample_weight, config, prior)
-    problem = _stack([data])
-    inits = _starts(key, problem, data, init, n_restarts)
-    lanes = begin_lanes(problem, inits)
+    data = _prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
+    inits = _starts(key, data, init, n_restarts)
+    lanes = begin_lanes(_stack([data]), inits)
     interrupted = _run(lanes, [data], race, progress)
     found = _found(lanes, data, inits, race)
     if interrupted:
@@ -142,8 +152,7 @@ def fit_em_batch(
         raise ValueError(f"sample_weight must have shape {x.shape[:2]}; got {np.shape(sample_weight)}.")
     data = [_member(x, spec, sample_weight, config, p) for p in range(len(x))]
     problem = _stack(data)
-    inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
-    inits = _draw(jax.random.split(key, (len(data), n_restarts)), problem, inner, start_function(init))
+    inits = _draw(jax.random.split(key, (len(data), n_restarts)), problem[0], data, start_function(init))
     lanes = begin_lanes(problem, inits, keep=kept_by_race(config.max_iter))
     if _run(lanes, data, race, None):
         raise KeyboardInterrupt
@@ -175,7 +184,7 @@ def _batch(lanes, data):
     value = np.where(np.isfinite(state.best_value), state.best_value, -np.inf).reshape(shape)
     best = np.lexsort((value, 2 * (usable & (reason == "")) + usable), axis=-1)[:, -1]
     chosen = np.arange(len(data)) * lanes.n_starts + best
-    best = [outward(pick(results, lane), d.spec, d.scaling, d.n_samples) for lane, d in zip(chosen, data, strict=True)]
+    best = [outward(pick(results, lane), d.spec, d.scaling, d.volume) for lane, d in zip(chosen, data, strict=True)]
     volume = np.array([d.volume for d in data])[:, None]
     return Batch(
         jax.tree.map(lambda *leaves: np.stack(leaves), *best),
@@ -197,45 +206,66 @@ class Interrupted(KeyboardInterrupt):
 class _Data(NamedTuple):
     """A data set on its way in."""
 
-    z: np.ndarray  # (N, D), centred and scaled
-    weight: np.ndarray | None
+    z: np.ndarray  # (N, D), centred and scaled, 0 where not seen
+    told: Rows
+    for_starts: np.ndarray  # (n, D), rows of z that starts are drawn from
+    means_told: np.ndarray | None  # (K, D), of labelled rows
+    spread: np.ndarray  # (D, D), covariance of z
     inner: MixtureSpec  # known parts in the units of z
     spec: MixtureSpec
     scaling: object
     config: EMConfig
     prior: Hyperparameters | None
     n_samples: float  # total weight
-    spread: np.ndarray  # covariance of z, (D, D)
-
-    @property
-    def volume(self):
-        """What the log-likelihood of z exceeds that of x by."""
-        return self.n_samples * self.scaling.log_volume
+    volume: float  # what the log-likelihood of z exceeds that of x by
 
 
-def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
-    x = check_data(x)
+def _prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, keep_rows=False):
+    x = check_data(x, missing=missing)
     spec = validate_spec(spec, x.shape[1])
     weight = check_sample_weight(sample_weight, x.shape[0])
+    labels = check_labels(labels, x.shape[0], spec.n_components)
     if weight is not None:
         if not keep_rows:
-            x, weight = x[weight > 0.0], weight[weight > 0.0]
+            used = weight > 0.0
+            x, weight, labels = x[used], weight[used], None if labels is None else labels[used]
         _check_total(weight, spec.n_components)
-    x = check_data(x, n_components=spec.n_components)
-    z, scaling = standardise(x, spec, weight)
+    x = check_data(x, n_components=spec.n_components, missing=missing)
+    with_gaps, scaling = standardise(x, spec, weight)
+    z, groups = missing_groups(with_gaps, missing)
     ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
     config = replace(config, reg_covar=ridge, tol=np.asarray(config.tol, z.dtype))
     n_samples = z.shape[0] if weight is None else float(np.sum(weight))
-    weight = None if weight is None else weight.astype(z.dtype)
-    prior = None if prior is None else scaling.prior_inward(prior, spec.covariance_type)
-    spread = np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
-    inner = replace(spec, known=scaling.known_inward(spec))
-    return _Data(z, weight, inner, spec, scaling, config, prior, n_samples, spread)
+    told = Rows(None if weight is None else weight.astype(z.dtype), labels, groups)
+    return _Data(
+        z=z,
+        told=told,
+        for_starts=rows_for_starts(with_gaps, spec.n_components),
+        means_told=labelled_means(with_gaps, labels, spec.n_components, weight),
+        spread=_spread(with_gaps, told.weight),
+        inner=replace(spec, known=scaling.known_inward(spec)),
+        spec=spec,
+        scaling=scaling,
+        config=config,
+        prior=None if prior is None else scaling.prior_inward(prior, spec.covariance_type),
+        n_samples=n_samples,
+        volume=scaling.log_volume_of(n_samples, Rows(weight, labels, groups)),
+    )
+
+
+def _spread(z, weight):
+    """Covariance of z, (D, D): of each pair of features, where some entries are NaN, in the rows that have both."""
+    seen = ~np.isnan(z)
+    if seen.all():
+        return np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
+    filled = np.where(seen, z, 0.0).astype(float)
+    weight = np.ones((len(z), 1)) if weight is None else np.asarray(weight, float)[:, None]
+    return filled.T @ (weight * filled) / np.maximum(seen.T @ (weight * seen), np.finfo(float).tiny)
 
 
 def _stack(data):
     """Data sets of one shape as the problem of `begin_lanes`."""
-    problems = [(d.z, d.inner.known, d.weight, d.config, d.prior) for d in data]
+    problems = [(d.z, d.inner.known, d.told, d.config, d.prior) for d in data]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
 
 
@@ -256,11 +286,11 @@ def _check_total(weight, n_components):
         )
 
 
-def _starts(key, problem, data, init, n_restarts):
+def _starts(key, data, init, n_restarts):
     """Standardised starts with leading axes (1, R)."""
     if not isinstance(init, GMM):
-        one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], data.inner)
-        return _draw(jax.random.split(key, (1, n_restarts)), problem, one, start_function(init))
+        drawn = draw_starts(key, data.for_starts, data.inner, start_function(init), n_restarts, data.means_told)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], drawn)
     starts = starts_inward(init, data.inner, data.scaling, n_restarts)
     return jax.tree.map(lambda leaf: leaf.astype(data.z.dtype)[None], starts)
 
@@ -281,16 +311,20 @@ def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: i
     return scaling.inward(tiled)
 
 
-def _draw(keys, problem, inner, start):
+def _draw(keys, z, data, start):
     """Standardised starts, one a key, (P, R): some data sets a program, programs side by side."""
-    z, calls = problem[0], []
+    inner, calls = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data]), []
     size = max(1, min(len(z), DRAWN_AT_ONCE // keys.shape[1]))
     for first in range(0, len(z), size):
         some = np.minimum(np.arange(first, first + size), len(z) - 1)
         arguments = (keys[some], z[some], jax.tree.map(lambda leaf, some=some: leaf[some], inner))
         calls.append((program(_draw_starts, arguments, start=start), arguments))
     drawn = side_by_side(calls, n_workers())
-    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[: len(z)], *drawn)
+    starts = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[: len(z)], *drawn)
+    if exchangeable(data[0].inner).all():
+        return starts
+    ordered = [in_known_order(pick(starts, p), d.inner) for p, d in enumerate(data)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *ordered)
 
 
 @partial(jax.jit, static_argnames="start")
@@ -317,7 +351,7 @@ def _run(lanes, data, race, progress):
 
     try:
         if race:
-            run_race(lanes, data[0].inner, admissible, finish)
+            run_race(lanes, told_apart(data[0].inner, data[0].told.labels), admissible, finish)
         finish(lanes, lanes.running, None)
     except KeyboardInterrupt:
         return True
@@ -345,14 +379,14 @@ def _found(lanes, data, inits, raced):
     known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (lanes.n_lanes, *leaf.shape)), data.inner.known)
     results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
-    lane, of_lane = distinct(ranked, data.inner, data.n_samples)
+    lane, of_lane = distinct(ranked, told_apart(data.inner, data.told.labels), data.n_samples)
     gmms = pick(results.gmm, lane)
     reason = np.full(lane.shape, "", object)
     if data.prior is None:
         reason = reasons(gmms, pick(after, lane), data.inner, data.spread, data.n_samples)
     spurious = reason != ""
     best = _best_lane(ranked, lane[~spurious], lane)
-    results = outward(results, data.spec, data.scaling, data.n_samples)
+    results = outward(results, data.spec, data.scaling, data.volume)
     count = np.bincount(of_lane[of_lane >= 0], minlength=lane.size)
     log_likelihood = results.log_likelihood[lane]
     optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_lane)
@@ -385,9 +419,8 @@ def _effort(lanes, results, of_lane):
     )
 
 
-def outward(lanes: EMResult, spec: MixtureSpec, scaling: Scaling, n_samples: float) -> EMResult:
-    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j."""
-    volume = n_samples * scaling.log_volume
+def outward(lanes: EMResult, spec: MixtureSpec, scaling: Scaling, volume: float) -> EMResult:
+    """Lanes in the units of the data, in which log-likelihoods are less by `volume` (`Scaling.log_volume_of`)."""
     return lanes._replace(
         gmm=hold_known(scaling.outward(lanes.gmm), spec),
         log_likelihood=(lanes.log_likelihood - volume).astype(scaling.dtype),

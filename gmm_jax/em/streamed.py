@@ -251,7 +251,7 @@ def _found(journey, stream, spec, config, search):
     trace[: journey.trace.size] = journey.trace
     result = jax.tree.map(np.asarray, _result(journey.progress, trace))
     sentences = [Status(int(result.status)).advice, *scaling.remarks]
-    return Streamed(outward(result, spec, scaling, n_samples), "; ".join(sentences) + ".", n_samples, search)
+    return Streamed(outward(result, spec, scaling, n_samples * scaling.log_volume), "; ".join(sentences) + ".", n_samples, search)
 
 
 # ---- checkpoints

@@ -84,6 +84,16 @@ def exchangeable(spec: MixtureSpec) -> Bool[np.ndarray, "K K"]:
     return (table[:, None, :] == table[None, :, :]).all(axis=-1)
 
 
+def told_apart(spec: MixtureSpec, labels: Int[np.ndarray, "N"] | None) -> MixtureSpec:
+    """The spec for `match` where labels name components: a named one is exchanged with none."""
+    if labels is None:
+        return spec
+    known = np.full(spec.n_components, np.nan) if spec.known.weights is None else np.array(spec.known.weights, float)
+    named = np.unique(labels[labels >= 0])
+    known[named] = 2.0 + named  # no weight is: all differ from each other, and from all others
+    return replace(spec, known=replace(spec.known, weights=known))
+
+
 def _flat(gmm, batch):
     """float64 NumPy, one leading axis in place of `batch`, of which gmm has the first axes."""
     lead = np.ndim(gmm.means) - 2
