@@ -251,7 +251,8 @@ def _found(journey, stream, spec, config, search):
     trace[: journey.trace.size] = journey.trace
     result = jax.tree.map(np.asarray, _result(journey.progress, trace))
     sentences = [Status(int(result.status)).advice, *scaling.remarks]
-    return Streamed(outward(result, spec, scaling, n_samples * scaling.log_volume), "; ".join(sentences) + ".", n_samples, search)
+    result = outward(result, spec, scaling, n_samples * scaling.log_volume)
+    return Streamed(result, "; ".join(sentences) + ".", n_samples, search)
 
 
 # ---- checkpoints
