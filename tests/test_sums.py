@@ -1,5 +1,8 @@
 """The sum taken over a stream: the answer of fit_em, however the rows are cut, interrupted or resumed."""
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import jax
@@ -166,15 +169,15 @@ def test_a_survey_standardises_as_an_array_is(size, x):
 
 
 def test_the_sample_is_uniform_and_in_order():
-    """Each of 40 rows is in a sample of 10 with probability 1/4: 5 standard errors over 2,000 samples."""
+    """Each of 40 rows is in a sample of 10 with probability 1/4: 5 standard errors over 500 samples."""
     rows = np.arange(40.0)[:, None]
     counts = np.zeros(40)
-    for seed in range(2000):
+    for seed in range(500):
         sample = survey(in_blocks(rows, 9), np.random.default_rng(seed), 10).sample[:, 0]
         assert sample.shape == (10,)
         assert np.all(np.diff(sample) > 0)
         counts[sample.astype(int)] += 1
-    assert np.all(np.abs(counts / 2000 - 0.25) <= 5 * np.sqrt(0.25 * 0.75 / 2000))
+    assert np.all(np.abs(counts / 500 - 0.25) <= 5 * np.sqrt(0.25 * 0.75 / 500))
 
 
 def test_a_sample_as_large_as_the_data_is_the_data(x):
@@ -230,6 +233,10 @@ def test_what_is_no_stream_is_refused_with_a_remedy(x):
         fit_em_stream(KEY, list, SPEC)
     with pytest.raises(ValueError, match="fewer than n_components=3"):
         fit_em_stream(KEY, in_blocks(x[:2]), SPEC)
+    with pytest.raises(ValueError, match="n_sample must be an integer of at least 3; got 2"):
+        fit_em_stream(KEY, in_blocks(x), SPEC, n_sample=2)
+    with pytest.raises(ValueError, match="block_rows must be an integer of at least 1; got -1"):
+        fit_em_stream(KEY, in_blocks(x), SPEC, block_rows=-1)
 
 
 # ---- interrupted and resumed
@@ -306,3 +313,29 @@ def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
                 write_checkpoint(file, (np.zeros(3), np.int32(2)), {"data": "a"})
         assert_trees_close(read_checkpoint(file, tree, {"data": "a"}), tree, rtol=0, atol=0)
         assert [path.name for path in tmp_path.iterdir()] == ["fit.npz"]
+
+
+WRITER = """
+import sys
+import numpy as np
+from gmm_jax.em.checkpoint import write_checkpoint
+for i in range(100_000):
+    write_checkpoint(sys.argv[1], (np.full(1_000_000, float(i)), np.int32(i)), {"data": "a"})
+    print(i, flush=True)
+"""
+
+
+@SLOW
+def test_a_checkpoint_is_whole_after_kill_9_while_it_is_written(tmp_path):
+    """Eight megabytes again and again, killed at some moment: the last one that was finished, or one more, is there."""
+    file = tmp_path / "fit.npz"
+    for wait in (0.0, 0.007, 0.02):
+        with subprocess.Popen([sys.executable, "-c", WRITER, file], stdout=subprocess.PIPE, text=True) as writer:
+            for _ in range(3):
+                writer.stdout.readline()
+            time.sleep(wait)
+            writer.kill()
+            last = [2, *map(int, writer.stdout.read().split())][-1]
+        numbers, i = read_checkpoint(file, (0.0, 0), {"data": "a"})
+        assert last <= i <= last + 1
+        assert np.all(numbers == i)

@@ -94,6 +94,9 @@ def fit_em_stream(
         StreamInterrupted: at Ctrl-C during the iterations.
     """
     check_options(n_restarts, config)
+    for name, value, least in (("n_sample", n_sample, spec.n_components), ("block_rows", block_rows or 1, 1)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
     file = _checkpoint_path(checkpoint, resume=resume)
     seen = survey(blocks, np.random.default_rng(np.asarray(jax.random.key_data(key))), n_sample)
     spec = validate_spec(spec, seen.columns.mean.size)
