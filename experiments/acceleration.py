@@ -8,7 +8,6 @@ Expected: where EM is slow, a geometric mean of plain / accelerated of at least 
 optimum worse than 1.2 times plain. Found: see results/acceleration.
 """
 
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -17,16 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmm_jax import GMM, MixtureSpec, Status, em, sample
-from gmm_jax.bench import report, store
-from gmm_jax.bench.clock import Clock
+from gmm_jax.bench import store
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.em.coordinates import from_coordinates, to_coordinates
 from gmm_jax.mixture import e_step
 from gmm_jax.mixture.starts import random_points
 from gmm_jax.problems import datasets
 from gmm_jax.shell import experiment
 
-QUESTION = "How many E-steps does accelerated EM save where EM is slow?"
 PLAIN = em.EMConfig(max_iter=20_000, tol=1e-14)
 ACCELERATED = em.EMConfig(max_iter=2_000, tol=1e-14, acceleration="lbfgs")
 CLOSE = 1e-8  # nats a sample: where counting ends
@@ -48,23 +46,11 @@ def main(*, starts: int = 50, out: Path = Path("results"), smoke: bool = False) 
         smoke: 3 starts on one problem, for tests.
     """
     starts, names = (3, ["acidity"]) if smoke else (starts, [*SLOW, *REAL])
-    folder, started = store.result_folder(out, "acceleration"), datetime.now(UTC)
-    with Clock() as clock, report.progress_bar("acceleration", len(names)) as update:
-        rows = []
-        for done, name in enumerate(names, 1):
-            rows += compare(name, starts)
-            update(done)
-    store.write_rows(folder, rows)
-    met, sentence = verdict(rows)
-    command = f"python experiments/acceleration.py --starts {starts}"
-    config = {"starts": starts, "problems": names}
-    ended = datetime.now(UTC)
-    record = store.provenance(
-        command, config, started, ended, clock.so_far(), seeds=[0], question=QUESTION, answer=sentence
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+    with Study(__doc__, "acceleration", out, {"starts": starts}, steps=len(names), smoke=smoke) as study:
+        for name in names:
+            study.add(*compare(name, starts))
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
 def load(name):

@@ -15,7 +15,6 @@ Reference:
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,15 +28,15 @@ from gmm_jax import GMM, Known, MixtureSpec, Prior, bayes, log_prob, permute, re
 from gmm_jax.bayes.gibbs import sweep
 from gmm_jax.bayes.model import pose, site_values
 from gmm_jax.bayes.target import log_joint_density
-from gmm_jax.bench import plots, report, store
+from gmm_jax.bench import plots
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.judge.calibration import counts_below, ranks, uniform_p_value
 from gmm_jax.mixture import ONE_AT_A_TIME, Scaling
 from gmm_jax.mixture.starts import kmeans_plusplus
 from gmm_jax.shell import experiment
 
-QUESTION = "Are the posteriors right: do true parameters rank uniformly among the draws, engine by engine?"
 CASES = ((2, 1), (2, 2), (3, 1), (3, 2))  # components, features
 ALPHA, MEAN_SCALE = 4.0, 3.0  # φ ~ Dir(4), μ_k ~ N(0, 3²), Σ_k ~ IW(d + 4, I)
 N_SAMPLES, LEVEL, WRONG, SECONDS = 100, 0.99, 1.5, 60.0
@@ -70,27 +69,16 @@ def main(*, gibbs: int = 500, smc: int = 100, nuts: int = 100, out: Path = Path(
     plan += [("smc", case, Size(smc)) for case in CASES if smc]
     if smoke:
         plan = [(engine, CASES[0], Size(30, 19, 5, 20, 1)) for engine in ("gibbs", "one_labelling")]
-    folder, started = store.result_folder(out, "calibration"), datetime.now(UTC)
-    with Clock() as clock, report.progress_bar("calibration", len(plan)) as update:
-        rows = store.read_rows(folder) if (folder / "rows.csv").exists() else []
-        for done, (engine, case, size) in enumerate(plan, 1):
-            if run_name(engine, *case) not in {row["run"] for row in rows}:
-                rows += calibrate(engine, *case, size)
-                store.write_rows(folder, rows)
-            update(done)
-    for name in dict.fromkeys(row["run"] for row in rows):
-        mine = [row for row in rows if row["run"] == name]
-        plots.calibration(folder / f"{name}.png", mine, 1.0 - bound(mine))
-    met, sentence = verdict(rows)
-    config = {"gibbs": gibbs, "smc": smc, "nuts": nuts}
-    command = f"python experiments/calibration.py --gibbs {gibbs} --smc {smc} --nuts {nuts}"
-    ended = datetime.now(UTC)
-    record = store.provenance(
-        command, config, started, ended, clock.so_far(), seeds=[0], question=QUESTION, answer=sentence
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+    options = {"gibbs": gibbs, "smc": smc, "nuts": nuts}
+    with Study(__doc__, "calibration", out, options, steps=len(plan), smoke=smoke, keep=True) as study:
+        for engine, case, size in plan:
+            there = run_name(engine, *case) in {row["run"] for row in study.rows}
+            study.add(*([] if there else calibrate(engine, *case, size)))
+    for name in dict.fromkeys(row["run"] for row in study.rows):
+        mine = [row for row in study.rows if row["run"] == name]
+        plots.calibration(study.folder / f"{name}.png", mine, 1.0 - bound(mine))
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
 def calibrate(engine, n_components, n_features, size):

@@ -7,7 +7,6 @@ interval is not covered.
 Expected: every coverage between 93.5 and 96.5 %, and an efficiency of EM near 1. Found: see results/coverage.
 """
 
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
@@ -16,13 +15,11 @@ import jax
 import numpy as np
 
 from gmm_jax import Status, align, em, judge, log_prob, problems
-from gmm_jax.bench import report, store
-from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.mixture import free_coordinates, standardise, static_masks
 from gmm_jax.shell import experiment
 
-QUESTION = "Do 95 % intervals of EM cover the truth in 95 of 100 data sets?"
 PROBLEM, N_SAMPLES, LEVEL = "course_2d", 2_000, 0.95
 BOUNDS = (0.935, 0.965)
 POINTS = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]])  # at which log densities are covered
@@ -40,9 +37,9 @@ def main(*, replications: int = 2_000, out: Path = Path("results"), smoke: bool 
         smoke: 4 data sets, for tests.
     """
     replications = 4 if smoke else replications
-    folder, started = store.result_folder(out, "coverage"), datetime.now(UTC)
     problem, covered, points, failed = problems.load(PROBLEM), [], [], 0
-    with Clock() as clock, report.progress_bar("coverage", replications) as update:
+    options = {"replications": replications}
+    with Study(__doc__, "coverage", out, options, steps=replications, seeds=replications, smoke=smoke) as study:
         for first in range(0, replications, BATCH):
             xs = [draw(problem, seed) for seed in range(first, min(first + BATCH, replications))]
             key = derive_key(first, "method", "coverage")
@@ -52,26 +49,13 @@ def main(*, replications: int = 2_000, out: Path = Path("results"), smoke: bool 
                 covered.append(hits)
                 points.append(point)
                 failed += status != Status.CONVERGED
-                update(len(covered))
-    rows = rows_of(covered, problem)
-    store.write_rows(folder, rows)
+                study.step()
+    study.rows = rows_of(covered, problem)
     bound = judge.cramer_rao(derive_key(0, "bound", PROBLEM), problem.truth, problem.spec, n_samples=N_SAMPLES)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *points)
     found = judge.efficiency(stacked, problem.truth, problem.spec, bound) if len(points) > 1 else None
-    met, sentence = verdict(rows, failed, found)
-    record = store.provenance(
-        f"python experiments/coverage.py --replications {replications}",
-        {"problem": PROBLEM, "n_samples": N_SAMPLES, "level": LEVEL, "replications": replications},
-        started,
-        datetime.now(UTC),
-        clock.so_far(),
-        seeds=[0, replications - 1],
-        question=QUESTION,
-        answer=sentence,
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+    met, sentence = verdict(study.rows, failed, found)
+    return study.conclude(sentence, met=met)
 
 
 def draw(problem, seed):

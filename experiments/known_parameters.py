@@ -7,20 +7,17 @@ Expected: next to nothing where components are apart; up to a factor 2 where the
 Found: see results/known_parameters.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from gmm_jax import align, em, judge, problems
-from gmm_jax.bench import report, store
-from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.mixture import free_parts
 from gmm_jax.shell import experiment
 
-QUESTION = "What is it worth to know φ, Σ or a whole component, in the error of the means?"
 PROBLEMS = ("well_separated", "course_2d", "overlapping")
 EVERYTHING = ("weights", "means", "covariances")
 CASES = {  # fields of the truth that are known, and of which components
@@ -45,30 +42,15 @@ def main(*, replications: int = 200, restarts: int = 10, out: Path = Path("resul
     """
     names, cases = (PROBLEMS[1:2], list(CASES)[::3]) if smoke else (PROBLEMS, list(CASES))
     replications, restarts = (4, 2) if smoke else (replications, restarts)
-    folder, started, rows = store.result_folder(out, "known_parameters"), datetime.now(UTC), []
-    with Clock() as clock, report.progress_bar("known_parameters", len(names) * len(cases)) as update:
+    options, steps = {"replications": replications, "restarts": restarts}, len(names) * len(cases)
+    with Study(__doc__, "known_parameters", out, options, steps=steps, seeds=replications, smoke=smoke) as study:
         for name in names:
             problem = problems.load(name)
             keys = [derive_key(seed, "data", name) for seed in range(replications)]
             xs = np.stack([problem.sample(key, counts="multinomial")[0] for key in keys])
             for case in cases:
-                rows.append(one(problem, xs, case, restarts))
-                store.write_rows(folder, rows)
-                update(len(rows))
-    sentence = answer(rows)
-    record = store.provenance(
-        f"python experiments/known_parameters.py --replications {replications} --restarts {restarts}",
-        {"problems": list(names), "cases": cases, "replications": replications, "restarts": restarts},
-        started,
-        datetime.now(UTC),
-        clock.so_far(),
-        seeds=[0, replications - 1],
-        question=QUESTION,
-        answer=sentence,
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0
+                study.add(one(problem, xs, case, restarts))
+    return study.conclude(answer(study.rows))
 
 
 def one(problem, xs, case, restarts):

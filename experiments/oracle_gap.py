@@ -7,20 +7,18 @@ those of the oracle that knows the labels; on the first 20, EM and the posterior
 Found: see results/oracle_gap.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from gmm_jax import align, bayes, em, judge, problems
-from gmm_jax.bench import report, store
-from gmm_jax.bench.clock import Clock
+from gmm_jax.bench import store
 from gmm_jax.bench.methods import oracle
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
 
 N_POSTERIOR = 20
-QUESTION = "Is EM as good as the data allow, and do 50 restarts ever miss what a start at the truth finds?"
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)
 
 
@@ -34,30 +32,12 @@ def main(*, data_sets: int = 1000, restarts: int = 50, out: Path = Path("results
         smoke: 3 data sets and no posterior, for tests.
     """
     data_sets = 3 if smoke else data_sets
-    folder = store.result_folder(out, "oracle_gap")
-    problem, started = problems.load("course_2d"), datetime.now(UTC)
-    with Clock() as clock, report.progress_bar("oracle_gap", data_sets) as update:
-        rows = []
+    problem, options = problems.load("course_2d"), {"data_sets": data_sets, "restarts": restarts}
+    with Study(__doc__, "oracle_gap", out, options, steps=data_sets, seeds=data_sets, smoke=smoke) as study:
         for seed in range(data_sets):
-            rows.append(one(problem, seed, restarts, with_posterior=seed < N_POSTERIOR and not smoke))
-            update(seed + 1)
-    store.write_rows(folder, rows)
-    met, sentence = verdict(rows, problem.truth)
-    config = {"data_sets": data_sets, "restarts": restarts}
-    command = f"python experiments/oracle_gap.py --data-sets {data_sets} --restarts {restarts}"
-    record = store.provenance(
-        command,
-        config,
-        started,
-        datetime.now(UTC),
-        clock.so_far(),
-        seeds=[0, data_sets - 1],
-        question=QUESTION,
-        answer=sentence,
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+            study.add(one(problem, seed, restarts, with_posterior=seed < N_POSTERIOR and not smoke))
+    met, sentence = verdict(study.rows, problem.truth)
+    return study.conclude(sentence, met=met)
 
 
 def one(problem, seed, restarts, *, with_posterior):

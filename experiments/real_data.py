@@ -8,19 +8,17 @@ Expected: ours never below what was published, and above it where the published 
 results/real_data.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from gmm_jax import GMM, Known, MixtureSpec, Status, em, log_prob
-from gmm_jax.bench import methods, report, store
-from gmm_jax.bench.clock import Clock
+from gmm_jax.bench import methods
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.problems import datasets
 from gmm_jax.shell import experiment
 
-QUESTION = "Are published fits of real data found again from random starts, and are they the best there is?"
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-12, reg_covar=0.0)
 VARIANCES = Known(covariances=np.full((5, 1, 1), 0.9025))
 # data set, unit, columns, specification, published log-likelihood, its last digit, source
@@ -52,26 +50,11 @@ def main(*, restarts: int = 50, out: Path = Path("results"), smoke: bool = False
         smoke: one case, for tests.
     """
     cases, restarts = (CASES[4:5], 5) if smoke else (CASES, restarts)
-    folder, started, rows = store.result_folder(out, "real_data"), datetime.now(UTC), []
-    with Clock() as clock, report.progress_bar("real_data", len(cases)) as update:
+    with Study(__doc__, "real_data", out, {"restarts": restarts}, steps=len(cases), smoke=smoke) as study:
         for case in cases:
-            rows.append(one(*case, restarts))
-            update(len(rows))
-    store.write_rows(folder, rows)
-    met, sentence = verdict(rows)
-    record = store.provenance(
-        f"python experiments/real_data.py --restarts {restarts}",
-        {"restarts": restarts},
-        started,
-        datetime.now(UTC),
-        clock.so_far(),
-        seeds=[0],
-        question=QUESTION,
-        answer=sentence,
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+            study.add(one(*case, restarts))
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
 def one(name, unit, columns, spec, published, digit, source, restarts):

@@ -7,18 +7,16 @@ Expected: lost in at most 1 % of the runs, with fewer lane-iterations where opti
 results/restarts.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from gmm_jax import Status, em, problems
-from gmm_jax.bench import plots, report, store
-from gmm_jax.bench.clock import Clock
+from gmm_jax.bench import plots
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
 
-QUESTION = "How many starts does a problem need, and how often does a race lose the best fit?"
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)
 LOST = 1e-4  # nats
 MOST = 0.01  # share of runs that a race may lose
@@ -41,30 +39,16 @@ def main(
         out: folder for results.
         smoke: one data set of one problem, for tests.
     """
-    names, seeds, restarts = (("course_2d",), 1, 8) if smoke else (names or problems.names(), seeds, restarts)
-    folder, started = store.result_folder(out, "restarts"), datetime.now(UTC)
-    with Clock() as clock, report.progress_bar("restarts", len(names) * seeds) as update:
-        rows = []
+    names, seeds, restarts = (("course_2d",), 1, 8) if smoke else (names, seeds, restarts)
+    options = {"names": names, "seeds": seeds, "restarts": restarts}
+    names = names or problems.names()
+    steps = len(names) * seeds
+    with Study(__doc__, "restarts", out, options, steps=steps, seeds=seeds, smoke=smoke) as study:
         for name in names:
             for seed in range(seeds):
-                rows.append(one(folder, name, seed, restarts))
-                store.write_rows(folder, rows)
-                update(len(rows))
-    met, sentence = verdict(rows)
-    chosen = f"--names {' '.join(names)} " if len(names) < len(problems.names()) else ""
-    record = store.provenance(
-        f"python experiments/restarts.py {chosen}--seeds {seeds} --restarts {restarts}",
-        {"problems": list(names), "seeds": seeds, "restarts": restarts},
-        started,
-        datetime.now(UTC),
-        clock.so_far(),
-        seeds=[0, seeds - 1],
-        question=QUESTION,
-        answer=sentence,
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+                study.add(one(study.folder, name, seed, restarts))
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
 def one(folder, name, seed, restarts):

@@ -12,7 +12,6 @@ Expected: nuts at least 20 times NumPyro's MCMC on the tutorial's model. Found: 
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -23,14 +22,10 @@ import numpy as np
 from gmm_jax import Status, bayes, em, judge, problems
 from gmm_jax.bayes.model import assemble, site_values
 from gmm_jax.bayes.target import density_of, finish, prepare
-from gmm_jax.bench import report, store
-from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
 
-QUESTION = (
-    "How many effective draws a second does each sampler give, and how much is the likelihood, how much the driver?"
-)
 SIZE = {"n_chains": 4, "n_warmup": 500, "n_draws": 1000}
 LEAST = 20.0  # times NumPyro's MCMC on the tutorial's model
 
@@ -87,30 +82,15 @@ def main(*, seeds: int = 10, out: Path = Path("results"), smoke: bool = False) -
     """
     engines, size = (["gibbs"], {"n_chains": 2, "n_warmup": 20, "n_draws": 100}) if smoke else (list(ENGINES), SIZE)
     seeds = 1 if smoke else seeds
-    folder, started = store.result_folder(out, "speed_bayes"), datetime.now(UTC)
-    problem, rows = problems.load("course_2d"), []
-    with Clock() as clock, report.progress_bar("speed_bayes", seeds * len(engines)) as update:
+    problem, steps = problems.load("course_2d"), seeds * len(engines)
+    with Study(__doc__, "speed_bayes", out, {"seeds": seeds}, steps=steps, seeds=seeds, smoke=smoke) as study:
         for seed in range(seeds):
             for name in engines[seed % len(engines) :] + engines[: seed % len(engines)]:
-                rows.append(one(name, problem, seed, size, first=not any(row["method"] == name for row in rows)))
-                store.write_rows(folder, rows)
-                update(len(rows))
-    rows = [*rows, {"method": "PyMC with nutpie", "status": "unavailable", "reason": "pip install pymc nutpie"}]
-    store.write_rows(folder, rows)
-    met, sentence = verdict(rows)
-    record = store.provenance(
-        f"python experiments/speed_bayes.py --seeds {seeds}",
-        {"seeds": seeds, "engines": engines, **size},
-        started,
-        datetime.now(UTC),
-        clock.so_far(),
-        seeds=[0, seeds - 1],
-        question=QUESTION,
-        answer=sentence,
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+                first = not any(row["method"] == name for row in study.rows)
+                study.add(one(name, problem, seed, size, first=first))
+        study.add({"method": "PyMC with nutpie", "status": "unavailable", "reason": "pip install pymc nutpie"})
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
 def one(name, problem, seed, size, *, first):

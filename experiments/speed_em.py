@@ -27,11 +27,11 @@ from gmm_jax.bench import plots, speed, store
 from gmm_jax.bench import speed_peers as peers
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.mixture.starts import start_function
 from gmm_jax.problems import datasets, generators
 from gmm_jax.shell import experiment
 
-QUESTION = "How fast is EM here beside its peers, and how far from what the machine could do at best?"
 PARTS = ("iteration", "same_work", "same_answer", "cold", "t99", "many", "memory", "grid")
 SIZES = {  # n, d, K: how many times scikit-learn's iteration, and gmmx's, should take
     (500, 2, 2): (30, 8),
@@ -84,38 +84,30 @@ def main(
     if unknown:
         raise ValueError(f"parts must be among {', '.join(PARTS)}; got {', '.join(unknown)}.")
     parts = parts or (SMOKE_PARTS if smoke else PARTS)
-    started = datetime.now(UTC)
-    book = Book(store.result_folder(out, "speed_em"), fresh=fresh, smoke=smoke)
     sizes = {"pairs": 2, "seeds": 2, "starts": 40} if smoke else {"pairs": pairs, "seeds": seeds, "starts": starts}
-    with Clock() as clock:
+    options = {"parts": parts, **sizes}
+    about = {"steps": len(parts), "seeds": sizes["seeds"], "smoke": smoke}
+    with Study(__doc__, "speed_em", out, options, keep=True, **about) as study:
+        book = Book(study, fresh=fresh)
         for part in parts:
             DO[part](book, **sizes)
-    met, sentence = verdict(book.rows)
-    command = f"python experiments/speed_em.py --parts {' '.join(parts)} --pairs {pairs} --seeds {seeds}"
-    config = {"parts": list(parts), **sizes}
-    record = store.provenance(
-        f"{command} --starts {starts}",
-        config,
-        started,
-        datetime.now(UTC),
-        clock.so_far(),
-        seeds=[0, sizes["seeds"] - 1],
-        question=QUESTION,
-        answer=sentence,
-    )
-    store.write_json(book.folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+            study.step()
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
 class Book:
     """The rows on disk, written whole after every case, so that a run can be cut short and go on."""
 
-    def __init__(self, folder, *, fresh, smoke):
-        self.folder, self.smoke, self.fresh = folder, smoke, fresh
-        self.rows = store.read_rows(folder) if (folder / "rows.csv").exists() else []
-        if any(row["smoke"] != smoke for row in self.rows):
-            raise ValueError(f"{folder} holds rows of another kind of run (smoke or not): choose another --out.")
+    def __init__(self, study, *, fresh):
+        self.study, self.folder, self.smoke, self.fresh = study, study.folder, study.smoke, fresh
+        if any(row["smoke"] != self.smoke for row in self.rows):
+            raise ValueError(f"{self.folder} holds rows of another kind of run (smoke or not): choose another --out.")
+
+    @property
+    def rows(self):
+        """All rows of the study."""
+        return self.study.rows
 
     def lacks(self, part, case):
         """Whether this case is to be measured."""
@@ -127,8 +119,8 @@ class Book:
         tail = {"device": jax.devices()[0].device_kind, "cores": speed.usable_cores(), "smoke": self.smoke}
         tail["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
         kept = [row for row in self.rows if (row["part"], row["case"]) != (part, case)]
-        store.write_rows(self.folder, [*kept, *(head | row | tail for row in rows)])
-        self.rows = store.read_rows(self.folder)
+        self.study.rows = [*kept, *(store.plain(head | row | tail) for row in rows)]
+        store.write_rows(self.folder, self.rows)
         print(f"{part}, {case}: " + "; ".join(map(shown, (row for row in rows if row.get("seconds")))), flush=True)
 
 

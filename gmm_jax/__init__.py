@@ -11,6 +11,7 @@ _HOMES = {
     "mixture": "GMM Fit Known MixtureSpec Moments NotSupported Posterior Prior Status affine align e_step log_joint "
     "log_prob match match_cost n_parameters permute predict responsibilities sample validate",
     "estimator": "GaussianMixture",
+    "estimator_bayes": "BayesianGaussianMixture",
 }
 _ROOMS = ("mixture", "problems", "em", "bayes", "judge", "bench")
 _HOME_OF = {name: room for room, names in _HOMES.items() for name in names.split()}

@@ -41,10 +41,10 @@ class Demo:
 
 @dataclass(frozen=True)
 class Fit:
-    """Fit a mixture to the columns of a CSV file."""
+    """Fit a mixture to the columns of a CSV, .npy or .parquet file."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """CSV file; a first row that is not numeric names the columns."""
+    """The file; a first row of a CSV file that is not numeric names the columns."""
     n_components: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 2
     """Number of components K."""
     covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
@@ -59,23 +59,36 @@ class Fit:
     """JSON file with any of weights, means, covariances: what is known; null where free."""
     seed: int = 0
     """All randomness follows from it."""
+    stream: bool = False
+    """EM with one pass over the file an iteration, for files that do not fit into memory."""
+    checkpoint: Path | None = None
+    """With --stream: a file that is written every few seconds and at the end, so that little is lost by a crash."""
+    resume: bool = False
+    """Go on from the checkpoint, with the options that it was written with."""
     json: bool = False
     """Print one JSON document on stdout instead of a table."""
 
     def run(self) -> int:
         from .bench.files import fit_file, parse_option
 
-        return fit_file(
-            self.data,
-            n_components=self.n_components,
-            covariance_type=self.covariance_type,
-            columns=self.columns,
-            method=self.method,
-            options=dict(map(parse_option, self.option)),
-            known=self.known,
-            seed=self.seed,
-            as_json=self.json,
-        )
+        common = {
+            "n_components": self.n_components,
+            "covariance_type": self.covariance_type,
+            "columns": self.columns,
+            "options": dict(map(parse_option, self.option)),
+            "known": self.known,
+            "seed": self.seed,
+            "as_json": self.json,
+        }
+        if not self.stream:
+            if self.checkpoint is not None or self.resume:
+                raise ValueError("--checkpoint and --resume belong to --stream: add it, or leave them out.")
+            return fit_file(self.data, method=self.method, **common)
+        from .bench.stream import fit_stream
+
+        if self.method != "em":
+            raise ValueError(f"--stream is for method em; {self.method} needs the data in memory: leave --stream out.")
+        return fit_stream(self.data, checkpoint=self.checkpoint, resume=self.resume, **common)
 
 
 @dataclass(frozen=True)

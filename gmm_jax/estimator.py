@@ -1,8 +1,7 @@
 """Door for scikit-learn users: GaussianMixture, with its arguments, attributes and methods, fitted by `em`.
 
 What it adds: restarts side by side with every lane kept (`restarts_`), `sample_weight`, `known`, start functions, a
-status with a reason (`status_`, `message_`), ICL and standard errors. Densities are computed in the mixture's own
-standard units, so that float32 holds an offset of 1e6 too.
+status with a reason (`status_`, `message_`), ICL and standard errors. Predictions are in `estimator_base`.
 """
 
 from __future__ import annotations
@@ -11,42 +10,22 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
-import jax
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.special import logsumexp, softmax
+from jaxtyping import Int
 
 from . import em
+from .estimator_base import ConvergenceWarning, MixtureDoor, check_is_fitted, validate_data
 from .estimator_start import given_parts, start_named
 from .mixture import (
     GMM,
     Known,
     MixtureSpec,
-    Scaling,
     Status,
     check_sample_weight,
-    log_joint,
     n_parameters,
-    sample,
     structure,
 )
 
-try:
-    from sklearn.base import BaseEstimator, DensityMixin
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.utils import check_random_state
-    from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError:
-    from .without_sklearn import (
-        BaseEstimator,
-        ConvergenceWarning,
-        DensityMixin,
-        check_is_fitted,
-        check_random_state,
-        validate_data,
-    )
-
-BLOCK_NUMBERS = 1 << 22  # K·D·rows of one block of densities: 32 MiB of float64
 BOUND_DIGITS = 12  # decimals of lower_bound_, nats per sample
 LARGE_RIDGE = 0.01  # share of a column's variance that an absolute reg_covar may add in silence
 
@@ -61,7 +40,7 @@ NOT_CONVERGED = (
 )
 
 
-class GaussianMixture(DensityMixin, BaseEstimator):
+class GaussianMixture(MixtureDoor):
     """Gaussian mixture by maximum likelihood, as scikit-learn's GaussianMixture, whose arguments it takes.
 
     Args:
@@ -152,25 +131,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         """fit(X).predict(X)."""
         return self.fit(X, y, sample_weight).predict(X)
 
-    def predict(self, X) -> Int[np.ndarray, "N"]:
-        """The most probable component of each row."""
-        return np.argmax(self._log_joint(X)[0], axis=1)
-
-    def predict_proba(self, X) -> Float[np.ndarray, "N K"]:
-        """p(component k | x_n): rows sum to one."""
-        return softmax(self._log_joint(X)[0], axis=1)
-
-    def score_samples(self, X) -> Float[np.ndarray, "N"]:
-        """log p(x_n) of each row, nats per unit volume of X."""
-        joint, log_volume = self._log_joint(X)
-        return logsumexp(joint, axis=1) - joint.dtype.type(log_volume)
-
-    def score(self, X, y=None, sample_weight=None) -> float:
-        """Mean log-likelihood per row, nats, weighted if weights are given."""
-        del y
-        log_prob = self.score_samples(X)
-        return float(np.average(log_prob, weights=check_sample_weight(sample_weight, log_prob.size)))
-
     def aic(self, X, sample_weight=None) -> float:
         """Akaike's criterion, −2ℓ + 2p: the lower, the better. p leaves out what is known."""
         n_samples, log_prob = _count(X, sample_weight), self.score(X, sample_weight=sample_weight)
@@ -187,9 +147,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         Reference:
             Biernacki, Celeux & Govaert (2000), IEEE PAMI 22.
         """
-        joint, log_volume = self._log_joint(X)
-        weight = check_sample_weight(sample_weight, joint.shape[0])
-        complete = float(np.average(np.max(joint, axis=1), weights=weight)) - log_volume
+        log_prob, p = self._predictive(X)
+        weight = check_sample_weight(sample_weight, log_prob.size)
+        complete = float(np.average(log_prob + np.log(np.max(p, axis=1)), weights=weight))
         n_samples = _count(X, sample_weight)
         return -2.0 * n_samples * complete + self._n_parameters() * float(np.log(n_samples))
 
@@ -202,30 +162,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return em.standard_errors(X, self.restarts_.best._replace(gmm=self.mixture_), self._spec())
 
-    def sample(self, n_samples: int = 1) -> tuple[Float[np.ndarray, "n D"], Int[np.ndarray, "n"]]:
-        """Rows drawn from the fitted mixture, and the components that made them, component by component."""
-        check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
-        inner, frame = _standardised(self.mixture_, self.means_.dtype)
-        z, labels = sample(jax.random.fold_in(self._key(), 1), inner, _rounded_up(n_samples))
-        z, labels = np.asarray(z, float)[:n_samples], np.asarray(labels)[:n_samples]
-        order = np.argsort(labels, kind="stable")
-        return (z[order] * frame.scale + frame.centre).astype(frame.dtype), labels[order].astype(np.int64)
-
-    @property
-    def mixture_(self) -> GMM:
-        """The fitted mixture, for the rest of gmm_jax: `match`, `judge`, `sample`, ..."""
-        return GMM(self.weights_, self.means_, self.covariances_, self.covariance_type)
-
     def _spec(self):
         return MixtureSpec(self.n_components, self.covariance_type, Known() if self.known is None else self.known)
 
     def _n_parameters(self):
         return n_parameters(self._spec(), self.means_.shape[1])
-
-    def _key(self):
-        return jax.random.key(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _check_options(self, X, spec):
         for name, least in (("n_components", 1), ("n_init", 1), ("max_iter", 0), ("verbose_interval", 1)):
@@ -298,51 +239,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         if not self.converged_ and self.max_iter > 0:
             warnings.warn(f"{NOT_CONVERGED} ({found.message})", ConvergenceWarning, stacklevel=3)
 
-    def _log_joint(self, X):
-        """log φ_k + log N(x_n | μ_k, Σ_k) in the mixture's standard units, (N, K), and the log volume of these."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        dtype = np.result_type(X, self.means_)
-        inner, frame = _standardised(self.mixture_, dtype)
-        z = ((X.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
-        rows = min(_rounded_up(len(z)), _rounded_up(BLOCK_NUMBERS // inner.means.size))
-        blocks = [_padded_log_joint(inner, z[i : i + rows], rows) for i in range(0, len(z), rows)]
-        return np.concatenate(blocks).astype(dtype), frame.log_volume
-
-
-_log_joint = jax.jit(log_joint)
-
 
 def _count(X, sample_weight):
     """n of the criteria: rows, or the sum of their weights."""
     return float(len(X) if sample_weight is None else np.sum(np.asarray(sample_weight, float)))
-
-
-def _rounded_up(n):
-    """A power of two of at least 256: with few shapes, one program serves many sizes of data."""
-    return 1 << max(8, (int(n) - 1).bit_length())
-
-
-def _padded_log_joint(gmm, z, rows):
-    padded = np.zeros((rows, z.shape[1]), z.dtype)
-    padded[: len(z)] = z
-    return np.asarray(_log_joint(gmm, padded))[: len(z)]
-
-
-def _standardised(gmm, dtype) -> tuple[GMM, Scaling]:
-    """The mixture in units in which its own mean is 0 and its variances 1, in JAX's dtype, and the map back."""
-    weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
-    if gmm.covariance_type in ("full", "tied"):
-        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
-    else:
-        variances = covariances.reshape(len(means), -1)
-    centre = weights @ means
-    scale = np.sqrt(weights @ (variances + (means - centre) ** 2))
-    if gmm.covariance_type == "spherical":
-        scale = np.full(scale.shape, np.sqrt(np.mean(scale**2)))
-    frame = Scaling(centre, scale, (), np.dtype(dtype))
-    compute_dtype = jax.dtypes.canonicalize_dtype(dtype)
-    return jax.tree.map(lambda leaf: leaf.astype(compute_dtype), frame.inward(gmm)), frame
 
 
 def _precisions(gmm):

@@ -17,7 +17,9 @@ MAY_IMPORT = {
     **{room: {"mixture"} for room in MIDDLE},
     "bench": {"mixture"} | MIDDLE,
 }
-DOORS = {"__init__", "__main__", "cli", "estimator", "estimator_start", "shell", "without_sklearn"}
+DOORS = {"__init__", "__main__", "cli", "shell", "without_sklearn"} | {
+    path.stem for path in PACKAGE.glob("estimator*.py")
+}
 SHELL = {"cli.py", "shell.py"}  # the command, and what it shares with the experiments
 
 
@@ -69,7 +71,8 @@ def test_numpyro_blackjax_and_matplotlib_stay_in_their_places(path):
         if top in ("numpyro", "blackjax"):
             assert (room_of(path), inside) == ("bayes", True), f"{name_of(path)} imports {module}"
         if top == "matplotlib":
-            assert (path, inside) == (PACKAGE / "bench" / "plots.py", True), f"{name_of(path)} imports {module}"
+            page = PACKAGE / "bench" / "plots" / "page.py"
+            assert (path, inside) == (page, True), f"{name_of(path)} imports {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmm_jax.bench import pens, plots
+from gmm_jax.bench import plots
+from gmm_jax.bench.plots import pens
 from gmm_jax.mixture import GMM, Known, structure
 
 N, K = 60, 2

@@ -44,11 +44,12 @@ def check_counts(**counts: tuple[Any, int]) -> None:
 
 
 def prepare(x, spec, *, n_chains: int, n_warmup: int, n_draws: int) -> tuple[Problem, Scaling]:
-    """Checked, standardised, posed."""
+    """Checked, standardised, posed: in float64 where JAX has it, which NumPyro's transforms then ask for."""
     check_counts(n_chains=(n_chains, 1), n_warmup=(n_warmup, 0), n_draws=(n_draws, 1))
     x = check_data(x, n_components=spec.n_components)
     spec = validate_spec(spec, x.shape[1])
     z, scaling = standardise(x, spec)
+    z = z.astype(jax.dtypes.canonicalize_dtype(float))
     problem = pose(z, spec, scaling.known_inward(spec), scaling)
     if sum(problem.n_sites) == 0:
         raise ValueError("spec.known leaves nothing to infer: make a field, or one component's row of it, free.")

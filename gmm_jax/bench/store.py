@@ -15,7 +15,6 @@ import math
 import os
 import platform
 import re
-import secrets
 import shlex
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..mixture import GMM
+from ..mixture.atomic import write_bytes_atomic
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCHEMA = 1  # of a trial's configuration and row; a reader refuses what a later one wrote
@@ -69,24 +69,6 @@ def cell_path(folder, config: Mapping[str, Any]) -> Path:
 
 
 # ---- writing
-
-
-def write_bytes_atomic(path, content: bytes) -> Path:
-    """Write so that at every moment the old or the new content is there whole, also after a crash."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-    return path
 
 
 def write_text_atomic(path, text: str) -> Path:
@@ -383,13 +365,3 @@ def _from_field(field):
 
 def _no_constant(text):
     raise ValueError(f"{text} is no number of JSON")
-
-
-def _sync_folder(folder):
-    if os.name != "posix":
-        return  # other systems cannot open a folder
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

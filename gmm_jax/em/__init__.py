@@ -4,8 +4,10 @@ from .bootstrap import Bootstrap, bootstrap
 from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates
 from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
+from .online import Online, fit_em_online
 from .optima import Optima, inadmissible
 from .restarts import Batch, Effort, Interrupted, Restarts, fit_em_batch, fit_em_restarts
+from .streamed import Streamed, StreamInterrupted, fit_em_stream
 from .uncertainty import Asymptotics, asymptotics, standard_errors
 
 __all__ = [
@@ -18,13 +20,18 @@ __all__ = [
     "Effort",
     "Interrupted",
     "Intervals",
+    "Online",
     "Optima",
     "Restarts",
+    "StreamInterrupted",
+    "Streamed",
     "asymptotics",
     "bootstrap",
     "fit_em",
     "fit_em_batch",
+    "fit_em_online",
     "fit_em_restarts",
+    "fit_em_stream",
     "fit_labelled",
     "inadmissible",
     "intervals",

@@ -152,15 +152,20 @@ def em_map(x, known, sample_weight, config, prior, way) -> tuple[Map, Rule]:
 
     By way of "statistics" it stops with NARROW before a step that these cannot take; "deviations" can take any.
     """
-    _check_choices(config)
-    ridge = jnp.asarray(0.0 if config.reg_covar is None else config.reg_covar, x.dtype)
     total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
+    return map_of(lambda gmm: _state(gmm, x, sample_weight, way), total, known, config, prior, way)
+
+
+def map_of(evaluate, total, known, config, prior, way) -> tuple[Map, Rule]:
+    """The same wherever the sum is taken: `evaluate` is GMM -> EMState, `total` the number of samples.
+
+    Where a loop outside takes the sum, evaluate is the identity: `ask` then gives the mixture to take it under.
+    """
+    _check_choices(config)
+    ridge = jnp.asarray(0.0 if config.reg_covar is None else config.reg_covar, total.dtype)
 
     def image(state: EMState) -> GMM:
         return m_step(state.moments, state.gmm, known=known, reg_covar=ridge, prior=prior)
-
-    def evaluate(gmm: GMM) -> EMState:
-        return _state(gmm, x, sample_weight, way)
 
     def objective(state: EMState):
         likelihood = state.moments.log_likelihood
@@ -180,7 +185,7 @@ def em_map(x, known, sample_weight, config, prior, way) -> tuple[Map, Rule]:
         mapping = mapping._replace(chart=chart)
     rule = Rule(
         unit=total,
-        tol=jnp.asarray(config.tol, x.dtype),
+        tol=jnp.asarray(config.tol, total.dtype),
         monotone=jnp.all(ridge == 0.0),
         max_iter=config.max_iter,
         stop=config.stop,

@@ -6,6 +6,9 @@ returned. A step whose result is at fault is not taken; the status says what was
 A map with a chart is accelerated: each iteration evaluates one state, the plain step's or a bolder one. A bolder one
 that lowers the objective, or is at fault, is rejected, which is no failure: the next step is plain. Where gains decide,
 only plain steps can converge.
+
+A step is `ask`, what to evaluate next, and `tell`, what has become of it. A loop outside (sums over a stream) takes the
+two apart, with a map whose states are evaluated elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import Status
 from .quasi_newton import Chart, Memory, forget, propose, start_memory
@@ -106,12 +109,14 @@ def advance(
 def take_turns(
     mapping_of: Callable[[Int[Array, ""]], tuple[Map, Rule]],
     lanes: Progress,
-    trace: Float[Array, "R T"],
+    trace: Float[Array, "R C"],
+    column: Int[Array, "max_iter_plus_1"],
     queue: Int[Array, "Q"],
     n_slots: int,
+    n_steps: int,
     until: Int[Array, ""],
     n_rounds: Int[Array, ""],
-) -> tuple[Progress, Float[Array, "R T"], Int[Array, ""]]:
+) -> tuple[Progress, Float[Array, "R C"], Int[Array, ""]]:
     """Many lanes through few slots, for at most n_rounds rounds: when a lane has ended, the next one takes its slot.
 
     Under `vmap` all lanes would wait for the slowest; here only slots do, at the end.
@@ -119,8 +124,9 @@ def take_turns(
     Args:
         mapping_of: the map and the rule of a lane.
         lanes: leading axis of lanes; the last lane has ended and stands for "no lane".
-        trace: [lane, i] takes the objective after step i; T = 0 where it is not wanted.
+        trace: [lane, column[i]] takes the objective after step i; it is not kept where column[i] is C.
         queue: lanes in the order in which they start, filled up with the last lane, n_slots times at least.
+        n_steps: in a round.
         until: a lane's turn ends at this number of its steps.
 
     Returns:
@@ -128,21 +134,26 @@ def take_turns(
     """
     last = lanes.n_iter.shape[0] - 1
 
+    def one(lane, progress):
+        """A lane after the steps of a round, and its place in the trace and its objective after each."""
+        mapping, rule = mapping_of(lane)
+
+        def step(progress, _):
+            moves = (progress.status == Status.RUNNING) & (progress.n_iter < until)
+            progress = _choose(moves, _take_one(mapping, progress, rule), progress)
+            return progress, (column[progress.n_iter], progress.value)
+
+        return jax.lax.scan(step, progress, None, length=n_steps)
+
     def busy(carry):
         _, _, slots, _, n = carry
         return jnp.any(slots != last) & (n < n_rounds)
 
     def body(carry):
         lanes, trace, slots, following, n = carry
-        before = jax.tree.map(lambda leaf: leaf[slots], lanes)
-        after = jax.vmap(lambda lane, progress: _take_one(mapping_of(lane)[0], progress, mapping_of(lane)[1]))(
-            slots, before
-        )
-        moves = (before.status == Status.RUNNING) & (before.n_iter < until)
-        after = jax.vmap(_choose)(moves, after, before)
+        after, (places, values) = jax.vmap(one)(slots, jax.tree.map(lambda leaf: leaf[slots], lanes))
         lanes = jax.tree.map(lambda leaf, new: leaf.at[slots].set(new), lanes, after)
-        if trace.shape[1]:
-            trace = trace.at[slots, after.n_iter].set(after.value)
+        trace = trace.at[slots[:, None], places].set(values, mode="drop")
         ended = (after.status != Status.RUNNING) | (after.n_iter >= until)
         rank = jnp.cumsum(ended.astype(jnp.int32)) - 1
         slots = jnp.where(ended, queue[jnp.minimum(following + rank, queue.shape[0] - 1)], slots)
@@ -159,8 +170,16 @@ def resume(progress: Progress, status: Status) -> Progress:
     return progress._replace(status=jnp.where(waiting, jnp.int32(Status.RUNNING), progress.status))
 
 
-def _take_one(mapping, progress, rule):
-    new, plain, memory = _try(mapping, progress)
+def ask(mapping: Map, progress: Progress) -> tuple[Any, Bool[Array, ""], Memory | None]:
+    """The one state that this iteration evaluates, whether it is the plain step's, and what was remembered."""
+    if progress.memory is None:
+        return mapping.step(progress.state), jnp.ones((), bool), None
+    parameters, plain, memory = propose(mapping.chart, mapping.gradient, progress.memory, progress.state)
+    return mapping.chart.evaluate(parameters), plain, memory
+
+
+def tell(mapping: Map, progress: Progress, rule: Rule, new: Any, plain: Bool[Array, ""], memory: Memory | None):
+    """Progress after the state that was asked for: taken, rejected, or at fault."""
     value = mapping.objective(new)
     gain = value - progress.value
     rounding = 64.0 * jnp.finfo(value.dtype).eps * (rule.unit + jnp.abs(progress.value))
@@ -201,12 +220,8 @@ def _take_one(mapping, progress, rule):
     )
 
 
-def _try(mapping, progress):
-    """The one state that this iteration evaluates, whether it is the plain step's, and what was remembered."""
-    if progress.memory is None:
-        return mapping.step(progress.state), jnp.ones((), bool), None
-    parameters, plain, memory = propose(mapping.chart, mapping.gradient, progress.memory, progress.state)
-    return mapping.chart.evaluate(parameters), plain, memory
+def _take_one(mapping, progress, rule):
+    return tell(mapping, progress, rule, *ask(mapping, progress))
 
 
 def _is_small(gain, progress, rule):

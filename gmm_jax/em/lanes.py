@@ -7,10 +7,8 @@ calls the host may look, let lanes leave, show progress, or be interrupted: noth
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +17,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import GMM, ONE_AT_A_TIME, Status, Way, statistics_allowed
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
+from .cores import n_workers, program, side_by_side
 from .fit import em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 
 SLOT_NUMBERS = 1 << 16  # slots·K·rows: half a MiB of float64 for the responsibilities of a block
+MOST_SLOTS = 16  # more do not make a lane's iteration cheaper, and wait at the end
 SMALL_PRODUCT = 400_000  # multiplications up to which a product was seen to stay on one core
-LARGEST_POOL = 256  # lanes: the numbers of a pool are few beside the data that each iteration reads
+LARGEST_POOL = 1024  # lanes: enough that few slots wait for the slowest
+STEPS = 4  # of few samples, that a lane takes before its slot may change hands: handing over costs as much as one
 TURNS = 4  # lanes a slot has at least, so that slots are seldom idle at the end
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
@@ -35,7 +36,7 @@ class Pool:
 
     lanes: Int[np.ndarray, "Q"]
     progress: Progress
-    trace: Float[Array, "Q T"]
+    trace: Float[Array, "Q C"]
 
 
 @dataclass
@@ -45,30 +46,37 @@ class Lanes:
     problem: tuple  # (z, known, weight, config, prior), every leaf with a leading axis of data sets
     n_starts: int
     pools: list[Pool]
+    column: Int[np.ndarray, "max_iter_plus_1"]  # of the trace, for each iteration; C where it is not kept
     exact: Bool[np.ndarray, "R"]  # lanes whose sums are taken from deviations
     left: Int[np.ndarray, "R"]  # a status given by the host to a lane that left, or RUNNING
     computed: int = 0  # lane-iterations that programs have computed, those of idle slots included
-    programs: dict = field(default_factory=dict)  # compiled, by way and shape
     _seen: tuple | None = None
+
+    @property
+    def n_components(self) -> int:
+        return self.pools[0].progress.best.gmm.means.shape[-2]
 
     @property
     def n_lanes(self) -> int:
         return self.exact.size
 
-    def look(self) -> tuple[Progress, Float[np.ndarray, "R T"]]:
-        """All lanes in NumPy, and the objective after each iteration (NaN after the last)."""
+    def look(self) -> tuple[Progress, Float[np.ndarray, "R C"]]:
+        """All lanes in NumPy, and the objective after each iteration that is kept (NaN where a lane did not come)."""
         if self._seen is None:
-            back = np.argsort(np.concatenate([pool.lanes for pool in self.pools]))
 
             def gather(*leaves):
                 kept = [np.asarray(leaf)[: p.lanes.size] for p, leaf in zip(self.pools, leaves, strict=True)]
-                return np.concatenate(kept)[back]
+                return np.concatenate(kept)
 
             state = jax.tree.map(gather, *[pool.progress for pool in self.pools])
             status = np.where(state.status == Status.NARROW, np.int32(Status.RUNNING), state.status)
             status = np.where(self.left == Status.RUNNING, status, self.left).astype(np.int32)
             self._seen = state._replace(status=status), gather(*[pool.trace for pool in self.pools])
         return self._seen
+
+    def values_after(self, n_iter: int) -> Float[np.ndarray, "R"]:
+        """The objective of each lane after n_iter iterations, NaN where it did not come so far."""
+        return self.look()[1][:, self.column[n_iter]]
 
     @property
     def running(self) -> Int[np.ndarray, "R"]:
@@ -80,24 +88,41 @@ class Lanes:
         self.left[which], self._seen = status, None
 
 
-def begin_lanes(problem: tuple, inits: GMM, *, keep_trace: bool = True) -> Lanes:
-    """Lanes at their starts; `inits` has leading axes (data sets, starts)."""
-    problem, inits = jax.device_put((problem, inits))
-    n_lanes = inits.means.shape[0] * inits.means.shape[1]
+def begin_lanes(problem: tuple, inits: GMM, *, keep: Int[np.ndarray, "C"] | None = None) -> Lanes:
+    """Lanes at their starts; `inits` has leading axes (data sets, starts).
+
+    `keep` are the iterations after which the objective is kept, ascending and beginning with 0; default: all.
+    """
+    problem = jax.device_put(problem)
+    n_starts, max_iter = inits.means.shape[1], problem[3].max_iter
+    inits = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), inits)
+    keep = np.arange(max_iter + 1) if keep is None else keep
+    column = np.full(max_iter + 1, keep.size, np.int32)
+    column[keep] = np.arange(keep.size)
+    n_lanes = inits.means.shape[0]
     n_pools = max(min(n_workers(), n_lanes), -(-n_lanes // LARGEST_POOL))
     members = np.array_split(np.arange(n_lanes), n_pools)
     width = members[0].size + 1
-    rows = tuple(np.concatenate([lanes, np.full(width - lanes.size, -1)]) for lanes in members)
+    rows = [np.concatenate([lanes, np.full(width - lanes.size, -1)]) for lanes in members]
     way = "statistics" if statistics_allowed(problem[0].dtype) else "deviations"
-    begun = _begin(problem, inits, rows, way, keep_trace)
+    starts = [(jax.tree.map(lambda leaf, index=index: leaf[index], inits), index) for index in rows]
+    begun = _begin_pools(problem, n_starts, starts, keep.size, way)
     exact = np.full(n_lanes, way == "deviations")
     for lanes, (progress, _) in zip(members, begun, strict=True):
         exact[lanes] |= np.asarray(progress.status)[: lanes.size] == Status.NARROW
     if way == "statistics" and exact.any():
-        again = _begin(problem, inits, rows, "deviations", keep_trace)
+        again = _begin_pools(problem, n_starts, starts, keep.size, "deviations")
         begun = [_choose_rows(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
     pools = [Pool(lanes, *state) for lanes, state in zip(members, begun, strict=True)]
-    return Lanes(problem, inits.means.shape[1], pools, exact, np.full(n_lanes, Status.RUNNING, np.int32))
+    return Lanes(problem, n_starts, pools, column, exact, np.full(n_lanes, Status.RUNNING, np.int32))
+
+
+def _begin_pools(problem, n_starts, starts, n_kept, way):
+    calls = []
+    for init, index in starts:
+        arguments = (problem, init, np.maximum(index, 0) // n_starts, index >= 0)
+        calls.append((program(_begin, arguments, way=way, n_kept=n_kept), arguments))
+    return side_by_side(calls, _n_threads(problem, starts[0][0].n_components, way))
 
 
 def _choose_rows(first, a, b):
@@ -115,108 +140,92 @@ def advance_lanes(lanes: Lanes, which: Int[np.ndarray, "R"], until: int | None =
     until = config.max_iter if until is None else min(until, config.max_iter)
     chosen = np.zeros(lanes.n_lanes, bool)
     chosen[which] = True
-    with_programs = [
+    tasks = [
         task
         for way, mask in (("statistics", chosen & ~lanes.exact), ("deviations", chosen & lanes.exact))
         for pool in lanes.pools
         if (task := _task(lanes, pool, way, mask, until)) is not None
     ]
-    small = _products_are_small(lanes)
-    runs = [_workers(n_workers() if small else 1).submit(_run, *task[1:]) for task in with_programs]
-    for (pool, _, _), run in zip(with_programs, runs, strict=True):
-        _take_in(lanes, pool, *run.result())
+    way = "deviations" if lanes.exact.any() else "statistics"
+    n_threads = _n_threads(lanes.problem, lanes.n_components, way)
+    for task, answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
+        _take_in(lanes, task[0], *answer)
     state, _ = lanes.look()
     return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
 
 
-def n_workers() -> int:
-    """Pools that run side by side: as many as there are cores for this process, one on an accelerator."""
-    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity") else 1
-
-
-@cache
-def _workers(n):
-    return ThreadPoolExecutor(n, thread_name_prefix="lanes")
-
-
-def _run(program, arguments):
-    return jax.block_until_ready(program(*arguments))
-
-
-def _products_are_small(lanes):
-    """Whether every product stays on its own core, so that programs may run side by side.
+def _n_threads(problem, n_components, way):
+    """How many programs run side by side: as many as cores, if every product stays on its own core.
 
     XLA's CPU backend splits larger products over its threads: one such program keeps all cores busy. Two at a time also
     waited for each other for ever, at (100 000, 32, 16) and (3000, 50, 3) on two cores, when they still called LAPACK.
     """
-    _, n_samples, n_features = lanes.problem[0].shape
-    n_components = lanes.pools[0].progress.best.gmm.means.shape[-2]
+    _, n_samples, n_features = problem[0].shape
     exact_rows = max(256, BLOCK_NUMBERS // (n_components * n_features))
-    rows = min(n_samples, exact_rows if lanes.exact.any() else BLOCK_ROWS)
+    rows = min(n_samples, exact_rows if way == "deviations" else BLOCK_ROWS)
     per_row = n_components * (n_features + 1) * (n_features + 2) // 2
-    return per_row * rows <= SMALL_PRODUCT
+    return n_workers() if per_row * rows <= SMALL_PRODUCT else 1
 
 
 def _task(lanes, pool, way, chosen, until):
     """(pool, program, arguments), None where this pool has nothing to do that way."""
     n_lanes, width = pool.lanes.size, pool.progress.n_iter.size
     status, n_iter = (np.asarray(leaf)[:n_lanes] for leaf in (pool.progress.status, pool.progress.n_iter))
-    active = np.isin(status, (Status.RUNNING, Status.NARROW)) & (lanes.left[pool.lanes] == Status.RUNNING)
+    active = ((status == Status.RUNNING) | (status == Status.NARROW)) & (lanes.left[pool.lanes] == Status.RUNNING)
     queue = np.flatnonzero(active & chosen[pool.lanes] & (n_iter < until))
     if not queue.size:
         return None
     _, n_samples, n_features = lanes.problem[0].shape
-    n_components = pool.progress.best.gmm.means.shape[-2]
+    n_components = lanes.n_components
     per_slot = n_components * min(n_samples, BLOCK_ROWS)
-    slots = max(1, min(SLOT_NUMBERS // per_slot, -(-(width - 1) // TURNS)))
-    rounds = max(1, LOOK // (slots * n_components * n_samples * n_features * n_features))
+    slots = max(1, min(SLOT_NUMBERS // per_slot, MOST_SLOTS, -(-(width - 1) // TURNS)))
+    work = slots * n_components * n_samples * n_features * n_features
+    steps = STEPS if STEPS * work <= LOOK else 1
+    rounds = max(1, LOOK // (steps * work))
     queue = np.concatenate([queue, np.full(width + slots - queue.size, width - 1)]).astype(np.int32)
     data_set = np.concatenate([pool.lanes, np.zeros(width - n_lanes, int)]) // lanes.n_starts
-    orders = jax.device_put((queue, data_set, np.int32(until), np.int32(rounds)))
+    orders = (lanes.column, queue, data_set, np.int32(until), np.int32(rounds))
     arguments = (lanes.problem, pool.progress, pool.trace, *orders)
-    key = (way, queue.shape, slots)
-    if key not in lanes.programs:
-        # compiled here, under the caller's settings of JAX, which belong to a thread; run in any
-        lanes.programs[key] = _advance.lower(*arguments, way=way, slots=slots).compile()
-    return pool, lanes.programs[key], arguments
+    return pool, program(_advance, arguments, way=way, slots=slots, steps=steps), arguments
 
 
-def _take_in(lanes, pool, progress, trace, n_rounds, slots):
+def _take_in(lanes, pool, progress, trace, computed):
     pool.progress, pool.trace = progress, trace
-    lanes.computed += int(n_rounds) * int(slots)
+    lanes.computed += int(computed)
     lanes.exact[pool.lanes[np.asarray(progress.status)[: pool.lanes.size] == Status.NARROW]] = True
     lanes._seen = None
 
 
-@partial(jax.jit, static_argnames=("way", "keep_trace"), compiler_options=ONE_AT_A_TIME)
-def _begin(problem, inits, rows, way: Way, keep_trace):
-    """The pools at their starts: for each its progress and its trace."""
+@partial(jax.jit, static_argnames=("way", "n_kept"), compiler_options=ONE_AT_A_TIME)
+def _begin(problem, inits, data_set, real, way: Way, n_kept):
+    """A pool at its starts: its progress, and its trace."""
+    of_lane = _problem_of(problem, data_set)
 
-    def one(problem, init):
-        z, known, weight, *_ = problem
-        mapping, rule = em_map(*problem, way)
+    def one(lane, init):
+        z, known, weight, *_ = of_lane(lane)
+        mapping, rule = em_map(*of_lane(lane), way)
         return begin(mapping, first_state(z, init, known, weight, way), rule)
 
-    state = jax.vmap(jax.vmap(one, in_axes=(None, 0)))(problem, inits)
-    state = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state)
-
-    def pool(rows):
-        progress = jax.tree.map(lambda leaf: leaf[rows], state)
-        trace = jnp.full((rows.size, problem[3].max_iter + 1 if keep_trace else 0), jnp.nan, progress.value.dtype)
-        trace = trace.at[:, 0].set(progress.value) if keep_trace else trace
-        return progress._replace(status=jnp.where(rows >= 0, progress.status, jnp.int32(Status.MAX_ITER))), trace
-
-    return [pool(index) for index in rows]
+    progress = jax.vmap(one)(jnp.arange(real.shape[0]), inits)
+    trace = jnp.full((real.shape[0], n_kept), jnp.nan, progress.value.dtype).at[:, 0].set(progress.value)
+    return progress._replace(status=jnp.where(real, progress.status, jnp.int32(Status.MAX_ITER))), trace
 
 
-@partial(jax.jit, static_argnames=("way", "slots"), compiler_options=ONE_AT_A_TIME)
-def _advance(problem, progress, trace, queue, data_set, until: Int[Array, ""], rounds: Int[Array, ""], way: Way, slots):
-    shared = jax.tree.map(lambda leaf: leaf[0], problem)
-    many = problem[0].shape[0] > 1
+@partial(jax.jit, static_argnames=("way", "slots", "steps"), compiler_options=ONE_AT_A_TIME)
+def _advance(problem, progress, trace, column, queue, data_set, until, rounds, way: Way, slots, steps):
+    of_lane = _problem_of(problem, data_set)
 
     def mapping_of(lane):
-        return em_map(*(jax.tree.map(lambda leaf: leaf[data_set[lane]], problem) if many else shared), way)
+        return em_map(*of_lane(lane), way)
 
     progress = resume(progress, Status.NARROW)
-    progress, trace, taken = take_turns(mapping_of, progress, trace, queue, slots, until, rounds)
-    return progress, trace, taken, jnp.int32(slots)
+    progress, trace, taken = take_turns(mapping_of, progress, trace, column, queue, slots, steps, until, rounds)
+    return progress, trace, taken * (slots * steps)
+
+
+def _problem_of(problem, data_set):
+    """lane -> its data set; a single one is not copied for each lane."""
+    if problem[0].shape[0] == 1:
+        shared = jax.tree.map(lambda leaf: leaf[0], problem)
+        return lambda lane: shared
+    return lambda lane: jax.tree.map(lambda leaf: leaf[data_set[lane]], problem)

@@ -144,15 +144,12 @@ def eligible(lanes) -> Bool[np.ndarray, "R"]:
     return usable & np.isfinite(lanes.log_likelihood)
 
 
-def same_optimum(gmms, log_likelihood, leader, candidates, spec) -> Bool[np.ndarray, "R"]:
-    """Which candidates equal lane `leader` up to a permutation of components."""
-    same = np.zeros(candidates.shape, bool)
-    same[leader] = candidates[leader]
-    if candidates.sum() > candidates[leader]:  # costs are for all lanes, so that one program serves
-        cost = match_cost(gmms, pick(gmms, leader), spec)
-        near = np.flatnonzero(candidates)
-        total = np.take_along_axis(cost[near], assign(cost[near])[:, None, :], axis=1).sum(axis=(1, 2))
-        same[near[total < SAME_COST]] = True
+def same_mixture(gmms, references, among, spec) -> Bool[np.ndarray, "..."]:
+    """Which of `among` equal their reference up to a permutation of components; see match_cost for the axes."""
+    same = np.zeros(among.shape, bool)
+    if among.any():  # costs are for all, so that one program serves
+        cost = match_cost(gmms, references, spec)[among]
+        same[among] = np.take_along_axis(cost, assign(cost)[:, None, :], axis=1).sum(axis=(1, 2)) < SAME_COST
     return same
 
 
@@ -165,7 +162,9 @@ def distinct(lanes, spec, n_samples) -> tuple[Int[np.ndarray, "M"], Int[np.ndarr
     while left.any():
         lane = int(np.argmax(np.where(left, log_likelihood, -np.inf)))
         near = left & (np.abs(log_likelihood - log_likelihood[lane]) <= 1e-3 * n_samples)
-        same = same_optimum(lanes.gmm, log_likelihood, lane, near, spec)
+        near[lane] = False
+        same = same_mixture(lanes.gmm, pick(lanes.gmm, lane), near, spec)
+        same[lane] = True
         of_lane[same] = len(found)
         found.append(lane)
         left &= ~same

@@ -1,89 +1,122 @@
 """A race: lanes that cannot win, or that follow another, are not run to their end.
 
 Run short, look, keep, finish, in the spirit of em-EM (Biernacki, Celeux & Govaert 2003, Computational Statistics & Data
-Analysis 41). A lane leaves when it is on the way to an optimum that another lane leads to (MERGED), or when even twice
-the largest gain that any finished lane made from the same iteration on would leave it below the best (DROPPED). A fixed
-random sample of lanes never leaves: it calibrates that gain, and what is said of the basins rests on it alone.
+Analysis 41). A lane leaves when it is on the way to an optimum that another lane of its data set leads to (MERGED), or
+when even twice the largest gain that any finished lane made from the same iteration on would leave it below the best
+(DROPPED). A fixed random sample of lanes never leaves: it calibrates that gain, and what is said of the basins rests on
+it alone. Each data set has a race of its own; arrays are (P, R), data sets by starts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
 from ..mixture import MixtureSpec, Status
 from .lanes import Lanes
-from .optima import same_optimum
+from .optima import same_mixture
 
-FIRST = 15  # iterations before the first look; the next looks are at 60, 240, ...
-LEADERS = 3  # lanes that are finished after the first look, so that the others have something to fall short of
-SETTLED = 0.1  # nats that a lane may still gain, by Aitken's estimate, where it is merged
+FIRST = 4  # iterations before the first look; the next looks are at 12, 36, ...
+FACTOR = 3
+LEADERS = 3  # lanes, at most a tenth, that are finished after the first look: others must have what to fall short of
+SETTLED = 1.0  # nats that a lane may still gain, by Aitken's estimate, if others are to follow it
 SAFETY = 2.0  # times the largest gain seen that a lane is given credit for
 
 
 def race(lanes: Lanes, spec: MixtureSpec, admissible: Callable[[], Bool[np.ndarray, "R"]], finish: Callable) -> None:
-    """Run the lanes of one data set until each has ended or left.
+    """Run the lanes until each has ended or left.
 
-    `finish(lanes, which, until)` runs lanes to that iteration, None: to their end.
+    `finish(lanes, which, until)` runs lanes to that iteration, None: to their end. The lanes keep the objective at
+    least after the iterations `kept_by_race`.
     """
-    sample = calibration_sample(lanes.n_lanes)
-    stays = np.isin(np.arange(lanes.n_lanes), sample)
+    stays = np.isin(np.arange(lanes.n_starts), calibration_sample(lanes.n_starts))[None]
     finish(lanes, lanes.running, FIRST)
-    _merge(lanes, stays, spec)
-    highest = np.argsort(-_values(lanes), kind="stable")[:LEADERS]
-    finish(lanes, np.union1d(sample, highest), None)
+    _merge(lanes, stays, spec, FIRST)
+    finish(lanes, np.flatnonzero(stays | _leaders(lanes)), None)
     reached = FIRST
     while lanes.running.size:
         _drop(lanes, stays, reached, admissible())
-        _merge(lanes, stays, spec)
-        reached *= 4
+        _merge(lanes, stays, spec, reached)
+        reached *= FACTOR
         finish(lanes, lanes.running, reached)
 
 
-def calibration_sample(n_lanes: int) -> Int[np.ndarray, "R"]:
-    """A twentieth of the lanes, at least five: the same lanes for the same number of them."""
-    return np.sort(np.random.default_rng(n_lanes).permutation(n_lanes)[: max(5, n_lanes // 20)])
+def kept_by_race(max_iter: int) -> Int[np.ndarray, "C"]:
+    """The iterations whose objective a race reads: its looks, and the two before each."""
+    looks = [0, FIRST]
+    while looks[-1] < max_iter:
+        looks.append(looks[-1] * FACTOR)
+    near = np.unique(np.concatenate([np.array(looks) - back for back in range(3)]))
+    return near[(near >= 0) & (near <= max_iter)]
+
+
+def calibration_sample(n_starts: int) -> Int[np.ndarray, "C"]:
+    """A twentieth of the lanes, at least five or a tenth: the same lanes for the same number of them."""
+    size = max(1, min(5, n_starts // 10), n_starts // 20)
+    return np.sort(np.random.default_rng(n_starts).permutation(n_starts)[:size])
+
+
+def _by_data_set(lanes, leaf):
+    """(P·R, ...) as (P, R, ...)."""
+    return leaf.reshape(-1, lanes.n_starts, *leaf.shape[1:])
 
 
 def _values(lanes):
+    """The objectives, -inf where a lane has none."""
     values = lanes.look()[0].best_value
-    return np.where(np.isfinite(values), values, -np.inf)
+    return _by_data_set(lanes, np.where(np.isfinite(values), values, -np.inf))
+
+
+def _leaders(lanes):
+    values = _values(lanes)
+    n_leaders = max(1, min(LEADERS, lanes.n_starts // 10))
+    highest = np.argsort(-values, axis=1, kind="stable")[:, :n_leaders]
+    leaders = np.zeros(values.shape, bool)
+    np.put_along_axis(leaders, highest, True, axis=1)
+    return leaders
 
 
 def _drop(lanes, stays, reached, admissible):
-    (state, trace), values = lanes.look(), _values(lanes)
-    finished = np.isin(state.status, (Status.CONVERGED, Status.MAX_ITER)) & (state.n_iter >= reached)
-    if not (finished & admissible).any():
+    state, values = lanes.look()[0], _values(lanes)
+    status, n_iter = _by_data_set(lanes, state.status), _by_data_set(lanes, state.n_iter)
+    finished = np.isin(status, (Status.CONVERGED, Status.MAX_ITER)) & (n_iter >= reached)
+    gains = values - _by_data_set(lanes, lanes.values_after(reached))
+    gained = np.max(np.where(finished & np.isfinite(gains), gains, -np.inf), axis=1, keepdims=True)
+    best = np.where(finished & _by_data_set(lanes, admissible), values, -np.inf).max(axis=1, keepdims=True)
+    hopeless = (status == Status.RUNNING) & ~stays & (values + SAFETY * gained < best)
+    lanes.leave(hopeless.ravel(), Status.DROPPED)
+
+
+def _merge(lanes, stays, spec, reached):
+    """Lanes that are all but at the same optimum follow the highest of them."""
+    state, values = lanes.look()[0], _values(lanes)
+    status = _by_data_set(lanes, state.status)
+    running, rows = status == Status.RUNNING, np.arange(len(status))
+    if not running.any():
         return
-    gained = values[finished] - trace[finished, reached]
-    best = values[finished & admissible].max()
-    hopeless = (state.status == Status.RUNNING) & ~stays & (values + SAFETY * np.nanmax(gained) < best)
-    lanes.leave(hopeless, Status.DROPPED)
+    gmms = jax.tree.map(lambda leaf: _by_data_set(lanes, leaf), state.best.gmm)
+    leads = (running & (_remaining(lanes, reached) <= SETTLED)) | (status == Status.CONVERGED)
+    may_follow = running & ~stays
+    follows = np.zeros(status.shape, bool)
+    while (open_sets := leads.any(axis=1) & (may_follow & ~follows).any(axis=1)).any():
+        leader = np.argmax(np.where(leads, values, -np.inf), axis=1)
+        is_leader = (np.arange(lanes.n_starts) == leader[:, None]) & open_sets[:, None]
+        near = (may_follow & ~follows | leads) & open_sets[:, None] & ~is_leader
+        near &= np.abs(values - values[rows, leader, None]) <= 2.0 * SETTLED
+        same = same_mixture(gmms, jax.tree.map(lambda leaf, at=leader: leaf[rows, at], gmms), near, spec)
+        follows |= same & may_follow
+        leads &= ~(same | is_leader)
+    lanes.leave(follows.ravel(), Status.MERGED)
 
 
-def _merge(lanes, stays, spec):
-    (state, trace), values = lanes.look(), _values(lanes)
-    running = state.status == Status.RUNNING
-    left = (running | (state.status == Status.CONVERGED)) & (_remaining(state, trace) <= SETTLED)
-    follows = np.zeros(lanes.n_lanes, bool)
-    while (left & running & ~stays).any():
-        leader = int(np.argmax(np.where(left, values, -np.inf)))
-        near = left & (values >= values[leader] - 2.0 * SETTLED)
-        same = same_optimum(state.best.gmm, values, leader, near, spec)
-        follows |= same & ~stays & running & (np.arange(lanes.n_lanes) != leader)
-        left &= ~same
-    lanes.leave(follows, Status.MERGED)
-
-
-def _remaining(state, trace):
-    """Aitken's estimate of the gain still to come, inf where gains do not shrink yet."""
-    if trace.shape[1] < 3:
-        return np.full(len(trace), np.inf)
-    v = np.take_along_axis(trace, np.maximum(state.n_iter, 2)[:, None] - np.arange(3), axis=1)
-    gain, before = v[:, 0] - v[:, 1], v[:, 1] - v[:, 2]
+def _remaining(lanes, reached):
+    """Aitken's estimate of the gain still to come to a lane that runs, inf where gains do not shrink yet."""
+    v, one, two = (_by_data_set(lanes, lanes.values_after(reached - back)) for back in range(3))
+    gain, before = v - one, one - two
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = gain / before
         remaining = np.where((ratio >= 0.0) & (ratio < 1.0), gain * ratio / (1.0 - ratio), np.inf)
-    return np.where(np.abs(gain) <= 1e-9 * np.abs(v[:, 0]), 0.0, remaining)
+    return np.where(np.abs(gain) <= 1e-9 * np.abs(v), 0.0, remaining)

@@ -18,6 +18,7 @@ from ..mixture import (
     GMM,
     Hyperparameters,
     MixtureSpec,
+    Scaling,
     Status,
     check_data,
     check_sample_weight,
@@ -26,12 +27,15 @@ from ..mixture import (
     validate_spec,
 )
 from ..mixture.starts import start_function
+from .cores import n_workers, program, side_by_side
 from .fit import EMConfig, EMResult, result_of
 from .lanes import advance_lanes, begin_lanes
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
-from .race import calibration_sample
+from .race import calibration_sample, kept_by_race
 from .race import race as run_race
+
+DRAWN_AT_ONCE = 256  # starts of a batch: their distances stay in the cache
 
 
 class Effort(NamedTuple):
@@ -89,11 +93,12 @@ def fit_em_restarts(
     Raises:
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
-    _check_options(n_restarts, config)
+    check_options(n_restarts, config)
     data = _prepare(x, spec, sample_weight, config, prior)
-    inits = _starts(key, data, init, n_restarts)
-    lanes = begin_lanes(_stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
-    interrupted = _run(lanes, data, race, progress)
+    problem = _stack([data])
+    inits = _starts(key, problem, data, init, n_restarts)
+    lanes = begin_lanes(problem, inits)
+    interrupted = _run(lanes, [data], race, progress)
     found = _found(lanes, data, inits, race)
     if interrupted:
         raise Interrupted(found)
@@ -119,15 +124,17 @@ def fit_em_batch(
     init: str | Callable = "kmeans++",
     sample_weight: Float[Array, "P N"] | None = None,
     config: EMConfig = EMConfig(),
+    race: bool = False,
 ) -> Batch:
     """`fit_em_restarts` on many data sets of one shape, as simulation studies and bootstraps need them.
 
-    Data sets of different sizes are filled up to one shape with rows of weight zero, which may hold anything.
+    Data sets of different sizes are filled up to one shape with rows of weight zero, which may hold anything. With
+    race=True each data set has a race of its own, and lanes that left it have status MERGED or DROPPED.
 
     Raises:
         ValueError: as fit_em_restarts, for the first data set at fault, which is named.
     """
-    _check_options(n_restarts, config)
+    check_options(n_restarts, config)
     x = np.asarray(x)
     if x.ndim != 3 or not len(x):
         raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
@@ -136,10 +143,10 @@ def fit_em_batch(
     data = [_member(x, spec, sample_weight, config, p) for p in range(len(x))]
     problem = _stack(data)
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
-    inits = _draw_batch(key, problem[0], inner, start_function(init), n_restarts)
-    lanes = begin_lanes(problem, inits, keep_trace=False)
-    while not advance_lanes(lanes, np.arange(lanes.n_lanes)):
-        pass
+    inits = _draw(jax.random.split(key, (len(data), n_restarts)), problem, inner, start_function(init))
+    lanes = begin_lanes(problem, inits, keep=kept_by_race(config.max_iter))
+    if _run(lanes, data, race, None):
+        raise KeyboardInterrupt
     return _batch(lanes, data)
 
 
@@ -156,34 +163,26 @@ def _member(x, spec, sample_weight, config, p):
         raise ValueError(f"data set {p}: {error}") from error
 
 
-@partial(jax.jit, static_argnames=("start", "n_restarts"))
-def _draw_batch(key, z, inner, start, n_restarts):
-    keys = jax.random.split(key, (z.shape[0], n_restarts))
-    return jax.vmap(jax.vmap(start, in_axes=(0, None, None)))(keys, z, inner)
-
-
 def _batch(lanes, data):
     """The best lane of each data set: highest among admissible, else among eligible, else among finite ones."""
     shape = (len(data), lanes.n_starts)
-    state, trace = lanes.look()
+    state = lanes.look()[0]
     each = np.repeat(np.arange(len(data)), lanes.n_starts)
     known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
-    results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
-    spread = np.stack([d.spread for d in data])[each]
-    n_samples = np.array([d.n_samples for d in data])[each, None]
-    reason = reasons(results.gmm, after, data[0].inner, spread, n_samples).reshape(shape)
+    results, after = jax.tree.map(np.asarray, _finish(state, np.zeros((lanes.n_lanes, 0)), known))
+    reason = reasons(results.gmm, after, data[0].inner, *_spread_of_lanes(lanes, data)).reshape(shape)
     usable = eligible(results).reshape(shape)
     value = np.where(np.isfinite(state.best_value), state.best_value, -np.inf).reshape(shape)
     best = np.lexsort((value, 2 * (usable & (reason == "")) + usable), axis=-1)[:, -1]
     chosen = np.arange(len(data)) * lanes.n_starts + best
-    outward = [_outward(pick(results, lane), d) for lane, d in zip(chosen, data, strict=True)]
+    best = [outward(pick(results, lane), d.spec, d.scaling, d.n_samples) for lane, d in zip(chosen, data, strict=True)]
     volume = np.array([d.volume for d in data])[:, None]
     return Batch(
-        jax.tree.map(lambda *leaves: np.stack(leaves), *outward),
+        jax.tree.map(lambda *leaves: np.stack(leaves), *best),
         results.log_likelihood.reshape(shape) - volume,
         results.status.reshape(shape),
         state.n_iter.reshape(shape),
-        reason[np.arange(len(data)), best],
+        reason[np.arange(len(data)), chosen % lanes.n_starts],
     )
 
 
@@ -206,16 +205,12 @@ class _Data(NamedTuple):
     config: EMConfig
     prior: Hyperparameters | None
     n_samples: float  # total weight
+    spread: np.ndarray  # covariance of z, (D, D)
 
     @property
     def volume(self):
         """What the log-likelihood of z exceeds that of x by."""
         return self.n_samples * self.scaling.log_volume
-
-    @property
-    def spread(self):
-        """Covariance of z, (D, D)."""
-        return np.cov(self.z.T, bias=True, aweights=self.weight).reshape(self.z.shape[1], -1)
 
 
 def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
@@ -233,7 +228,9 @@ def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
     n_samples = z.shape[0] if weight is None else float(np.sum(weight))
     weight = None if weight is None else weight.astype(z.dtype)
     prior = None if prior is None else scaling.prior_inward(prior, spec.covariance_type)
-    return _Data(z, weight, replace(spec, known=scaling.known_inward(spec)), spec, scaling, config, prior, n_samples)
+    spread = np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
+    inner = replace(spec, known=scaling.known_inward(spec))
+    return _Data(z, weight, inner, spec, scaling, config, prior, n_samples, spread)
 
 
 def _stack(data):
@@ -242,7 +239,8 @@ def _stack(data):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
 
 
-def _check_options(n_restarts, config):
+def check_options(n_restarts: int, config: EMConfig) -> None:
+    """A ValueError that names the option that is out of its range."""
     for name, value, least in (("n_restarts", n_restarts, 1), ("config.max_iter", config.max_iter, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
@@ -258,11 +256,17 @@ def _check_total(weight, n_components):
         )
 
 
-def _starts(key, data, init, n_restarts):
-    """Standardised starts with leading axis R."""
-    inner, dtype = data.inner, data.z.dtype
+def _starts(key, problem, data, init, n_restarts):
+    """Standardised starts with leading axes (1, R)."""
     if not isinstance(init, GMM):
-        return _draw_starts(key, data.z, inner, start_function(init), n_restarts)
+        one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], data.inner)
+        return _draw(jax.random.split(key, (1, n_restarts)), problem, one, start_function(init))
+    starts = starts_inward(init, data.inner, data.scaling, n_restarts)
+    return jax.tree.map(lambda leaf: leaf.astype(data.z.dtype)[None], starts)
+
+
+def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: int) -> GMM:
+    """Starts in the units of the data, checked and standardised; leading axis R also where one is for all."""
     if init.covariance_type != inner.covariance_type:
         raise ValueError(f"init has covariance_type {init.covariance_type!r}, but spec has {inner.covariance_type!r}.")
     leaves = jax.tree.map(np.asarray, init)
@@ -270,16 +274,28 @@ def _starts(key, data, init, n_restarts):
     if batched.n_components != inner.n_components:
         raise ValueError(f"init has {batched.n_components} components, but spec has {inner.n_components}.")
     for r in range(batched.means.shape[0]):
-        validate(pick(batched, r), name="init", n_features=data.z.shape[1])
+        validate(pick(batched, r), name="init", n_features=scaling.centre.size)
     if batched.means.shape[0] not in (1, n_restarts):
         raise ValueError(f"init holds {batched.means.shape[0]} starts, but n_restarts={n_restarts}: make them agree.")
     tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_restarts, *leaf.shape[1:])), batched)
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), data.scaling.inward(tiled))
+    return scaling.inward(tiled)
 
 
-@partial(jax.jit, static_argnames=("start", "n_restarts"))
-def _draw_starts(key, z, inner, start, n_restarts):
-    return jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, n_restarts), z, inner)
+def _draw(keys, problem, inner, start):
+    """Standardised starts, one a key, (P, R): some data sets a program, programs side by side."""
+    z, calls = problem[0], []
+    size = max(1, min(len(z), DRAWN_AT_ONCE // keys.shape[1]))
+    for first in range(0, len(z), size):
+        some = np.minimum(np.arange(first, first + size), len(z) - 1)
+        arguments = (keys[some], z[some], jax.tree.map(lambda leaf, some=some: leaf[some], inner))
+        calls.append((program(_draw_starts, arguments, start=start), arguments))
+    drawn = side_by_side(calls, n_workers())
+    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[: len(z)], *drawn)
+
+
+@partial(jax.jit, static_argnames="start")
+def _draw_starts(keys, z, inner, start):
+    return jax.vmap(jax.vmap(start, in_axes=(0, None, None)))(keys, z, inner)
 
 
 def _run(lanes, data, race, progress):
@@ -292,21 +308,26 @@ def _run(lanes, data, race, progress):
             if progress is not None:
                 values = lanes.look()[0].best_value
                 best = np.where(np.isfinite(values), values, -np.inf).max()
-                progress(lanes.n_lanes - lanes.running.size, lanes.n_lanes, float(best - data.volume))
+                progress(lanes.n_lanes - lanes.running.size, lanes.n_lanes, float(best - data[0].volume))
 
     def admissible():
-        gmms = lanes.look()[0].best.gmm
-        if data.prior is not None:
+        if data[0].prior is not None:
             return np.ones(lanes.n_lanes, bool)
-        return reasons(gmms, None, data.inner, data.spread, data.n_samples) == ""
+        return reasons(lanes.look()[0].best.gmm, None, data[0].inner, *_spread_of_lanes(lanes, data)) == ""
 
     try:
         if race:
-            run_race(lanes, data.inner, admissible, finish)
+            run_race(lanes, data[0].inner, admissible, finish)
         finish(lanes, lanes.running, None)
     except KeyboardInterrupt:
         return True
     return False
+
+
+def _spread_of_lanes(lanes, data):
+    """The covariance of each lane's data set, (P·R, D, D), and its total weight, (P·R, 1)."""
+    each = np.repeat(np.arange(len(data)), lanes.n_starts)
+    return np.stack([d.spread for d in data])[each], np.array([d.n_samples for d in data])[each, None]
 
 
 @jax.jit
@@ -331,7 +352,7 @@ def _found(lanes, data, inits, raced):
         reason = reasons(gmms, pick(after, lane), data.inner, data.spread, data.n_samples)
     spurious = reason != ""
     best = _best_lane(ranked, lane[~spurious], lane)
-    results = _outward(results, data)
+    results = outward(results, data.spec, data.scaling, data.n_samples)
     count = np.bincount(of_lane[of_lane >= 0], minlength=lane.size)
     log_likelihood = results.log_likelihood[lane]
     optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_lane)
@@ -339,7 +360,7 @@ def _found(lanes, data, inits, raced):
     effort = _effort(lanes, results, of_lane[calibration_sample(lanes.n_lanes)] if raced else of_lane)
     why = "" if not flagged or not lane.size else str(reason[0])
     message = _message(results, best, data.scaling, why)
-    starts = jax.tree.map(np.asarray, data.scaling.outward(jax.tree.map(np.asarray, inits)))
+    starts = jax.tree.map(np.asarray, data.scaling.outward(pick(inits, 0)))
     return Restarts(pick(results, best), results, optima, message, effort, starts)
 
 
@@ -364,17 +385,21 @@ def _effort(lanes, results, of_lane):
     )
 
 
-def _outward(lanes, data):
-    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j; known numbers to the last digit."""
-    gmm = data.scaling.outward(lanes.gmm)
-    known = vars(data.spec.known).items()
-    held = {name: value.astype(data.scaling.dtype) for name, value in known if value is not None}
-    held = {name: np.where(np.isnan(value), getattr(gmm, name), value) for name, value in held.items()}
+def outward(lanes: EMResult, spec: MixtureSpec, scaling: Scaling, n_samples: float) -> EMResult:
+    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j."""
+    volume = n_samples * scaling.log_volume
     return lanes._replace(
-        gmm=replace(gmm, **held),
-        log_likelihood=(lanes.log_likelihood - data.volume).astype(data.scaling.dtype),
-        trace=(lanes.trace - data.volume).astype(data.scaling.dtype),
+        gmm=hold_known(scaling.outward(lanes.gmm), spec),
+        log_likelihood=(lanes.log_likelihood - volume).astype(scaling.dtype),
+        trace=(lanes.trace - volume).astype(scaling.dtype),
     )
+
+
+def hold_known(gmm: GMM, spec: MixtureSpec) -> GMM:
+    """A mixture in NumPy with its known numbers to the last digit, where scaling has rounded them."""
+    known = {name: value for name, value in vars(spec.known).items() if value is not None}
+    held = {name: np.where(np.isnan(v), getattr(gmm, name), v.astype(gmm.means.dtype)) for name, v in known.items()}
+    return replace(gmm, **held)
 
 
 def _message(lanes, best, scaling, why):
@@ -388,7 +413,5 @@ def _message(lanes, best, scaling, why):
         sentences.append("no optimum is stationary without regularisation: lower reg_covar or n_components")
     elif why:
         sentences.append(f"every eligible optimum is spurious (the best has a {why}): lower n_components")
-    if scaling.constant:
-        columns = ", ".join(str(j) for j in scaling.constant)
-        sentences.append(f"x is constant in column(s) {columns}, whose variance is not identified: drop them")
+    sentences += scaling.remarks
     return "; ".join(sentences) + "."

@@ -6,13 +6,15 @@ apart, so a swapped answer cannot pass. Costs are jitted and vmapped; the assign
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .covariance import inverse_cholesky, structure
-from .gmm import GMM, affine, permute
+from .gmm import GMM, permute
 from .spec import MixtureSpec, free_parts
 
 COST_NUMBERS = 1 << 20  # K²·D²·mixtures at a time: 8 MiB of float64
@@ -36,20 +38,20 @@ def align(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> GMM:
 def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Float[np.ndarray, "*batch K K"]:
     """cost[..., i, j] of pairing component i of `gmm` with component j of `reference`, never inf or NaN.
 
-    Pairs without a finite cost cost more than all others together, and pairs that the spec forbids more than those.
+    Leading axes of `reference` are the first of `gmm`'s. Pairs without a finite cost cost more than all others
+    together, and pairs that the spec forbids more than those.
 
     Reference:
         Bhattacharyya (1943), Bull. Calcutta Math. Soc. 35; closed form in Fukunaga (1990), ch. 3.
     """
-    if np.shape(gmm.means)[-2:] != np.shape(reference.means):
+    sizes = [np.shape(mixture.means)[-2:] for mixture in (gmm, reference)]
+    if sizes[0] != sizes[1]:
         raise ValueError(
-            f"match needs mixtures of the same size; got {np.shape(gmm.means)[-2:]} and {np.shape(reference.means)} "
-            "components and features."
+            f"match needs mixtures of the same size; got {sizes[0]} and {sizes[1]} components and features."
         )
-    batch = np.shape(gmm.means)[:-2]
-    n_components = np.shape(reference.means)[0]
-    flat = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[len(batch) :])), gmm)
-    cost = np.array(_costs(*_in_units_of(reference, flat, reference)), float)
+    batch, n_components = np.shape(gmm.means)[:-2], sizes[0][0]
+    flat = [_flat(mixture, batch) for mixture in (gmm, reference)]
+    cost = np.array(_costs(*_in_units_of(flat[1], *flat)), float)
     cost = cost.reshape(*batch, n_components, n_components)
     finite = np.isfinite(cost)
     limit = 1.0 + n_components * np.max(np.where(finite, cost, 0.0), axis=(-2, -1), keepdims=True)
@@ -82,26 +84,45 @@ def exchangeable(spec: MixtureSpec) -> Bool[np.ndarray, "K K"]:
     return (table[:, None, :] == table[None, :, :]).all(axis=-1)
 
 
-def _in_units_of(reference, *gmms):
-    """The mixtures about the reference's centre, in one common unit of its spread, float64 NumPy.
+def _flat(gmm, batch):
+    """float64 NumPy, one leading axis in place of `batch`, of which gmm has the first axes."""
+    lead = np.ndim(gmm.means) - 2
+    missing = (1,) * (len(batch) - lead)
+
+    def fill(leaf):
+        leaf = np.asarray(leaf, float)
+        own = leaf.shape[lead:]
+        return np.broadcast_to(leaf.reshape(leaf.shape[:lead] + missing + own), batch + own).reshape(-1, *own)
+
+    return jax.tree.map(fill, gmm)
+
+
+def _in_units_of(references, *many):
+    """The mixtures about their reference's centre, in one common unit of its spread.
 
     The costs do not change with location and scale, but float32 (while x64 is off) cannot hold an offset of 1e8.
     """
-    wide = [jax.tree.map(lambda leaf: np.asarray(leaf, float), gmm) for gmm in (reference, *gmms)]
-    variances = wide[0].covariances
-    if reference.covariance_type in ("full", "tied"):
+    variances = references.covariances
+    if references.covariance_type in ("full", "tied"):
         variances = np.diagonal(variances, axis1=-2, axis2=-1)
-    unit = 1.0 / np.sqrt(np.max(np.abs(variances)))
-    return [affine(affine(gmm, 1.0, -np.mean(wide[0].means, axis=0)), unit) for gmm in wide[1:]]
+    centre = np.mean(references.means, axis=1, keepdims=True)
+    unit = 1.0 / np.sqrt(np.max(np.abs(variances).reshape(len(variances), -1), axis=1))
+
+    def moved(gmms):
+        square = (unit**2).reshape(-1, *[1] * (gmms.covariances.ndim - 1))
+        means = (gmms.means - centre) * unit[:, None, None]
+        return replace(gmms, means=means, covariances=gmms.covariances * square)
+
+    return [moved(gmms) for gmms in many]
 
 
 @jax.jit
-def _costs(gmms, reference):
+def _costs(gmms, references):
     """(B, K, K), some mixtures at a time where all would take much memory: 4,000 draws in 50 dimensions took 10 GB."""
     at_once = max(1, COST_NUMBERS // (gmms.means.shape[1] ** 2 * gmms.means.shape[2] ** 2))
     if gmms.means.shape[0] <= at_once:
-        return jax.vmap(_cost, in_axes=(0, None))(gmms, reference)
-    return jax.lax.map(lambda gmm: _cost(gmm, reference), gmms, batch_size=at_once)
+        return jax.vmap(_cost)(gmms, references)
+    return jax.lax.map(lambda pair: _cost(*pair), (gmms, references), batch_size=at_once)
 
 
 def _cost(gmm, reference):

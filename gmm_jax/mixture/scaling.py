@@ -32,6 +32,21 @@ class Scaling(NamedTuple):
         """Σ_j log s_j: what a sample's log density loses when it is read in the units of the data."""
         return float(np.sum(np.log(self.scale)))
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know, in sentences without a full stop."""
+        if not self.constant:
+            return []
+        columns = ", ".join(str(j) for j in self.constant)
+        return [f"x is constant in column(s) {columns}, whose variance is not identified: drop them"]
+
+    def rows_inward(self, x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+        """Rows of data, standardised in float64, in the dtype that JAX computes in."""
+        z = np.subtract(x, self.centre, dtype=np.float64)
+        z /= self.scale
+        z[:, list(self.constant)] = 0.0
+        return z.astype(jax.dtypes.canonicalize_dtype(self.dtype), copy=False)
+
     def known_inward(self, spec: MixtureSpec) -> Known:
         """What the spec knows, in standardised units."""
         known = spec.known
@@ -136,16 +151,20 @@ def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[n
         # relative to the offset: what is left of a constant column is rounding
         constant = reach <= 4.0 * np.finfo(x.dtype).eps * np.max(np.abs(wide), axis=0)
         safe = np.where(constant, 1.0, reach)
-        scale = np.where(constant, 1.0, safe * np.sqrt(share @ ((wide - centre) / safe) ** 2))
+        deviation = safe * np.sqrt(share @ ((wide - centre) / safe) ** 2)
+    scaling = scaling_of(centre, deviation, constant, spec, x.dtype)
+    return scaling.rows_inward(wide), scaling
+
+
+def scaling_of(centre, deviation, constant, spec: MixtureSpec, dtype) -> Scaling:
+    """The scaling from each column's mean, standard deviation, and whether it is constant; all (D,)."""
+    scale = np.where(constant, 1.0, deviation)
     if spec.covariance_type == "spherical":
         varying = scale[~constant] if not constant.all() else np.ones(1)
         common = np.max(varying) * np.sqrt(np.mean((varying / np.max(varying)) ** 2))
         scale = np.full(scale.shape, common)
-    _check_range(scale, x.dtype)
-    compute_dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    columns = tuple(int(j) for j in np.flatnonzero(constant))
-    z = np.where(constant, 0.0, (wide - centre) / scale)
-    return z.astype(compute_dtype), Scaling(centre, scale, columns, x.dtype)
+    _check_range(scale, dtype)
+    return Scaling(centre, scale, tuple(int(j) for j in np.flatnonzero(constant)), np.dtype(dtype))
 
 
 def _check_range(scale, dtype):

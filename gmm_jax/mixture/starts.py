@@ -144,7 +144,8 @@ def _seed(key, x, spec):
 
 def _squared_distances(x, means):
     """(K, N), one mean at a time."""
-    return jax.lax.map(lambda mean: jnp.sum((x - mean[None]) ** 2, axis=1), means)
+    columns = x.T  # sums over few features are fast where rows lie side by side
+    return jax.lax.map(lambda mean: jnp.sum((columns - mean[:, None]) ** 2, axis=0), means)
 
 
 def _nearest(x, means):

@@ -1,4 +1,4 @@
-"""What is drawn on a panel, and the numbers for the pen: colours, ellipses, ellipsoids. Panels come from `plots`."""
+"""What is drawn on a panel, and the numbers for the pen: colours, ellipses, ellipsoids. Panels come from `page`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from colorsys import hsv_to_rgb
 
 import numpy as np
 
-from ..judge.calibration import uniform_band
-from ..mixture import GMM, Status, log_prob, responsibilities, structure
+from ...judge.calibration import uniform_band
+from ...mixture import GMM, Status, log_prob, responsibilities, structure
 
 INK, MUTED, GRID = "#222222", "#6f6f6f", "#e4e4e4"
 DASHED = (0, (4, 2))

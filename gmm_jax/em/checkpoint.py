@@ -1,0 +1,63 @@
+"""A long fit on disk: every number it needs to go on, and of what it is a fit. Written whole or not at all.
+
+An .npz archive without pickled objects: its members carry checksums, so a damaged one is noticed and never guessed at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..mixture.atomic import write_bytes_atomic
+
+SCHEMA = 1  # of the archive: a reader refuses any other
+
+
+def write_checkpoint(path: Path, tree: Any, fingerprint: dict[str, str]) -> None:
+    """The leaves of a pytree, and what they belong to."""
+    leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+    content = io.BytesIO()
+    np.savez(content, about=json.dumps({"schema": SCHEMA, "fingerprint": fingerprint}), **leaves)
+    write_bytes_atomic(path, content.getvalue())
+
+
+def read_checkpoint(path: Path, like: Any, fingerprint: dict[str, str]) -> Any:
+    """The pytree, with the structure of `like`.
+
+    Raises:
+        ValueError: the file is missing, damaged, or belongs to another fit; the sentence says in what they differ.
+    """
+    try:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
+            about = json.loads(str(archive["about"]))
+            leaves = [archive[f"leaf{i}"] for i in range(len(archive.files) - 1)]
+    except FileNotFoundError:
+        raise ValueError(f"there is no checkpoint {path} to resume from: begin without resume.") from None
+    except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no whole checkpoint ({error}): delete it and begin anew.") from None
+    if about["schema"] != SCHEMA:
+        raise ValueError(f"{path} has schema {about['schema']}, not {SCHEMA}: delete it and begin anew.")
+    other = [name for name, digest in fingerprint.items() if about["fingerprint"].get(name) != digest]
+    if other:
+        raise ValueError(
+            f"{path} belongs to another fit, whose {' and '.join(other)} were different: resume with those, or give "
+            "another path."
+        )
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 of values: strings, numbers, arrays and pytrees of them, with their structure."""
+    sha = hashlib.sha256()
+    for leaf in (repr(jax.tree.structure(parts)), *jax.tree.leaves(parts)):
+        array = np.asarray(leaf)
+        sha.update(f"{array.dtype} {array.shape}".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,53 @@
+"""Compiled programs side by side on the cores of this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache, partial
+from typing import Any
+
+import jax
+
+Call = tuple[Any, tuple]  # a compiled program and its arguments
+
+
+def n_workers() -> int:
+    """Programs that run side by side: as many as there are cores for this process, one on an accelerator."""
+    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity") else 1
+
+
+def side_by_side(calls: Sequence[Call], n_threads: int) -> list:
+    """The answers, ready, of programs that n_threads threads run."""
+
+    def run(program, arguments):
+        return jax.block_until_ready(program(*arguments))
+
+    if len(calls) <= 1:
+        return [run(*call) for call in calls]
+    return list(_threads(n_threads).map(run, *zip(*calls, strict=True)))
+
+
+def program(function, arguments: tuple, **static):
+    """A jitted function with these static arguments, for any thread.
+
+    Settings of JAX belong to a thread, and a function that is traced in another one would not know the caller's: where
+    there are many threads it is compiled here, for these arguments.
+    """
+    if n_workers() == 1:
+        return partial(function, **static)
+    leaves, tree = jax.tree.flatten(arguments)
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    return _compiled(function, tree, shapes, tuple(static.items()), jax.dtypes.canonicalize_dtype(float))
+
+
+@lru_cache(maxsize=128)
+def _compiled(function, tree, shapes, static, widest):
+    arguments = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    return function.lower(*arguments, **dict(static)).compile()
+
+
+@cache
+def _threads(n):
+    return ThreadPoolExecutor(n, thread_name_prefix="lanes")

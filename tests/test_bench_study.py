@@ -1,0 +1,47 @@
+"""The bookkeeping of an experiment: rows at once on disk, the command that repeats it, its question and answer."""
+
+import pytest
+
+from gmm_jax.bench import store
+from gmm_jax.bench.study import Study, question_of
+
+DOC = """Does it
+work?
+
+Expected: yes.
+"""
+
+
+def test_rows_are_on_disk_after_each_step_even_if_the_work_fails(tmp_path):
+    def work():
+        with Study(DOC, "toy", tmp_path, {}) as study:
+            study.add({"a": 1})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        work()
+    assert store.read_rows(tmp_path / "toy") == [{"a": 1}]
+
+
+def test_the_provenance_repeats_the_command_and_the_question(tmp_path, capsys):
+    with Study(DOC, "toy", tmp_path, {"data_sets": 3, "names": ("a", "b"), "none": ()}, seeds=3) as study:
+        study.add({"a": 1}, {"a": 2})
+    assert study.conclude("It works.", met=False) == 3
+    record = store.read_json(tmp_path / "toy" / "provenance.json")
+    assert record["command"] == "python experiments/toy.py --data-sets 3 --names a b"
+    assert (record["question"], record["answer"], record["seeds"]) == ("Does it work?", "It works.", [0, 2])
+    assert capsys.readouterr().out == "It works.\n"
+
+
+def test_a_smoke_run_meets_no_expectation(tmp_path):
+    with Study(DOC, "toy", tmp_path, {}, smoke=True) as study:
+        study.add({"a": 1})
+    assert study.conclude("no.", met=False) == 0
+
+
+def test_a_kept_study_goes_on_where_it_was(tmp_path):
+    for row in ({"a": 1}, {"a": 2}):
+        with Study(DOC, "toy", tmp_path, {}, keep=True) as study:
+            study.add(row)
+    assert [row["a"] for row in study.rows] == [1, 2]
+    assert question_of(DOC) == "Does it work?"
