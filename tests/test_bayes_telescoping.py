@@ -68,6 +68,7 @@ def test_the_posterior_of_k_is_that_of_all_partitions(gamma):
     assert np.all(found.occupied <= found.n_components)
 
 
+@pytest.mark.slow
 def test_with_k_fixed_it_draws_what_gibbs_draws():
     spec = MixtureSpec(2, "spherical", prior=PRIOR)
     found = bayes.telescoping(KEY, X, spec, components=[0.0, 1.0], concentration=ALPHA[0], n_draws=6000)

@@ -7,6 +7,7 @@ from .diagnostics import Diagnostics, co_clustering, diagnostics, invariant_diag
 from .distances import Divergences, divergences, kl_divergence, log_score, mixing_distance
 from .metrics import adjusted_rand_index, recovery
 from .mixing import Mixing, mixing
+from .modes import modes_reached
 from .relabel import RELABELLINGS, Relabelled, relabel
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "log_score",
     "mixing",
     "mixing_distance",
+    "modes_reached",
     "ranks",
     "recovery",
     "relabel",

@@ -1,0 +1,89 @@
+"""How often does the bootstrap test of K against K + 1 components reject a true K?
+
+Data sets of 150 from one normal, and from two equal unit normals on the line, 3 and 4 standard deviations apart; each
+is tested by the criterion `bootstrap` of `bench.choose` at 5 %.
+
+Expected: of one normal in 5 %, as the statistic of data from any normal has the same law, so that the data's is one of
+n_bootstrap + 1 that could be exchanged; of two normals in 3 to 7 %, where they lie far enough apart for the fit that
+stands for them to be near them. Found: see results/bootstrap_size.
+
+Reference:
+    McLachlan (1987), Applied Statistics 36.
+"""
+
+from datetime import UTC, datetime
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from gmm_jax import GMM, sample
+from gmm_jax.bench import report, store
+from gmm_jax.bench.choose import SIGNIFICANT, choose_components
+from gmm_jax.bench.clock import Clock
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.shell import experiment
+
+QUESTION = "How often does the bootstrap test of K against K + 1 components reject a true K?"
+NULLS = {"one normal": (1, 0.0), "two, 4 sd apart": (2, 4.0), "two, 3 sd apart": (2, 3.0)}
+N_SAMPLES, EVERY = 150, 10
+WITHIN = (0.03, 0.07)
+
+
+def main(*, data_sets: int = 400, n_bootstrap: int = 39, out: Path = Path("results"), smoke: bool = False) -> int:
+    """One row a null and data set to out/bootstrap_size; exit code 3 where a share is surely outside 3 to 7 %.
+
+    Data sets that are in out/bootstrap_size already are kept, so that an interrupted command goes on.
+
+    Args:
+        data_sets: how many of each null.
+        n_bootstrap: data sets of each bootstrap; the test has its level where (n_bootstrap + 1) / 20 is whole.
+        out: folder for results.
+        smoke: one data set of one normal, for tests.
+    """
+    nulls, data_sets = (list(NULLS)[:1], 1) if smoke else (list(NULLS), data_sets)
+    folder, started = store.result_folder(out, "bootstrap_size"), datetime.now(UTC)
+    with Clock() as clock, report.progress_bar("bootstrap_size", data_sets * len(nulls)) as update:
+        rows = store.read_rows(folder) if (folder / "rows.csv").exists() else []
+        there = {(row["null"], row["seed"]) for row in rows}
+        for seed in range(data_sets):  # all nulls in turn, so that a run cut short has some of each
+            rows += [tested(null, seed, n_bootstrap) for null in nulls if (null, seed) not in there]
+            if seed % EVERY == EVERY - 1 or seed == data_sets - 1:
+                store.write_rows(folder, rows)
+            update(len(rows))
+    met, sentence = verdict(rows)
+    command = f"python experiments/bootstrap_size.py --data-sets {data_sets} --n-bootstrap {n_bootstrap}"
+    config = {"data_sets": data_sets, "n_bootstrap": n_bootstrap, "n_samples": N_SAMPLES}
+    ended = datetime.now(UTC)
+    record = store.provenance(
+        command, config, started, ended, clock.so_far(), seeds=[0, data_sets - 1], question=QUESTION, answer=sentence
+    )
+    store.write_json(folder / "provenance.json", record)
+    print(sentence)
+    return 0 if smoke or met else 3
+
+
+def tested(null, seed, n_bootstrap):
+    """The row of one data set."""
+    k, separation = NULLS[null]
+    truth = GMM(np.full(k, 1.0 / k), separation * np.arange(k)[:, None], np.ones((k, 1, 1)))
+    x = np.asarray(sample(derive_key(seed, "data", "bootstrap_size", null), truth, N_SAMPLES)[0])
+    key, options = derive_key(seed, "method", "bootstrap_size", null), {"n_restarts": 5, "n_bootstrap": n_bootstrap}
+    (row,) = choose_components(key, x, (k,), criteria=("bootstrap",), **options)
+    return {"null": null, "seed": seed, **row}
+
+
+def verdict(rows):
+    """Whether no share is surely outside, and the sentence with the numbers."""
+    parts, met = [], True
+    for null in dict.fromkeys(row["null"] for row in rows):
+        p = np.array([row["bootstrap_p"] for row in rows if row["null"] == null and row["bootstrap_p"] is not None])
+        share = np.mean(p <= SIGNIFICANT)
+        error = sqrt(SIGNIFICANT * (1 - SIGNIFICANT) / max(len(p), 1))
+        met &= WITHIN[0] - 2.0 * error <= share <= WITHIN[1] + 2.0 * error
+        parts.append(f"{null}: {share:.3f} of {len(p)} (standard error at 5 %: {error:.3f})")
+    return bool(met), "Share of data sets in which the true K is rejected at 5 %: " + "; ".join(parts) + "."
+
+
+if __name__ == "__main__":
+    experiment(main)
