@@ -30,6 +30,7 @@ from .mixture import (
     standard_units,
     structure,
 )
+from .mixture.rows import check_missing
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin
@@ -74,6 +75,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             that sees standardised data.
         weights_init, means_init, precisions_init: parts of the start; the rest is init_params'.
         known: a `gmm_jax.Known`, in the units of X: what is held and not estimated.
+        missing: "marginalise" takes NaN in X as missing at random: each row counts by what was seen of it, in `fit` and
+            in every density, score and prediction. None: NaN is an error. See `gmm_jax.impute` for what is missing.
         verbose: 1 prints how many restarts are done, every `verbose_interval` looks; 2 at every look.
 
     Attributes, besides scikit-learn's: status_ (a `gmm_jax.Status`), message_ (the reason, a sentence), restarts_ (a
@@ -103,6 +106,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         verbose: int = 0,
         verbose_interval: int = 10,
         known: Known | None = None,
+        missing: str | None = None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -119,23 +123,36 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.known = known
+        self.missing = missing
 
-    def fit(self, X, y=None, sample_weight=None):
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing is not None
+        return tags
+
+    def fit(self, X, y=None, sample_weight=None, labels=None):
         """The estimator itself, fitted: the best of n_init restarts, or with warm_start on from where it stands.
 
-        sample_weight counts a row so many times. Warns (ConvergenceWarning) where EM did not converge.
+        sample_weight counts a row so many times. labels says which component rows come from, -1 where unknown:
+        component k is then class k, and lower_bound_ is of the rows with their labels. y is ignored, as in
+        scikit-learn. Warns (ConvergenceWarning) where EM did not converge.
 
         Raises:
             ValueError: bad data or arguments, or no restart ended well; the sentence says what to try.
         """
         del y
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = self._validated(X, ensure_min_samples=2)
         spec = self._spec()
         self._check_options(X, spec)
         weight = check_sample_weight(sample_weight, X.shape[0])
         self._warn_of_large_ridge(X, weight)
         again = self.warm_start and hasattr(self, "converged_")
-        search = {"n_restarts": 1 if again else self.n_init, "sample_weight": weight}
+        search = {
+            "n_restarts": 1 if again else self.n_init,
+            "sample_weight": weight,
+            "labels": labels,
+            "missing": self.missing,
+        }
         relative = isinstance(self.reg_covar, str)
         config = em.EMConfig(self.max_iter, self.tol, reg_covar=None if relative else self.reg_covar)
         key = self._key()
@@ -148,9 +165,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self._take(found, X.shape[0] if weight is None else float(np.sum(weight)), usable)
         return self
 
-    def fit_predict(self, X, y=None, sample_weight=None) -> Int[np.ndarray, "N"]:
+    def fit_predict(self, X, y=None, sample_weight=None, labels=None) -> Int[np.ndarray, "N"]:
         """fit(X).predict(X)."""
-        return self.fit(X, y, sample_weight).predict(X)
+        return self.fit(X, y, sample_weight, labels).predict(X)
 
     def predict(self, X) -> Int[np.ndarray, "N"]:
         """The most probable component of each row."""
@@ -163,7 +180,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def score_samples(self, X) -> Float[np.ndarray, "N"]:
         """log p(x_n) of each row, nats per unit volume of X."""
         joint, log_volume = self._log_joint(X)
-        return logsumexp(joint, axis=1) - joint.dtype.type(log_volume)
+        return logsumexp(joint, axis=1) - np.asarray(log_volume, joint.dtype)
 
     def score(self, X, y=None, sample_weight=None) -> float:
         """Mean log-likelihood per row, nats, weighted if weights are given."""
@@ -189,18 +206,19 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         """
         joint, log_volume = self._log_joint(X)
         weight = check_sample_weight(sample_weight, joint.shape[0])
-        complete = float(np.average(np.max(joint, axis=1), weights=weight)) - log_volume
+        volume = np.broadcast_to(log_volume, len(joint))
+        complete = float(np.average(np.max(joint, axis=1), weights=weight) - np.average(volume, weights=weight))
         n_samples = _count(X, sample_weight)
         return -2.0 * n_samples * complete + self._n_parameters() * float(np.log(n_samples))
 
-    def standard_errors(self, X) -> GMM:
+    def standard_errors(self, X, labels=None) -> GMM:
         """Standard errors of φ, μ and Σ from the observed information at X, the training data (see `em`).
 
-        They are meant for a maximum, so fit with a tol of 1e-8 or so; each row of X counts once.
+        They are meant for a maximum, so fit with a tol of 1e-8 or so; each row of X counts once. `labels` as in fit.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return em.standard_errors(X, self.restarts_.best._replace(gmm=self.mixture_), self._spec())
+        X, result = self._validated(X, reset=False), self.restarts_.best._replace(gmm=self.mixture_)
+        return em.standard_errors(X, result, self._spec(), labels=labels, missing=self.missing)
 
     def sample(self, n_samples: int = 1) -> tuple[Float[np.ndarray, "n D"], Int[np.ndarray, "n"]]:
         """Rows drawn from the fitted mixture, and the components that made them, component by component."""
@@ -220,6 +238,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def _spec(self):
         return MixtureSpec(self.n_components, self.covariance_type, Known() if self.known is None else self.known)
+
+    def _validated(self, X, **options):
+        check_missing(self.missing)
+        finite = True if self.missing is None else "allow-nan"
+        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=finite, **options)
 
     def _n_parameters(self):
         return n_parameters(self._spec(), self.means_.shape[1])
@@ -245,8 +268,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         if isinstance(self.reg_covar, str):
             return
         wide = X.astype(float)
-        variance = np.average((wide - np.average(wide, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
-        too_large = np.broadcast_to(self.reg_covar > LARGE_RIDGE * variance, variance.shape)
+        seen = np.ma.masked_invalid(wide)
+        variance = np.ma.average((seen - np.ma.average(seen, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
+        too_large = np.broadcast_to(self.reg_covar > LARGE_RIDGE * np.asarray(variance), variance.shape)
         if too_large.any():
             names = getattr(self, "feature_names_in_", np.arange(X.shape[1]))
             columns = ", ".join(f"{names[j]} ({variance[j]:.3g})" for j in np.flatnonzero(too_large))
@@ -299,12 +323,17 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             warnings.warn(f"{NOT_CONVERGED} ({found.message})", ConvergenceWarning, stacklevel=3)
 
     def _log_joint(self, X):
-        """log φ_k + log N(x_n | μ_k, Σ_k) in the mixture's standard units, (N, K), and the log volume of these."""
+        """log φ_k + log N(x_n | μ_k, Σ_k) in the mixture's standard units, (N, K), and the log volume of these.
+
+        The volume is a number, or (N,) of what was seen of each row.
+        """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = self._validated(X, reset=False)
         dtype = np.result_type(X, self.means_)
         inner, frame = standard_units(self.mixture_, dtype)
         z = ((X.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
+        if np.isnan(z).any():
+            return np.asarray(log_joint(inner, z, missing=self.missing), dtype), ~np.isnan(z) @ np.log(frame.scale)
         rows = min(_rounded_up(len(z)), _rounded_up(BLOCK_NUMBERS // inner.means.size))
         blocks = [_padded_log_joint(inner, z[i : i + rows], rows) for i in range(0, len(z), rows)]
         return np.concatenate(blocks).astype(dtype), frame.log_volume
