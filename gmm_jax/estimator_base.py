@@ -16,6 +16,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
 from .mixture import GMM, check_sample_weight, log_joint, sample, standard_units
+from .mixture.rows import check_missing
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin
@@ -40,6 +41,8 @@ LEAST_ROWS = 256  # of a block
 
 class MixtureDoor(DensityMixin, BaseEstimator):
     """Predictions from what `fit` leaves: weights_, means_, covariances_, and the mixtures of `_mixtures`."""
+
+    missing: str | None = None  # what NaN in X mean, for a door that takes them; its _mixtures are one
 
     def predict(self, X) -> Int[np.ndarray, "N"]:
         """The most probable component of each row."""
@@ -81,17 +84,30 @@ class MixtureDoor(DensityMixin, BaseEstimator):
     def _key(self):
         return jax.random.key(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
+    def _validated(self, X, **options):
+        check_missing(self.missing)
+        finite = True if self.missing is None else "allow-nan"
+        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=finite, **options)
+
     def _predictive(self, X):
         """log p(x_n), (N,), and p(k | x_n), (N, K)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = self._validated(X, reset=False)
         dtype = np.result_type(X, self.means_)
         inner, frame = standard_units(self.mixture_, dtype, self._mixtures())
         z = ((X.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
+        if np.isnan(z).any():
+            return self._of_what_was_seen(inner, z, frame, dtype)
         rows = _power_of_two(max(LEAST_ROWS, min(len(z), BLOCK_NUMBERS // self.means_.size)))
         blocks = [_padded(inner, z[i : i + rows], rows) for i in range(0, len(z), rows)]
         log_density, p = (np.concatenate(part).astype(dtype) for part in zip(*blocks, strict=True))
         return log_density - dtype.type(frame.log_volume), p
+
+    def _of_what_was_seen(self, mixtures, z, frame, dtype):
+        joint = np.asarray(log_joint(jax.tree.map(lambda leaf: leaf[0], mixtures), z, missing=self.missing), float)
+        log_density = np.logaddexp.reduce(joint, axis=1)
+        volume = ~np.isnan(z) @ np.log(frame.scale)
+        return (log_density - volume).astype(dtype), np.exp(joint - log_density[:, None]).astype(dtype)
 
 
 def _power_of_two(n):

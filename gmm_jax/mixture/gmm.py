@@ -73,6 +73,7 @@ def log_joint(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -
     return log_joint_of_rows(gmm, x, Rows(groups=groups))
 
 
+@jax.jit
 def log_joint_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Rows) -> Float[Array, "N K"]:
     """log_joint of what was seen of each row; −inf where its label says that it is another component."""
     if rows.groups is None:
