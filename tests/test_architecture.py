@@ -17,7 +17,7 @@ MAY_IMPORT = {
     **{room: {"mixture"} for room in MIDDLE},
     "bench": {"mixture"} | MIDDLE,
 }
-DOORS = {"__init__", "__main__", "cli", "estimator", "estimator_start", "shell", "without_sklearn"}
+DOORS = {"__init__", "__main__", "cli", "estimator", "estimator_start", "launch", "shell", "without_sklearn"}
 SHELL = {"cli.py", "shell.py"}  # the command, and what it shares with the experiments
 
 

@@ -5,7 +5,9 @@ from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates
 from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
 from .optima import Optima, inadmissible
+from .ranks import local_rows, mesh_of
 from .restarts import Batch, Effort, Interrupted, Restarts, fit_em_batch, fit_em_restarts
+from .sharded import fit_em_sharded
 from .uncertainty import Asymptotics, asymptotics, standard_errors
 
 __all__ = [
@@ -25,10 +27,13 @@ __all__ = [
     "fit_em",
     "fit_em_batch",
     "fit_em_restarts",
+    "fit_em_sharded",
     "fit_labelled",
     "inadmissible",
     "intervals",
     "iterates",
+    "local_rows",
     "m_step",
+    "mesh_of",
     "standard_errors",
 ]

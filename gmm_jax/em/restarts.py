@@ -89,12 +89,12 @@ def fit_em_restarts(
     Raises:
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
-    _check_options(n_restarts, config)
+    check_options(n_restarts, config)
     data = _prepare(x, spec, sample_weight, config, prior)
-    inits = _starts(key, data, init, n_restarts)
+    inits = starts_of(key, data, init, n_restarts)
     lanes = begin_lanes(_stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
     interrupted = _run(lanes, data, race, progress)
-    found = _found(lanes, data, inits, race)
+    found = restarts_of(lanes, data, inits, race)
     if interrupted:
         raise Interrupted(found)
     return found
@@ -127,7 +127,7 @@ def fit_em_batch(
     Raises:
         ValueError: as fit_em_restarts, for the first data set at fault, which is named.
     """
-    _check_options(n_restarts, config)
+    check_options(n_restarts, config)
     x = np.asarray(x)
     if x.ndim != 3 or not len(x):
         raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
@@ -195,7 +195,7 @@ class Interrupted(KeyboardInterrupt):
         self.restarts = restarts
 
 
-class _Data(NamedTuple):
+class Data(NamedTuple):
     """A data set on its way in."""
 
     z: np.ndarray  # (N, D), centred and scaled
@@ -206,16 +206,12 @@ class _Data(NamedTuple):
     config: EMConfig
     prior: Hyperparameters | None
     n_samples: float  # total weight
+    spread: np.ndarray  # covariance of z, (D, D)
 
     @property
     def volume(self):
         """What the log-likelihood of z exceeds that of x by."""
         return self.n_samples * self.scaling.log_volume
-
-    @property
-    def spread(self):
-        """Covariance of z, (D, D)."""
-        return np.cov(self.z.T, bias=True, aweights=self.weight).reshape(self.z.shape[1], -1)
 
 
 def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
@@ -225,7 +221,7 @@ def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
     if weight is not None:
         if not keep_rows:
             x, weight = x[weight > 0.0], weight[weight > 0.0]
-        _check_total(weight, spec.n_components)
+        check_total(weight, spec.n_components)
     x = check_data(x, n_components=spec.n_components)
     z, scaling = standardise(x, spec, weight)
     ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
@@ -233,7 +229,9 @@ def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
     n_samples = z.shape[0] if weight is None else float(np.sum(weight))
     weight = None if weight is None else weight.astype(z.dtype)
     prior = None if prior is None else scaling.prior_inward(prior, spec.covariance_type)
-    return _Data(z, weight, replace(spec, known=scaling.known_inward(spec)), spec, scaling, config, prior, n_samples)
+    inner = replace(spec, known=scaling.known_inward(spec))
+    spread = np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
+    return Data(z, weight, inner, spec, scaling, config, prior, n_samples, spread)
 
 
 def _stack(data):
@@ -242,7 +240,8 @@ def _stack(data):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
 
 
-def _check_options(n_restarts, config):
+def check_options(n_restarts, config):
+    """A ValueError where the number of starts or the configuration is none."""
     for name, value, least in (("n_restarts", n_restarts, 1), ("config.max_iter", config.max_iter, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
@@ -250,7 +249,8 @@ def _check_options(n_restarts, config):
         raise ValueError(f"config.tol must be finite and not negative; got {config.tol!r}: 0 never stops on gain.")
 
 
-def _check_total(weight, n_components):
+def check_total(weight, n_components):
+    """A ValueError where the weights count less than a row for each component."""
     if np.sum(weight) < n_components:
         raise ValueError(
             f"sample_weight counts rows, but sums to {np.sum(weight):.6g}, less than n_components={n_components}: "
@@ -258,7 +258,7 @@ def _check_total(weight, n_components):
         )
 
 
-def _starts(key, data, init, n_restarts):
+def starts_of(key, data, init, n_restarts):
     """Standardised starts with leading axis R."""
     inner, dtype = data.inner, data.z.dtype
     if not isinstance(init, GMM):
@@ -319,7 +319,8 @@ def _finish(state, traces, known):
     return jax.vmap(one)(state, traces, known)
 
 
-def _found(lanes, data, inits, raced):
+def restarts_of(lanes, data, inits, raced) -> Restarts:
+    """What the lanes have found, judged, and mapped back to the units of the data."""
     state, trace = lanes.look()
     known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (lanes.n_lanes, *leaf.shape)), data.inner.known)
     results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
