@@ -1,4 +1,4 @@
-"""The door for the shell: gmm-jax {demo, fit, compare, report, diff, check-method, list}.
+"""The door for the shell: gmm-jax {demo, fit, launch, compare, report, diff, check-method, list}.
 
 Each command is a frozen dataclass: its fields are its options, its docstring its help. JAX is imported only when a
 command runs. Results go to stdout, progress and errors to stderr; exit codes are those of `gmm_jax.shell`.
@@ -17,7 +17,8 @@ import tyro
 
 from . import __version__
 from .bench.grid import Grid
-from .shell import EXIT_OK, configure_jax, guarded
+from .launch import place
+from .shell import EXIT_INTERRUPTED, EXIT_OK, configure_jax, guarded
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,20 @@ class Fit:
     """JSON file with any of weights, means, covariances: what is known; null where free."""
     seed: int = 0
     """All randomness follows from it."""
+    distributed: bool = False
+    """This process is a rank of many (SLURM, Open MPI, Kubernetes, gmm-jax launch): each reads its share, method em."""
+    checkpoint: Path | None = None
+    """File in which a distributed fit keeps where it stands, and from which it goes on."""
     json: bool = False
     """Print one JSON document on stdout instead of a table."""
 
     def run(self) -> int:
         from .bench.files import fit_file, parse_option
 
+        if self.distributed:
+            return self._run_rank()
+        if self.checkpoint is not None:
+            raise ValueError("--checkpoint belongs to a fit with --distributed.")
         return fit_file(
             self.data,
             n_components=self.n_components,
@@ -76,6 +85,66 @@ class Fit:
             seed=self.seed,
             as_json=self.json,
         )
+
+    def _run_rank(self):
+        from .shell import join_ranks
+
+        if self.method != "em":
+            raise ValueError(f"--distributed fits by method em; got --method {self.method}.")
+        join_ranks()
+        from .bench.files import parse_option
+        from .bench.ranks import fit_ranks
+
+        return fit_ranks(
+            self.data,
+            n_components=self.n_components,
+            covariance_type=self.covariance_type,
+            columns=self.columns,
+            options=dict(map(parse_option, self.option)),
+            known=self.known,
+            seed=self.seed,
+            checkpoint=self.checkpoint,
+            as_json=self.json,
+        )
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Run a command as several ranks on this machine, and end all when one dies or is stuck.
+
+    Write it after two dashes: gmm-jax launch -n 2 -- fit data.npy -k 3; or any other program that calls
+    gmm_jax.shell.join_ranks, such as -- python script.py.
+    """
+
+    command: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """fit and its options, or another program and its own."""
+    n_ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2
+    """Number of ranks: at most one a core."""
+    host: str = "127.0.0.1"
+    """Address that rank 0 listens at. Nothing is encrypted or authenticated: keep to a private network."""
+    port: int = 0
+    """Port there; 0 finds a free one."""
+    timeout: float | None = None
+    """Seconds that all may take."""
+    silence: float = 30.0
+    """Seconds without a sign of life after which a rank counts as stuck."""
+    join: float = 60.0
+    """Seconds within which all must have met."""
+    cores_each: int = 0
+    """Cores that each rank has to itself; 0 shares all."""
+
+    def run(self) -> int:
+        from .launch import launch
+
+        command = list(self.command)
+        if command[:1] == ["fit"]:
+            command = [sys.executable, "-m", "gmm_jax", *command, "--distributed"]
+        watch = {"timeout": self.timeout, "silence": self.silence, "join": self.join, "cores_each": self.cores_each}
+        try:
+            return launch(command, self.n_ranks, host=self.host, port=self.port, **watch)
+        except KeyboardInterrupt:
+            print("gmm-jax launch: interrupted; all ranks were ended.", file=sys.stderr)
+            return EXIT_INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -186,6 +255,7 @@ class List:
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
@@ -197,6 +267,7 @@ Command = (
 def main(arguments: list[str] | None = None) -> int:
     """The command gmm-jax; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    place()  # a rank says that it lives before anything else, which may take long
     if "--version" in arguments:
         print(__version__)
         return EXIT_OK
@@ -208,7 +279,8 @@ def main(arguments: list[str] | None = None) -> int:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    configure_jax()
+    if not isinstance(command, Launch):
+        configure_jax()
     return guarded(command.run)
 
 

@@ -53,13 +53,26 @@ class Rank:
     def name(self) -> str:
         return f"rank {self.number} (process {self.process.pid})"
 
+    @property
+    def last_words(self) -> str:
+        if self.output is None:
+            return ""
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").splitlines()[-LAST_WORDS:]
+        return "".join(f"\n  rank {self.number}: {line}" for line in lines)
+
+    def close(self) -> None:
+        os.close(self.pipe)
+        if self.output is not None:
+            self.output.close()
+
 
 class Failure(NamedTuple):
     """Why the launcher ends all ranks."""
 
     exit_code: int
     sentence: str
-    rank: Rank | None  # whose last words may say more
+    last_words: str = ""  # of the rank that is to blame
 
 
 # ---- in the launcher
@@ -88,26 +101,41 @@ def launch(
         silence: seconds without a sign of life after which a rank counts as stuck.
         join: seconds within which all must have met at rank 0.
         cores_each: cores that each rank has to itself; 0 shares all.
+
+    Raises:
+        ValueError: there is nothing to run, or a number that makes no sense.
     """
+    if not command:
+        raise ValueError("launch needs a command: gmm-jax launch -n 2 -- fit data.npy -k 3.")
+    limits = {"n_ranks": n_ranks, "silence": silence, "join": join, "timeout": 1.0 if timeout is None else timeout}
+    for name, value in limits.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive; got {value!r}.")
     coordinator = f"{host}:{port or _free_port(host)}"
     ranks = []
     with _terminated_as_interrupted():
         try:
             for number in range(n_ranks):
                 place = (number, n_ranks, coordinator, join)
-                ranks.append(_start(command, place, _cores(number, cores_each)))  # noqa: PERF401 - each to be ended
+                ranks.append(_start(command, place, _cores(number, cores_each)))
             failure = _watch(ranks, coordinator, timeout, silence, join)
         finally:
             _end(ranks)
+            for rank in ranks:
+                rank.close()
     if failure is None:
         return 0
-    _tell(failure)
+    if failure.sentence:
+        print(f"gmm-jax launch: {failure.sentence}; all ranks were ended.{failure.last_words}", file=sys.stderr)
     return failure.exit_code
 
 
 def _free_port(host):
-    with socket.socket(socket.AF_INET) as probe:
-        probe.bind((host, 0))
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise ValueError(f"host {host} is no address of this machine ({error.strerror}): use 127.0.0.1.") from None
         return probe.getsockname()[1]
 
 
@@ -157,15 +185,17 @@ def _watch(ranks, coordinator, timeout, silence, join) -> Failure | None:
             return None
         for rank in left:
             if now - rank.heard > silence:
-                return Failure(1, f"{rank.name} {_why_silent(rank)}: no sign of life for {silence:g} s", None)
+                return Failure(
+                    1, f"{rank.name} {_why_silent(rank)}: no sign of life for {silence:g} s", rank.last_words
+                )
         missing = [rank for rank in left if not rank.joined]
         if missing and now - started > join:
             who = ", ".join(rank.name for rank in missing)
             sentence = f"the ranks did not meet at {coordinator} within {join:g} s: {who} never came"
-            return Failure(1, sentence, missing[0])
+            return Failure(1, sentence, missing[0].last_words)
         if timeout is not None and now - started > timeout:
             who = ", ".join(rank.name for rank in left)
-            return Failure(1, f"the time of {timeout:g} s is up, and {who} had not ended", None)
+            return Failure(1, f"the time of {timeout:g} s is up, and {who} had not ended")
         time.sleep(0.05)
 
 
@@ -182,13 +212,13 @@ def _who_failed(ranks):
     first = next(rank for rank in ranks if rank.process.poll() not in (None, 0))
     code = first.process.poll()
     if code < 0:
-        return Failure(1, f"{first.name} was killed by {signal.Signals(-code).name}", first)
+        return Failure(1, f"{first.name} was killed by {signal.Signals(-code).name}", first.last_words)
     until = time.monotonic() + GRACE
     while time.monotonic() < until and any(rank.process.poll() is None for rank in ranks):
         time.sleep(0.05)
     if all(rank.process.poll() == code for rank in ranks):
-        return Failure(code, "", None)  # all for one reason, and rank 0 has said which
-    return Failure(code, f"{first.name} ended with exit code {code}", first)
+        return Failure(code, "")  # all for one reason, and rank 0 has said which
+    return Failure(code, f"{first.name} ended with exit code {code}", first.last_words)
 
 
 def _why_silent(rank):
@@ -206,11 +236,11 @@ def _end(ranks):
     try:
         for sent, wait in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
             groups = [rank for rank in ranks if _signal_group(rank, sent)]
+            for rank in groups:
+                _signal_group(rank, signal.SIGCONT)  # one that is stopped would not notice
             until = time.monotonic() + wait
             while time.monotonic() < until and any(_signal_group(rank, 0) for rank in groups):
                 time.sleep(0.02)
-        for rank in ranks:
-            os.close(rank.pipe)
     finally:
         if patient is not None:
             signal.signal(signal.SIGINT, patient)
@@ -224,16 +254,6 @@ def _signal_group(rank, number):
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def _tell(failure):
-    if failure.sentence:
-        print(f"gmm-jax launch: {failure.sentence}; all ranks were ended.", file=sys.stderr)
-    if failure.rank is not None and failure.rank.output is not None:
-        failure.rank.output.seek(0)
-        lines = failure.rank.output.read().decode(errors="replace").splitlines()[-LAST_WORDS:]
-        for line in lines:
-            print(f"  rank {failure.rank.number}: {line}", file=sys.stderr)
 
 
 class Terminated(KeyboardInterrupt):

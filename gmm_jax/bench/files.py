@@ -44,9 +44,9 @@ def fit_file(
         fit = chosen.fit(jax.random.key(seed), x, spec, **(options or {}), **extra)
     scores = information_criteria(fit.point, x, spec)
     if as_json:
-        print(json.dumps(_document(fit, names, scores), allow_nan=False))
+        print(json.dumps(document(fit, names, scores), allow_nan=False))
     else:
-        _tell(fit, Path(path).name, names, x, spec, scores)
+        tell(fit, Path(path).name, names, len(x), spec, scores)
     return 0 if fit.status.ok else 3
 
 
@@ -70,7 +70,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> tuple[np.ndarray, lis
     rows = list(zip([i for i, _ in lines], fields, strict=True))[1 if has_names else 0 :]
     if not rows:
         raise ValueError(f"{path} has names of columns but no rows.")
-    chosen = _choose(columns, names, path)
+    chosen = choose_columns(columns, names, path)
     for line, row in rows:
         if len(row) != len(names):
             raise ValueError(f"{path}, line {line}: {len(row)} fields where the first line has {len(names)}.")
@@ -132,7 +132,8 @@ def _number(field, path, line, name):
     return float(field)
 
 
-def _choose(columns, names, path):
+def choose_columns(columns, names, path) -> list[int]:
+    """Places of the columns, by name or number; all where none is asked for."""
     chosen = []
     for column in columns:
         if column in names:
@@ -162,7 +163,8 @@ def _with_nan(value, path, name):
         raise ValueError(f"{path}: {name} must be a rectangular array of numbers, null where free.") from None
 
 
-def _document(fit, names, scores):
+def document(fit, names, scores) -> dict[str, Any]:
+    """An answer as JSON can hold it."""
     return store.plain(
         {
             "columns": names,
@@ -176,11 +178,12 @@ def _document(fit, names, scores):
     )
 
 
-def _tell(fit, file, names, x, spec, scores):
+def tell(fit, file, names, n_rows, spec, scores) -> None:
+    """Print an answer as a table."""
     console = report.console()
     method_status = (fit.point, fit.standard_errors, fit.status)
     table = report.parameter_rows(None, spec.known, {"estimate": method_status})
-    report.print_table(console, f"{file}: {x.shape[0]} rows of {', '.join(names)}", table)
+    report.print_table(console, f"{file}: {n_rows} rows of {', '.join(names)}", table)
     shown = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in scores.items())
     console.print(f"{shown}.", highlight=False)
     if fit.status.ok:

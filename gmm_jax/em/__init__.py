@@ -5,7 +5,7 @@ from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates
 from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
 from .optima import Optima, inadmissible
-from .ranks import local_rows, mesh_of
+from .ranks import agree, local_rows, mesh_of
 from .restarts import Batch, Effort, Interrupted, Restarts, fit_em_batch, fit_em_restarts
 from .sharded import fit_em_sharded
 from .uncertainty import Asymptotics, asymptotics, standard_errors
@@ -22,6 +22,7 @@ __all__ = [
     "Intervals",
     "Optima",
     "Restarts",
+    "agree",
     "asymptotics",
     "bootstrap",
     "fit_em",

@@ -63,14 +63,14 @@ def gather(array: np.ndarray) -> np.ndarray:
     return np.stack([np.frombuffer(row.tobytes(), array.dtype).reshape(array.shape) for row in np.asarray(told)])
 
 
-def agree(problem: str | None, facts: Mapping[str, object], *, counts: Mapping[str, int]) -> dict[str, list[int]]:
-    """What every rank counts, once all are well and start from the same facts.
+def agree(problem: str | None, facts: Mapping[str, object], *, count: int = 0) -> list[int]:
+    """The count of every rank, once all are well and start from the same facts.
 
     Raises:
         ValueError: on every rank, with the problem of the first that has one, or the first fact that is not the same.
     """
     digests = {name: digest(value) for name, value in facts.items()}
-    said = json.dumps({"problem": (problem or "")[:300], "facts": digests, "counts": dict(counts)}).encode()
+    said = json.dumps({"problem": (problem or "")[:300], "facts": digests, "count": count}).encode()
     told = gather(np.frombuffer(said.ljust(SENTENCE), np.uint8))
     told = [json.loads(bytes(row)) for row in told]
     for rank, other in enumerate(told):
@@ -80,7 +80,7 @@ def agree(problem: str | None, facts: Mapping[str, object], *, counts: Mapping[s
         for name, value in told[0]["facts"].items():
             if other["facts"][name] != value:
                 raise ValueError(f"rank {rank} has another {name} than rank 0: start every rank in the same way.")
-    return {name: [other["counts"][name] for other in told] for name in counts}
+    return [other["count"] for other in told]
 
 
 class Summary(NamedTuple):

@@ -206,7 +206,7 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
         "setting of jax_enable_x64": str(jax.dtypes.canonicalize_dtype(np.float64)),
         "mesh": str(dict(mesh.shape)),
     }
-    n_rows = agree(problem, {} if problem else facts, counts={"rows": 0 if problem else len(x)})["rows"]
+    n_rows = agree(problem, {} if problem else facts, count=0 if problem else len(x))
     counts = counting(mesh)
     n_samples, scaling, spread = summarise(x, weight, spec, counts=counts[jax.process_index()])
     check_total(np.array([n_samples]), spec.n_components)
