@@ -1,0 +1,233 @@
+"""EM over devices and over processes: the same numbers as in one memory, whatever becomes of a rank.
+
+Ranks are real processes of jax.distributed on loopback, each under the launcher's watch, so that no test can hang.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import rank_program
+from gmm_jax import MixtureSpec
+from gmm_jax.em import EMConfig, fit_em_restarts, fit_em_sharded, local_rows, mesh_of
+from gmm_jax.em.checkpoint import pack, unpack
+
+REPOSITORY = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+LIMIT = "120"  # seconds for all ranks of a test; on a quiet machine they take less than 40
+SHELL = [sys.executable, "-m", "gmm_jax"]
+
+
+def run(command, **options):
+    return subprocess.run(
+        [str(part) for part in command], env=ENVIRONMENT, capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "x.npy"
+    np.save(path, rank_program.data()[0])
+    return path
+
+
+# ---- one process
+
+
+def test_one_device_is_fit_em_restarts():
+    x = rank_program.data()[0]
+    config = EMConfig(max_iter=20, tol=0.0)
+    arguments = (jax.random.key(1), x, MixtureSpec(2))
+    there = fit_em_restarts(*arguments, n_restarts=2, config=config)
+    here = fit_em_sharded(*arguments, n_restarts=2, config=config)
+    assert_same_lanes(here.lanes, there.lanes, rtol=1e-10)
+    assert here.message == there.message
+    np.testing.assert_array_equal(here.optima.count, there.optima.count)
+
+
+def test_a_fit_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr("gmm_jax.em.sharded.LOOK", 1)  # so that the host looks after every iteration
+    x = rank_program.data()[0]
+    arguments = {"n_restarts": 2, "config": EMConfig(max_iter=20, tol=0.0)}
+    whole = fit_em_sharded(jax.random.key(1), x, MixtureSpec(2), **arguments)
+    file, calls = tmp_path / "fit.npz", []
+
+    def leave(*_):
+        calls.append(_)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_em_sharded(jax.random.key(1), x, MixtureSpec(2), checkpoint=file, progress=leave, **arguments)
+    again = fit_em_sharded(jax.random.key(1), x, MixtureSpec(2), checkpoint=file, progress=leave, **arguments)
+    assert len(calls) == 20  # none was taken twice
+    assert_same_lanes(again.lanes, whole.lanes, rtol=0.0)
+    with pytest.raises(ValueError, match=r"checkpoint of another fit \(data differs\)"):
+        fit_em_sharded(jax.random.key(1), x + 1.0, MixtureSpec(2), checkpoint=file, **arguments)
+
+
+def test_a_damaged_checkpoint_is_named():
+    content = pack({"a": np.arange(500.0)}, {"key": "1"})
+    np.testing.assert_array_equal(unpack(content, {"a": np.zeros(500)}, {"key": "1"}, "f")["a"], np.arange(500.0))
+    middle = len(content) // 2
+    turned = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    for damaged in (b"", content[:middle], turned, b"x" * 100):
+        with pytest.raises(ValueError, match="f is no checkpoint, or is damaged"):
+            unpack(damaged, {"a": np.zeros(500)}, {"key": "1"}, "f")
+    with pytest.raises(ValueError, match=r"another fit \(shape differs\)"):
+        unpack(content, {"a": np.zeros(3)}, {"key": "1"}, "f")
+
+
+def test_a_rank_alone_holds_all_rows_and_a_mesh_must_have_all_devices():
+    assert local_rows(1003) == slice(0, 1003)
+    with pytest.raises(ValueError, match="n_groups=2 does not divide the 1 devices"):
+        mesh_of(2)
+    with pytest.raises(ValueError, match="mesh must have the axes"):
+        fit_em_sharded(jax.random.key(0), np.zeros((5, 2)), MixtureSpec(1), mesh=jax.make_mesh((1,), ("x",)))
+
+
+# ---- many processes
+
+
+def test_two_ranks_find_what_one_memory_finds(table):
+    """The whole way, through the shell: rows by memory map, one document on stdout, and the watch."""
+    options = ["--option", "n_restarts=2", "max_iter=50", "tol=0"]
+    done = run([*SHELL, "launch", "-n", "2", "--timeout", LIMIT, "--", "fit", table, "-k", "3", "--json", *options])
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    config = EMConfig(max_iter=50, tol=0.0)
+    there = fit_em_restarts(jax.random.key(0), np.load(table), MixtureSpec(3), n_restarts=2, config=config).best
+    assert answer["info"]["n_ranks"] == 2
+    assert answer["info"]["n_iter"] == there.n_iter
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(answer["estimate"][name], getattr(there.gmm, name), rtol=1e-10)
+    np.testing.assert_allclose(answer["log_likelihood"], there.log_likelihood, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n_ranks", "n_groups", "n_devices"),
+    [(2, 1, None), (3, 1, None), (4, 2, None), (1, 1, 3), (1, 2, 4)],
+    ids=["2 ranks", "3 ranks", "2 × 2 ranks", "3 devices", "2 × 2 devices"],
+)
+def test_every_case_is_what_it_is_in_one_memory(tmp_path, n_ranks, n_groups, n_devices):
+    program = [sys.executable, REPOSITORY / "tests" / "rank_program.py", tmp_path, n_groups]
+    if n_devices is None:
+        command = [*SHELL, "launch", "-n", n_ranks, "--timeout", LIMIT, "--", *program]
+    else:
+        command = [*program, n_devices]
+    start = time.monotonic()
+    done = run(command, timeout=200)
+    assert done.returncode == 0, done.stderr
+    print(f"{n_ranks} ranks, {n_devices} devices: {time.monotonic() - start:.1f} s")
+    found = [dict(np.load(path)) for path in sorted(tmp_path.glob("rank*.npz"))]
+    assert len(found) == n_ranks
+    for other in found[1:]:
+        for name, value in found[0].items():
+            np.testing.assert_array_equal(other[name], value, err_msg=name)  # to the last bit
+    for name, (spec, options) in rank_program.cases().items():
+        there = fit_em_restarts(jax.random.key(3), rank_program.rows(name), spec, n_restarts=3, **options).lanes
+        assert_as_in_memory(name, found[0], there, N=rank_program.N_SAMPLES)
+    broken, other_key = found[0]["sentences"]
+    if n_ranks > 1:
+        assert broken.startswith("rank 1: x must be finite; 2 of")
+        assert other_key.startswith("rank 1 has another key than rank 0")
+
+
+def assert_as_in_memory(name, found, there, N):
+    """tol = 0: parameters to 1e-10; else iterations ± 1 and the mean log-likelihood within the tolerance."""
+    here = {leaf: found[f"{name}/{leaf}"] for leaf in ("weights", "means", "covariances", "n_iter", "log_likelihood")}
+    if name in ("tolerance", "accelerated"):
+        assert np.abs(here["n_iter"] - there.n_iter).max() <= 1, name
+        np.testing.assert_allclose(here["log_likelihood"] / N, there.log_likelihood / N, rtol=0.0, atol=1e-7)
+        return
+    rtol = 1e-3 if name == "float32" else 1e-10
+    for leaf in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(here[leaf], getattr(there.gmm, leaf), rtol=rtol, atol=rtol, err_msg=f"{name}/{leaf}")
+
+
+def assert_same_lanes(here, there, rtol):
+    for leaf in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(getattr(here.gmm, leaf), getattr(there.gmm, leaf), rtol=rtol, atol=0.0)
+    np.testing.assert_array_equal(here.n_iter, there.n_iter)
+    np.testing.assert_array_equal(here.status, there.status)
+    np.testing.assert_allclose(here.trace, there.trace, rtol=max(rtol, 1e-15))
+
+
+# ---- a rank that fails
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fate", "said"), [(signal.SIGKILL, "was killed by SIGKILL"), (signal.SIGSTOP, "is stopped (SIGSTOP)")]
+)
+def test_a_rank_that_dies_or_stops_is_named_and_its_checkpoint_goes_on(tmp_path, table, fate, said):
+    file = tmp_path / "fit.npz"
+    fit = [
+        "fit",
+        table,
+        "-k",
+        "3",
+        "--json",
+        "--checkpoint",
+        file,
+        "--option",
+        "n_restarts=1",
+        "tol=0",
+        "max_iter=3000",
+    ]
+    command = [*SHELL, "launch", "--timeout", LIMIT, "--silence", "5", "--", *fit]
+    with subprocess.Popen(
+        [str(part) for part in command], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            groups = _when(lambda: file.exists() and _ranks_of(process.pid))
+            os.kill(groups[1], fate)
+            assert process.wait(60) == 1
+            message = process.stderr.read()
+        finally:
+            process.kill()
+    assert f"rank 1 (process {groups[1]}) {said}" in message
+    for group in groups:
+        with pytest.raises(ProcessLookupError):
+            os.killpg(group, 0)
+    went_on = run(command)
+    assert went_on.returncode == 0, went_on.stderr
+    file.unlink()
+    whole = run(command)
+    assert json.loads(went_on.stdout)["estimate"] == json.loads(whole.stdout)["estimate"]
+
+
+@pytest.mark.slow
+def test_a_rank_whose_coordinator_never_comes_says_so(tmp_path, table):
+    """Rank 1 of 2, and nobody listens where rank 0 should be."""
+    program = (
+        "import os, sys; hears, says = os.pipe(); os.environ['GMM_JAX_RANK'] = f'1 2 127.0.0.1:9 5 {says} '; "
+        "from gmm_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    start = time.monotonic()
+    done = run([sys.executable, "-c", program, "fit", table, "--distributed"], timeout=100)
+    assert time.monotonic() - start < 40.0
+    assert done.returncode not in (0, None)
+    assert "did not meet" in done.stderr
+
+
+def _when(there, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not (found := there()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return found
+
+
+def _ranks_of(launcher):
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return [int(child) for child in children] if len(children) == 2 else None
