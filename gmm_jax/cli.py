@@ -138,7 +138,8 @@ class Launch:
 
         command = list(self.command)
         if command[:1] == ["fit"]:
-            command = [sys.executable, "-m", "gmm_jax", *command, "--distributed"]
+            command = [sys.executable, "-m", "gmm_jax", *command]
+            command += [] if "--distributed" in command else ["--distributed"]
         watch = {"timeout": self.timeout, "silence": self.silence, "join": self.join, "cores_each": self.cores_each}
         try:
             return launch(command, self.n_ranks, host=self.host, port=self.port, **watch)

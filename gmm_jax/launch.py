@@ -298,6 +298,27 @@ def place() -> Place | None:
     return _here
 
 
+def await_coordinator(here: Place) -> None:
+    """Wait until rank 0 listens; JAX itself would abort the process where it never does.
+
+    Raises:
+        ValueError: it did not come in time.
+    """
+    host, _, port = here.coordinator.rpartition(":")
+    until = time.monotonic() + here.join
+    while here.rank:
+        try:
+            socket.create_connection((host, int(port)), timeout=BEAT).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise ValueError(
+                    f"rank {here.rank}: the coordinator, rank 0 at {here.coordinator}, did not come within "
+                    f"{here.join:g} s: see what became of rank 0, and whether that address can be reached."
+                ) from None
+        time.sleep(0.1)
+
+
 def say_joined() -> None:
     """This rank has met the others."""
     if _here is not None:

@@ -42,6 +42,7 @@ def join_ranks() -> None:
     limits = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
     here = launch.place()
     if here is not None:
+        launch.await_coordinator(here)
         limits |= {"initialization_timeout": max(1, int(here.join)), "coordinator_bind_address": here.coordinator}
     place = () if here is None else (here.coordinator, here.n_ranks, here.rank)
     try:

@@ -1,6 +1,6 @@
-"""A rank for tests/test_sharded.py: the fits of `cases` on this rank's rows, and what came of them in FOLDER/rank*.npz.
+"""A rank for tests/test_sharded.py: some of `cases` on this rank's rows, and what came of them in FOLDER/rank*.npz.
 
-As a program: rank_program.py FOLDER N_GROUPS [N_DEVICES]; with N_DEVICES it is alone, with so many devices.
+As a program: rank_program.py FOLDER N_GROUPS N_DEVICES CASE...; unless N_DEVICES is 0 it is alone, with so many.
 """
 
 import sys
@@ -45,22 +45,23 @@ def rows(name):
     return data()[0].astype(np.float32 if name == "float32" else np.float64)
 
 
-def main(folder, n_groups, n_devices=None):
-    """Every case, one after the other, and the sentences about what this rank does wrong on purpose."""
+def main(folder, n_groups, n_devices, *names):
+    """The cases, one after the other, and the sentences about what this rank does wrong on purpose."""
     import jax
 
     from gmm_jax.shell import configure_jax, join_ranks
 
     configure_jax()
-    if n_devices is None:
-        join_ranks()
-    else:
+    if int(n_devices):
         jax.config.update("jax_num_cpu_devices", int(n_devices))
+    else:
+        join_ranks()
     from gmm_jax.em import fit_em_sharded, local_rows, mesh_of
 
     mesh, found = mesh_of(int(n_groups)), {}
     mine = local_rows(N_SAMPLES, mesh)
-    for name, (spec, options) in cases().items():
+    for name in names:
+        spec, options = cases()[name]
         if "sample_weight" in options:
             options = options | {"sample_weight": options["sample_weight"][mine]}
         fit = fit_em_sharded(jax.random.key(3), rows(name)[mine], spec, n_restarts=3, mesh=mesh, **options)

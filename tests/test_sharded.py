@@ -22,7 +22,7 @@ from gmm_jax.em.checkpoint import pack, unpack
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
-LIMIT = "120"  # seconds for all ranks of a test; on a quiet machine they take less than 40
+LIMIT = "400"  # seconds for all ranks of a test; on a quiet machine they take less than 40
 SHELL = [sys.executable, "-m", "gmm_jax"]
 
 
@@ -72,6 +72,8 @@ def test_a_fit_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     assert_same_lanes(again.lanes, whole.lanes, rtol=0.0)
     with pytest.raises(ValueError, match=r"checkpoint of another fit \(data differs\)"):
         fit_em_sharded(jax.random.key(1), x + 1.0, MixtureSpec(2), checkpoint=file, **arguments)
+    with pytest.raises(ValueError, match=r"checkpoint .*: Is a directory"):
+        fit_em_sharded(jax.random.key(1), x, MixtureSpec(2), checkpoint=tmp_path, **arguments)
 
 
 def test_a_damaged_checkpoint_is_named():
@@ -114,18 +116,22 @@ def test_two_ranks_find_what_one_memory_finds(table):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("n_ranks", "n_groups", "n_devices"),
-    [(2, 1, None), (3, 1, None), (4, 2, None), (1, 1, 3), (1, 2, 4)],
-    ids=["2 ranks", "3 ranks", "2 × 2 ranks", "3 devices", "2 × 2 devices"],
+    ("n_ranks", "n_groups", "n_devices", "names"),
+    [
+        (2, 1, 0, ["full", "known", "tolerance"]),
+        (3, 1, 0, ["diag", "tolerance"]),
+        (4, 1, 0, ["full", "tolerance"]),
+        (4, 2, 0, ["spherical", "tolerance"]),
+        (1, 1, 3, list(rank_program.cases())),
+        (1, 2, 4, list(rank_program.cases())),
+    ],
+    ids=["2 ranks", "3 ranks", "4 ranks", "2 by 2 ranks", "3 devices", "2 by 2 devices"],
 )
-def test_every_case_is_what_it_is_in_one_memory(tmp_path, n_ranks, n_groups, n_devices):
-    program = [sys.executable, REPOSITORY / "tests" / "rank_program.py", tmp_path, n_groups]
-    if n_devices is None:
-        command = [*SHELL, "launch", "-n", n_ranks, "--timeout", LIMIT, "--", *program]
-    else:
-        command = [*program, n_devices]
+def test_every_case_is_what_it_is_in_one_memory(tmp_path, n_ranks, n_groups, n_devices, names):
+    program = [sys.executable, REPOSITORY / "tests" / "rank_program.py", tmp_path, n_groups, n_devices, *names]
+    watched = [] if n_devices else [*SHELL, "launch", "-n", n_ranks, "--timeout", LIMIT, "--"]
     start = time.monotonic()
-    done = run(command, timeout=200)
+    done = run([*watched, *program], timeout=600)
     assert done.returncode == 0, done.stderr
     print(f"{n_ranks} ranks, {n_devices} devices: {time.monotonic() - start:.1f} s")
     found = [dict(np.load(path)) for path in sorted(tmp_path.glob("rank*.npz"))]
@@ -133,7 +139,8 @@ def test_every_case_is_what_it_is_in_one_memory(tmp_path, n_ranks, n_groups, n_d
     for other in found[1:]:
         for name, value in found[0].items():
             np.testing.assert_array_equal(other[name], value, err_msg=name)  # to the last bit
-    for name, (spec, options) in rank_program.cases().items():
+    for name in names:
+        spec, options = rank_program.cases()[name]
         there = fit_em_restarts(jax.random.key(3), rank_program.rows(name), spec, n_restarts=3, **options).lanes
         assert_as_in_memory(name, found[0], there, N=rank_program.N_SAMPLES)
     broken, other_key = found[0]["sentences"]
@@ -216,8 +223,8 @@ def test_a_rank_whose_coordinator_never_comes_says_so(tmp_path, table):
     start = time.monotonic()
     done = run([sys.executable, "-c", program, "fit", table, "--distributed"], timeout=100)
     assert time.monotonic() - start < 40.0
-    assert done.returncode not in (0, None)
-    assert "did not meet" in done.stderr
+    assert done.returncode == 2
+    assert "rank 1: the coordinator, rank 0 at 127.0.0.1:9, did not come within 5 s" in done.stderr
 
 
 def _when(there, seconds=60.0):

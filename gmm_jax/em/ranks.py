@@ -102,6 +102,8 @@ def summarise(x: np.ndarray, weight: np.ndarray | None, spec: MixtureSpec, *, co
         told = gather(np.concatenate([[total * counts], mean, largest]))
         share_of, means, largest = told[:, 0], told[:, 1 : 1 + n_features], told[:, 1 + n_features :].max(axis=0)
         n_samples = float(share_of.sum())
+        if not n_samples > 0.0:
+            raise ValueError("sample_weight is zero for every row of every rank: use 0 to leave a row out.")
         share_of = share_of / n_samples
         about = means[np.argmax(share_of > 0.0)]  # about one of them: the mean of a constant column is exact
         centre = about + share_of @ np.where(share_of[:, None] > 0.0, means - about, 0.0)
@@ -121,8 +123,10 @@ def summarise(x: np.ndarray, weight: np.ndarray | None, spec: MixtureSpec, *, co
 def put_rows(mesh: Mesh, rows: np.ndarray, n_rows: int) -> jax.Array:
     """The rows of all ranks as one array divided over "data": n_rows to a device, zeros where a rank has fewer."""
     mine = _columns(mesh)
-    filled = np.zeros((len(mine) * n_rows, *rows.shape[1:]), rows.dtype)
-    filled[: len(rows)] = rows
+    filled = rows
+    if len(rows) < len(mine) * n_rows:
+        filled = np.zeros((len(mine) * n_rows, *rows.shape[1:]), rows.dtype)
+        filled[: len(rows)] = rows
 
     def block(index):
         start = (index[0].start or 0) - mine[0] * n_rows

@@ -51,7 +51,7 @@ from .ranks import (
     sample_rows,
     summarise,
 )
-from .restarts import Data, Restarts, check_options, check_total, restarts_of, starts_of
+from .restarts import Data, Interrupted, Restarts, check_options, check_total, restarts_of, starts_of
 
 START_ROWS = 1 << 14  # starts are drawn from so many rows, chosen evenly from all
 CHUNK = 100  # iterations of one program at most
@@ -95,15 +95,18 @@ def fit_em_sharded(
     inits = _starts(key, data, init, n_restarts, n_rows)
     lanes = begin_sharded(data, inits, n_rows, mesh)
     if checkpoint is not None:
-        lanes.restore(_read(checkpoint), about, str(checkpoint))
-    while lanes.running.any():
-        lanes.advance()
-        if checkpoint is not None and jax.process_index() == 0:
-            save(checkpoint, lanes.kept, about)
-        if progress is not None:
-            values = lanes.progress.best_value
-            best = np.where(np.isfinite(values), values, -np.inf).max()
-            progress(int(np.sum(~lanes.running)), lanes.n_lanes, float(best - data.volume))
+        _go_on(lanes, checkpoint, about)
+    try:
+        while lanes.running.any():
+            lanes.advance()
+            if checkpoint is not None and jax.process_index() == 0:
+                save(checkpoint, lanes.kept, about)
+            if progress is not None:
+                values = lanes.progress.best_value
+                best = np.where(np.isfinite(values), values, -np.inf).max()
+                progress(int(np.sum(~lanes.running)), lanes.n_lanes, float(best - data.volume))
+    except KeyboardInterrupt:
+        raise Interrupted(restarts_of(lanes, data, inits, raced=False)) from None
     return restarts_of(lanes, data, inits, raced=False)
 
 
@@ -134,10 +137,9 @@ class ShardedLanes:
         """What a checkpoint holds."""
         return self.progress, self.trace, self.exact
 
-    def restore(self, content: bytes | None, about, name: str) -> None:
-        """Go on from a checkpoint, where there is one."""
-        if content is not None:
-            self.progress, self.trace, self.exact = unpack(content, self.kept, about, name)
+    def restore(self, content: bytes, about, name: str) -> None:
+        """Go on from a checkpoint."""
+        self.progress, self.trace, self.exact = unpack(content, self.kept, about, name)
 
     def advance(self) -> None:
         """Some iterations on, by the way that most running lanes wait for first."""
@@ -188,9 +190,9 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
     problem, weight = None, None
     try:
         check_options(n_restarts, config)
-        x, weight = check_data(x), None
+        x = check_data(x)
         spec = validate_spec(spec, x.shape[1])
-        weight = check_sample_weight(sample_weight, x.shape[0])
+        weight = _check_weight(sample_weight, x.shape[0])
         if weight is not None:
             x, weight = x[weight > 0.0], weight[weight > 0.0]
     except ValueError as error:
@@ -221,6 +223,13 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
     return data, [n if counted else 0 for n, counted in zip(n_rows, counts, strict=True)], about
 
 
+def _check_weight(sample_weight, n_rows):
+    """As check_sample_weight; but this rank's rows may all be absent, if other ranks have some."""
+    if sample_weight is not None and np.shape(sample_weight) == (n_rows,) and not np.any(sample_weight):
+        return np.zeros(n_rows)
+    return check_sample_weight(sample_weight, n_rows)
+
+
 def _starts(key, data, init, n_restarts, n_rows):
     """The same starts on every rank, from an even choice of all rows."""
     if isinstance(init, GMM):
@@ -234,14 +243,20 @@ def _starts(key, data, init, n_restarts, n_rows):
     )
 
 
-def _read(path):
-    """The checkpoint that rank 0 finds, on every rank; None where there is none."""
-    content = b""
-    if jax.process_index() == 0 and Path(path).exists():
-        content = Path(path).read_bytes()
-    size = int(gather(np.array([len(content)]))[0, 0])
-    told = gather(np.frombuffer(content.ljust(size, b"\0")[:size], np.uint8))[0]
-    return told.tobytes() if size else None
+def _go_on(lanes, path, about):
+    """From the checkpoint that rank 0 finds, on every rank; where there is none, it writes the first."""
+    problem, content = None, b""
+    if jax.process_index() == 0:
+        try:
+            content = Path(path).read_bytes() if Path(path).exists() else b""
+            if not content:
+                save(path, lanes.kept, about)
+        except OSError as error:
+            problem = f"checkpoint {path}: {error.strerror}."
+    size = agree(problem, {}, count=len(content))[0]
+    if size:
+        told = gather(np.frombuffer(content.ljust(size, b"\0"), np.uint8))[0]
+        lanes.restore(told.tobytes(), about, str(path))
 
 
 def _choose(first, a, b):
