@@ -30,6 +30,8 @@ def join_ranks() -> None:
     """Make this process a rank of jax.distributed, as the launcher or the cluster's manager says; before any other use.
 
     On CPUs with one device: programs that add over several devices of a process can wait for each other for ever.
+    Ranks talk in plain TCP without authentication: private networks only. A launcher's coordinator listens at the given
+    address alone, a cluster's at every one unless JAX_COORDINATOR_BIND_ADDRESS names one.
 
     Raises:
         ValueError: there is neither a launcher nor a manager, or the others did not come.

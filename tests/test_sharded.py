@@ -17,7 +17,8 @@ import pytest
 
 import rank_program
 from gmm_jax import MixtureSpec
-from gmm_jax.em import EMConfig, fit_em_restarts, fit_em_sharded, local_rows, mesh_of
+from gmm_jax.bench.ranks import fit_ranks
+from gmm_jax.em import EMConfig, Interrupted, fit_em_restarts, fit_em_sharded, local_rows, mesh_of, sharded
 from gmm_jax.em.checkpoint import pack, unpack
 
 REPOSITORY = Path(__file__).parents[1]
@@ -39,25 +40,28 @@ def table(tmp_path_factory):
     return path
 
 
+FIT = {"n_restarts": 2, "config": EMConfig(max_iter=50, tol=0.0)}
+
+
+@pytest.fixture(scope="module")
+def in_memory():
+    return fit_em_restarts(jax.random.key(0), rank_program.data()[0], MixtureSpec(2), **FIT)
+
+
 # ---- one process
 
 
-def test_one_device_is_fit_em_restarts():
-    x = rank_program.data()[0]
-    config = EMConfig(max_iter=20, tol=0.0)
-    arguments = (jax.random.key(1), x, MixtureSpec(2))
-    there = fit_em_restarts(*arguments, n_restarts=2, config=config)
-    here = fit_em_sharded(*arguments, n_restarts=2, config=config)
-    assert_same_lanes(here.lanes, there.lanes, rtol=1e-10)
-    assert here.message == there.message
-    np.testing.assert_array_equal(here.optima.count, there.optima.count)
+def test_one_device_is_fit_em_restarts(in_memory):
+    here = fit_em_sharded(jax.random.key(0), rank_program.data()[0], MixtureSpec(2), **FIT)
+    assert_same_lanes(here.lanes, in_memory.lanes, rtol=1e-10)
+    assert here.message == in_memory.message
+    np.testing.assert_array_equal(here.optima.count, in_memory.optima.count)
 
 
 def test_a_fit_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("gmm_jax.em.sharded.LOOK", 1)  # so that the host looks after every iteration
     x = rank_program.data()[0]
-    arguments = {"n_restarts": 2, "config": EMConfig(max_iter=20, tol=0.0)}
-    whole = fit_em_sharded(jax.random.key(1), x, MixtureSpec(2), **arguments)
+    whole = fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), **FIT)
     file, calls = tmp_path / "fit.npz", []
 
     def leave(*_):
@@ -65,15 +69,16 @@ def test_a_fit_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
         if len(calls) == 7:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        fit_em_sharded(jax.random.key(1), x, MixtureSpec(2), checkpoint=file, progress=leave, **arguments)
-    again = fit_em_sharded(jax.random.key(1), x, MixtureSpec(2), checkpoint=file, progress=leave, **arguments)
-    assert len(calls) == 20  # none was taken twice
+    with pytest.raises(Interrupted) as left:
+        fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), checkpoint=file, progress=leave, **FIT)
+    assert left.value.restarts.best.n_iter == 7
+    again = fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), checkpoint=file, progress=leave, **FIT)
+    assert len(calls) == 50  # no iteration was taken twice
     assert_same_lanes(again.lanes, whole.lanes, rtol=0.0)
     with pytest.raises(ValueError, match=r"checkpoint of another fit \(data differs\)"):
-        fit_em_sharded(jax.random.key(1), x + 1.0, MixtureSpec(2), checkpoint=file, **arguments)
+        fit_em_sharded(jax.random.key(0), x + 1.0, MixtureSpec(2), checkpoint=file, **FIT)
     with pytest.raises(ValueError, match=r"checkpoint .*: Is a directory"):
-        fit_em_sharded(jax.random.key(1), x, MixtureSpec(2), checkpoint=tmp_path, **arguments)
+        fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), checkpoint=tmp_path, **FIT)
 
 
 def test_a_damaged_checkpoint_is_named():
@@ -96,17 +101,48 @@ def test_a_rank_alone_holds_all_rows_and_a_mesh_must_have_all_devices():
         fit_em_sharded(jax.random.key(0), np.zeros((5, 2)), MixtureSpec(1), mesh=jax.make_mesh((1,), ("x",)))
 
 
+def test_an_iteration_adds_over_the_devices_once(monkeypatch):
+    """And once before all, for the number of samples."""
+    seen = []
+    keep = sharded._advance
+    monkeypatch.setattr(sharded, "_advance", lambda *a, **k: (seen.append(keep.lower(*a, **k)), keep(*a, **k))[1])
+    fit_em_sharded(jax.random.key(0), rank_program.data()[0], MixtureSpec(2), **FIT)
+    assert seen[0].as_text().count("stablehlo.all_reduce") == 2
+
+
+def test_a_file_that_is_cut_off_is_named(tmp_path, table):
+    damaged = tmp_path / "cut.npy"
+    damaged.write_bytes(table.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"cut.npy is no .npy file of numbers, or is cut off"):
+        fit_ranks(damaged, n_components=2)
+    with pytest.raises(ValueError, match=r"none.npy: No such file"):
+        fit_ranks(tmp_path / "none.npy", n_components=2)
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "sentence"),
+    [
+        (np.ones((2, 2)), {}, "n_components=3 is more than the 2 rows of x on all ranks"),
+        (np.ones((9, 2)), {"sample_weight": np.zeros(9)}, "n_components=3 is more than the 0 rows"),
+        (np.full((9, 2), np.inf), {}, "^x must be finite"),
+        (np.ones((9, 2)), {"n_restarts": 0}, "^n_restarts must be an integer"),
+    ],
+)
+def test_bad_input_is_one_sentence(x, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fit_em_sharded(jax.random.key(0), x, MixtureSpec(3), **options)
+
+
 # ---- many processes
 
 
-def test_two_ranks_find_what_one_memory_finds(table):
+def test_two_ranks_find_what_one_memory_finds(table, in_memory):
     """The whole way, through the shell: rows by memory map, one document on stdout, and the watch."""
     options = ["--option", "n_restarts=2", "max_iter=50", "tol=0"]
-    done = run([*SHELL, "launch", "-n", "2", "--timeout", LIMIT, "--", "fit", table, "-k", "3", "--json", *options])
+    done = run([*SHELL, "launch", "-n", "2", "--timeout", LIMIT, "--", "fit", table, "-k", "2", "--json", *options])
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    config = EMConfig(max_iter=50, tol=0.0)
-    there = fit_em_restarts(jax.random.key(0), np.load(table), MixtureSpec(3), n_restarts=2, config=config).best
+    there = in_memory.best
     assert answer["info"]["n_ranks"] == 2
     assert answer["info"]["n_iter"] == there.n_iter
     for name in ("weights", "means", "covariances"):
@@ -169,6 +205,24 @@ def assert_same_lanes(here, there, rtol):
     np.testing.assert_allclose(here.trace, there.trace, rtol=max(rtol, 1e-15))
 
 
+@pytest.mark.slow
+def test_ranks_find_each_other_under_slurm(table):
+    """SLURM as JAX knows it, by its environment."""
+    slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    command = [*SHELL, "fit", str(table), "-k", "3", "--distributed", "--json", "--option", "n_restarts=1"]
+    ranks = []
+    for rank in "01":
+        place = ENVIRONMENT | slurm | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+        ranks.append(subprocess.Popen(command, env=place, stdout=subprocess.PIPE, text=True))
+    try:
+        said = [rank.communicate(timeout=200)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert json.loads(said[0])["info"]["n_ranks"] == 2
+    assert said[1] == ""
+
+
 # ---- a rank that fails
 
 
@@ -196,7 +250,9 @@ def test_a_rank_that_dies_or_stops_is_named_and_its_checkpoint_goes_on(tmp_path,
         [str(part) for part in command], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            groups = _when(lambda: file.exists() and _ranks_of(process.pid))
+            versions = set()
+            _when(lambda: versions.update([file.stat().st_ino] if file.exists() else []) or len(versions) > 2)
+            groups = _ranks_of(process.pid)  # in the middle of the fit
             os.kill(groups[1], fate)
             assert process.wait(60) == 1
             message = process.stderr.read()
@@ -237,4 +293,4 @@ def _when(there, seconds=60.0):
 
 def _ranks_of(launcher):
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return [int(child) for child in children] if len(children) == 2 else None
+    return [int(child) for child in children]

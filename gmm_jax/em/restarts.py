@@ -224,13 +224,18 @@ def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
         check_total(weight, spec.n_components)
     x = check_data(x, n_components=spec.n_components)
     z, scaling = standardise(x, spec, weight)
+    n_samples = z.shape[0] if weight is None else float(np.sum(weight))
+    spread = np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
+    return data_of(z, weight, spec, scaling, config, prior, n_samples, spread)
+
+
+def data_of(z, weight, spec, scaling, config, prior, n_samples, spread) -> Data:
+    """Standardised rows, with all that was said about them in the units of the data standardised too."""
     ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
     config = replace(config, reg_covar=ridge, tol=np.asarray(config.tol, z.dtype))
-    n_samples = z.shape[0] if weight is None else float(np.sum(weight))
+    inner = replace(spec, known=scaling.known_inward(spec))
     weight = None if weight is None else weight.astype(z.dtype)
     prior = None if prior is None else scaling.prior_inward(prior, spec.covariance_type)
-    inner = replace(spec, known=scaling.known_inward(spec))
-    spread = np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
     return Data(z, weight, inner, spec, scaling, config, prior, n_samples, spread)
 
 

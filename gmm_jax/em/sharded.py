@@ -8,7 +8,7 @@ is what keeps them from waiting for each other for ever.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +51,7 @@ from .ranks import (
     sample_rows,
     summarise,
 )
-from .restarts import Data, Interrupted, Restarts, check_options, check_total, restarts_of, starts_of
+from .restarts import Data, Interrupted, Restarts, check_options, check_total, data_of, restarts_of, starts_of
 
 START_ROWS = 1 << 14  # starts are drawn from so many rows, chosen evenly from all
 CHUNK = 100  # iterations of one program at most
@@ -125,12 +125,14 @@ class ShardedLanes:
 
     def look(self) -> tuple[Progress, Float[np.ndarray, "R T"]]:
         """All lanes, and the objective after each iteration (NaN after the last)."""
-        return jax.tree.map(lambda leaf: leaf[: self.n_lanes], (self.progress, self.trace))
+        state, trace = jax.tree.map(lambda leaf: leaf[: self.n_lanes], (self.progress, self.trace))
+        status = np.where(state.status == Status.NARROW, np.int32(Status.RUNNING), state.status)
+        return state._replace(status=status), trace
 
     @property
     def running(self) -> Bool[np.ndarray, "R"]:
         """Which lanes have not ended."""
-        return np.isin(self.progress.status[: self.n_lanes], (Status.RUNNING, Status.NARROW))
+        return self.look()[0].status == Status.RUNNING
 
     @property
     def kept(self):
@@ -199,7 +201,7 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
         problem = str(error)
     facts = {
         "number of columns or dtype in x": "" if problem else f"{x.shape[1]} {x.dtype}",
-        "spec": spec,
+        "spec": (spec.n_components, spec.covariance_type, spec.known),
         "config": config,
         "prior": prior,
         "init": init,
@@ -210,17 +212,14 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
     }
     n_rows = agree(problem, {} if problem else facts, count=0 if problem else len(x))
     counts = counting(mesh)
+    counted = [n if counts_too else 0 for n, counts_too in zip(n_rows, counts, strict=True)]
+    if sum(counted) < spec.n_components:
+        raise ValueError(f"n_components={spec.n_components} is more than the {sum(counted)} rows of x on all ranks.")
     n_samples, scaling, spread = summarise(x, weight, spec, counts=counts[jax.process_index()])
     check_total(np.array([n_samples]), spec.n_components)
-    ridge = scaling.ridge_inward(config.reg_covar)
-    z = scaling.rows_inward(x)
-    config = replace(config, reg_covar=ridge.astype(z.dtype), tol=np.asarray(config.tol, z.dtype))
-    inner = replace(spec, known=scaling.known_inward(spec))
-    prior = None if prior is None else scaling.prior_inward(prior, spec.covariance_type)
-    weight = None if weight is None else weight.astype(z.dtype)
-    data = Data(z, weight, inner, spec, scaling, config, prior, n_samples, spread)
+    data = data_of(scaling.rows_inward(x), weight, spec, scaling, config, prior, n_samples, spread)
     about = {name: digest(value) for name, value in facts.items()} | {"data": digest((n_rows, scaling.centre, spread))}
-    return data, [n if counted else 0 for n, counted in zip(n_rows, counts, strict=True)], about
+    return data, counted, about
 
 
 def _check_weight(sample_weight, n_rows):
