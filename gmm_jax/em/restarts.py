@@ -106,10 +106,10 @@ def fit_em_restarts(
     """
     check_options(n_restarts, config)
     data = _prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
-    inits = _starts(key, data, init, n_restarts)
-    lanes = begin_lanes(_stack([data]), inits)
+    inits = starts_of(key, data, init, n_restarts)
+    lanes = begin_lanes(_stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
     interrupted = _run(lanes, [data], race, progress)
-    found = _found(lanes, data, inits, race)
+    found = restarts_of(lanes, data, inits, race)
     if interrupted:
         raise Interrupted(found)
     return found
@@ -203,7 +203,7 @@ class Interrupted(KeyboardInterrupt):
         self.restarts = restarts
 
 
-class _Data(NamedTuple):
+class Data(NamedTuple):
     """A data set on its way in."""
 
     z: np.ndarray  # (N, D), centred and scaled, 0 where not seen
@@ -229,27 +229,35 @@ def _prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None
         if not keep_rows:
             used = weight > 0.0
             x, weight, labels = x[used], weight[used], None if labels is None else labels[used]
-        _check_total(weight, spec.n_components)
+        check_total(weight, spec.n_components)
     x = check_data(x, n_components=spec.n_components, missing=missing)
     with_gaps, scaling = standardise(x, spec, weight)
     z, groups = missing_groups(with_gaps, missing)
-    ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
-    config = replace(config, reg_covar=ridge, tol=np.asarray(config.tol, z.dtype))
-    n_samples = z.shape[0] if weight is None else float(np.sum(weight))
-    told = Rows(None if weight is None else weight.astype(z.dtype), labels, groups)
-    return _Data(
-        z=z,
-        told=told,
+    told = Rows(weight, labels, groups)
+    n_samples, spread = z.shape[0] if weight is None else float(np.sum(weight)), _spread(with_gaps, weight)
+    data = data_of(z, told, spec, scaling, config, prior, n_samples, spread)
+    return data._replace(
         for_starts=rows_for_starts(with_gaps, spec.n_components),
         means_told=labelled_means(with_gaps, labels, spec.n_components, weight),
-        spread=_spread(with_gaps, told.weight),
+    )
+
+
+def data_of(z, told, spec, scaling, config, prior, n_samples, spread) -> Data:
+    """Standardised rows, with all that was said about them in the units of the data standardised too."""
+    ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
+    return Data(
+        z=z,
+        told=told._replace(weight=None if told.weight is None else told.weight.astype(z.dtype)),
+        for_starts=z,
+        means_told=None,
+        spread=spread,
         inner=replace(spec, known=scaling.known_inward(spec)),
         spec=spec,
         scaling=scaling,
-        config=config,
+        config=replace(config, reg_covar=ridge, tol=np.asarray(config.tol, z.dtype)),
         prior=None if prior is None else scaling.prior_inward(prior, spec.covariance_type),
         n_samples=n_samples,
-        volume=scaling.log_volume_of(n_samples, Rows(weight, labels, groups)),
+        volume=scaling.log_volume_of(n_samples, told),
     )
 
 
@@ -278,7 +286,8 @@ def check_options(n_restarts: int, config: EMConfig) -> None:
         raise ValueError(f"config.tol must be finite and not negative; got {config.tol!r}: 0 never stops on gain.")
 
 
-def _check_total(weight, n_components):
+def check_total(weight, n_components):
+    """A ValueError where the weights count less than a row for each component."""
     if np.sum(weight) < n_components:
         raise ValueError(
             f"sample_weight counts rows, but sums to {np.sum(weight):.6g}, less than n_components={n_components}: "
@@ -286,13 +295,13 @@ def _check_total(weight, n_components):
         )
 
 
-def _starts(key, data, init, n_restarts):
-    """Standardised starts with leading axes (1, R)."""
+def starts_of(key, data, init, n_restarts):
+    """Standardised starts with leading axis R."""
     if not isinstance(init, GMM):
         drawn = draw_starts(key, data.for_starts, data.inner, start_function(init), n_restarts, data.means_told)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], drawn)
+        return jax.tree.map(np.asarray, drawn)
     starts = starts_inward(init, data.inner, data.scaling, n_restarts)
-    return jax.tree.map(lambda leaf: leaf.astype(data.z.dtype)[None], starts)
+    return jax.tree.map(lambda leaf: leaf.astype(data.z.dtype), starts)
 
 
 def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: int) -> GMM:
@@ -374,7 +383,8 @@ def _finish(state, traces, known):
     return jax.vmap(one)(state, traces, known)
 
 
-def _found(lanes, data, inits, raced):
+def restarts_of(lanes, data, inits, raced) -> Restarts:
+    """What the lanes have found, judged, and mapped back to the units of the data."""
     state, trace = lanes.look()
     known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (lanes.n_lanes, *leaf.shape)), data.inner.known)
     results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
@@ -394,7 +404,7 @@ def _found(lanes, data, inits, raced):
     effort = _effort(lanes, results, of_lane[calibration_sample(lanes.n_lanes)] if raced else of_lane)
     why = "" if not flagged or not lane.size else str(reason[0])
     message = _message(results, best, data.scaling, why)
-    starts = jax.tree.map(np.asarray, data.scaling.outward(pick(inits, 0)))
+    starts = jax.tree.map(np.asarray, data.scaling.outward(inits))
     return Restarts(pick(results, best), results, optima, message, effort, starts)
 
 

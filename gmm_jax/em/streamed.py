@@ -29,7 +29,7 @@ from ..mixture import (
     structure,
     validate_spec,
 )
-from .checkpoint import digest, read_checkpoint, write_checkpoint
+from .checkpoint import checkpoint_path, digest, read_checkpoint, write_checkpoint
 from .fit import EMConfig, EMResult, EMState, map_of, result_of
 from .fixed_point import Progress, ask, begin, tell
 from .optima import pick
@@ -97,7 +97,7 @@ def fit_em_stream(
     for name, value, least in (("n_sample", n_sample, spec.n_components), ("block_rows", block_rows or 1, 1)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-    file = _checkpoint_path(checkpoint, resume=resume)
+    file = checkpoint_path(checkpoint, resume=resume)
     seen = survey(blocks, np.random.default_rng(np.asarray(jax.random.key_data(key))), n_sample)
     spec = validate_spec(spec, seen.columns.mean.size)
     stream = open_stream(blocks, seen, spec, block_rows)
@@ -259,19 +259,6 @@ def _found(journey, stream, spec, config, search):
 
 
 # ---- checkpoints
-
-
-def _checkpoint_path(checkpoint, *, resume):
-    if checkpoint is None:
-        if resume:
-            raise ValueError("resume goes on from a checkpoint: give its path as checkpoint.")
-        return None
-    path = Path(checkpoint)
-    if path.exists() and not resume:
-        raise ValueError(f"checkpoint {path} is there already: resume from it, delete it, or give another path.")
-    if not path.parent.is_dir():
-        raise ValueError(f"checkpoint {path} cannot be written: there is no folder {path.parent}.")
-    return path
 
 
 def _keep(file, marks, journey):
