@@ -6,9 +6,9 @@ gibbs are one vmapped program. Quantities do not depend on labels, but for one, 
 the same in every labelling, so the draws' labels are shuffled, and only a quantity with a label can see if one is
 missing. p-values are exact and simultaneous over all ranks, bounds simultaneous over the quantities (Bonferroni).
 
-Expected: gibbs and smc inside the 99 % bands in every case, nuts for two components; what is made wrong on purpose is
-outside: scales of the prior 1.5 times as large, and draws of all labellings but one dropped. 500 simulations of gibbs
-for K = 2, d = 1 run in less than 60 seconds. Found: see results/calibration.
+Expected: gibbs and smc inside the 99 % bands in every case, nuts and gibbs on a ladder for two components; what is made
+wrong on purpose is outside: scales of the prior 1.5 times as large, and draws of all labellings but one dropped. 500
+simulations of gibbs for K = 2, d = 1 run in less than 60 seconds. Found: see results/calibration.
 
 Reference:
     Talts et al. (2018), arXiv 1804.06788; Säilynoja et al. (2022), Statistics and Computing 32.
@@ -39,7 +39,7 @@ from gmm_jax.shell import experiment
 
 CASES = ((2, 1), (2, 2), (3, 1), (3, 2))  # components, features
 ALPHA, MEAN_SCALE = 4.0, 3.0  # φ ~ Dir(4), μ_k ~ N(0, 3²), Σ_k ~ IW(d + 4, I)
-N_SAMPLES, LEVEL, WRONG, SECONDS = 100, 0.99, 1.5, 60.0
+N_SAMPLES, LEVEL, WRONG, SECONDS, RUNGS = 100, 0.99, 1.5, 60.0, 6
 
 
 class Size(NamedTuple):
@@ -52,7 +52,15 @@ class Size(NamedTuple):
     chains: int = 3  # which share the draws
 
 
-def main(*, gibbs: int = 500, smc: int = 100, nuts: int = 100, out: Path = Path("results"), smoke: bool = False) -> int:
+def main(
+    *,
+    gibbs: int = 500,
+    smc: int = 100,
+    nuts: int = 100,
+    ladder: int = 100,
+    out: Path = Path("results"),
+    smoke: bool = False,
+) -> int:
     """One row an engine, case and quantity to out/calibration; exit code 3 where an expectation is not met.
 
     Runs that are in out/calibration already are kept, so that an interrupted command goes on.
@@ -61,12 +69,14 @@ def main(*, gibbs: int = 500, smc: int = 100, nuts: int = 100, out: Path = Path(
         gibbs: simulations of each case, in one program.
         smc: simulations of each case, one after another; 0 leaves it out.
         nuts: simulations of each case with two components; 0 leaves it out.
+        ladder: simulations of gibbs with n_rungs in the smallest case; 0 leaves it out.
         out: folder for results.
         smoke: few simulations of gibbs in the smallest case, for tests.
     """
     plan = [("gibbs", case, Size(gibbs)) for case in CASES] + [(name, CASES[0], Size(gibbs)) for name in CONTROLS]
     plan += [("nuts", case, Size(nuts, thin=5, warmup=300)) for case in CASES if nuts and case[0] == 2]
     plan += [("smc", case, Size(smc)) for case in CASES if smc]
+    plan += [("ladder", CASES[0], Size(ladder))] if ladder else []
     if smoke:
         plan = [(engine, CASES[0], Size(30, 19, 5, 20, 1)) for engine in ("gibbs", "one_labelling")]
     options = {"gibbs": gibbs, "smc": smc, "nuts": nuts}
@@ -216,6 +226,13 @@ def draw_by_nuts(key, x, n_components, size):
     return _one_by_one(engine, key, x, n_components, size)
 
 
+def draw_by_ladder(key, x, n_components, size):
+    """Gibbs with a ladder to the prior, short enough that its top would show a wrong exchange."""
+    n_draws = size.draws // size.chains * size.thin
+    engine = partial(bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws, n_rungs=RUNGS)
+    return _one_by_one(engine, key, x, n_components, size)
+
+
 def _one_by_one(engine, key, x, n_components, size):
     """An entry point on one data set after another; draws are evenly chosen among all that it returns."""
     key_run, key_shuffle = jax.random.split(key)
@@ -247,7 +264,7 @@ def draw_one_labelling(key, x, n_components, size):
     return permute(draws, np.argsort(draws.means[..., 0], axis=-1)), doubtful
 
 
-ENGINES = {"gibbs": draw_by_gibbs, "smc": draw_by_smc, "nuts": draw_by_nuts}
+ENGINES = {"gibbs": draw_by_gibbs, "smc": draw_by_smc, "nuts": draw_by_nuts, "ladder": draw_by_ladder}
 CONTROLS = {"wrong_prior": draw_under_a_wrong_prior, "one_labelling": draw_one_labelling}
 
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from gmm_jax.bench import plots
-from gmm_jax.bench.plots import pens
+from gmm_jax.bench.plots import pens, posteriors
 from gmm_jax.mixture import GMM, Known, structure
 
 N, K = 60, 2
@@ -176,3 +176,27 @@ def test_calibration(tmp_path):
     ]
     plots.calibration(tmp_path / "a.png", rows * 4, 0.99)
     assert is_a_picture(tmp_path / "a.png")
+
+
+def test_traces_before_and_after_relabelling(tmp_path):
+    before = mixture(2, leading=(5, 700))
+    before.means[:, 300:] = before.means[:, 300:, ::-1]
+    plots.traces(tmp_path / "a.png", before, mixture(2, leading=(5, 700)), feature=1)
+    assert is_a_picture(tmp_path / "a.png")
+
+
+def test_posterior_predictive_beside_the_truth(tmp_path, n_features):
+    x, _ = samples(n_features)
+    draws = mixture(n_features, leading=(2, 150))
+    draws.means[...] += 0.1 * np.random.default_rng(1).standard_normal(draws.means.shape)
+    plots.posterior_predictive(tmp_path / "a.png", x, draws, mixture(n_features))
+    assert is_a_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("n_features", [1, 2])
+def test_the_predictive_density_holds_all_probability(n_features):
+    """A sum over a fine grid; of five features the marginal of those seen is exact."""
+    grid = np.stack([a.ravel() for a in np.meshgrid(*[np.linspace(-6.0, 9.0, 151)] * n_features)], axis=-1)
+    for whole in (n_features, 5):
+        density = posteriors._density(mixture(whole, "full"), grid)
+        assert density.sum() * 0.1**n_features == pytest.approx(1.0, abs=1e-6)

@@ -4,10 +4,12 @@ A component N(μ, Σ) is drawn as the images μ + r·L·u of the unit sphere, Σ
 in one dimension as its density φ N(x | μ, Σ). Of more than three features the first two are shown, which is the exact
 marginal. The truth is black and dashed, a component keeps its colour, a method keeps its colour and its marker.
 
-`fits` and `trials` hold the figures, `pens` what is drawn on a panel, `page` the style and all that Matplotlib does.
+`fits`, `posteriors` and `trials` hold the figures, `pens` what is drawn on a panel, `page` the style and all that
+Matplotlib does.
 """
 
 from .fits import data, em_animation, em_iterations, log_likelihood, parameter_errors, posterior_of_means, recovered
+from .posteriors import posterior_predictive, traces
 from .trials import calibration, landscape, recovery, scaling
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "log_likelihood",
     "parameter_errors",
     "posterior_of_means",
+    "posterior_predictive",
     "recovered",
     "recovery",
     "scaling",
+    "traces",
 ]
