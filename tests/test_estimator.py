@@ -302,7 +302,7 @@ import os, sys, warnings
 sys.modules["sklearn"] = None
 import numpy as np
 import gmm_jax
-from gmm_jax import GaussianMixture, log_prob
+from gmm_jax import GaussianMixture
 x = np.random.default_rng(0).standard_normal((60, 2)) + 1e6
 model = GaussianMixture(n_components=1, random_state=0)
 try:
@@ -336,7 +336,7 @@ def test_it_works_without_scikit_learn_and_without_float64():
 ALL_CHECKS = """
 import jax
 import test_estimator
-from gmm_jax import GaussianMixture, log_prob
+from gmm_jax import GaussianMixture
 jax.config.update("jax_enable_x64", {x64})  # after conftest, which says True
 print(test_estimator.conform(GaussianMixture()))
 """
