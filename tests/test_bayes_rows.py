@@ -79,10 +79,8 @@ def test_drawing_what_is_missing_and_summing_it_out_give_one_posterior(covarianc
     """Means of the draws within five standard errors, those of the difference, by batch means."""
     truth, rng = random_gmm(0, K, 3, covariance_type), np.random.default_rng(3)
     x = oracles.random_data(rng, 150, truth)
+    labels = np.where(rng.random(150) < 0.2, np.argmax(oracles.log_joint(as_tuple(truth), x), axis=1), -1)
     x[rng.random(x.shape) < 0.3] = np.nan
-    labels = np.where(
-        rng.random(150) < 0.2, np.argmax(oracles.log_joint(as_tuple(truth), np.nan_to_num(x)), axis=1), -1
-    )
     given = {"labels": labels, "missing": "marginalise", "n_chains": 4}
     spec = MixtureSpec(K, covariance_type)
     a = nuts(KEY, x, spec, n_warmup=500, n_draws=1000, **given)
