@@ -36,8 +36,10 @@ from .fit import EMConfig, EMState, map_of
 from .m_step import m_step
 from .optima import pick
 from .restarts import check_options, fit_em_restarts, hold_known, starts_inward
-from .sums import BLOCK_NUMBERS, cut
+from .sums import cut
 from .survey import Blocks, ahead, rows_of
+
+BATCHES = 50  # steps taken by one call of a compiled program
 
 
 class Online(NamedTuple):
@@ -96,9 +98,8 @@ def fit_em_online(
     weight = np.ones(len(x)) if weight is None else weight
     journey = _begin(orders, start, z, weight.astype(z.dtype))
     n_scored = score = 0.0
-    block_rows = batch_rows * max(1, BLOCK_NUMBERS // (x.shape[1] * batch_rows))
-    for z, counts, _ in ahead(cut(rest, scaling, block_rows)):
-        batches = z.reshape(-1, batch_rows, z.shape[1]), counts.reshape(-1, batch_rows)
+    for block, counts, _ in ahead(cut(rest, scaling, batch_rows * BATCHES, z.dtype)):
+        batches = block.reshape(-1, batch_rows, x.shape[1]), counts.reshape(-1, batch_rows)
         journey, gained = _steps(orders, journey, *batches)
         score, n_scored = score + float(gained), n_scored + float(np.sum(counts, dtype=float))
     predictive = score / n_scored - scaling.log_volume if n_scored else float("nan")

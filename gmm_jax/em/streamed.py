@@ -82,7 +82,7 @@ def fit_em_stream(
             (block, weights of its rows); `problems.open_blocks(path)` makes one of a file.
         init: as in fit_em_restarts; it is tried on the sample. A GMM in the units of the data is where EM begins.
         n_sample: rows in the sample, drawn uniformly: all of them where there are no more.
-        block_rows: rows that are summed at a time, by default about a million bytes of them.
+        block_rows: rows that are summed at a time, by default a million numbers.
         checkpoint: a file that is written every few seconds and at the end, so that little is lost by a crash.
         resume: go on from that file. Data, spec, start and config must be those that it was written with, except
             config.max_iter. The answer is that of a fit that was never interrupted.
@@ -291,6 +291,8 @@ def _shape_of(problem, spec):
 
 def _resumed(journey, config):
     """A fit that came to its last iteration goes on where it is allowed more."""
+    if journey.progress.n_iter > config.max_iter:
+        raise ValueError(f"the checkpoint has {journey.progress.n_iter} iterations: config.max_iter must allow them.")
     more = journey.progress.status == Status.MAX_ITER and journey.progress.n_iter < config.max_iter
     status = np.int32(Status.RUNNING) if more else journey.progress.status
     return journey._replace(progress=journey.progress._replace(status=status))

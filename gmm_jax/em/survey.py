@@ -7,6 +7,7 @@ mean = mean_a + δ n_b/n, scatter = scatter_a + scatter_b + δ² n_a n_b/n (Chan
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -137,12 +138,12 @@ def rows_of(blocks: Blocks, like: Survey | None = None) -> Iterator[tuple[np.nda
 
 
 def ahead(items: Iterable) -> Iterator:
-    """The same items, the next one made in a thread while the caller works on this one."""
+    """The same items, the next two made in a thread while the caller works on this one."""
     source, end = iter(items), object()
     with ThreadPoolExecutor(1, thread_name_prefix="blocks") as thread:
-        coming = thread.submit(next, source, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, source, end)
+        coming = deque(thread.submit(next, source, end) for _ in range(2))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(thread.submit(next, source, end))
             yield item
 
 

@@ -49,13 +49,15 @@ class Scaling(NamedTuple):
         weight = np.ones(members.shape) if rows.weight is None else np.asarray(rows.weight, float)[members]
         return float(np.sum(np.where(members >= 0, weight, 0.0), axis=1) @ seen @ np.log(self.scale))
 
-    def rows_inward(self, x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-        """Rows of data, standardised in float64, in the dtype that JAX computes in; NaN stay NaN."""
-        z = np.empty(x.shape, jax.dtypes.canonicalize_dtype(self.dtype))
+    def rows_inward(
+        self, x: Float[np.ndarray, "N D"], out: Float[np.ndarray, "N D"] | None = None
+    ) -> Float[np.ndarray, "N D"]:
+        """Rows of data, standardised in float64, in the dtype that JAX computes in, or into `out`; NaN stay NaN."""
+        out = np.empty(x.shape, jax.dtypes.canonicalize_dtype(self.dtype)) if out is None else out
         for j in range(x.shape[1]):  # NumPy is several times slower along rows of few numbers
             column = np.subtract(x[:, j], self.centre[j], dtype=np.float64) / self.scale[j]
-            z[:, j] = np.where(np.isnan(column), column, 0.0) if j in self.constant else column
-        return z
+            out[:, j] = np.where(np.isnan(column), column, 0.0) if j in self.constant else column
+        return out
 
     def known_inward(self, spec: MixtureSpec) -> Known:
         """What the spec knows, in standardised units."""

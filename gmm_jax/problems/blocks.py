@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from .text_table import open_text
 
-BLOCK_NUMBERS = 1 << 18  # numbers read at a time
+BLOCK_NUMBERS = 1 << 20  # numbers read at a time
 FEWEST_ROWS = 4096
 
 
