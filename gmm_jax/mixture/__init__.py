@@ -15,7 +15,7 @@ from .gmm import (
     sample_given_labels,
     validate,
 )
-from .match import align, assign, exchangeable, match, match_cost
+from .match import align, ambiguous, assign, exchangeable, match, match_cost
 from .moments import ONE_AT_A_TIME, Moments, Way, e_step, is_narrow, moments, statistics_allowed
 from .records import Fit, NotSupported, Posterior, Status
 from .scaling import Scaling, check_data, check_sample_weight, standardise
@@ -49,6 +49,7 @@ __all__ = [
     "Way",
     "affine",
     "align",
+    "ambiguous",
     "assign",
     "check_data",
     "check_sample_weight",

@@ -1,0 +1,117 @@
+"""How do error, coverage, efficiency and the share of ambiguous matches depend on the overlap of the components?
+
+Random truths of three components in two dimensions, whose mean pairwise overlap is what was asked for; the arrangement
+stays while the overlap grows. EM from the best of four starts with transformed intervals, and on some of the same
+data sets gibbs, its posterior mean with equal-tailed intervals.
+
+Expected: below an overlap of 0.03 efficiency 1, coverage 95 % and no ambiguous match; above, EM's error exceeds the
+bound and its intervals cover less, and the posterior, which has a prior, does better on both. Found: see
+results/overlap.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gmm_jax import MixtureSpec, judge, problems
+from gmm_jax.bench import plots
+from gmm_jax.bench import replications as many
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
+from gmm_jax.shell import experiment
+
+OVERLAPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3)
+N_COMPONENTS, N_FEATURES, N_SAMPLES = 3, 2, 2000
+CHAIN = {"n_warmup": 200, "n_draws": 600, "thin": 3}
+EASY, HARD = 0.03, 0.1  # overlaps up to which, and from which on, something is expected
+PANELS = {
+    "efficiency": "tr(I·MSE)/p; 1 at the bound",
+    "coverage": "coverage of 95 % intervals",
+    "kl": "KL from the truth, nats",
+    "rmse_means": "root mean square error of μ",
+    "ambiguous": "share of ambiguous matches",
+    "failed": "share of failures",
+}
+
+
+def main(
+    *, truths: int = 3, replications: int = 200, posteriors: int = 40, out: Path = Path("results"), smoke: bool = False
+) -> int:
+    """One row a truth, overlap and method to out/overlap; exit code 3 where the expectation is not met.
+
+    Args:
+        truths: arrangements of means and covariances.
+        replications: data sets of each truth at each overlap.
+        posteriors: data sets among them that gibbs sees too.
+        out: folder for results.
+        smoke: 4 data sets of one truth at two overlaps, for tests.
+    """
+    overlaps = OVERLAPS[2:5:2] if smoke else OVERLAPS
+    truths, replications, posteriors = (1, 4, 2) if smoke else (truths, replications, posteriors)
+    options = {"truths": truths, "replications": replications, "posteriors": posteriors}
+    steps = truths * len(overlaps)
+    with Study(__doc__, "overlap", out, options, steps=steps, seeds=replications, smoke=smoke) as study:
+        for truth in range(truths):
+            for overlap in overlaps:
+                study.add(*both(problem_with(truth, overlap), truth, overlap, replications, posteriors))
+    looks = {"expected": {"efficiency": 1.0, "coverage": many.LEVEL}, "logarithmic": ("efficiency", "kl", "rmse_means")}
+    plots.curves(study.folder / "overlap.png", study.rows, "overlap", PANELS, **looks)
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
+
+
+def problem_with(truth, overlap):
+    """A problem whose arrangement is drawn by `truth` alone."""
+    key = derive_key(truth, "truth", "overlap")
+    gmm = problems.mixture_with_overlap(key, N_COMPONENTS, N_FEATURES, mean=overlap)
+    about = f"three components with a mean overlap of {overlap:g}"
+    name = f"overlap_{truth}_{overlap:g}"
+    return problems.Problem(name, about, gmm, MixtureSpec(N_COMPONENTS), N_SAMPLES, "as was asked for")
+
+
+def both(problem, truth, overlap, replications, posteriors):
+    """A row of EM, and one of gibbs on the first data sets."""
+    xs = many.data_sets(problem, range(replications))
+    bound = judge.cramer_rao(derive_key(0, "bound", problem.name), problem.truth, problem.spec, n_samples=N_SAMPLES)
+    found = many.by_em(derive_key(0, "method", problem.name, "em"), xs, problem)
+    key, key_judge = derive_key(0, "method", problem.name, "gibbs"), derive_key(0, "judge", problem.name)
+    start = jax.tree.map(lambda leaf: leaf[:posteriors], found.points)
+    draws = many.gibbs_draws(key, xs[:posteriors], problem, start, **CHAIN)
+    kinds = {"em": (found, "transformed"), "gibbs": (many.by_draws(draws, problem), "equal-tailed")}
+    return [
+        {"overlap": overlap, "truth": truth, "line": truth, "method": method, "interval": kind, "n_samples": N_SAMPLES}
+        | many.summary(key_judge, answer, problem, bound, kind)
+        for method, (answer, kind) in kinds.items()
+    ]
+
+
+def verdict(rows):
+    """Whether the expectation is met, and the sentence with the numbers."""
+
+    def mean(metric, method, overlap):
+        mine = [r for r in rows if (r["method"], r["overlap"]) == (method, overlap) and r.get(metric) is not None]
+        error = np.sqrt(sum(r.get(f"{metric}_se", 0.0) ** 2 for r in mine)) / max(len(mine), 1)
+        return np.mean([r[metric] for r in mine]), error
+
+    parts, met = [], True
+    for overlap in dict.fromkeys(row["overlap"] for row in rows):
+        said = []
+        for method in ("em", "gibbs"):
+            (efficiency, se), (coverage, coverage_se) = (mean(m, method, overlap) for m in ("efficiency", "coverage"))
+            unclear, failed = (mean(m, method, overlap)[0] for m in ("ambiguous", "failed"))
+            said.append(
+                f"{method} efficiency {efficiency:.3g} ± {se:.2g}, coverage {coverage:.1%} ± {coverage_se:.1%}, "
+                f"ambiguous {unclear:.1%}, failed {failed:.1%}"
+            )
+            if overlap <= EASY:
+                near = abs(efficiency - 1.0) <= 0.05 + 3.0 * se
+                met &= near and abs(coverage - many.LEVEL) <= 0.01 + 3.0 * coverage_se and unclear == 0.0
+        if overlap >= HARD:
+            met &= mean("efficiency", "gibbs", overlap)[0] < mean("efficiency", "em", overlap)[0]
+        parts.append(f"{overlap:g}: {'; '.join(said)}")
+    return bool(met), f"By mean overlap, means over truths. {'. '.join(parts)}."
+
+
+if __name__ == "__main__":
+    experiment(main)
