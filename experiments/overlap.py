@@ -11,10 +11,9 @@ results/overlap.
 
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from gmm_jax import MixtureSpec, judge, problems
+from gmm_jax import MixtureSpec, problems
 from gmm_jax.bench import plots
 from gmm_jax.bench import replications as many
 from gmm_jax.bench.runner import derive_key
@@ -54,7 +53,8 @@ def main(
     with Study(__doc__, "overlap", out, options, steps=steps, seeds=replications, smoke=smoke) as study:
         for truth in range(truths):
             for overlap in overlaps:
-                study.add(*both(problem_with(truth, overlap), truth, overlap, replications, posteriors))
+                found = many.study_of(problem_with(truth, overlap), N_SAMPLES, replications, posteriors, **CHAIN)
+                study.add(*({"overlap": overlap, "truth": truth, "line": truth} | row for row in found))
     looks = {"expected": {"efficiency": 1.0, "coverage": many.LEVEL}, "logarithmic": ("efficiency", "kl", "rmse_means")}
     plots.curves(study.folder / "overlap.png", study.rows, "overlap", PANELS, **looks)
     met, sentence = verdict(study.rows)
@@ -68,22 +68,6 @@ def problem_with(truth, overlap):
     about = f"three components with a mean overlap of {overlap:g}"
     name = f"overlap_{truth}_{overlap:g}"
     return problems.Problem(name, about, gmm, MixtureSpec(N_COMPONENTS), N_SAMPLES, "as was asked for")
-
-
-def both(problem, truth, overlap, replications, posteriors):
-    """A row of EM, and one of gibbs on the first data sets."""
-    xs = many.data_sets(problem, range(replications))
-    bound = judge.cramer_rao(derive_key(0, "bound", problem.name), problem.truth, problem.spec, n_samples=N_SAMPLES)
-    found = many.by_em(derive_key(0, "method", problem.name, "em"), xs, problem)
-    key, key_judge = derive_key(0, "method", problem.name, "gibbs"), derive_key(0, "judge", problem.name)
-    start = jax.tree.map(lambda leaf: leaf[:posteriors], found.points)
-    draws = many.gibbs_draws(key, xs[:posteriors], problem, start, **CHAIN)
-    kinds = {"em": (found, "transformed"), "gibbs": (many.by_draws(draws, problem), "equal-tailed")}
-    return [
-        {"overlap": overlap, "truth": truth, "line": truth, "method": method, "interval": kind, "n_samples": N_SAMPLES}
-        | many.summary(key_judge, answer, problem, bound, kind)
-        for method, (answer, kind) in kinds.items()
-    ]
 
 
 def verdict(rows):

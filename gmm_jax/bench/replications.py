@@ -23,6 +23,37 @@ from .runner import derive_key
 LEVEL = 0.95
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10, reg_covar=0.0, acceleration="lbfgs")
 ENOUGH = 400  # effective draws, below which the ends of an interval are too vague
+KINDS = {"em": "transformed", "gibbs": "equal-tailed"}  # of interval
+BOUND_DRAWS = 400_000  # for the Cramér–Rao bound
+LOT, LOT_ROWS = 250, 6_000_000  # data sets, and rows of all of them, at a time
+
+
+def study_of(problem: Problem, n: int, replications: int, posteriors: int, **chain: int) -> list[dict[str, Any]]:
+    """A row of EM over so many data sets of n samples, and one of gibbs over the first `posteriors` of them.
+
+    `chain` are options of `bayes.gibbs_batch`; the columns are those of `summary`, and the problem, n and the method.
+    """
+    key_em, key_gibbs, key_judge = (derive_key(n, axis, problem.name) for axis in ("em", "gibbs", "judge"))
+    size = {"n_samples": n, "n_draws": BOUND_DRAWS}
+    bound = judge.cramer_rao(derive_key(0, "bound", problem.name), problem.truth, problem.spec, **size)
+    found: dict[str, list[Replications]] = {"em": [], "gibbs": []}
+    lot = min(LOT, LOT_ROWS // n)
+    for first in range(0, replications, lot):
+        xs = data_sets(problem, range(first, min(first + lot, replications)), n)
+        found["em"].append(by_em(jax.random.fold_in(key_em, first), xs, problem))
+        some = min(lot, posteriors - first)
+        if some > 0:
+            start = jax.tree.map(lambda leaf, some=some: leaf[:some], found["em"][-1].points)
+            draws = gibbs_draws(jax.random.fold_in(key_gibbs, first), xs[:some], problem, start, **chain)
+            found["gibbs"].append(by_draws(draws, problem))
+    return [
+        {"problem": problem.name, "n_samples": n, "method": method, "interval": KINDS[method]}
+        | summary(
+            key_judge, jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), problem, bound, KINDS[method]
+        )
+        for method, parts in found.items()
+        if parts
+    ]
 
 
 class Replications(NamedTuple):
