@@ -158,13 +158,13 @@ def summary(
     without = ~_finite(found.intervals[kind].lower)
     row = {"replications": good.size}
     for name, values in (("failed", found.failed), ("ambiguous", found.ambiguous), ("no_interval", without)):
-        row |= _mean(name, values.astype(float))
-    row |= _mean("coverage", hits)
+        row |= mean_with_error(name, values.astype(float))
+    row |= mean_with_error("coverage", hits)
     points = jax.tree.map(lambda leaf: leaf[good], found.points)
     for name in ("weights", "means", "covariances"):
         error = np.asarray(getattr(points, name)) - np.asarray(getattr(truth, name))
         row |= _root(f"rmse_{name}", np.mean(error.reshape(len(error), -1) ** 2, axis=1))
-    row |= _mean("kl", _divergences(key, truth, points))
+    row |= mean_with_error("kl", _divergences(key, truth, points))
     if good.sum() > 1:
         of = judge.efficiency(points, truth, problem.spec, bound)
         row |= {"efficiency": of.value, "efficiency_se": of.error, "variance": of.variance, "bias": of.bias}
@@ -183,14 +183,15 @@ def _kl(keys, truth, points):
     return jax.lax.map(lambda each: judge.kl_divergence(each[0], truth, each[1], 2000)[0], (keys, points))
 
 
-def _mean(name, values):
+def mean_with_error(name: str, values: Float[np.ndarray, "R"]) -> dict[str, float]:
+    """name, the mean over replications, and name_se, its standard error."""
     n = len(values)
     error = np.std(values, ddof=1) / np.sqrt(n) if n > 1 else np.nan
     return {name: np.mean(values) if n else np.nan, f"{name}_se": error}
 
 
 def _root(name, squares):
-    mean, error = _mean("square", squares).values()
+    mean, error = mean_with_error("square", squares).values()
     return {name: np.sqrt(mean), f"{name}_se": 0.5 * error / np.sqrt(mean) if mean else 0.0}
 
 
