@@ -55,7 +55,10 @@ def main(
             for overlap in overlaps:
                 found = many.study_of(problem_with(truth, overlap), N_SAMPLES, replications, posteriors, **CHAIN)
                 study.add(*({"overlap": overlap, "truth": truth, "line": truth} | row for row in found))
-    looks = {"expected": {"efficiency": 1.0, "coverage": many.LEVEL}, "logarithmic": ("efficiency", "kl", "rmse_means")}
+    looks = {
+        "expected": {"efficiency": 1.0, "coverage": many.LEVEL},
+        "logarithmic": ("overlap", "efficiency", "kl", "rmse_means"),
+    }
     plots.curves(study.folder / "overlap.png", study.rows, "overlap", PANELS, **looks)
     met, sentence = verdict(study.rows)
     return study.conclude(sentence, met=met)

@@ -31,7 +31,7 @@ SPARSE = 0.01  # concentration
 PANELS = {
     "kl": "KL from the truth, nats",
     "hellinger": "Hellinger distance",
-    "mixing_distance": "Wasserstein distance of mixing measures",
+    "mixing_distance": "Wasserstein, mixing measures",
     "score_loss": "loss of the held-out log score, nats",
     "occupied": "components with a weight above 1 %",
     "failed": "share of failures",

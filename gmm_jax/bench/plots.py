@@ -337,14 +337,14 @@ def scaling(path, rows, axes, floor="floor"):
 
 
 def curves(path, rows, axis, panels, *, expected=MappingProxyType({}), logarithmic=()):
-    """Numbers against an axis on a log scale, a panel a number, a line a method, with 1.96 Monte-Carlo standard errors.
+    """Numbers against an axis, a panel a number, a line a method, with 1.96 Monte-Carlo standard errors.
 
     Args:
         rows: dicts with the axis, method, and for each metric a number (or None: no point) and metric_se; where a
             method has several rows at one place of the axis, `line` tells its lines apart.
         panels: metric -> title.
         expected: metric -> what it should be, in black dashes.
-        logarithmic: metrics whose own axis is on a log scale too.
+        logarithmic: metrics on a log scale, and the axis if it is to be on one; else its places are the ticks.
     """
     looks = method_looks(dict.fromkeys(row["method"] for row in rows))
     n_columns = min(3, len(panels))
@@ -362,8 +362,12 @@ def curves(path, rows, axis, panels, *, expected=MappingProxyType({}), logarithm
                 panel.errorbar(at, value, 1.96 * np.nan_to_num(error), **look)
             if metric in expected:
                 panel.axhline(expected[metric], color=INK, linestyle=DASHED, linewidth=1.0)
-            panel.set(xscale="log", xlabel=axis.replace("_", " "), title=title)
+            panel.set(xlabel=axis.replace("_", " "), title=title)
             panel.set_yscale("log" if metric in logarithmic else "linear")
+            if axis in logarithmic:
+                panel.set_xscale("log")
+            else:
+                panel.set_xticks(sorted({row[axis] for row in rows}))
             panel.grid()
         for panel in drawn[len(panels) :]:
             panel.set_axis_off()
