@@ -6,6 +6,7 @@ from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
 from .optima import Optima, inadmissible
 from .restarts import Batch, Effort, Interrupted, Restarts, fit_em_batch, fit_em_restarts
+from .restarts_batch import fit_em_restarts_batch
 from .uncertainty import Asymptotics, asymptotics, standard_errors
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "fit_em",
     "fit_em_batch",
     "fit_em_restarts",
+    "fit_em_restarts_batch",
     "fit_labelled",
     "inadmissible",
     "intervals",

@@ -94,7 +94,7 @@ def fit_em_restarts(
     inits = _starts(key, data, init, n_restarts)
     lanes = begin_lanes(_stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
     interrupted = _run(lanes, data, race, progress)
-    found = _found(lanes, data, inits, race)
+    found = found_by(*lanes.look(), data, inits, lanes.computed, raced=race)
     if interrupted:
         raise Interrupted(found)
     return found
@@ -319,9 +319,10 @@ def _finish(state, traces, known):
     return jax.vmap(one)(state, traces, known)
 
 
-def _found(lanes, data, inits, raced):
-    state, trace = lanes.look()
-    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (lanes.n_lanes, *leaf.shape)), data.inner.known)
+def found_by(state, trace, data, inits, computed, *, raced=False) -> Restarts:
+    """What the lanes of one data set found; `computed` lane-iterations went into them."""
+    n_lanes = state.n_iter.size
+    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_lanes, *leaf.shape)), data.inner.known)
     results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
     lane, of_lane = distinct(ranked, data.inner, data.n_samples)
@@ -336,7 +337,8 @@ def _found(lanes, data, inits, raced):
     log_likelihood = results.log_likelihood[lane]
     optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_lane)
     flagged = not np.any(lane[~spurious] == best)
-    effort = _effort(lanes, results, of_lane[calibration_sample(lanes.n_lanes)] if raced else of_lane)
+    spent = int(state.n_iter.sum())
+    effort = _effort(spent, computed, results, of_lane[calibration_sample(n_lanes)] if raced else of_lane)
     why = "" if not flagged or not lane.size else str(reason[0])
     message = _message(results, best, data.scaling, why)
     starts = jax.tree.map(np.asarray, data.scaling.outward(jax.tree.map(np.asarray, inits)))
@@ -352,11 +354,11 @@ def _best_lane(lanes, admissible, optima):
     return int(np.argmax(np.where(finite, lanes.log_likelihood, -np.inf)))
 
 
-def _effort(lanes, results, of_lane):
-    status, spent = results.status, int(lanes.look()[0].n_iter.sum())
+def _effort(spent, computed, results, of_lane):
+    status = results.status
     return Effort(
         spent=spent,
-        wasted=lanes.computed - spent,
+        wasted=computed - spent,
         finished=int(np.sum(~np.isin(status, (Status.MERGED, Status.DROPPED, Status.RUNNING)))),
         merged=int(np.sum(status == Status.MERGED)),
         dropped=int(np.sum(status == Status.DROPPED)),
