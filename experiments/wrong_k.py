@@ -81,14 +81,11 @@ def fits_of(problem, n_components, replications, restarts):
 
 def by_em(key, xs, spec, restarts, *, with_prior):
     """(a mixture for each data set, whether it is one to trust)."""
-    points, ok = [], []
-    for i, x in enumerate(xs):
-        prior = bayes.hyperparameters(bayes.default_prior(x, spec), "full") if with_prior else None
-        options = {"n_restarts": restarts, "config": CONFIG, "prior": prior}
-        found = em.fit_em_restarts(jax.random.fold_in(key, i), x, spec, **options)
-        points.append(found.best.gmm)
-        ok.append(Status(int(found.best.status)).ok and not found.optima.spurious.all())
-    return points, ok
+    priors = [bayes.hyperparameters(bayes.default_prior(x, spec), "full") for x in xs] if with_prior else None
+    options = {"n_restarts": restarts, "config": CONFIG, "priors": priors}
+    found = em.fit_em_restarts_batch(jax.random.split(key, len(xs)), xs, spec, **options)
+    ok = [Status(int(f.best.status)).ok and not f.optima.spurious.all() for f in found]
+    return [f.best.gmm for f in found], ok
 
 
 def sparse(n_components):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..mixture import MixtureSpec
+from ..mixture import Hyperparameters, MixtureSpec
 from ..mixture.starts import start_function
 from .fit import EMConfig
 from .lanes import advance_lanes, begin_lanes
@@ -24,11 +24,15 @@ def fit_em_restarts_batch(
     n_restarts: int = 50,
     init: str | Callable = "kmeans++",
     config: EMConfig = EMConfig(),
+    priors: Sequence[Hyperparameters] | None = None,
 ) -> list[Restarts]:
     """`fit_em_restarts` with keys[p] on x[p], one after another, but all at once: the same answers to rounding.
 
     Where only the best fit of each data set is wanted, `fit_em_batch` keeps less. Of effort.wasted, lane-iterations of
     idle slots, each data set has a share in proportion to what it spent.
+
+    Args:
+        priors: one for each data set, as the default one depends on the data.
 
     Raises:
         ValueError: as fit_em_restarts, for the first data set at fault, which is named.
@@ -36,7 +40,8 @@ def fit_em_restarts_batch(
     _check_options(n_restarts, config)
     if np.ndim(x) != 3 or len(x) != len(keys) or not len(x):
         raise ValueError(f"x must be (P, N, D), one block for each of {len(keys)} keys; got shape {np.shape(x)}.")
-    data = [_member(one, spec, config, p) for p, one in enumerate(x)]
+    priors = [None] * len(x) if priors is None else priors
+    data = [_member(one, spec, config, prior, p) for p, (one, prior) in enumerate(zip(x, priors, strict=True))]
     problem = _stack(data)
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
     inits = _draw(keys, problem[0], inner, start_function(init), n_restarts)
@@ -55,9 +60,9 @@ def fit_em_restarts_batch(
     return found
 
 
-def _member(x, spec, config, p):
+def _member(x, spec, config, prior, p):
     try:
-        return _prepare(x, spec, None, config, None)
+        return _prepare(x, spec, None, config, prior)
     except ValueError as error:
         raise ValueError(f"data set {p}: {error}") from error
 
