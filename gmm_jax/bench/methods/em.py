@@ -6,7 +6,7 @@ import numpy as np
 
 from ... import em
 from ...mixture import Fit, Status, n_parameters
-from ._peers import terms
+from ._peers import em_evaluations, terms
 
 MOST_PARAMETERS = 1000  # with more there are no standard errors: the information costs a pass over the data for each
 
@@ -32,6 +32,7 @@ def _as_fit(restarts, x, spec, init, config):
     info = {
         "log_likelihood": float(best.log_likelihood),
         "n_iter": int(best.n_iter),
+        "density_evaluations": em_evaluations(restarts, x, spec),
         "message": restarts.message,
         "n_optima": int(optima.count.size),
         "share_at_best": float(np.mean(np.abs(restarts.lanes.log_likelihood - best.log_likelihood) <= 1e-4 * len(x))),
