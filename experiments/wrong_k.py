@@ -23,10 +23,10 @@ from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
 
-PROBLEMS, N_COMPONENTS, N_SAMPLES, N_TEST = ("well_separated", "overlapping"), 3, 600, 10_000
+PROBLEMS, N_COMPONENTS, N_SAMPLES, N_TEST = ("well_separated", "overlapping"), 3, 600, 2500
 OFF = (-1, 0, 1, 2)  # components too many
 CONFIG = em.EMConfig(max_iter=2000, tol=1e-8)
-CHAIN = {"n_warmup": 1000, "n_draws": 50, "thin": 20}
+CHAIN = {"n_warmup": 1000, "n_draws": 30, "thin": 30}
 SPARSE = 0.01  # concentration
 PANELS = {
     "kl": "KL from the truth, nats",
@@ -118,7 +118,7 @@ def distances(key, problem, points, ok):
 def one(key, point, problem):
     """Distances of a mixture from the truth; each data set has draws and held-out samples of its own."""
     key_density, key_test = jax.random.split(key)
-    found = judge.divergences(key_density, problem.truth, point)
+    found = judge.divergences(key_density, problem.truth, point, N_TEST)
     x_test, _ = problem.sample(key_test, N_TEST, "multinomial")
     loss = log_prob(problem.truth, x_test) - log_prob(point, x_test)
     per_draw = point.weights.reshape(-1, point.n_components // draws_of(point))

@@ -79,9 +79,9 @@ def sklearn_model(kind: str, x, n_components: int, options, n_threads: int | Non
         model = getattr(mixture, kind)(n_components=n_components, **options)
         densities, rows = model._estimate_log_prob, []
 
-        def counted(x):
+        def counted(x, **more):  # some versions say of which array library x is
             rows.append(len(x))
-            return densities(x)
+            return densities(x, **more)
 
         model._estimate_log_prob = counted
         model.fit(x).density_evaluations_ = sum(rows) * n_components
