@@ -14,7 +14,7 @@ from conftest import TYPES, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, Status
 from gmm_jax.em import EMConfig, StreamInterrupted, fit_em, fit_em_restarts, fit_em_stream, streamed
 from gmm_jax.em.checkpoint import read_checkpoint, write_checkpoint
-from gmm_jax.em.restarts import outward
+from gmm_jax.em.inputs import outward
 from gmm_jax.em.sums import open_stream
 from gmm_jax.em.survey import survey
 from gmm_jax.mixture import Known, e_step, standardise, structure

@@ -1,5 +1,6 @@
 """MAXIMUM LIKELIHOOD: the solve, the loop, one start, many starts, and how sure the answer is."""
 
+from .batch import Batch, fit_em_batch, fit_em_restarts_batch
 from .bootstrap import Bootstrap, bootstrap
 from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates
 from .intervals import Bounds, Intervals, intervals
@@ -7,7 +8,7 @@ from .m_step import m_step
 from .online import Online, fit_em_online
 from .optima import Optima, inadmissible
 from .ranks import agree, local_rows, mesh_of
-from .restarts import Batch, Effort, Interrupted, Restarts, fit_em_batch, fit_em_restarts
+from .restarts import Effort, Interrupted, Restarts, fit_em_restarts
 from .sharded import fit_em_sharded
 from .streamed import Streamed, StreamInterrupted, fit_em_stream
 from .uncertainty import Asymptotics, asymptotics, standard_errors
@@ -34,6 +35,7 @@ __all__ = [
     "fit_em_batch",
     "fit_em_online",
     "fit_em_restarts",
+    "fit_em_restarts_batch",
     "fit_em_sharded",
     "fit_em_stream",
     "fit_labelled",

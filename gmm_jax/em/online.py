@@ -33,9 +33,10 @@ from ..mixture import (
 )
 from ..mixture.moments import moved
 from .fit import EMConfig, EMState, map_of
+from .inputs import check_options, hold_known, starts_inward
 from .m_step import m_step
 from .optima import pick
-from .restarts import check_options, fit_em_restarts, hold_known, starts_inward
+from .restarts import fit_em_restarts
 from .sums import cut
 from .survey import Blocks, ahead, rows_of
 

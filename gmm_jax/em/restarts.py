@@ -5,9 +5,7 @@ Entry points: they check, centre and scale the data, run the lanes, judge the op
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,29 +16,16 @@ from ..mixture import (
     GMM,
     Hyperparameters,
     MixtureSpec,
-    Rows,
-    Scaling,
     Status,
-    check_data,
-    check_labels,
-    check_sample_weight,
-    exchangeable,
-    missing_groups,
-    standardise,
     told_apart,
-    validate,
-    validate_spec,
 )
-from ..mixture.starts import draw_starts, in_known_order, labelled_means, rows_for_starts, start_function
-from .cores import n_workers, program, side_by_side
 from .fit import EMConfig, EMResult, result_of
-from .lanes import advance_lanes, begin_lanes
+from .inputs import Data, check_options, outward, prepare, stack, starts_of
+from .lanes import Lanes, advance_lanes, begin_lanes
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
-from .race import calibration_sample, kept_by_race
+from .race import calibration_sample
 from .race import race as run_race
-
-DRAWN_AT_ONCE = 256  # starts of a batch: their distances stay in the cache
 
 
 class Effort(NamedTuple):
@@ -105,94 +90,14 @@ def fit_em_restarts(
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
     check_options(n_restarts, config)
-    data = _prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
+    data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
     inits = starts_of(key, data, init, n_restarts)
-    lanes = begin_lanes(_stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
-    interrupted = _run(lanes, [data], race, progress)
-    found = restarts_of(lanes, data, inits, race)
+    lanes = begin_lanes(stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
+    interrupted = run_lanes(lanes, [data], race=race, progress=progress)
+    found = restarts_of(*lanes.look(), data, inits, lanes.computed, raced=race)
     if interrupted:
         raise Interrupted(found)
     return found
-
-
-class Batch(NamedTuple):
-    """The best fit of each of many data sets, in their units; leading axis P, and (P, R) for lanes."""
-
-    best: EMResult  # without a trace: trace is (P, 0)
-    log_likelihood: Float[np.ndarray, "P R"]
-    status: Int[np.ndarray, "P R"]
-    n_iter: Int[np.ndarray, "P R"]
-    reason: np.ndarray  # (P,) of str: why the best one is inadmissible all the same, "" where it is not
-
-
-def fit_em_batch(
-    key: Key[Array, ""],
-    x: Float[Array, "P N D"],
-    spec: MixtureSpec,
-    *,
-    n_restarts: int = 10,
-    init: str | Callable = "kmeans++",
-    sample_weight: Float[Array, "P N"] | None = None,
-    config: EMConfig = EMConfig(),
-    race: bool = False,
-) -> Batch:
-    """`fit_em_restarts` on many data sets of one shape, as simulation studies and bootstraps need them.
-
-    Data sets of different sizes are filled up to one shape with rows of weight zero, which may hold anything. With
-    race=True each data set has a race of its own, and lanes that left it have status MERGED or DROPPED.
-
-    Raises:
-        ValueError: as fit_em_restarts, for the first data set at fault, which is named.
-    """
-    check_options(n_restarts, config)
-    x = np.asarray(x)
-    if x.ndim != 3 or not len(x):
-        raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
-    if sample_weight is not None and np.shape(sample_weight) != x.shape[:2]:
-        raise ValueError(f"sample_weight must have shape {x.shape[:2]}; got {np.shape(sample_weight)}.")
-    data = [_member(x, spec, sample_weight, config, p) for p in range(len(x))]
-    problem = _stack(data)
-    inits = _draw(jax.random.split(key, (len(data), n_restarts)), problem[0], data, start_function(init))
-    lanes = begin_lanes(problem, inits, keep=kept_by_race(config.max_iter))
-    if _run(lanes, data, race, None):
-        raise KeyboardInterrupt
-    return _batch(lanes, data)
-
-
-def _member(x, spec, sample_weight, config, p):
-    """Data set p; rows of weight zero take copies of the others, so that starts can be drawn from any row."""
-    rows, weight = x[p], None if sample_weight is None else np.asarray(sample_weight[p], float)
-    try:
-        if weight is not None:
-            check_sample_weight(weight, len(rows))
-            used = np.flatnonzero(weight > 0.0)
-            rows = np.where((weight > 0.0)[:, None], rows, rows[used[np.arange(len(rows)) % used.size]])
-        return _prepare(rows, spec, weight, config, None, keep_rows=True)
-    except ValueError as error:
-        raise ValueError(f"data set {p}: {error}") from error
-
-
-def _batch(lanes, data):
-    """The best lane of each data set: highest among admissible, else among eligible, else among finite ones."""
-    shape = (len(data), lanes.n_starts)
-    state = lanes.look()[0]
-    each = np.repeat(np.arange(len(data)), lanes.n_starts)
-    known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
-    results, after = jax.tree.map(np.asarray, _finish(state, np.zeros((lanes.n_lanes, 0)), known))
-    reason = reasons(results.gmm, after, data[0].inner, *_spread_of_lanes(lanes, data)).reshape(shape)
-    usable = eligible(results).reshape(shape)
-    value = np.where(np.isfinite(state.best_value), state.best_value, -np.inf).reshape(shape)
-    best = np.lexsort((value, 2 * (usable & (reason == "")) + usable), axis=-1)[:, -1]
-    chosen = np.arange(len(data)) * lanes.n_starts + best
-    best = [outward(pick(results, lane), d.spec, d.scaling, d.volume) for lane, d in zip(chosen, data, strict=True)]
-    volume = np.array([d.volume for d in data])[:, None]
-    return Batch(
-        jax.tree.map(lambda *leaves: np.stack(leaves), *best),
-        results.log_likelihood.reshape(shape) - volume,
-        results.status.reshape(shape),
-        state.n_iter.reshape(shape),
-        reason[np.arange(len(data)), chosen % lanes.n_starts],
-    )
 
 
 class Interrupted(KeyboardInterrupt):
@@ -203,145 +108,7 @@ class Interrupted(KeyboardInterrupt):
         self.restarts = restarts
 
 
-class Data(NamedTuple):
-    """A data set on its way in."""
-
-    z: np.ndarray  # (N, D), centred and scaled, 0 where not seen
-    told: Rows
-    for_starts: np.ndarray  # (n, D), rows of z that starts are drawn from
-    means_told: np.ndarray | None  # (K, D), of labelled rows
-    spread: np.ndarray  # (D, D), covariance of z
-    inner: MixtureSpec  # known parts in the units of z
-    spec: MixtureSpec
-    scaling: object
-    config: EMConfig
-    prior: Hyperparameters | None
-    n_samples: float  # total weight
-    volume: float  # what the log-likelihood of z exceeds that of x by
-
-
-def _prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, keep_rows=False):
-    x = check_data(x, missing=missing)
-    spec = validate_spec(spec, x.shape[1])
-    weight = check_sample_weight(sample_weight, x.shape[0])
-    labels = check_labels(labels, x.shape[0], spec.n_components)
-    if weight is not None:
-        if not keep_rows:
-            used = weight > 0.0
-            x, weight, labels = x[used], weight[used], None if labels is None else labels[used]
-        check_total(weight, spec.n_components)
-    x = check_data(x, n_components=spec.n_components, missing=missing)
-    with_gaps, scaling = standardise(x, spec, weight)
-    z, groups = missing_groups(with_gaps, missing)
-    told = Rows(weight, labels, groups)
-    n_samples, spread = z.shape[0] if weight is None else float(np.sum(weight)), _spread(with_gaps, weight)
-    data = data_of(z, told, spec, scaling, config, prior, n_samples, spread)
-    return data._replace(
-        for_starts=rows_for_starts(with_gaps, spec.n_components),
-        means_told=labelled_means(with_gaps, labels, spec.n_components, weight),
-    )
-
-
-def data_of(z, told, spec, scaling, config, prior, n_samples, spread) -> Data:
-    """Standardised rows, with all that was said about them in the units of the data standardised too."""
-    ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
-    return Data(
-        z=z,
-        told=told._replace(weight=None if told.weight is None else told.weight.astype(z.dtype)),
-        for_starts=z,
-        means_told=None,
-        spread=spread,
-        inner=replace(spec, known=scaling.known_inward(spec)),
-        spec=spec,
-        scaling=scaling,
-        config=replace(config, reg_covar=ridge, tol=np.asarray(config.tol, z.dtype)),
-        prior=None if prior is None else scaling.prior_inward(prior, spec.covariance_type),
-        n_samples=n_samples,
-        volume=scaling.log_volume_of(n_samples, told),
-    )
-
-
-def _spread(z, weight):
-    """Covariance of z, (D, D): of each pair of features, where some entries are NaN, in the rows that have both."""
-    seen = ~np.isnan(z)
-    if seen.all():
-        return np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
-    filled = np.where(seen, z, 0.0).astype(float)
-    weight = np.ones((len(z), 1)) if weight is None else np.asarray(weight, float)[:, None]
-    return filled.T @ (weight * filled) / np.maximum(seen.T @ (weight * seen), np.finfo(float).tiny)
-
-
-def _stack(data):
-    """Data sets of one shape as the problem of `begin_lanes`."""
-    problems = [(d.z, d.inner.known, d.told, d.config, d.prior) for d in data]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
-
-
-def check_options(n_restarts: int, config: EMConfig) -> None:
-    """A ValueError that names the option that is out of its range."""
-    for name, value, least in (("n_restarts", n_restarts, 1), ("config.max_iter", config.max_iter, 0)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-    if not (np.ndim(config.tol) == 0 and 0.0 <= config.tol < np.inf):
-        raise ValueError(f"config.tol must be finite and not negative; got {config.tol!r}: 0 never stops on gain.")
-
-
-def check_total(weight, n_components):
-    """A ValueError where the weights count less than a row for each component."""
-    if np.sum(weight) < n_components:
-        raise ValueError(
-            f"sample_weight counts rows, but sums to {np.sum(weight):.6g}, less than n_components={n_components}: "
-            "multiply it by len(x) / sample_weight.sum(), or lower n_components."
-        )
-
-
-def starts_of(key, data, init, n_restarts):
-    """Standardised starts with leading axis R."""
-    if not isinstance(init, GMM):
-        drawn = draw_starts(key, data.for_starts, data.inner, start_function(init), n_restarts, data.means_told)
-        return jax.tree.map(np.asarray, drawn)
-    starts = starts_inward(init, data.inner, data.scaling, n_restarts)
-    return jax.tree.map(lambda leaf: leaf.astype(data.z.dtype), starts)
-
-
-def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: int) -> GMM:
-    """Starts in the units of the data, checked and standardised; leading axis R also where one is for all."""
-    if init.covariance_type != inner.covariance_type:
-        raise ValueError(f"init has covariance_type {init.covariance_type!r}, but spec has {inner.covariance_type!r}.")
-    leaves = jax.tree.map(np.asarray, init)
-    batched = leaves if leaves.means.ndim == 3 else jax.tree.map(lambda leaf: leaf[None], leaves)
-    if batched.n_components != inner.n_components:
-        raise ValueError(f"init has {batched.n_components} components, but spec has {inner.n_components}.")
-    for r in range(batched.means.shape[0]):
-        validate(pick(batched, r), name="init", n_features=scaling.centre.size)
-    if batched.means.shape[0] not in (1, n_restarts):
-        raise ValueError(f"init holds {batched.means.shape[0]} starts, but n_restarts={n_restarts}: make them agree.")
-    tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_restarts, *leaf.shape[1:])), batched)
-    return scaling.inward(tiled)
-
-
-def _draw(keys, z, data, start):
-    """Standardised starts, one a key, (P, R): some data sets a program, programs side by side."""
-    inner, calls = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data]), []
-    size = max(1, min(len(z), DRAWN_AT_ONCE // keys.shape[1]))
-    for first in range(0, len(z), size):
-        some = np.minimum(np.arange(first, first + size), len(z) - 1)
-        arguments = (keys[some], z[some], jax.tree.map(lambda leaf, some=some: leaf[some], inner))
-        calls.append((program(_draw_starts, arguments, start=start), arguments))
-    drawn = side_by_side(calls, n_workers())
-    starts = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[: len(z)], *drawn)
-    if exchangeable(data[0].inner).all():
-        return starts
-    ordered = [in_known_order(pick(starts, p), d.inner) for p, d in enumerate(data)]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *ordered)
-
-
-@partial(jax.jit, static_argnames="start")
-def _draw_starts(keys, z, inner, start):
-    return jax.vmap(jax.vmap(start, in_axes=(0, None, None)))(keys, z, inner)
-
-
-def _run(lanes, data, race, progress):
+def run_lanes(lanes: Lanes, data: Sequence[Data], *, race: bool, progress=None) -> bool:
     """All lanes to their end, or as far as Ctrl-C lets them: whether it came."""
 
     def finish(lanes, which, until):
@@ -356,7 +123,7 @@ def _run(lanes, data, race, progress):
     def admissible():
         if data[0].prior is not None:
             return np.ones(lanes.n_lanes, bool)
-        return reasons(lanes.look()[0].best.gmm, None, data[0].inner, *_spread_of_lanes(lanes, data)) == ""
+        return reasons(lanes.look()[0].best.gmm, None, data[0].inner, *spread_of_lanes(lanes, data)) == ""
 
     try:
         if race:
@@ -367,14 +134,14 @@ def _run(lanes, data, race, progress):
     return False
 
 
-def _spread_of_lanes(lanes, data):
+def spread_of_lanes(lanes, data):
     """The covariance of each lane's data set, (P·R, D, D), and its total weight, (P·R, 1)."""
     each = np.repeat(np.arange(len(data)), lanes.n_starts)
     return np.stack([d.spread for d in data])[each], np.array([d.n_samples for d in data])[each, None]
 
 
 @jax.jit
-def _finish(state, traces, known):
+def results_of(state, traces, known):
     """Results, and the mixtures one EM step on without a ridge: the sums are there, so it costs no pass over data."""
 
     def one(lane, trace, known):
@@ -383,11 +150,11 @@ def _finish(state, traces, known):
     return jax.vmap(one)(state, traces, known)
 
 
-def restarts_of(lanes, data, inits, raced) -> Restarts:
-    """What the lanes have found, judged, and mapped back to the units of the data."""
-    state, trace = lanes.look()
-    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (lanes.n_lanes, *leaf.shape)), data.inner.known)
-    results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
+def restarts_of(state, trace, data, inits, computed, *, raced=False) -> Restarts:
+    """What the lanes of one data set found, in its units; `computed` lane-iterations went into them."""
+    n_lanes = state.n_iter.size
+    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_lanes, *leaf.shape)), data.inner.known)
+    results, after = jax.tree.map(np.asarray, results_of(state, trace, known))
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
     lane, of_lane = distinct(ranked, told_apart(data.inner, data.told.labels), data.n_samples)
     gmms = pick(results.gmm, lane)
@@ -401,7 +168,8 @@ def restarts_of(lanes, data, inits, raced) -> Restarts:
     log_likelihood = results.log_likelihood[lane]
     optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_lane)
     flagged = not np.any(lane[~spurious] == best)
-    effort = _effort(lanes, results, of_lane[calibration_sample(lanes.n_lanes)] if raced else of_lane)
+    spent = int(state.n_iter.sum())
+    effort = _effort(spent, computed, results, of_lane[calibration_sample(n_lanes)] if raced else of_lane)
     why = "" if not flagged or not lane.size else str(reason[0])
     message = _message(results, best, data.scaling, why)
     starts = jax.tree.map(np.asarray, data.scaling.outward(inits))
@@ -417,32 +185,16 @@ def _best_lane(lanes, admissible, optima):
     return int(np.argmax(np.where(finite, lanes.log_likelihood, -np.inf)))
 
 
-def _effort(lanes, results, of_lane):
-    status, spent = results.status, int(lanes.look()[0].n_iter.sum())
+def _effort(spent, computed, results, of_lane):
+    status = results.status
     return Effort(
         spent=spent,
-        wasted=lanes.computed - spent,
+        wasted=computed - spent,
         finished=int(np.sum(~np.isin(status, (Status.MERGED, Status.DROPPED, Status.RUNNING)))),
         merged=int(np.sum(status == Status.MERGED)),
         dropped=int(np.sum(status == Status.DROPPED)),
         unseen=unseen(of_lane),
     )
-
-
-def outward(lanes: EMResult, spec: MixtureSpec, scaling: Scaling, volume: float) -> EMResult:
-    """Lanes in the units of the data, in which log-likelihoods are less by `volume` (`Scaling.log_volume_of`)."""
-    return lanes._replace(
-        gmm=hold_known(scaling.outward(lanes.gmm), spec),
-        log_likelihood=(lanes.log_likelihood - volume).astype(scaling.dtype),
-        trace=(lanes.trace - volume).astype(scaling.dtype),
-    )
-
-
-def hold_known(gmm: GMM, spec: MixtureSpec) -> GMM:
-    """A mixture in NumPy with its known numbers to the last digit, where scaling has rounded them."""
-    known = {name: value for name, value in vars(spec.known).items() if value is not None}
-    held = {name: np.where(np.isnan(v), getattr(gmm, name), v.astype(gmm.means.dtype)) for name, v in known.items()}
-    return replace(gmm, **held)
 
 
 def _message(lanes, best, scaling, why):

@@ -39,6 +39,7 @@ from ..mixture import (
 from .checkpoint import checkpoint_path, digest, read_bytes, unpack, write_checkpoint
 from .fit import EMConfig, EMState, map_of
 from .fixed_point import Progress, advance, begin, resume
+from .inputs import Data, check_options, check_total, data_of, starts_of
 from .ranks import (
     agree,
     check_mesh,
@@ -51,7 +52,7 @@ from .ranks import (
     sample_rows,
     summarise,
 )
-from .restarts import Data, Interrupted, Restarts, check_options, check_total, data_of, restarts_of, starts_of
+from .restarts import Interrupted, Restarts, restarts_of
 
 START_ROWS = 1 << 14  # starts are drawn from so many rows, chosen evenly from all
 CHUNK = 100  # iterations of one program at most
@@ -106,8 +107,8 @@ def fit_em_sharded(
                 best = np.where(np.isfinite(values), values, -np.inf).max()
                 progress(int(np.sum(~lanes.running)), lanes.n_lanes, float(best - data.volume))
     except KeyboardInterrupt:
-        raise Interrupted(restarts_of(lanes, data, inits, raced=False)) from None
-    return restarts_of(lanes, data, inits, raced=False)
+        raise Interrupted(restarts_of(*lanes.look(), data, inits, lanes.computed)) from None
+    return restarts_of(*lanes.look(), data, inits, lanes.computed)
 
 
 @dataclass

@@ -32,8 +32,9 @@ from ..mixture import (
 from .checkpoint import checkpoint_path, digest, read_checkpoint, write_checkpoint
 from .fit import EMConfig, EMResult, EMState, map_of, result_of
 from .fixed_point import Progress, ask, begin, tell
+from .inputs import check_options, outward, starts_inward
 from .optima import pick
-from .restarts import Restarts, check_options, fit_em_restarts, outward, starts_inward
+from .restarts import Restarts, fit_em_restarts
 from .sums import open_stream
 from .survey import Blocks, survey
 

@@ -17,7 +17,7 @@ from .gmm import (
     validate,
 )
 from .impute import Imputed, impute
-from .match import align, assign, exchangeable, match, match_cost, told_apart
+from .match import align, ambiguous, assign, exchangeable, match, match_cost, told_apart
 from .moments import ONE_AT_A_TIME, Moments, Way, e_step, is_narrow, moments, statistics_allowed
 from .records import Fit, NotSupported, Posterior, Status
 from .rows import Groups, Rows, missing_groups
@@ -55,6 +55,7 @@ __all__ = [
     "Way",
     "affine",
     "align",
+    "ambiguous",
     "assign",
     "check_data",
     "check_labels",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 
 from .page import legend_below, open_page
@@ -104,6 +106,44 @@ def scaling(path, rows, axes, floor="floor"):
             panel.set_axis_off()
         entries = [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()]
         legend_below(page, [*entries, (floor, {"color": INK, "linestyle": DASHED})])
+
+
+def curves(path, rows, axis, panels, *, expected=MappingProxyType({}), logarithmic=()):
+    """Numbers against an axis, a panel a number, a line a method, with 1.96 Monte-Carlo standard errors.
+
+    Args:
+        rows: dicts with the axis, method, and for each metric a number (or None: no point) and metric_se; where a
+            method has several rows at one place of the axis, `line` tells its lines apart.
+        panels: metric -> title.
+        expected: metric -> what it should be, in black dashes.
+        logarithmic: metrics on a log scale, and the axis if it is to be on one; else its places are the ticks.
+    """
+    looks = method_looks(dict.fromkeys(row["method"] for row in rows))
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    with open_page(path, 3.1 * n_columns, 2.5 * n_rows + 0.4) as page:
+        drawn = page.subplots(n_rows, n_columns, squeeze=False).ravel()
+        for panel, (metric, title) in zip(drawn, panels.items(), strict=False):
+            known = [row for row in rows if row.get(metric) is not None]
+            for method, line in dict.fromkeys((row["method"], row.get("line")) for row in known):
+                mine = [row for row in known if (row["method"], row.get("line")) == (method, line)]
+                numbers = ([row.get(key) for row in mine] for key in (axis, metric, f"{metric}_se"))
+                at, value, error = (np.array(each, float) for each in numbers)
+                colour, marker = looks[method]
+                look = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.1, "elinewidth": 1.0}
+                panel.errorbar(at, value, 1.96 * np.nan_to_num(error), **look)
+            if metric in expected:
+                panel.axhline(expected[metric], color=INK, linestyle=DASHED, linewidth=1.0)
+            panel.set(xlabel=axis.replace("_", " "), title=title)
+            panel.set_yscale("log" if metric in logarithmic else "linear")
+            if axis in logarithmic:
+                panel.set_xscale("log")
+            else:
+                panel.set_xticks(sorted({row[axis] for row in rows}))
+            panel.grid()
+        for panel in drawn[len(panels) :]:
+            panel.set_axis_off()
+        legend_below(page, [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()])
 
 
 def calibration(path, rows, level):
