@@ -23,7 +23,7 @@ from ..mixture.scaling import scaling_of
 
 AXES = ("restart", "data")
 BLOCK = 1 << 16  # rows that are widened to float64 at a time
-SENTENCE = 2048  # bytes that a rank may say about itself
+SENTENCE = 4096  # bytes, more than a rank ever says about itself
 
 
 def mesh_of(n_groups: int = 1) -> Mesh:
