@@ -18,7 +18,7 @@ import tyro
 from . import __version__
 from .bench.grid import Grid
 from .launch import place
-from .shell import EXIT_INTERRUPTED, EXIT_OK, configure_jax, guarded
+from .shell import EXIT_INTERRUPTED, EXIT_OK, configure_jax, guarded, join_ranks
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Demo:
 
 @dataclass(frozen=True)
 class Fit:
-    """Fit a mixture to the columns of a CSV file."""
+    """Fit a mixture to the columns of a CSV, .npy or .parquet file."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """CSV file; a first row that is not numeric names the columns."""
+    """The file; a first row of a CSV file that is not numeric names the columns."""
     n_components: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 2
     """Number of components K."""
     covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
@@ -60,52 +60,41 @@ class Fit:
     """JSON file with any of weights, means, covariances: what is known; null where free."""
     seed: int = 0
     """All randomness follows from it."""
+    stream: bool = False
+    """EM with one pass over the file an iteration, for files that do not fit into memory."""
     distributed: bool = False
     """This process is a rank of many (SLURM, Open MPI, Kubernetes, gmm-jax launch): each reads its share, method em."""
     checkpoint: Path | None = None
-    """File in which a distributed fit keeps where it stands, and from which it goes on."""
+    """With --stream or --distributed: a file written every few seconds and at the end, so that a crash costs little."""
+    resume: bool = False
+    """Go on from the checkpoint, with the options that it was written with."""
     json: bool = False
     """Print one JSON document on stdout instead of a table."""
 
     def run(self) -> int:
         from .bench.files import fit_file, parse_option
 
-        if self.distributed:
-            return self._run_rank()
-        if self.checkpoint is not None:
-            raise ValueError("--checkpoint belongs to a fit with --distributed.")
-        return fit_file(
-            self.data,
-            n_components=self.n_components,
-            covariance_type=self.covariance_type,
-            columns=self.columns,
-            method=self.method,
-            options=dict(map(parse_option, self.option)),
-            known=self.known,
-            seed=self.seed,
-            as_json=self.json,
-        )
-
-    def _run_rank(self):
-        from .shell import join_ranks
-
-        if self.method != "em":
-            raise ValueError(f"--distributed fits by method em; got --method {self.method}.")
-        join_ranks()
-        from .bench.files import parse_option
-        from .bench.ranks import fit_ranks
-
-        return fit_ranks(
-            self.data,
-            n_components=self.n_components,
-            covariance_type=self.covariance_type,
-            columns=self.columns,
-            options=dict(map(parse_option, self.option)),
-            known=self.known,
-            seed=self.seed,
-            checkpoint=self.checkpoint,
-            as_json=self.json,
-        )
+        common = {
+            "n_components": self.n_components,
+            "covariance_type": self.covariance_type,
+            "columns": self.columns,
+            "options": dict(map(parse_option, self.option)),
+            "known": self.known,
+            "seed": self.seed,
+            "as_json": self.json,
+        }
+        if not self.stream and not self.distributed:
+            if self.checkpoint is not None or self.resume:
+                raise ValueError("--checkpoint and --resume belong to --stream or --distributed: add one of them.")
+            return fit_file(self.data, method=self.method, **common)
+        if self.method != "em" or (self.stream and self.distributed):
+            raise ValueError("--stream and --distributed, of which there can be one, are for method em: leave it out.")
+        if self.stream:
+            from .bench.stream import fit_stream as fit
+        else:
+            join_ranks()
+            from .bench.ranks import fit_ranks as fit
+        return fit(self.data, checkpoint=self.checkpoint, resume=self.resume, **common)
 
 
 @dataclass(frozen=True)

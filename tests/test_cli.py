@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -258,6 +259,71 @@ def test_ctrl_c_is_130(csv, monkeypatch, capsys):
     monkeypatch.setattr(methods, "load", lambda name: methods.Method(name, "", {}, interrupted))
     assert run("fit", csv(GOOD)) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+# ---- fit --stream
+
+
+@pytest.fixture
+def npy(tmp_path, faithful):
+    """Old Faithful's geyser as a .npy file."""
+    np.save(tmp_path / "x.npy", faithful)
+    return str(tmp_path / "x.npy")
+
+
+STREAM = ["--stream", "--option", "n_restarts=2", "tol=0", "max_iter=30", "reg_covar=0", "--json"]
+
+
+def test_a_streamed_fit_is_interrupted_with_130_and_resumed_to_the_same_answer(npy, tmp_path, monkeypatch, capsys):
+    assert run("fit", npy, *STREAM) == 0
+    whole = json.loads(capsys.readouterr().out)
+    file, at_tenth = tmp_path / "fit.npz", iter(range(1, 100))
+
+    @contextmanager
+    def bar(description):
+        def update(done, total, note):
+            if next(at_tenth) == 10:
+                raise KeyboardInterrupt
+
+        yield update
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gmm_jax.bench.report.progress_bar", bar)
+        assert run("fit", npy, *STREAM, "--checkpoint", file) == 130
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["status"] == "RUNNING"
+    assert f"go on from {file} with --resume" in captured.err
+    assert run("fit", npy, *STREAM, "--checkpoint", file, "--resume") == 0
+    assert json.loads(capsys.readouterr().out) == whole
+
+
+@pytest.mark.slow
+def test_a_streamed_fit_agrees_with_one_in_memory(npy, capsys):
+    tight = ["--option", "reg_covar=0", "tol=1e-12", "n_restarts=2", "--json"]
+    assert run("fit", npy, "--stream", *tight) == 0
+    streamed = json.loads(capsys.readouterr().out)
+    assert run("fit", npy, *tight) == 0
+    in_memory = json.loads(capsys.readouterr().out)
+    for name in ("log_likelihood", "n_parameters", "aic", "bic"):
+        assert streamed[name] == pytest.approx(in_memory[name], rel=1e-9)
+
+
+BAD_STREAMS = {
+    "another method": (["--stream", "--method", "gibbs"], "--stream is for method em"),
+    "another option": (["--stream", "--option", "n_restart=2"], "did you mean 'n_restarts'"),
+    "a checkpoint in memory": (["--checkpoint", "a.npz"], "belong to --stream"),
+    "a checkpoint nowhere": (["--stream", "--checkpoint", "no/where.npz"], "there is no folder no"),
+    "nothing to resume": (["--stream", "--resume"], "give its path as checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_STREAMS)
+def test_a_bad_stream_is_one_sentence(case, npy, capsys):
+    arguments, sentence = BAD_STREAMS[case]
+    assert run("fit", npy, *arguments) == 2
+    captured = capsys.readouterr()
+    one_sentence(captured)
+    assert sentence in captured.err
 
 
 # ---- compare and report

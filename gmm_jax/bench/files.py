@@ -1,12 +1,10 @@
-"""gmm-jax fit DATA.csv: a user's table in, an answer with its uncertainty out; what is wrong is named by its place."""
+"""gmm-jax fit DATA: a user's table in, an answer with its uncertainty out; what is wrong is named by its place."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ import jax
 import numpy as np
 
 from ..judge import information_criteria
-from ..mixture import Known, MixtureSpec, Status, check_data, validate_spec
+from ..mixture import Fit, Known, MixtureSpec, Status, check_data, validate_spec
+from ..problems import open_blocks
 from . import methods, report, store
 
 
@@ -43,39 +42,14 @@ def fit_file(
             extra = {"progress": lambda done, total, *_: update(done, total)}
         fit = chosen.fit(jax.random.key(seed), x, spec, **(options or {}), **extra)
     scores = information_criteria(fit.point, x, spec)
-    if as_json:
-        print(json.dumps(document(fit, names, scores), allow_nan=False))
-    else:
-        tell(fit, Path(path).name, names, len(x), spec, scores)
+    show(fit, Path(path).name, names, x.shape[0], spec, scores, as_json=as_json)
     return 0 if fit.status.ok else 3
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
-    """The chosen columns of a CSV file, (N, D), and their names; a first row without any number names the columns.
-
-    Commas, semicolons, tabs or blanks part the fields. A ValueError names the line and column of a field that is
-    empty or no number.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file in UTF-8: save it as CSV.") from None
-    lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    if not lines:
-        raise ValueError(f"{path} is empty: it needs a row for each sample.")
-    delimiter = next((d for d in (",", ";", "\t") if d in lines[0][1]), " ")
-    fields = [_fields(line, delimiter, f"{path}, line {i}") for i, line in lines]
-    has_names = not any(_is_number(field) for field in fields[0])
-    names = fields[0] if has_names else [str(j) for j in range(len(fields[0]))]
-    rows = list(zip([i for i, _ in lines], fields, strict=True))[1 if has_names else 0 :]
-    if not rows:
-        raise ValueError(f"{path} has names of columns but no rows.")
-    chosen = choose_columns(columns, names, path)
-    for line, row in rows:
-        if len(row) != len(names):
-            raise ValueError(f"{path}, line {line}: {len(row)} fields where the first line has {len(names)}.")
-    table = [[_number(row[j], path, line, names[j]) for j in chosen] for line, row in rows]
-    return np.array(table, float), [names[j] for j in chosen]
+    """The chosen columns of a .npy, .parquet or text file, (N, D), and their names; see `open_blocks`."""
+    table = open_blocks(path, columns=columns)
+    return np.concatenate(list(table())), list(table.names)
 
 
 def read_known(path: Path | None) -> Known:
@@ -103,50 +77,6 @@ def parse_option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _fields(line, delimiter, place):
-    """One line at a time, so that a stray quotation mark does not swallow the lines after it."""
-    try:
-        row = next(csv.reader([line.strip() if delimiter == " " else line], delimiter=delimiter, skipinitialspace=True))
-    except csv.Error as error:
-        raise ValueError(f"{place}: {error}.") from None
-    return [field.strip() for field in row]
-
-
-def _is_number(field):
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(field, path, line, name):
-    if not field:
-        raise ValueError(f"{path}, line {line}, column {name!r}: no value; fill it or drop the row.")
-    if not _is_number(field):
-        raise ValueError(
-            f"{path}, line {line}, column {name!r}: {field!r} is no number; choose other columns with --columns."
-        )
-    if not math.isfinite(float(field)):
-        raise ValueError(f"{path}, line {line}, column {name!r}: {field} is not finite; drop or impute the row.")
-    return float(field)
-
-
-def choose_columns(columns, names, path) -> list[int]:
-    """Places of the columns, by name or number; all where none is asked for."""
-    chosen = []
-    for column in columns:
-        if column in names:
-            chosen.append(names.index(column))
-        elif column.isdigit() and int(column) < len(names):
-            chosen.append(int(column))
-        else:
-            near = get_close_matches(column, names, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"column {column!r} does not exist in {path}{hint}; it has {', '.join(names)}.")
-    return chosen or list(range(len(names)))
-
-
 def _with_nan(value, path, name):
     """null is NaN; beside lists it stands for a whole component, NaN throughout."""
 
@@ -163,8 +93,7 @@ def _with_nan(value, path, name):
         raise ValueError(f"{path}: {name} must be a rectangular array of numbers, null where free.") from None
 
 
-def document(fit, names, scores) -> dict[str, Any]:
-    """An answer as JSON can hold it."""
+def _document(fit, names, scores):
     return store.plain(
         {
             "columns": names,
@@ -178,8 +107,11 @@ def document(fit, names, scores) -> dict[str, Any]:
     )
 
 
-def tell(fit, file, names, n_rows, spec, scores) -> None:
-    """Print an answer as a table."""
+def show(fit: Fit, file: str, names, n_rows: int, spec: MixtureSpec, scores: Mapping, *, as_json: bool) -> None:
+    """Print the answer: a table, or one JSON document."""
+    if as_json:
+        print(json.dumps(_document(fit, names, scores), allow_nan=False))
+        return
     console = report.console()
     method_status = (fit.point, fit.standard_errors, fit.status)
     table = report.parameter_rows(None, spec.known, {"estimate": method_status})

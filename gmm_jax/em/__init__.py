@@ -4,10 +4,12 @@ from .bootstrap import Bootstrap, bootstrap
 from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates
 from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
+from .online import Online, fit_em_online
 from .optima import Optima, inadmissible
 from .ranks import agree, local_rows, mesh_of
 from .restarts import Batch, Effort, Interrupted, Restarts, fit_em_batch, fit_em_restarts
 from .sharded import fit_em_sharded
+from .streamed import Streamed, StreamInterrupted, fit_em_stream
 from .uncertainty import Asymptotics, asymptotics, standard_errors
 
 __all__ = [
@@ -20,15 +22,20 @@ __all__ = [
     "Effort",
     "Interrupted",
     "Intervals",
+    "Online",
     "Optima",
     "Restarts",
+    "StreamInterrupted",
+    "Streamed",
     "agree",
     "asymptotics",
     "bootstrap",
     "fit_em",
     "fit_em_batch",
+    "fit_em_online",
     "fit_em_restarts",
     "fit_em_sharded",
+    "fit_em_stream",
     "fit_labelled",
     "inadmissible",
     "intervals",

@@ -1,47 +1,77 @@
-"""Where a long fit stands, on disk: arrays in one .npz, written whole or not at all, never pickled."""
+"""A long fit on disk: every number it needs to go on, and of what it is a fit. Written whole or not at all.
+
+An .npz archive without pickled objects: its members carry checksums, so a damaged one is noticed and never guessed at.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from ..mixture.atomic import write_bytes_atomic
 
-
-def pack(tree, about: Mapping[str, str]) -> bytes:
-    """A pytree of arrays, and words that say what it belongs to."""
-    leaves = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
-    file = io.BytesIO()
-    np.savez(file, about=np.frombuffer(json.dumps(dict(about)).encode(), np.uint8), **leaves)
-    return file.getvalue()
+SCHEMA = 1  # of the archive: a reader refuses any other
 
 
-def unpack(content: bytes, like, about: Mapping[str, str], name: str):
-    """The pytree in that content, in the form of `like`.
+def checkpoint_path(checkpoint: str | Path | None, *, resume: bool) -> Path | None:
+    """The path, once it is sure that it can be written, and that nothing is overwritten; a ValueError else."""
+    if checkpoint is None:
+        if resume:
+            raise ValueError("resume goes on from a checkpoint: give its path as checkpoint.")
+        return None
+    path = Path(checkpoint)
+    if path.exists() and not resume:
+        raise ValueError(f"checkpoint {path} is there already: resume from it, delete it, or give another path.")
+    if not path.parent.is_dir():
+        raise ValueError(f"checkpoint {path} cannot be written: there is no folder {path.parent}.")
+    return path
+
+
+def write_checkpoint(path: Path, tree: Any, fingerprint: dict[str, str]) -> None:
+    """The leaves of a pytree, and what they belong to."""
+    leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+    content = io.BytesIO()
+    np.savez(content, about=json.dumps({"schema": SCHEMA, "fingerprint": fingerprint}), **leaves)
+    write_bytes_atomic(path, content.getvalue())
+
+
+def read_checkpoint(path: Path, like: Any, fingerprint: dict[str, str]) -> Any:
+    """The pytree, with the structure of `like`.
 
     Raises:
-        ValueError: it is cut off or damaged, or belongs to something else; the sentence begins with `name`.
+        ValueError: the file is missing, damaged, or belongs to another fit; the sentence says in what they differ.
     """
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            there = json.loads(file["about"].tobytes())
-            leaves = [file[f"leaf_{i}"] for i in range(len(file.files) - 1)]
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
-        raise ValueError(f"{name} is no checkpoint, or is damaged: delete it, or name another file.") from None
-    other = [key for key, value in about.items() if there.get(key) != value]
-    wanted, structure = jax.tree.flatten(like)
-    if other or [leaf.shape for leaf in leaves] != [np.shape(leaf) for leaf in wanted]:
-        what = other[0] if other else "shape"
-        raise ValueError(f"{name} is the checkpoint of another fit ({what} differs): delete it, or name another file.")
-    return jax.tree.unflatten(structure, leaves)
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
+            about = json.loads(str(archive["about"]))
+            leaves = [archive[f"leaf{i}"] for i in range(len(archive.files) - 1)]
+    except FileNotFoundError:
+        raise ValueError(f"there is no checkpoint {path} to resume from: begin without resume.") from None
+    except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no whole checkpoint ({error}): delete it and begin anew.") from None
+    if about["schema"] != SCHEMA:
+        raise ValueError(f"{path} has schema {about['schema']}, not {SCHEMA}: delete it and begin anew.")
+    other = [name for name, digest in fingerprint.items() if about["fingerprint"].get(name) != digest]
+    if other:
+        raise ValueError(
+            f"{path} belongs to another fit, whose {' and '.join(other)} were different: resume with those, or give "
+            "another path."
+        )
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def save(path, tree, about: Mapping[str, str]) -> Path:
-    """Replace the checkpoint at `path` by this one."""
-    return write_bytes_atomic(path, pack(tree, about))
+def digest(*parts: Any) -> str:
+    """SHA-256 of values: strings, numbers, arrays and pytrees of them, with their structure."""
+    sha = hashlib.sha256()
+    for leaf in (repr(jax.tree.structure(parts)), *jax.tree.leaves(parts)):
+        array = np.asarray(leaf)
+        sha.update(f"{array.dtype} {array.shape}".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()

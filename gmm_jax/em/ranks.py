@@ -7,7 +7,6 @@ they wait for each other for ever: so also an error that one rank finds is told 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from jaxtyping import Float
 
 from ..mixture import MixtureSpec, Scaling
 from ..mixture.scaling import scaling_of
+from .checkpoint import digest
 
 AXES = ("restart", "data")
 BLOCK = 1 << 16  # rows that are widened to float64 at a time
@@ -69,7 +69,7 @@ def agree(problem: str | None, facts: Mapping[str, object], *, count: int = 0) -
     Raises:
         ValueError: on every rank, with the problem of the first that has one, or the first fact that is not the same.
     """
-    digests = {name: digest(value) for name, value in facts.items()}
+    digests = {name: digest(value)[:16] for name, value in facts.items()}
     said = json.dumps({"problem": (problem or "")[:300], "facts": digests, "count": count}).encode()
     told = gather(np.frombuffer(said.ljust(SENTENCE), np.uint8))
     told = [json.loads(bytes(row)) for row in told]
@@ -207,14 +207,3 @@ def _second_sums(x, weight, centre):
         second += (u * counts[:, None]).T @ u
         total += counts.sum()
     return reach, second / max(total, np.finfo(float).tiny)
-
-
-def digest(value) -> str:
-    """Of a pytree: its structure and its numbers, to the last bit."""
-    leaves, structure = jax.tree.flatten(value)
-    content = [str(structure).encode(), *(np.asarray(_plain(leaf)).tobytes() for leaf in leaves)]
-    return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
-
-
-def _plain(leaf):
-    return f"{leaf.__module__}.{leaf.__qualname__}" if callable(leaf) else leaf

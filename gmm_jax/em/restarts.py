@@ -18,6 +18,7 @@ from ..mixture import (
     GMM,
     Hyperparameters,
     MixtureSpec,
+    Scaling,
     Status,
     check_data,
     check_sample_weight,
@@ -176,14 +177,14 @@ def _batch(lanes, data):
     value = np.where(np.isfinite(state.best_value), state.best_value, -np.inf).reshape(shape)
     best = np.lexsort((value, 2 * (usable & (reason == "")) + usable), axis=-1)[:, -1]
     chosen = np.arange(len(data)) * lanes.n_starts + best
-    outward = [_outward(pick(results, lane), d) for lane, d in zip(chosen, data, strict=True)]
+    best = [outward(pick(results, lane), d.spec, d.scaling, d.n_samples) for lane, d in zip(chosen, data, strict=True)]
     volume = np.array([d.volume for d in data])[:, None]
     return Batch(
-        jax.tree.map(lambda *leaves: np.stack(leaves), *outward),
+        jax.tree.map(lambda *leaves: np.stack(leaves), *best),
         results.log_likelihood.reshape(shape) - volume,
         results.status.reshape(shape),
         state.n_iter.reshape(shape),
-        reason[np.arange(len(data)), best],
+        reason[np.arange(len(data)), chosen % lanes.n_starts],
     )
 
 
@@ -245,8 +246,8 @@ def _stack(data):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
 
 
-def check_options(n_restarts, config):
-    """A ValueError where the number of starts or the configuration is none."""
+def check_options(n_restarts: int, config: EMConfig) -> None:
+    """A ValueError that names the option that is out of its range."""
     for name, value, least in (("n_restarts", n_restarts, 1), ("config.max_iter", config.max_iter, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
@@ -265,9 +266,14 @@ def check_total(weight, n_components):
 
 def starts_of(key, data, init, n_restarts):
     """Standardised starts with leading axis R."""
-    inner, dtype = data.inner, data.z.dtype
     if not isinstance(init, GMM):
-        return _draw_starts(key, data.z, inner, start_function(init), n_restarts)
+        return _draw_starts(key, data.z, data.inner, start_function(init), n_restarts)
+    starts = starts_inward(init, data.inner, data.scaling, n_restarts)
+    return jax.tree.map(lambda leaf: leaf.astype(data.z.dtype), starts)
+
+
+def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: int) -> GMM:
+    """Starts in the units of the data, checked and standardised; leading axis R also where one is for all."""
     if init.covariance_type != inner.covariance_type:
         raise ValueError(f"init has covariance_type {init.covariance_type!r}, but spec has {inner.covariance_type!r}.")
     leaves = jax.tree.map(np.asarray, init)
@@ -275,11 +281,11 @@ def starts_of(key, data, init, n_restarts):
     if batched.n_components != inner.n_components:
         raise ValueError(f"init has {batched.n_components} components, but spec has {inner.n_components}.")
     for r in range(batched.means.shape[0]):
-        validate(pick(batched, r), name="init", n_features=data.z.shape[1])
+        validate(pick(batched, r), name="init", n_features=scaling.centre.size)
     if batched.means.shape[0] not in (1, n_restarts):
         raise ValueError(f"init holds {batched.means.shape[0]} starts, but n_restarts={n_restarts}: make them agree.")
     tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_restarts, *leaf.shape[1:])), batched)
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), data.scaling.inward(tiled))
+    return scaling.inward(tiled)
 
 
 @partial(jax.jit, static_argnames=("start", "n_restarts"))
@@ -337,7 +343,7 @@ def restarts_of(lanes, data, inits, raced) -> Restarts:
         reason = reasons(gmms, pick(after, lane), data.inner, data.spread, data.n_samples)
     spurious = reason != ""
     best = _best_lane(ranked, lane[~spurious], lane)
-    results = _outward(results, data)
+    results = outward(results, data.spec, data.scaling, data.n_samples)
     count = np.bincount(of_lane[of_lane >= 0], minlength=lane.size)
     log_likelihood = results.log_likelihood[lane]
     optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_lane)
@@ -370,17 +376,21 @@ def _effort(lanes, results, of_lane):
     )
 
 
-def _outward(lanes, data):
-    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j; known numbers to the last digit."""
-    gmm = data.scaling.outward(lanes.gmm)
-    known = vars(data.spec.known).items()
-    held = {name: value.astype(data.scaling.dtype) for name, value in known if value is not None}
-    held = {name: np.where(np.isnan(value), getattr(gmm, name), value) for name, value in held.items()}
+def outward(lanes: EMResult, spec: MixtureSpec, scaling: Scaling, n_samples: float) -> EMResult:
+    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j."""
+    volume = n_samples * scaling.log_volume
     return lanes._replace(
-        gmm=replace(gmm, **held),
-        log_likelihood=(lanes.log_likelihood - data.volume).astype(data.scaling.dtype),
-        trace=(lanes.trace - data.volume).astype(data.scaling.dtype),
+        gmm=hold_known(scaling.outward(lanes.gmm), spec),
+        log_likelihood=(lanes.log_likelihood - volume).astype(scaling.dtype),
+        trace=(lanes.trace - volume).astype(scaling.dtype),
     )
+
+
+def hold_known(gmm: GMM, spec: MixtureSpec) -> GMM:
+    """A mixture in NumPy with its known numbers to the last digit, where scaling has rounded them."""
+    known = {name: value for name, value in vars(spec.known).items() if value is not None}
+    held = {name: np.where(np.isnan(v), getattr(gmm, name), v.astype(gmm.means.dtype)) for name, v in known.items()}
+    return replace(gmm, **held)
 
 
 def _message(lanes, best, scaling, why):
@@ -394,7 +404,5 @@ def _message(lanes, best, scaling, why):
         sentences.append("no optimum is stationary without regularisation: lower reg_covar or n_components")
     elif why:
         sentences.append(f"every eligible optimum is spurious (the best has a {why}): lower n_components")
-    if scaling.constant:
-        columns = ", ".join(str(j) for j in scaling.constant)
-        sentences.append(f"x is constant in column(s) {columns}, whose variance is not identified: drop them")
+    sentences += scaling.remarks
     return "; ".join(sentences) + "."

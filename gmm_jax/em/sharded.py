@@ -35,14 +35,13 @@ from ..mixture import (
     structure,
     validate_spec,
 )
-from .checkpoint import save, unpack
+from .checkpoint import checkpoint_path, digest, read_checkpoint, write_checkpoint
 from .fit import EMConfig, EMState, map_of
 from .fixed_point import Progress, advance, begin, resume
 from .ranks import (
     agree,
     check_mesh,
     counting,
-    digest,
     gather,
     mesh_of,
     put_rows,
@@ -70,6 +69,7 @@ def fit_em_sharded(
     prior: Hyperparameters | None = None,
     mesh: Mesh | None = None,
     checkpoint: str | Path | None = None,
+    resume: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Restarts:
     """`fit_em_restarts` of all rows of all ranks, where x are this rank's; the same answer on every rank.
@@ -83,8 +83,8 @@ def fit_em_sharded(
             of fit_em_restarts with the same key.
         mesh: of `mesh_of`. With several groups each takes its part of the restarts, and ranks that stand in the same
             column of the mesh pass the same rows.
-        checkpoint: a file in which rank 0 keeps where the fit stands, every second or so. Where there is one of this
-            fit, it is gone on with.
+        checkpoint: a file in which rank 0 keeps where the fit stands, every second or so.
+        resume: go on from that file. All arguments, and the ranks and their rows, must be those it was written with.
         progress: called on every rank, as for fit_em_restarts.
 
     Raises:
@@ -94,13 +94,12 @@ def fit_em_sharded(
     data, n_rows, about = _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
     inits = _starts(key, data, init, n_restarts, n_rows)
     lanes = begin_sharded(data, inits, n_rows, mesh)
-    if checkpoint is not None:
-        _go_on(lanes, checkpoint, about)
+    file = _go_on(lanes, checkpoint, about, resume=resume)
     try:
         while lanes.running.any():
             lanes.advance()
-            if checkpoint is not None and jax.process_index() == 0:
-                save(checkpoint, lanes.kept, about)
+            if file is not None and jax.process_index() == 0:
+                write_checkpoint(file, lanes.kept, about)
             if progress is not None:
                 values = lanes.progress.best_value
                 best = np.where(np.isfinite(values), values, -np.inf).max()
@@ -139,9 +138,9 @@ class ShardedLanes:
         """What a checkpoint holds."""
         return self.progress, self.trace, self.exact
 
-    def restore(self, content: bytes, about, name: str) -> None:
-        """Go on from a checkpoint."""
-        self.progress, self.trace, self.exact = unpack(content, self.kept, about, name)
+    @kept.setter
+    def kept(self, kept):
+        self.progress, self.trace, self.exact = kept
 
     def advance(self) -> None:
         """Some iterations on, by the way that most running lanes wait for first."""
@@ -204,7 +203,7 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
         "spec": (spec.n_components, spec.covariance_type, spec.known),
         "config": config,
         "prior": prior,
-        "init": init,
+        "init": f"{init.__module__}.{init.__qualname__}" if callable(init) else init,
         "n_restarts": n_restarts,
         "key": jax.random.key_data(key),
         "setting of jax_enable_x64": str(jax.dtypes.canonicalize_dtype(np.float64)),
@@ -217,7 +216,8 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
         raise ValueError(f"n_components={spec.n_components} is more than the {sum(counted)} rows of x on all ranks.")
     n_samples, scaling, spread = summarise(x, weight, spec, counts=counts[jax.process_index()])
     check_total(np.array([n_samples]), spec.n_components)
-    data = data_of(scaling.rows_inward(x), weight, spec, scaling, config, prior, n_samples, spread)
+    z = scaling.rows_inward(x, np.empty(x.shape, jax.dtypes.canonicalize_dtype(x.dtype)))
+    data = data_of(z, weight, spec, scaling, config, prior, n_samples, spread)
     about = {name: digest(value) for name, value in facts.items()} | {"data": digest((n_rows, scaling.centre, spread))}
     return data, counted, about
 
@@ -242,20 +242,24 @@ def _starts(key, data, init, n_restarts, n_rows):
     )
 
 
-def _go_on(lanes, path, about):
-    """From the checkpoint that rank 0 finds, on every rank; where there is none, it writes the first."""
-    problem, content = None, b""
+def _go_on(lanes, checkpoint, about, *, resume):
+    """The path of the checkpoint, once rank 0 has written the first; or has read it, and told all what it says."""
+    problem, file, kept = None, None, lanes.kept
     if jax.process_index() == 0:
         try:
-            content = Path(path).read_bytes() if Path(path).exists() else b""
-            if not content:
-                save(path, lanes.kept, about)
+            file = checkpoint_path(checkpoint, resume=resume)
+            if resume:
+                kept = read_checkpoint(file, kept, about)
+            elif file is not None:
+                write_checkpoint(file, kept, about)
+        except ValueError as error:
+            problem = str(error)
         except OSError as error:
-            problem = f"checkpoint {path}: {error.strerror}."
-    size = agree(problem, {}, count=len(content))[0]
-    if size:
-        told = gather(np.frombuffer(content.ljust(size, b"\0"), np.uint8))[0]
-        lanes.restore(told.tobytes(), about, str(path))
+            problem = f"checkpoint {checkpoint}: {error.strerror}."
+    agree(problem, {})
+    if resume:
+        lanes.kept = jax.tree.map(lambda leaf: gather(leaf)[0].copy(), kept)
+    return file
 
 
 def _choose(first, a, b):

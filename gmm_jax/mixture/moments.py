@@ -52,6 +52,16 @@ def moments(gmm: GMM, d: Float[Array, "K D N"], r: Float[Array, "K N"], log_prob
     return Moments(jnp.sum(r, axis=1), jnp.sum(r[:, None] * d, axis=-1), second, jnp.sum(log_prob))
 
 
+def moved(sums: Moments, covariance_type: str, d: Float[Array, "K D"]) -> Moments:
+    """The same sums about m + d: without a way round by the origin, where second moments would cancel."""
+    kind = structure(covariance_type)
+    mass = jnp.where(sums.mass > 0.0, sums.mass, jnp.ones_like(sums.mass))
+    spread = kind.estimate(mass, sums.second, sums.first / mass[:, None], d)  # Σ about m + d
+    count = sums.mass if kind.per_component else jnp.sum(sums.mass, keepdims=True)
+    second = spread * count.reshape(-1, *[1] * (spread.ndim - 1))
+    return sums._replace(first=sums.first - sums.mass[:, None] * d, second=second.reshape(spread.shape))
+
+
 def e_step(
     gmm: GMM,
     x: Float[Array, "N D"],

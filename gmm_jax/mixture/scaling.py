@@ -32,12 +32,21 @@ class Scaling(NamedTuple):
         """Σ_j log s_j: what a sample's log density loses when it is read in the units of the data."""
         return float(np.sum(np.log(self.scale)))
 
-    def rows_inward(self, x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-        """Rows of data, standardised in float64, in the dtype that JAX computes in."""
-        z = np.subtract(x, self.centre, dtype=np.float64)
-        z /= self.scale
-        z[:, list(self.constant)] = 0.0
-        return z.astype(jax.dtypes.canonicalize_dtype(self.dtype), copy=False)
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know, in sentences without a full stop."""
+        if not self.constant:
+            return []
+        columns = ", ".join(str(j) for j in self.constant)
+        return [f"x is constant in column(s) {columns}, whose variance is not identified: drop them"]
+
+    def rows_inward(self, x: Float[np.ndarray, "N D"], out: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+        """Rows of data, standardised in float64, into `out`; constant columns become 0."""
+        # column by column: NumPy is several times slower along rows of few numbers
+        for j in range(x.shape[1]):
+            constant = j in self.constant
+            out[:, j] = 0.0 if constant else np.subtract(x[:, j], self.centre[j], dtype=np.float64) / self.scale[j]
+        return out
 
     def known_inward(self, spec: MixtureSpec) -> Known:
         """What the spec knows, in standardised units."""
@@ -145,7 +154,7 @@ def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[n
         safe = np.where(constant, 1.0, reach)
         deviation = safe * np.sqrt(share @ ((wide - centre) / safe) ** 2)
     scaling = scaling_of(centre, deviation, constant, spec, x.dtype)
-    return scaling.rows_inward(wide), scaling
+    return scaling.rows_inward(wide, np.empty(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))), scaling
 
 
 def scaling_of(centre, deviation, constant, spec: MixtureSpec, dtype) -> Scaling:

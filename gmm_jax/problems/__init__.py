@@ -1,6 +1,7 @@
 """WHERE TRUTH AND DATA COME FROM: random truths, named problems with a known truth, and real data sets."""
 
 from . import datasets
+from .blocks import FileBlocks, open_blocks
 from .controlled import mixture_with_overlap
 from .generators import (
     fixed_counts,
@@ -14,6 +15,7 @@ from .overlap import Overlap, overlap
 from .suite import Problem, load, names
 
 __all__ = [
+    "FileBlocks",
     "Overlap",
     "Problem",
     "datasets",
@@ -21,6 +23,7 @@ __all__ = [
     "load",
     "mixture_with_overlap",
     "names",
+    "open_blocks",
     "overlap",
     "random_covariance",
     "random_gaussian",

@@ -1,0 +1,190 @@
+"""EM for rows that come by once: steps that decay, and the average of all iterates.
+
+With s̄_t the mean sums of batch t under θ_{t−1}: S_t = (1 − γ_t) S_{t−1} + γ_t s̄_t, θ_t = m_step(S_t),
+γ_t = (t + t₀)^−α with ½ < α < 1. The average of θ_1 … θ_T is as exact as maximum likelihood on all rows, to first order
+(Polyak & Juditsky 1992, SIAM J. Control Optim. 30). Sums are moved along with the means that they are about, and never
+taken about the origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..mixture import (
+    GMM,
+    ONE_AT_A_TIME,
+    Known,
+    MixtureSpec,
+    Moments,
+    Status,
+    e_step,
+    project,
+    standardise,
+    structure,
+    validate_spec,
+)
+from ..mixture.moments import moved
+from .fit import EMConfig, EMState, map_of
+from .m_step import m_step
+from .restarts import check_options, hold_known
+from .streamed import start_on
+from .sums import cut
+from .survey import Blocks, ahead, rows_of
+
+BATCHES = 50  # steps taken by one call of a compiled program
+
+
+class Online(NamedTuple):
+    """What one pass has learnt, in the units and dtype of the data."""
+
+    gmm: GMM  # the average of the iterates: the estimate
+    last: GMM  # the last iterate, which forgets: better where the rows drift
+    predictive: float  # mean of log p(x_n | rows before it), nats: rows are scored before they are learnt from
+    n_samples: float  # total weight of the rows
+    status: Status  # MAX_ITER, or what is wrong with the last iterate
+    message: str
+
+
+def fit_em_online(
+    key: Key[Array, ""],
+    blocks: Blocks,
+    spec: MixtureSpec,
+    *,
+    init: str | Callable | GMM = "kmeans++",
+    n_restarts: int = 10,
+    n_first: int = 10_000,
+    batch_rows: int = 500,
+    decay: float = 0.6,
+    config: EMConfig = EMConfig(),
+) -> Online:
+    """Online EM in one pass: `blocks` is called once, and no row is kept.
+
+    The first n_first rows give centre and scale, and the best of n_restarts fits to them is where the steps begin, with
+    t₀ = n_first / batch_rows. Rows should come in random order: sorted ones mislead every one-pass method.
+
+    Args:
+        blocks: as in fit_em_stream; it may be a source that can be read only once.
+        init: as in fit_em_restarts, on the first rows; a GMM in the units of the data is where the steps begin.
+        batch_rows: rows a step.
+        decay: α, between ½ and 1; larger is calmer and slower.
+        config: of the fits to the first rows; its reg_covar is that of every step.
+
+    Raises:
+        ValueError: bad data, spec or options; the sentence names block and row.
+
+    Reference:
+        Cappé & Moulines (2009), On-line expectation-maximization algorithm for latent data models, JRSS B 71.
+    """
+    check_options(n_restarts, config)
+    if not 0.5 < decay < 1.0:
+        raise ValueError(f"decay must lie between 0.5 and 1, both excluded; got {decay!r}: 0.6 is a good start.")
+    if n_first < 1 or batch_rows < 1:
+        raise ValueError(f"n_first and batch_rows must be at least 1; got {n_first!r} and {batch_rows!r}.")
+    x, weight, rest = _head(rows_of(blocks), n_first)
+    spec = validate_spec(spec, x.shape[1])
+    z, scaling = standardise(x, spec, weight)
+    scaling = scaling._replace(constant=())  # a column may only begin by being constant
+    start, _ = start_on(key, x, weight, spec, scaling, init, n_restarts=n_restarts, config=config)
+    numbers = (np.asarray(value, z.dtype) for value in (decay, n_first / batch_rows))
+    orders = _Orders(scaling.known_inward(spec), scaling.ridge_inward(config.reg_covar).astype(z.dtype), *numbers)
+    weight = np.ones(len(x)) if weight is None else weight
+    journey = _begin(orders, start, z, weight.astype(z.dtype))
+    n_scored = score = 0.0
+    for block, counts, _ in ahead(cut(rest, scaling, batch_rows * BATCHES, z.dtype)):
+        batches = block.reshape(-1, batch_rows, x.shape[1]), counts.reshape(-1, batch_rows)
+        journey, gained = _steps(orders, journey, *batches)
+        score, n_scored = score + float(gained), n_scored + float(np.sum(counts, dtype=float))
+    predictive = score / n_scored - scaling.log_volume if n_scored else float("nan")
+    return _found(orders, journey, predictive, float(np.sum(weight)) + n_scored, spec, scaling)
+
+
+# ---- the steps
+
+
+class _Orders(NamedTuple):
+    known: Known  # in standardised units, like all the rest
+    ridge: Float[Array, "D"]
+    decay: Float[Array, ""]  # α
+    delay: Float[Array, ""]  # t₀
+
+
+class _Journey(NamedTuple):
+    gmm: GMM  # θ_t
+    sums: Moments  # S_t, about the means of θ_t; the masses add up to 1
+    average: GMM  # of θ_1 … θ_t
+    n_steps: Float[Array, ""]  # t; a batch with fewer rows counts in proportion
+
+
+@jax.jit
+def _begin(orders, start, z, weight):
+    """S_0 and θ_0 from the first rows."""
+    gmm = project(start, orders.known)
+    sums = e_step(gmm, z, weight, way="deviations")
+    sums = jax.tree.map(lambda leaf: leaf / jnp.sum(weight), sums)
+    return _Journey(gmm, sums, gmm, jnp.zeros((), z.dtype))
+
+
+@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+def _steps(orders, journey, z: Float[Array, "T N D"], weight: Float[Array, "T N"]):
+    """(journey after T batches, log-likelihood of their rows, each batch under the mixture before it)."""
+
+    def step(journey, batch):
+        rows, counts = batch
+        total = jnp.sum(counts)
+        new = e_step(journey.gmm, rows, counts, way="deviations")
+        n_steps = journey.n_steps + total / counts.shape[0]
+        kept = (1.0 - (n_steps + orders.delay) ** -orders.decay) ** (total / counts.shape[0])
+        share = jnp.where(total > 0.0, (1.0 - kept) / jnp.where(total > 0.0, total, 1.0), 0.0)
+        sums = jax.tree.map(lambda old, new: kept * old + share * new, journey.sums, new)
+        gmm = m_step(sums, journey.gmm, known=orders.known, reg_covar=orders.ridge)
+        sums = moved(sums, gmm.covariance_type, gmm.means - journey.gmm.means)
+        part = jnp.where(n_steps > 0.0, total / counts.shape[0] / jnp.where(n_steps > 0.0, n_steps, 1.0), 0.0)
+        average = jax.tree.map(lambda mean, leaf: mean + part * (leaf - mean), journey.average, gmm)
+        return _Journey(gmm, sums, average, n_steps), new.log_likelihood
+
+    journey, gained = jax.lax.scan(step, journey, (z, weight))
+    return journey, jnp.sum(gained)
+
+
+@jax.jit
+def _fault(orders, journey, total):
+    """What is wrong with the last iterate: a Status, RUNNING where nothing is."""
+    gmm = journey.gmm
+    sums = jax.tree.map(lambda leaf: leaf * total, journey.sums)
+    state = EMState(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), sums)
+    return map_of(lambda gmm: gmm, total, orders.known, EMConfig(), None, "deviations")[0].fault(state)
+
+
+# ---- before and after
+
+
+def _head(rows, n_first):
+    """(the first n_first rows, their weights or None, an iterator of all others)."""
+    parts, n = [], 0
+    while n < n_first and (part := next(rows, None)) is not None:
+        parts.append(part)
+        n += len(part[0])
+    if not parts:
+        raise ValueError("blocks() yields no rows of positive weight: it needs one for each sample.")
+    x = np.concatenate([x for x, _ in parts])
+    weight = None if parts[0][1] is None else np.concatenate([weight for _, weight in parts])
+    first, left = slice(n_first), slice(n_first, None)
+    over = (x[left], None if weight is None else weight[left])
+    return x[first], None if weight is None else weight[first], chain([over], rows)
+
+
+def _found(orders, journey, predictive, n_samples, spec, scaling):
+    fault = int(_fault(orders, journey, np.asarray(n_samples, orders.decay.dtype)))
+    average, last = (hold_known(scaling.outward(gmm), spec) for gmm in (journey.average, journey.gmm))
+    finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((average, last)))
+    status = Status(fault) if fault else Status.MAX_ITER if finite else Status.NON_FINITE
+    message = f"one pass over {n_samples:.10g} samples." if status.ok else f"{status.advice}."
+    return Online(average, last, float(predictive), n_samples, status, message)

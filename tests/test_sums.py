@@ -1,0 +1,353 @@
+"""The sum taken over a stream: the answer of fit_em, however the rows are cut, interrupted or resumed."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from test_m_step import make_known
+
+from conftest import TYPES, assert_trees_close, random_gmm
+from gmm_jax import MixtureSpec, Status
+from gmm_jax.em import EMConfig, StreamInterrupted, fit_em, fit_em_restarts, fit_em_stream, streamed
+from gmm_jax.em.checkpoint import read_checkpoint, write_checkpoint
+from gmm_jax.em.restarts import outward
+from gmm_jax.em.sums import open_stream
+from gmm_jax.em.survey import survey
+from gmm_jax.mixture import Known, e_step, standardise, structure
+
+FIFTY = EMConfig(max_iter=50, tol=0.0, reg_covar=0.0)  # without a ridge the last iterate is the best
+SLOW = pytest.mark.slow
+KEY = jax.random.key(0)
+FULL_FIRST = ["full", *(pytest.param(kind, marks=SLOW) for kind in TYPES if kind != "full")]
+
+
+def in_blocks(x, size=7, weight=None):
+    """A stream of blocks of `size` rows."""
+
+    def blocks():
+        for i in range(0, len(x), size):
+            part = slice(i, i + size)
+            yield x[part] if weight is None else (x[part], weight[part])
+
+    return blocks
+
+
+def in_memory(x, init, spec, config, weight=None):
+    """What fit_em makes of the same data, standardised as entry points do."""
+    z, scaling = standardise(x, spec, weight)
+    config = replace(config, reg_covar=scaling.ridge_inward(config.reg_covar))
+    known = scaling.known_inward(spec)
+    result = fit_em(z, scaling.inward(init), known=known, sample_weight=weight, config=config)
+    n_samples = len(x) if weight is None else weight.sum()
+    return outward(jax.tree.map(np.asarray, result), spec, scaling, n_samples)
+
+
+def run(x, init, spec=None, *, block_rows=13, weight=None, **options):
+    """The streamed fit from `init`."""
+    spec = spec or MixtureSpec(3, init.covariance_type)
+    return fit_em_stream(KEY, in_blocks(x, weight=weight), spec, init=init, block_rows=block_rows, **options)
+
+
+# ---- the same answer
+
+
+@pytest.mark.parametrize("kind", FULL_FIRST)
+def test_fifty_iterations_are_those_in_memory(kind, x):
+    init, spec = random_gmm(5, 3, 2, kind), MixtureSpec(3, kind)
+    expected = in_memory(x, init, spec, FIFTY)
+    assert_trees_close(run(x, init, config=FIFTY).best, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", FULL_FIRST)
+def test_with_a_tolerance_it_stops_where_it_stops_in_memory(kind, x):
+    init, config = random_gmm(5, 3, 2, kind), EMConfig(max_iter=50, tol=1e-4)
+    expected, found = in_memory(x, init, MixtureSpec(3, kind), config), run(x, init, config=config).best
+    assert found.status == expected.status == Status.CONVERGED
+    assert abs(found.n_iter - expected.n_iter) <= 1
+    assert abs(found.log_likelihood - expected.log_likelihood) <= 1e-4 * len(x)
+
+
+def test_weights_and_known_parts_are_those_in_memory(x):
+    init = random_gmm(5, 3, 2, "full")
+    spec = MixtureSpec(3, known=Known(**make_known(random_gmm(0, 3, 2, "full"), ("one", "one", "free"))))
+    weight = np.random.default_rng(0).integers(0, 3, len(x)).astype(float)
+    kept = weight > 0
+    expected = in_memory(x[kept], init, spec, FIFTY, weight[kept])
+    assert_trees_close(run(x, init, spec, weight=weight, config=FIFTY).best, expected, rtol=1e-10, atol=1e-12)
+
+
+@SLOW
+@pytest.mark.parametrize("stop", ["aitken", "gradient"])
+def test_accelerated_steps_are_those_in_memory(stop, x):
+    init, spec = random_gmm(5, 3, 2, "full"), MixtureSpec(3)
+    config = EMConfig(max_iter=50, tol=1e-9, acceleration="lbfgs", stop=stop)
+    expected, found = in_memory(x, init, spec, config), run(x, init, config=config).best
+    assert found.status == expected.status
+    assert abs(found.n_iter - expected.n_iter) <= 1
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
+
+
+@SLOW
+def test_a_component_that_becomes_narrow_is_summed_exactly_from_there_on(x):
+    """Thirty rows drawn together by 1e-3: statistics would lose digits."""
+    close = np.concatenate([x, 3.0 + 1e-3 * x[:30]])
+    init = fit_em_restarts(KEY, close, MixtureSpec(2), n_restarts=1, config=EMConfig(max_iter=0)).best.gmm
+    config = EMConfig(max_iter=60, tol=0.0, reg_covar=0.0)
+    expected = in_memory(close, init, MixtureSpec(2), config)
+    found = run(close, init, MixtureSpec(2), config=config).best
+    assert found.status == expected.status
+    np.testing.assert_allclose(found.trace, expected.trace, rtol=1e-9)
+
+
+@SLOW
+@pytest.mark.parametrize("wide", [True, False], ids=["x64", "x64 off"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_in_is_dtype_out_and_the_thread_that_loads_knows_it(dtype, wide, x):
+    init, config = random_gmm(5, 3, 2, "full"), EMConfig(max_iter=20, tol=0.0)
+    with jax.enable_x64(wide):
+        expected = in_memory(x.astype(dtype), init, SPEC, config)
+        found = run(x.astype(dtype), init, config=config).best
+    assert found.gmm.means.dtype == found.log_likelihood.dtype == dtype
+    close = 1e-10 if wide and dtype == np.float64 else 1e-3
+    assert_trees_close(found.gmm, expected.gmm, rtol=close, atol=close)
+
+
+@SLOW
+def test_a_search_on_the_sample_ends_at_the_best_optimum_of_all_rows(x):
+    best = fit_em_restarts(KEY, x, MixtureSpec(3), n_restarts=10).best
+    found = fit_em_stream(KEY, in_blocks(x), MixtureSpec(3), n_restarts=10)
+    assert found.n_samples == len(x)
+    assert found.search.lanes.status.shape == (10,)
+    np.testing.assert_allclose(found.best.log_likelihood, best.log_likelihood, atol=1e-5)
+
+
+# ---- sums in float64
+
+
+@pytest.mark.parametrize("n", [100_000, pytest.param(10_000_000, marks=SLOW)])
+def test_sums_over_float32_rows_are_within_1e_6_of_those_in_float64(n):
+    """Relative to the sums of absolute values, which is what rounding is relative to."""
+    gmm = random_gmm(5, 3, 2, "full", dtype=np.float32)
+    rows = np.random.default_rng(0).standard_normal((n, 2)).astype(np.float32)
+    stream = open_stream(in_blocks(rows, 50_000), survey(in_blocks(rows, 50_000), np.random.default_rng(0), 10), SPEC)
+    single = stream._replace(scaling=unit_scaling(np.float32)).moments(gmm, whitener_of(gmm), "deviations")
+    wide = jax.tree.map(np.float64, gmm)
+    double = stream._replace(scaling=unit_scaling(np.float64)).moments(wide, whitener_of(wide), "deviations")
+    reach = np.abs(rows).max() + np.abs(gmm.means).max()
+    for name, size in (("mass", 1.0), ("first", reach), ("second", reach**2), ("log_likelihood", None)):
+        a, b = getattr(single, name), getattr(double, name)
+        scale = np.abs(b) if size is None else double.mass.reshape(3, *[1] * (b.ndim - 1)) * size
+        assert np.max(np.abs(a - b) / scale) <= 1e-6, name
+
+
+SPEC = MixtureSpec(3)
+
+
+def unit_scaling(dtype):
+    """Data as they are, in this dtype."""
+    return standardise(np.array([[-1.0, -1.0], [1.0, 1.0]], dtype), SPEC)[1]
+
+
+def whitener_of(gmm):
+    return np.asarray(structure("full").whitener(gmm.covariances))
+
+
+def test_sums_do_not_depend_on_the_cut(x):
+    gmm = random_gmm(5, 3, 2, "full")
+    expected = e_step(gmm, standardise(x, SPEC)[0])
+    seen = survey(in_blocks(x), np.random.default_rng(0), 10)
+    for size, block_rows in ((7, 13), (60, 13), (1, 60)):
+        stream = open_stream(in_blocks(x, size), seen, SPEC, block_rows)
+        assert_trees_close(stream.moments(gmm, whitener_of(gmm), "deviations"), expected, rtol=1e-11, atol=1e-11)
+
+
+# ---- the survey
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_a_survey_standardises_as_an_array_is(size, x):
+    far = np.column_stack([x * [1e-3, 1e5] + [1e6, -1e8], np.full(60, 0.1)])
+    weight = np.random.default_rng(0).integers(1, 4, 60).astype(float)
+    for weights in (None, weight):
+        _, expected = standardise(far, SPEC, weights)
+        found = survey(in_blocks(far, size, weights), np.random.default_rng(0), 10).scaling(SPEC)
+        assert found.constant == expected.constant == (2,)
+        np.testing.assert_allclose(found.centre, expected.centre, rtol=1e-14)
+        np.testing.assert_allclose(found.scale, expected.scale, rtol=1e-10)
+
+
+def test_the_sample_is_uniform_and_in_order():
+    """Each of 40 rows is in a sample of 10 with probability 1/4: 5 standard errors over 500 samples."""
+    rows = np.arange(40.0)[:, None]
+    counts = np.zeros(40)
+    for seed in range(500):
+        sample = survey(in_blocks(rows, 9), np.random.default_rng(seed), 10).sample[:, 0]
+        assert sample.shape == (10,)
+        assert np.all(np.diff(sample) > 0)
+        counts[sample.astype(int)] += 1
+    assert np.all(np.abs(counts / 500 - 0.25) <= 5 * np.sqrt(0.25 * 0.75 / 500))
+
+
+def test_a_sample_as_large_as_the_data_is_the_data(x):
+    seen = survey(in_blocks(x), np.random.default_rng(0), 60)
+    np.testing.assert_array_equal(seen.sample, x)
+    assert seen.checksum == survey(in_blocks(x, 60), np.random.default_rng(1), 5).checksum
+
+
+def spoiled(x, change):
+    """Blocks of 20 rows, the second of them changed."""
+    parts = [x[:20].copy(), x[20:40].copy(), x[40:].copy()]
+    parts[1] = change(parts[1])
+    return lambda: iter(parts)
+
+
+def with_nan(part):
+    part[3, 1] = np.nan
+    return part
+
+
+BAD = {
+    "NaN": (with_nan, r"block 1 must be finite; the first value that is not is nan at row 3, column 1"),
+    "columns": (lambda part: part[:, :1], r"block 1 has 1 columns of float64, .* came before has 2 columns"),
+    "dtype": (lambda part: part.astype(np.float32), r"block 1 has 2 columns of float32, .* of float64"),
+    "weights": (lambda part: (part, np.ones(20)), r"block 1 .* with weights, but .* without weights"),
+    "a vector": (lambda part: part[:, 0], r"block 1 must be two-dimensional"),
+    "words": (lambda part: part.astype(str), r"block 1 must hold real numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_block_is_named(case, x):
+    change, sentence = BAD[case]
+    with pytest.raises(ValueError, match=sentence):
+        fit_em_stream(KEY, spoiled(x, change), SPEC)
+
+
+@pytest.mark.parametrize("n_second", [0, 40, 80])
+def test_rows_that_come_or_go_between_passes_are_an_error(n_second, x):
+    lengths = iter([60, n_second])
+
+    def blocks():
+        return in_blocks(np.resize(x, (next(lengths), 2)))()
+
+    with pytest.raises(ValueError, match=r"in this pass where the first pass had 60"):
+        fit_em_stream(KEY, blocks, SPEC, init=random_gmm(5, 3, 2, "full"), block_rows=13)
+
+
+def test_what_is_no_stream_is_refused_with_a_remedy(x):
+    with pytest.raises(ValueError, match=r"got ndarray: pass lambda: \[x\]"):
+        fit_em_stream(KEY, x, SPEC)
+    with pytest.raises(ValueError, match="yields no rows"):
+        fit_em_stream(KEY, list, SPEC)
+    with pytest.raises(ValueError, match="fewer than n_components=3"):
+        fit_em_stream(KEY, in_blocks(x[:2]), SPEC)
+    with pytest.raises(ValueError, match="n_sample must be an integer of at least 3; got 2"):
+        fit_em_stream(KEY, in_blocks(x), SPEC, n_sample=2)
+    with pytest.raises(ValueError, match="block_rows must be an integer of at least 1; got -1"):
+        fit_em_stream(KEY, in_blocks(x), SPEC, block_rows=-1)
+
+
+# ---- interrupted and resumed
+
+
+def stop_after(n):
+    def progress(n_iter, mean_log_likelihood):
+        if n_iter == n:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_a_resumed_fit_is_the_uninterrupted_one_to_the_last_bit(x, tmp_path):
+    init, file = random_gmm(5, 3, 2, "full"), tmp_path / "fit.npz"
+    whole = run(x, init, config=FIFTY).best
+    with pytest.raises(StreamInterrupted) as caught:
+        run(x, init, config=FIFTY, checkpoint=file, progress=stop_after(20))
+    last = caught.value.streamed.best
+    assert (last.status, last.n_iter) == (Status.RUNNING, 20)
+    np.testing.assert_array_equal(last.trace[:21], whole.trace[:21])
+    resumed = run(x, init, config=FIFTY, checkpoint=file, resume=True).best
+    assert_trees_close(resumed, whole, rtol=0, atol=0)
+    again = run(x, init, config=FIFTY, checkpoint=file, resume=True).best  # nothing is left to do
+    assert_trees_close(again, whole, rtol=0, atol=0)
+
+
+def test_a_fit_goes_on_where_it_is_allowed_more_iterations(x, tmp_path):
+    init, file = random_gmm(5, 3, 2, "full"), tmp_path / "fit.npz"
+    assert run(x, init, config=replace(FIFTY, max_iter=20), checkpoint=file).best.n_iter == 20
+    resumed = run(x, init, config=FIFTY, checkpoint=file, resume=True).best
+    assert_trees_close(resumed, run(x, init, config=FIFTY).best, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_fit_is_refused(x, tmp_path):
+    init, file = random_gmm(5, 3, 2, "full"), tmp_path / "fit.npz"
+    run(x, init, config=FIFTY, checkpoint=file)
+    with pytest.raises(ValueError, match="is there already: resume from it"):
+        run(x, init, config=FIFTY, checkpoint=file)
+    resume = {"checkpoint": file, "resume": True}
+    with pytest.raises(ValueError, match="belongs to another fit, whose data were different"):
+        run(x + 1e-12, init, config=FIFTY, **resume)
+    with pytest.raises(ValueError, match="whose config were different"):
+        run(x, init, config=EMConfig(max_iter=50, tol=1e-3), **resume)
+    with pytest.raises(ValueError, match="whose spec and key or start were different"):
+        run(x, random_gmm(5, 3, 2, "diag"), config=FIFTY, **resume)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is no whole checkpoint"):
+        run(x, init, config=FIFTY, **resume)
+    file.unlink()
+    with pytest.raises(ValueError, match="there is no checkpoint"):
+        run(x, init, config=FIFTY, **resume)
+
+
+def test_checkpoints_are_written_while_the_fit_runs(x, tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    seen, file = {}, tmp_path / "fit.npz"
+
+    def progress(n_iter, mean_log_likelihood):
+        seen.setdefault(n_iter, file.exists())
+
+    run(x, random_gmm(5, 3, 2, "full"), config=FIFTY, checkpoint=file, progress=progress)
+    assert seen == {n_iter: n_iter > 1 for n_iter in range(1, 51)}
+
+
+def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    """Killed between any two steps of the writing: what lies there is whole."""
+    file, tree = tmp_path / "fit.npz", (np.arange(3.0), np.int32(1))
+    write_checkpoint(file, tree, {"data": "a"})
+    for step in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"os.{step}", lambda *_: (_ for _ in ()).throw(OSError("the disk is full")))
+            with pytest.raises(OSError, match="disk is full"):
+                write_checkpoint(file, (np.zeros(3), np.int32(2)), {"data": "a"})
+        assert_trees_close(read_checkpoint(file, tree, {"data": "a"}), tree, rtol=0, atol=0)
+        assert [path.name for path in tmp_path.iterdir()] == ["fit.npz"]
+
+
+WRITER = """
+import sys
+import numpy as np
+from gmm_jax.em.checkpoint import write_checkpoint
+for i in range(100_000):
+    write_checkpoint(sys.argv[1], (np.full(1_000_000, float(i)), np.int32(i)), {"data": "a"})
+    print(i, flush=True)
+"""
+
+
+@SLOW
+def test_a_checkpoint_is_whole_after_kill_9_while_it_is_written(tmp_path):
+    """Eight megabytes again and again, killed at some moment: the last one that was finished, or one more, is there."""
+    file = tmp_path / "fit.npz"
+    for wait in (0.0, 0.007, 0.02):
+        with subprocess.Popen([sys.executable, "-c", WRITER, file], stdout=subprocess.PIPE, text=True) as writer:
+            for _ in range(3):
+                writer.stdout.readline()
+            time.sleep(wait)
+            writer.kill()
+            last = [2, *map(int, writer.stdout.read().split())][-1]
+        numbers, i = read_checkpoint(file, (0.0, 0), {"data": "a"})
+        assert last <= i <= last + 1
+        assert np.all(numbers == i)
