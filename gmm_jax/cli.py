@@ -87,8 +87,11 @@ class Fit:
             if self.checkpoint is not None or self.resume:
                 raise ValueError("--checkpoint and --resume belong to --stream or --distributed: add one of them.")
             return fit_file(self.data, method=self.method, **common)
-        if self.method != "em" or (self.stream and self.distributed):
-            raise ValueError("--stream and --distributed, of which there can be one, are for method em: leave it out.")
+        if self.stream and self.distributed:
+            raise ValueError("--stream and --distributed are two ways of taking the sum: choose one.")
+        if self.method != "em":
+            way = "--stream" if self.stream else "--distributed"
+            raise ValueError(f"{way} is for method em; {self.method} needs the data in memory: leave {way} out.")
         if self.stream:
             from .bench.stream import fit_stream as fit
         else:
