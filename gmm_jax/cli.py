@@ -18,7 +18,7 @@ import tyro
 from . import __version__
 from .bench.grid import Grid
 from .launch import place
-from .shell import EXIT_INTERRUPTED, EXIT_OK, configure_jax, guarded
+from .shell import EXIT_INTERRUPTED, EXIT_OK, configure_jax, guarded, join_ranks
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,15 @@ class Fit:
     stream: bool = False
     """EM with one pass over the file an iteration, for files that do not fit into memory."""
     distributed: bool = False
-    """This process is a rank of many (SLURM, Open MPI, Kubernetes, gmm-jax launch): EM, each reading its share."""
+    """This process is a rank of many (SLURM, Open MPI, Kubernetes, gmm-jax launch): each reads its share, method em."""
     checkpoint: Path | None = None
-    """With --stream or --distributed: a file that is written every few seconds, so that little is lost by a crash."""
+    """With --stream or --distributed: a file written every few seconds and at the end, so that a crash costs little."""
     resume: bool = False
     """Go on from the checkpoint, with the options that it was written with."""
     json: bool = False
     """Print one JSON document on stdout instead of a table."""
 
     def run(self) -> int:
-        if self.distributed:
-            from .shell import join_ranks
-
-            join_ranks()  # before anything of JAX runs
         from .bench.files import fit_file, parse_option
 
         common = {
@@ -87,20 +83,21 @@ class Fit:
             "seed": self.seed,
             "as_json": self.json,
         }
-        chosen = [name for name in ("stream", "distributed") if getattr(self, name)]
-        if not chosen:
+        if not self.stream and not self.distributed:
             if self.checkpoint is not None or self.resume:
                 raise ValueError("--checkpoint and --resume belong to --stream or --distributed: add one of them.")
             return fit_file(self.data, method=self.method, **common)
-        if len(chosen) == 2:
-            raise ValueError("--stream and --distributed exclude each other: choose one.")
+        if self.stream and self.distributed:
+            raise ValueError("--stream and --distributed are two ways of taking the sum: choose one.")
         if self.method != "em":
-            raise ValueError(f"--{chosen[0]} is for method em; {self.method} needs the data in memory: leave it out.")
+            way = "--stream" if self.stream else "--distributed"
+            raise ValueError(f"{way} is for method em; {self.method} needs the data in memory: leave {way} out.")
         if self.stream:
-            from .bench.stream import fit_stream as fit_parts
+            from .bench.stream import fit_stream as fit
         else:
-            from .bench.ranks import fit_ranks as fit_parts
-        return fit_parts(self.data, checkpoint=self.checkpoint, resume=self.resume, **common)
+            join_ranks()
+            from .bench.ranks import fit_ranks as fit
+        return fit(self.data, checkpoint=self.checkpoint, resume=self.resume, **common)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def launch(
         timeout: seconds that all may take.
         silence: seconds without a sign of life after which a rank counts as stuck.
         join: seconds within which all must have met at rank 0.
-        cores_each: cores that each rank has to itself; 0 shares all.
+        cores_each: cores that each rank has to itself, where the system can do so; 0 shares all.
 
     Raises:
         ValueError: there is nothing to run, or a number that makes no sense.
@@ -140,7 +140,7 @@ def _free_port(host):
 
 
 def _cores(number, each):
-    if not each:
+    if not each or not hasattr(os, "sched_getaffinity"):
         return ()
     every = sorted(os.sched_getaffinity(0))
     return tuple(every[(number * each + i) % len(every)] for i in range(each))

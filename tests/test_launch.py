@@ -108,7 +108,12 @@ else:
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)]
+    ("sent", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGKILL, -signal.SIGKILL),
+        pytest.param(signal.SIGTERM, 130, marks=pytest.mark.slow),
+    ],
 )
 def test_no_rank_outlives_the_launcher(tmp_path, sent, code):
     command = [sys.executable, "-m", "gmm_jax", "launch", "-n", "2", "--", *ranks(tmp_path, FOR_EVER)]

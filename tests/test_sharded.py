@@ -19,7 +19,6 @@ import rank_program
 from gmm_jax import MixtureSpec
 from gmm_jax.bench.ranks import fit_ranks
 from gmm_jax.em import EMConfig, Interrupted, fit_em_restarts, fit_em_sharded, local_rows, mesh_of, sharded
-from gmm_jax.em.checkpoint import pack, unpack
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
@@ -72,28 +71,17 @@ def test_a_fit_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(Interrupted) as left:
         fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), checkpoint=file, progress=leave, **FIT)
     assert left.value.restarts.best.n_iter == 7
-    back = {"checkpoint": file, "resume": True}
-    again = fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), **back, progress=leave, **FIT)
+    keep = {"checkpoint": file, "resume": True}
+    again = fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), progress=leave, **keep, **FIT)
     assert len(calls) == 50  # no iteration was taken twice
     assert_same_lanes(again.lanes, whole.lanes, rtol=0.0)
     with pytest.raises(ValueError, match="belongs to another fit, whose data were different"):
-        fit_em_sharded(jax.random.key(0), x + 1.0, MixtureSpec(2), **back, **FIT)
-    with pytest.raises(ValueError, match="is there already: resume from it"):
+        fit_em_sharded(jax.random.key(0), x + 1.0, MixtureSpec(2), **keep, **FIT)
+    with pytest.raises(ValueError, match="is there already"):
         fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), checkpoint=file, **FIT)
-    with pytest.raises(ValueError, match=r"checkpoint .*: Is a directory"):
-        fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), checkpoint=tmp_path, resume=True, **FIT)
-
-
-def test_a_damaged_checkpoint_is_named():
-    content = pack({"a": np.arange(500.0)}, {"key": "1"})
-    np.testing.assert_array_equal(unpack(content, {"a": np.zeros(500)}, {"key": "1"}, "f")["a"], np.arange(500.0))
-    middle = len(content) // 2
-    turned = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-    for damaged in (b"", content[:middle], turned, b"x" * 100):
-        with pytest.raises(ValueError, match="f is no whole checkpoint"):
-            unpack(damaged, {"a": np.zeros(500)}, {"key": "1"}, "f")
-    with pytest.raises(ValueError, match="f belongs to another fit, whose key were different"):
-        unpack(content, {"a": np.zeros(500)}, {"key": "2"}, "f")
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(ValueError, match="is no whole checkpoint"):
+        fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), **keep, **FIT)
 
 
 def test_a_rank_alone_holds_all_rows_and_a_mesh_must_have_all_devices():
@@ -116,7 +104,7 @@ def test_an_iteration_adds_over_the_devices_once(monkeypatch):
 def test_a_file_that_is_cut_off_is_named(tmp_path, table):
     damaged = tmp_path / "cut.npy"
     damaged.write_bytes(table.read_bytes()[:3000])
-    with pytest.raises(ValueError, match=r"cut.npy is no .npy file of numbers, or is cut off"):
+    with pytest.raises(ValueError, match=r"cut\.npy is no whole \.npy file"):
         fit_ranks(damaged, n_components=2)
     with pytest.raises(ValueError, match=r"none.npy: No such file"):
         fit_ranks(tmp_path / "none.npy", n_components=2)

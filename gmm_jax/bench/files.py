@@ -94,7 +94,6 @@ def _with_nan(value, path, name):
 
 
 def _document(fit, names, scores):
-    """An answer as JSON can hold it."""
     return store.plain(
         {
             "columns": names,

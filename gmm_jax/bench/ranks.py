@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +13,11 @@ import jax
 import numpy as np
 
 from .. import em
-from ..mixture import Fit, MixtureSpec, Status, n_parameters
-from ..problems.blocks import choose_columns
+from ..mixture import Fit, MixtureSpec, Status, validate_spec
+from ..problems import open_blocks
 from . import methods
-from .files import read_known, read_table, show
+from .files import read_known, show
+from .stream import criteria
 
 
 def fit_ranks(
@@ -36,15 +36,16 @@ def fit_ranks(
     """Fit by EM and print; the same exit code on every rank: 2 for what is wrong with the input, 3 for a failed fit."""
     with _stdout_for_the_answer():
         try:
-            x, names, n_samples = _read_share(path, columns)
-            spec = MixtureSpec(n_components, covariance_type, read_known(known))
-            fit = _fit(seed, x, spec, options or {}, {"checkpoint": checkpoint, "resume": resume})
+            x, names, n_samples, known = _read_share(path, columns, known)
+            spec = validate_spec(MixtureSpec(n_components, covariance_type, known), len(names))
+            files = {"checkpoint": checkpoint, "resume": resume}
+            fit, found = _fit(seed, x, spec, options or {}, files)
         except ValueError:
             if jax.process_index() == 0:
                 raise
             return 2  # rank 0 says why
     if jax.process_index() == 0:
-        scores = _scores(fit, spec, *x.shape[1:], n_samples)
+        scores = criteria(found.best, spec, n_samples)
         show(fit, Path(path).name, names, n_samples, spec, scores, as_json=as_json)
     return 0 if fit.status.ok else 3
 
@@ -63,40 +64,28 @@ def _fit(seed, x, spec, options, files):
         "n_optima": int(found.optima.count.size),
         "n_ranks": jax.process_count(),
     }
-    return Fit(found.best.gmm, None, None, Status(int(found.best.status)), info)
+    return Fit(found.best.gmm, None, None, Status(int(found.best.status)), info), found
 
 
-def _read_share(path, columns):
-    """This rank's rows of the chosen columns, their names, and how many rows there are; an error is told to all."""
-    problem, table, names = None, np.zeros((0, 0)), []
+def _read_share(path, columns, known):
+    """This rank's rows of the chosen columns, their names, how many rows there are, and what is known.
+
+    An error is told to all: ranks may see different files.
+    """
+    problem, table, n_samples, mine = None, None, 0, slice(0)
     try:
-        table, names = _read_array(path, columns) if Path(path).suffix == ".npy" else read_table(path, columns)
+        known = read_known(known)
+        table = open_blocks(path, columns=columns)
+        rows = np.load(path, mmap_mode="r") if Path(path).suffix == ".npy" else np.concatenate(list(table()))
+        n_samples, mine = len(rows), em.local_rows(len(rows))
     except OSError as error:
         problem = f"{error.filename}: {error.strerror}."
     except ValueError as error:
         problem = str(error)
-    em.agree(problem, {f"number of rows in {Path(path).name}": len(table)})
-    return table[em.local_rows(len(table))], names, len(table)
-
-
-def _read_array(path, columns):
-    """The chosen columns of a .npy file, as far as possible without reading it, and their names."""
-    try:
-        table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no .npy file of numbers, or is cut off ({error}): write it anew.") from None
-    if table.ndim != 2:
-        raise ValueError(f"{path} must hold a table (N, D); its shape is {table.shape}.")
-    every = [str(j) for j in range(table.shape[1])]
-    chosen = choose_columns(columns, every, path)
-    return table if chosen == list(range(len(every))) else table[:, chosen], [every[j] for j in chosen]
-
-
-def _scores(fit, spec, n_features, n_samples):
-    """What can be said without another pass over the rows."""
-    log_likelihood, p = fit.info["log_likelihood"], n_parameters(spec, n_features)
-    aic, bic = 2.0 * p - 2.0 * log_likelihood, p * math.log(n_samples) - 2.0 * log_likelihood
-    return {"log_likelihood": log_likelihood, "n_parameters": p, "aic": aic, "bic": bic}
+    em.agree(problem, {f"number of rows in {Path(path).name}": n_samples})
+    if Path(path).suffix == ".npy":  # mapped: of its columns all, named by their numbers
+        return rows[mine][:, [int(name) for name in table.names]], table.names, n_samples, known
+    return rows[mine], table.names, n_samples, known
 
 
 @contextmanager

@@ -56,7 +56,9 @@ def measure(
     )
     if done.returncode:
         said = done.stderr.strip().splitlines()
-        reason = next((line for line in said if line.startswith("gmm-jax")), said[-1] if said else "")
+        words = [line for line in said if "Error: " in line or line.startswith("gmm-jax")]
+        reason = (words or said or [""])[0].partition("Error: ")
+        reason = reason[2] or reason[0]
         return row | {"status": "FAILED", "reason": reason}
     return row | {"status": "OK", "reason": ""} | json.loads(done.stdout.splitlines()[-1])
 

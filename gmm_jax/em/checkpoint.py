@@ -20,26 +20,8 @@ from ..mixture.atomic import write_bytes_atomic
 SCHEMA = 1  # of the archive: a reader refuses any other
 
 
-def write_checkpoint(path: Path, tree: Any, fingerprint: dict[str, str]) -> None:
-    """The leaves of a pytree, and what they belong to."""
-    write_bytes_atomic(path, pack(tree, fingerprint))
-
-
-def read_checkpoint(path: Path, like: Any, fingerprint: dict[str, str]) -> Any:
-    """The pytree, with the structure of `like`; a ValueError where the file is missing, and those of `unpack`."""
-    return unpack(read_bytes(path), like, fingerprint, str(path))
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a checkpoint, or a ValueError where there is none."""
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"there is no checkpoint {path} to resume from: begin without resume.") from None
-
-
 def checkpoint_path(checkpoint: str | Path | None, *, resume: bool) -> Path | None:
-    """The path, if it can be written and nothing is lost by it."""
+    """The path, once it is sure that it can be written, and that nothing is overwritten; a ValueError else."""
     if checkpoint is None:
         if resume:
             raise ValueError("resume goes on from a checkpoint: give its path as checkpoint.")
@@ -52,33 +34,34 @@ def checkpoint_path(checkpoint: str | Path | None, *, resume: bool) -> Path | No
     return path
 
 
-def pack(tree: Any, fingerprint: dict[str, str]) -> bytes:
-    """A checkpoint's content."""
+def write_checkpoint(path: Path, tree: Any, fingerprint: dict[str, str]) -> None:
+    """The leaves of a pytree, and what they belong to."""
     leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
     content = io.BytesIO()
     np.savez(content, about=json.dumps({"schema": SCHEMA, "fingerprint": fingerprint}), **leaves)
-    return content.getvalue()
+    write_bytes_atomic(path, content.getvalue())
 
 
-def unpack(content: bytes, like: Any, fingerprint: dict[str, str], name: str) -> Any:
-    """The pytree in that content, with the structure of `like`.
+def read_checkpoint(path: Path, like: Any, fingerprint: dict[str, str]) -> Any:
+    """The pytree, with the structure of `like`.
 
     Raises:
-        ValueError: it is damaged, or belongs to another fit; the sentence begins with `name`, and says in what they
-            differ.
+        ValueError: the file is missing, damaged, or belongs to another fit; the sentence says in what they differ.
     """
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
             about = json.loads(str(archive["about"]))
             leaves = [archive[f"leaf{i}"] for i in range(len(archive.files) - 1)]
+    except FileNotFoundError:
+        raise ValueError(f"there is no checkpoint {path} to resume from: begin without resume.") from None
     except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{name} is no whole checkpoint ({error}): delete it and begin anew.") from None
+        raise ValueError(f"{path} is no whole checkpoint ({error}): delete it and begin anew.") from None
     if about["schema"] != SCHEMA:
-        raise ValueError(f"{name} has schema {about['schema']}, not {SCHEMA}: delete it and begin anew.")
-    other = [part for part, digest in fingerprint.items() if about["fingerprint"].get(part) != digest]
+        raise ValueError(f"{path} has schema {about['schema']}, not {SCHEMA}: delete it and begin anew.")
+    other = [name for name, digest in fingerprint.items() if about["fingerprint"].get(name) != digest]
     if other:
         raise ValueError(
-            f"{name} belongs to another fit, whose {' and '.join(other)} were different: resume with those, or give "
+            f"{path} belongs to another fit, whose {' and '.join(other)} were different: resume with those, or give "
             "another path."
         )
     return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -33,10 +33,9 @@ from ..mixture import (
 )
 from ..mixture.moments import moved
 from .fit import EMConfig, EMState, map_of
-from .inputs import check_options, hold_known, starts_inward
+from .inputs import check_options, hold_known
 from .m_step import m_step
-from .optima import pick
-from .restarts import fit_em_restarts
+from .streamed import start_on
 from .sums import cut
 from .survey import Blocks, ahead, rows_of
 
@@ -93,7 +92,7 @@ def fit_em_online(
     spec = validate_spec(spec, x.shape[1])
     z, scaling = standardise(x, spec, weight)
     scaling = scaling._replace(constant=())  # a column may only begin by being constant
-    start = _start(key, x, weight, spec, scaling, init, n_restarts, config)
+    start, _ = start_on(key, x, weight, spec, scaling, init, n_restarts=n_restarts, config=config)
     numbers = (np.asarray(value, z.dtype) for value in (decay, n_first / batch_rows))
     orders = _Orders(scaling.known_inward(spec), scaling.ridge_inward(config.reg_covar).astype(z.dtype), *numbers)
     weight = np.ones(len(x)) if weight is None else weight
@@ -180,18 +179,6 @@ def _head(rows, n_first):
     first, left = slice(n_first), slice(n_first, None)
     over = (x[left], None if weight is None else weight[left])
     return x[first], None if weight is None else weight[first], chain([over], rows)
-
-
-def _start(key, x, weight, spec, scaling, init, n_restarts, config):
-    """Where the steps begin, standardised."""
-    if not isinstance(init, GMM):
-        options = {"n_restarts": n_restarts, "init": init, "sample_weight": weight, "config": config}
-        search = fit_em_restarts(key, x, spec, **options)
-        if not Status(int(search.best.status)).ok:
-            raise ValueError(f"no start could be found on the first {len(x)} rows: {search.message}")
-        init = search.best.gmm
-    start = pick(starts_inward(init, spec, scaling, 1), 0)
-    return jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(x.dtype)), start)
 
 
 def _found(orders, journey, predictive, n_samples, spec, scaling):

@@ -36,7 +36,7 @@ from ..mixture import (
     structure,
     validate_spec,
 )
-from .checkpoint import checkpoint_path, digest, read_bytes, unpack, write_checkpoint
+from .checkpoint import checkpoint_path, digest, read_checkpoint, write_checkpoint
 from .fit import EMConfig, EMState, map_of
 from .fixed_point import Progress, advance, begin, resume
 from .inputs import Data, check_options, check_total, data_of, starts_of
@@ -86,7 +86,7 @@ def fit_em_sharded(
         mesh: of `mesh_of`. With several groups each takes its part of the restarts, and ranks that stand in the same
             column of the mesh pass the same rows.
         checkpoint: a file in which rank 0 keeps where the fit stands, every second or so.
-        resume: go on from that file; the answer is that of a fit that was never interrupted.
+        resume: go on from that file. All arguments, and the ranks and their rows, must be those it was written with.
         progress: called on every rank, as for fit_em_restarts.
 
     Raises:
@@ -96,7 +96,7 @@ def fit_em_sharded(
     data, n_rows, about = _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
     inits = _starts(key, data, init, n_restarts, n_rows)
     lanes = begin_sharded(data, inits, n_rows, mesh)
-    file = _open_checkpoint(checkpoint, lanes, about, resume=resume)
+    file = _go_on(lanes, checkpoint, about, resume=resume)
     try:
         while lanes.running.any():
             lanes.advance()
@@ -140,9 +140,9 @@ class ShardedLanes:
         """What a checkpoint holds."""
         return self.progress, self.trace, self.exact
 
-    def restore(self, content: bytes, about, name: str) -> None:
-        """Go on from a checkpoint."""
-        self.progress, self.trace, self.exact = unpack(content, self.kept, about, name)
+    @kept.setter
+    def kept(self, kept):
+        self.progress, self.trace, self.exact = kept
 
     def advance(self) -> None:
         """Some iterations on, by the way that most running lanes wait for first."""
@@ -205,7 +205,7 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
         "spec": (spec.n_components, spec.covariance_type, spec.known),
         "config": config,
         "prior": prior,
-        "init": init,
+        "init": f"{init.__module__}.{init.__qualname__}" if callable(init) else init,
         "n_restarts": n_restarts,
         "key": jax.random.key_data(key),
         "setting of jax_enable_x64": str(jax.dtypes.canonicalize_dtype(np.float64)),
@@ -241,23 +241,23 @@ def _starts(key, data, init, n_restarts, n_rows):
     return starts_of(key, data._replace(for_starts=sample_rows(data.z, n_rows, chosen)), init, n_restarts)
 
 
-def _open_checkpoint(checkpoint, lanes, about, *, resume):
-    """Its path. To resume, every rank takes what rank 0 finds there; else it writes the first, if it can."""
-    file, problem, content = None, None, b""
-    try:
-        if jax.process_index() == 0:
+def _go_on(lanes, checkpoint, about, *, resume):
+    """The path of the checkpoint, once rank 0 has written the first; or has read it, and told all what it says."""
+    problem, file, kept = None, None, lanes.kept
+    if jax.process_index() == 0:
+        try:
             file = checkpoint_path(checkpoint, resume=resume)
-            content = read_bytes(file) if resume else b""
-            if file is not None and not resume:
-                write_checkpoint(file, lanes.kept, about)
-    except ValueError as error:
-        problem = str(error)
-    except OSError as error:
-        problem = f"checkpoint {file}: {error.strerror}."
-    size = agree(problem, {}, count=len(content))[0]
-    if size:
-        told = gather(np.frombuffer(content.ljust(size, b"\0"), np.uint8))[0]
-        lanes.restore(told.tobytes(), about, str(checkpoint))
+            if resume:
+                kept = read_checkpoint(file, kept, about)
+            elif file is not None:
+                write_checkpoint(file, kept, about)
+        except ValueError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"checkpoint {checkpoint}: {error.strerror}."
+    agree(problem, {})
+    if resume:
+        lanes.kept = jax.tree.map(lambda leaf: gather(leaf)[0].copy(), kept)
     return file
 
 

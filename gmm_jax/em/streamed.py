@@ -108,7 +108,8 @@ def fit_em_stream(
     if resume:
         journey = _resumed(read_checkpoint(file, _shape_of(problem, spec), marks), config)
     else:
-        start, search = _start(key, stream, spec, init, n_restarts, config, prior)
+        options = {"n_restarts": n_restarts, "config": config, "prior": prior}
+        start, search = start_on(key, seen.sample, seen.sample_weight, spec, stream.scaling, init, **options)
         journey = _depart(stream, problem, start)
 
     def look(journey):
@@ -233,19 +234,16 @@ def _problem(stream, spec, config, prior):
     )
 
 
-def _start(key, stream, spec, init, n_restarts, config, prior):
-    """Where EM begins, standardised, and the search that found it."""
+def start_on(key, x, weight, spec, scaling, init, **options) -> tuple[GMM, Restarts | None]:
+    """Where EM begins, standardised: `init` if it is a GMM, or the best of restarts on the rows x, and that search."""
     search = None
     if not isinstance(init, GMM):
-        sample, weight = stream.survey.sample, stream.survey.sample_weight
-        search = fit_em_restarts(
-            key, sample, spec, n_restarts=n_restarts, init=init, sample_weight=weight, config=config, prior=prior
-        )
+        search = fit_em_restarts(key, x, spec, init=init, sample_weight=weight, **options)
         if not Status(int(search.best.status)).ok:
-            raise ValueError(f"no start could be found on {len(sample)} rows of {stream.survey.name}: {search.message}")
+            raise ValueError(f"no start could be found on {len(x)} rows: {search.message}")
         init = search.best.gmm
-    start = pick(starts_inward(init, spec, stream.scaling, 1), 0)
-    dtype = jax.dtypes.canonicalize_dtype(stream.scaling.dtype)
+    start = pick(starts_inward(init, spec, scaling, 1), 0)
+    dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
     return jax.tree.map(lambda leaf: leaf.astype(dtype), start), search
 
 

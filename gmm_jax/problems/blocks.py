@@ -45,12 +45,11 @@ def open_blocks(path, *, columns: Sequence[str] = ()) -> FileBlocks:
     path = Path(path)
     opener = {".npy": _open_npy, ".parquet": _open_parquet}.get(path.suffix, open_text)
     names, read = opener(path)
-    chosen = choose_columns(columns, names, path)
+    chosen = _choose(columns, names, path)
     return FileBlocks(path, tuple(names[j] for j in chosen), lambda: read(chosen))
 
 
-def choose_columns(columns: Sequence[str], names: Sequence[str], path) -> list[int]:
-    """Places of the columns, by name or number; all where none is asked for."""
+def _choose(columns, names, path):
     chosen = []
     for column in columns:
         if column in names:
