@@ -272,8 +272,9 @@ def test_a_resumed_fit_is_the_uninterrupted_one_to_the_last_bit(x, tmp_path):
     np.testing.assert_array_equal(last.trace[:21], whole.trace[:21])
     resumed = run(x, init, config=FIFTY, checkpoint=file, resume=True).best
     assert_trees_close(resumed, whole, rtol=0, atol=0)
-    again = run(x, init, config=FIFTY, checkpoint=file, resume=True).best  # nothing is left to do
-    assert_trees_close(again, whole, rtol=0, atol=0)
+    # nothing is left to do, and blocks may be cut in another way
+    again = fit_em_stream(KEY, in_blocks(x, 60), SPEC, init=init, config=FIFTY, checkpoint=file, resume=True).best
+    assert_trees_close(again, whole, rtol=1e-12, atol=1e-12)
 
 
 def test_a_fit_goes_on_where_it_is_allowed_more_iterations(x, tmp_path):
