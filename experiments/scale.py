@@ -49,8 +49,8 @@ def main(
         way, file, start = cell
         print(json.dumps(measured(way, Path(file), json.loads(start))))
         return 0
-    sizes = (5000,) if smoke else SIZES
-    cells = [(n, dtype, way) for n in sizes for dtype in ("float32", "float64") for way in WAYS]
+    sizes, dtypes = ((5000,), ("float32",)) if smoke else (SIZES, ("float32", "float64"))
+    cells = [(n, dtype, way) for n in sizes for dtype in dtypes for way in WAYS]
     cells += [(100_000_000, "float32", "stream")] if full else []
     folder, started = store.result_folder(out, "scale"), datetime.now(UTC)
     rows = []

@@ -1,4 +1,4 @@
-"""MAXIMUM LIKELIHOOD: the solve, the loop, one start, many starts, and how sure the answer is."""
+"""MAXIMUM LIKELIHOOD: the solve, the loop, one start, many starts, streams of rows, and how sure the answer is."""
 
 from .batch import Batch, fit_em_batch, fit_em_restarts_batch
 from .bootstrap import Bootstrap, bootstrap

@@ -270,7 +270,7 @@ def _marks(key, seen, spec, config, prior, init, search):
     options = replace(config, max_iter=0, reg_covar=0.0 if config.reg_covar is None else config.reg_covar)
     begun = init if isinstance(init, (str, GMM)) else getattr(init, "__qualname__", repr(init))
     return {
-        "data": digest(seen.checksum, tuple(seen.columns)),
+        "data": digest(seen.checksum, seen.columns.n_rows, seen.columns.low.size),
         "spec": digest(spec.n_components, spec.covariance_type, spec.known, prior),
         "config": digest(options, config.reg_covar is None),
         "key or start": digest(np.asarray(jax.random.key_data(key)), begun, search),

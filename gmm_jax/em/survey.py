@@ -48,7 +48,7 @@ class Survey(NamedTuple):
     columns: Columns
     sample: Float[np.ndarray, "M D"]  # drawn uniformly, in their order
     sample_weight: Float[np.ndarray, "M"] | None
-    checksum: int  # of the rows and weights, however they were cut
+    checksum: tuple[int, int]  # of the rows and of the weights, however they were cut
 
     def scaling(self, spec: MixtureSpec) -> Scaling:
         """Centre and scale as `standardise` finds them in an array."""
@@ -65,20 +65,20 @@ def survey(blocks: Blocks, rng: np.random.Generator, n_sample: int) -> Survey:
     Raises:
         ValueError: the first block that is no table of finite numbers like the first one; it names row and column.
     """
-    seen, drawn, checksum = None, None, 0
+    seen, drawn, of_rows, of_weights = None, None, 0, 0
     for x, weight in ahead(rows_of(blocks)):
         drawn = _Drawn.nothing(x, weight) if drawn is None else drawn
         drawn.add(x, weight, rng.random(len(x)), n_sample)
         here = columns_of(x, weight, x[0].astype(float) if seen is None else seen.origin)
         seen = here if seen is None else merge(seen, here)
-        for part in (x, weight) if weight is not None else (x,):
-            checksum = zlib.crc32(np.ascontiguousarray(part), checksum)
+        of_rows = zlib.crc32(np.ascontiguousarray(x), of_rows)
+        of_weights = 0 if weight is None else zlib.crc32(weight, of_weights)
     if seen is None:
         raise ValueError(f"{_name(blocks)} yields no rows of positive weight: it needs one for each sample.")
     order = np.argsort(drawn.place)
     weight = None if drawn.weight is None else drawn.weight[order]
     rows = drawn.rows[order]
-    return Survey(_name(blocks), rows.dtype, weight is not None, seen, rows, weight, checksum)
+    return Survey(_name(blocks), rows.dtype, weight is not None, seen, rows, weight, (of_rows, of_weights))
 
 
 def columns_of(x: Float[np.ndarray, "N D"], weight: Float[np.ndarray, "N"] | None, origin) -> Columns:
