@@ -8,8 +8,8 @@ import pytest
 
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
-from gmm_jax import MixtureSpec, permute
-from gmm_jax.em import EMConfig, fit_em, fit_em_restarts, fit_labelled
+from gmm_jax import MixtureSpec, NotSupported, permute
+from gmm_jax.em import EMConfig, fit_em, fit_em_restarts, fit_labelled, standard_errors
 from gmm_jax.mixture import Known, Rows, e_step, log_prob_of_rows, missing_groups
 
 N, K, D = 60, 3, 2
@@ -112,3 +112,19 @@ def test_starts_lie_in_the_order_of_what_is_known():
             found = fit_em_restarts(KEY, x, MixtureSpec(K, "spherical", known), n_restarts=8)
             np.testing.assert_allclose(found.best.gmm.means, [x[which == k].mean(axis=0) for k in order], atol=0.2)
             assert found.optima.count[0] >= 6
+
+
+def test_standard_errors_know_of_labels_and_gaps(x):
+    """Where every label is known they have a closed form: √(Σ_jj / n_kj) of a mean, with n_kj the entries seen."""
+    labels = some_labels(x, N)
+    gaps = np.where(np.random.default_rng(2).random(x.shape) < 0.2, np.nan, x)
+    told = {"labels": labels, "missing": "marginalise"}
+    best = fit_em(gaps, random_gmm(0, K, D, "diag"), config=EMConfig(max_iter=200, tol=1e-13), **told)
+    errors = standard_errors(gaps, best, MixtureSpec(K, "diag"), **told)
+    count = np.array([np.sum(~np.isnan(gaps[labels == k]), axis=0) for k in range(K)])
+    weights, variances = np.asarray(best.gmm.weights), np.asarray(best.gmm.covariances)
+    np.testing.assert_allclose(errors.means, np.sqrt(variances / count), rtol=1e-4)
+    np.testing.assert_allclose(errors.covariances, np.sqrt(2.0 / count) * variances, rtol=1e-4)
+    np.testing.assert_allclose(errors.weights, np.sqrt(weights * (1.0 - weights) / N), rtol=1e-6)
+    with pytest.raises(NotSupported, match="complete rows without labels"):
+        standard_errors(gaps, best, MixtureSpec(K, "diag"), method="bootstrap", key=KEY, **told)
