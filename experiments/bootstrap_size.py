@@ -11,22 +11,19 @@ Reference:
     McLachlan (1987), Applied Statistics 36.
 """
 
-from datetime import UTC, datetime
 from math import sqrt
 from pathlib import Path
 
 import numpy as np
 
 from gmm_jax import GMM, sample
-from gmm_jax.bench import report, store
 from gmm_jax.bench.choose import SIGNIFICANT, choose_components
-from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
 
-QUESTION = "How often does the bootstrap test of K against K + 1 components reject a true K?"
 NULLS = {"one normal": (1, 0.0), "two, 4 sd apart": (2, 4.0), "two, 3 sd apart": (2, 3.0)}
-N_SAMPLES, EVERY = 150, 10
+N_SAMPLES = 150
 WITHIN = (0.03, 0.07)
 
 
@@ -41,26 +38,17 @@ def main(*, data_sets: int = 400, n_bootstrap: int = 39, out: Path = Path("resul
         out: folder for results.
         smoke: one data set of one normal, for tests.
     """
+    options = {"data_sets": data_sets, "n_bootstrap": n_bootstrap}
     nulls, data_sets = (list(NULLS)[:1], 1) if smoke else (list(NULLS), data_sets)
-    folder, started = store.result_folder(out, "bootstrap_size"), datetime.now(UTC)
-    with Clock() as clock, report.progress_bar("bootstrap_size", data_sets * len(nulls)) as update:
-        rows = store.read_rows(folder) if (folder / "rows.csv").exists() else []
-        there = {(row["null"], row["seed"]) for row in rows}
+    steps = data_sets * len(nulls)
+    with Study(__doc__, "bootstrap_size", out, options, steps=steps, seeds=data_sets, smoke=smoke, keep=True) as study:
+        there = {(row["null"], row["seed"]) for row in study.rows}
         for seed in range(data_sets):  # all nulls in turn, so that a run cut short has some of each
-            rows += [tested(null, seed, n_bootstrap) for null in nulls if (null, seed) not in there]
-            if seed % EVERY == EVERY - 1 or seed == data_sets - 1:
-                store.write_rows(folder, rows)
-            update(len(rows))
-    met, sentence = verdict(rows)
-    command = f"python experiments/bootstrap_size.py --data-sets {data_sets} --n-bootstrap {n_bootstrap}"
-    config = {"data_sets": data_sets, "n_bootstrap": n_bootstrap, "n_samples": N_SAMPLES}
-    ended = datetime.now(UTC)
-    record = store.provenance(
-        command, config, started, ended, clock.so_far(), seeds=[0, data_sets - 1], question=QUESTION, answer=sentence
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+            for null in nulls:
+                if (null, seed) not in there:
+                    study.add(tested(null, seed, n_bootstrap))
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
 def tested(null, seed, n_bootstrap):
@@ -68,8 +56,8 @@ def tested(null, seed, n_bootstrap):
     k, separation = NULLS[null]
     truth = GMM(np.full(k, 1.0 / k), separation * np.arange(k)[:, None], np.ones((k, 1, 1)))
     x = np.asarray(sample(derive_key(seed, "data", "bootstrap_size", null), truth, N_SAMPLES)[0])
-    key, options = derive_key(seed, "method", "bootstrap_size", null), {"n_restarts": 5, "n_bootstrap": n_bootstrap}
-    (row,) = choose_components(key, x, (k,), criteria=("bootstrap",), **options)
+    key, how = derive_key(seed, "method", "bootstrap_size", null), {"n_restarts": 5, "n_bootstrap": n_bootstrap}
+    (row,) = choose_components(key, x, (k,), criteria=("bootstrap",), **how)
     return {"null": null, "seed": seed, **row}
 
 

@@ -8,20 +8,18 @@ mode, bic, icl and evidence prefer one component. The bootstrap test rejects K =
 number of data sets can tell. Found: see results/choose_k.
 """
 
-from datetime import UTC, datetime
 from math import sqrt
 from pathlib import Path
 
 import numpy as np
 
 from gmm_jax import GMM, sample
-from gmm_jax.bench import report, store
 from gmm_jax.bench.choose import SIGNIFICANT, choices, choose_components
-from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.shell import experiment
+from gmm_jax.bench.study import Study
+from gmm_jax.bench.workers import answers
+from gmm_jax.shell import configure_jax, experiment
 
-QUESTION = "Which criterion finds the number of components, and how far must components lie apart for it?"
 SEPARATIONS = (2.0, 3.0, 4.0)
 N_SAMPLES, KS, TRUE = 150, (1, 2, 3), 2
 CRITERIA = ("information", "loo", "evidence", "bridge", "bootstrap", "occupied", "telescoping")
@@ -29,7 +27,13 @@ ENOUGH = 0.75
 
 
 def main(
-    *, data_sets: int = 20, n_bootstrap: int = 39, draws: int = 500, out: Path = Path("results"), smoke: bool = False
+    *,
+    data_sets: int = 200,
+    n_bootstrap: int = 39,
+    draws: int = 500,
+    workers: int = 2,
+    out: Path = Path("results"),
+    smoke: bool = False,
 ) -> int:
     """One row a data set and K to out/choose_k; exit code 3 where an expectation is not met.
 
@@ -39,38 +43,33 @@ def main(
         data_sets: how many at each separation.
         n_bootstrap: data sets of each bootstrap.
         draws: of each of four chains.
+        workers: processes that share the data sets, as chains use one core.
         out: folder for results.
         smoke: one data set, the criteria of one fit and two K, for tests.
     """
-    data_sets, separations = (1, SEPARATIONS[-1:]) if smoke else (data_sets, SEPARATIONS)
+    options = {"data_sets": data_sets, "n_bootstrap": n_bootstrap, "draws": draws, "workers": workers}
+    data_sets, workers, separations = (1, 1, SEPARATIONS[-1:]) if smoke else (data_sets, workers, SEPARATIONS)
     criteria, ks = (CRITERIA[:1], KS[:2]) if smoke else (CRITERIA, KS)
-    options = {"criteria": criteria, "n_restarts": 5, "n_bootstrap": n_bootstrap, "n_draws": draws}
-    folder, started = store.result_folder(out, "choose_k"), datetime.now(UTC)
-    with Clock() as clock, report.progress_bar("choose_k", data_sets * len(separations)) as update:
-        rows = store.read_rows(folder) if (folder / "rows.csv").exists() else []
-        for seed in range(data_sets):  # all separations in turn, so that a run cut short has some of each
-            for separation in separations:
-                if (separation, seed) not in {(row["separation"], row["seed"]) for row in rows}:
-                    rows += compare(separation, seed, ks, options)
-                    store.write_rows(folder, rows)
-                update(len(rows) // len(ks))
-    met, sentence = verdict(rows)
-    command = f"python experiments/choose_k.py --data-sets {data_sets} --n-bootstrap {n_bootstrap} --draws {draws}"
-    config = {"data_sets": data_sets, "n_bootstrap": n_bootstrap, "draws": draws, "separations": separations}
-    ended = datetime.now(UTC)
-    record = store.provenance(
-        command, config, started, ended, clock.so_far(), seeds=[0, data_sets - 1], question=QUESTION, answer=sentence
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0 if smoke or met else 3
+    how = {"criteria": criteria, "n_restarts": 5, "n_bootstrap": n_bootstrap, "n_draws": draws}
+    steps = data_sets * len(separations)
+    with Study(__doc__, "choose_k", out, options, steps=steps, seeds=data_sets, smoke=smoke, keep=True) as study:
+        there = {(row["separation"], row["seed"]) for row in study.rows}
+        # all separations in turn, so that a run cut short has some of each
+        jobs = [(separation, seed, ks, how) for seed in range(data_sets) for separation in separations]
+        jobs = [job for job in jobs if job[:2] not in there]
+        for rows in answers(compare, jobs, workers, prepare=configure_jax):
+            study.add(*rows)
+    study.rows.sort(key=lambda row: (row["seed"], row["separation"], row["n_components"]))
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
-def compare(separation, seed, ks, options):
+def compare(job):
     """A row for each K on one data set."""
+    separation, seed, ks, how = job
     truth = GMM(np.full(2, 0.5), np.array([[0.0], [separation]]), np.ones((2, 1, 1)))
     x = np.asarray(sample(derive_key(seed, "data", "choose_k", str(separation)), truth, N_SAMPLES)[0])
-    rows = choose_components(derive_key(seed, "method", "choose_k", str(separation)), x, ks, **options)
+    rows = choose_components(derive_key(seed, "method", "choose_k", str(separation)), x, ks, **how)
     return [{"separation": separation, "seed": seed, **row} for row in rows]
 
 

@@ -11,7 +11,7 @@ from test_bayes_evidence import ALPHA, MEAN, MEANS, RATE, SD, SHAPE, X, assert_e
 from test_bayes_references import mcse
 
 from gmm_jax import Known, MixtureSpec, NotSupported, Prior, bayes
-from gmm_jax.bayes.telescoping import beta_negative_binomial
+from gmm_jax.bayes.telescoping import beta_negative_binomial, log_sizes
 
 KEY, N = jax.random.key(0), len(X)
 PRIOR = Prior(means=MEANS, covariances=dist.InverseGamma(SHAPE, RATE))
@@ -66,6 +66,26 @@ def test_the_posterior_of_k_is_that_of_all_partitions(gamma):
     beyond = np.arange(N) >= found.n_components[..., None]
     assert np.all((found.draws.weights == 0.0) == beyond)
     assert np.all(found.occupied <= found.n_components)
+
+
+@pytest.mark.parametrize(("dtype", "n"), [(np.float64, 20), (np.float32, 100_000)])
+def test_a_partitions_probability_by_k_is_the_formula(dtype, n):
+    """Also for many rows in float32, where log Γ(n) alone is off by more than the answer may be."""
+    counts, gamma = np.array([n // 2, n - n // 2 - 1, 1, 0, 0]), 3.0 / np.arange(1, 6)
+    found = np.asarray(log_sizes(counts.astype(dtype), gamma.astype(dtype)))
+    assert found.dtype == dtype
+
+    def filled(g):
+        return sum(lgamma(c + g) - lgamma(g) for c in counts[:3])
+
+    exact = [
+        lgamma(k + 1) - lgamma(k - 2) + lgamma(k * g) - lgamma(n + k * g) + filled(g)
+        for k, g in zip((3, 4, 5), gamma[2:].tolist(), strict=True)
+    ]
+    assert np.all(np.isneginf(found[:2]))
+    size = np.abs(found[2:]).max()  # of the terms' sum, about 20 nats here
+    tolerance = max(1e-6, 16.0 * np.finfo(dtype).eps * (1.0 + size))  # JAX's log B is its asymptotic series, to 1e-6
+    np.testing.assert_allclose(np.diff(found[2:]), np.diff(exact), rtol=0.0, atol=tolerance)
 
 
 @pytest.mark.slow

@@ -210,6 +210,13 @@ def test_a_sweep_killed_at_random_moments_loses_nothing_finished(n_cells, n_kill
     assert found["seconds"] < 2.0
 
 
+def test_answers_of_one_worker_come_from_this_process_and_a_lost_one_is_a_sentence():
+    assert list(workers.answers(lambda job: os.getpid() + job, [0, 1], 1)) == [os.getpid(), os.getpid() + 1]
+    coming = workers.answers(square, [2, 3], 2)
+    with pytest.raises(RuntimeError, match="job 3: its process ended with code -9; run again, what was done is kept"):
+        assert set(coming) <= {4}
+
+
 def test_a_folder_that_refuses_writing_keeps_what_it_has(tmp_path, monkeypatch):
     """As a full disk or a read-only folder does: the file is named, the rest can still be read."""
     monkeypatch.setattr(runner, "run", lambda cell: runner.Trial({"seed": cell.seed}, *[None] * 5))

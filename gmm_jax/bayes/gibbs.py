@@ -127,7 +127,8 @@ def _begin(key, problem, starts, n_rungs):
 
 @partial(jax.jit, static_argnames="n_sweeps", compiler_options=ONE_AT_A_TIME)
 def _advance(problem, hyper, rungs, chains, n_sweeps):
-    n_rungs, power = rungs.size, powers(rungs, problem.z.shape[0])
+    n_rungs = rungs.size
+    power = powers(rungs, problem.z.shape[0]) if n_rungs > 1 else None  # multiplying by 1 cost 7 %
 
     def step(chain, turn):
         key, key_exchange, key_sweeps = jax.random.split(chain.key, 3)

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
+from jax.scipy.special import betaln, gammaln
 from jaxtyping import Array, Float, Int, Key
-from scipy.special import betaln
+from scipy import special
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, log_prob, permute
 from ..mixture.gmm import deviations
@@ -101,7 +101,7 @@ def beta_negative_binomial(n: Int[np.ndarray, "n"], a: float = 4.0, b: float = 3
 
     The mean of n is b / (a − 1), that is 1 by default.
     """
-    return betaln(a + 1.0, b + n) - betaln(a, b)
+    return special.betaln(a + 1.0, b + n) - special.betaln(a, b)
 
 
 def _check_prior(spec, components, concentration):
@@ -171,15 +171,16 @@ def _sweep(key, problem, hyper, log_prior, concentration, gmm):
 
 
 def log_sizes(counts: Float[Array, "K"], concentration: Float[Array, "K"]) -> Float[Array, "K"]:
-    """log p(partition with these counts | K) for K = 1, 2, ..., up to what they have in common; −∞ below K₊."""
+    """log p(partition with these counts | K) for K = 1, 2, ..., up to what they have in common; −∞ below K₊.
+
+    Γ(a) / Γ(a + n) = B(a, n) / Γ(n): differences of large log Γ would lose float32's digits.
+    """
     k = jnp.arange(1, counts.size + 1).astype(counts.dtype)
     empty = k - jnp.sum(counts > 0.0)
-    total, each = k * concentration, concentration[:, None]
-    filled = jnp.where(counts > 0.0, gammaln(counts + each) - gammaln(each), 0.0)
-    log_p = (
-        gammaln(k + 1.0) - gammaln(jnp.maximum(empty, 0.0) + 1.0) + gammaln(total) - gammaln(total + jnp.sum(counts))
-    )
-    return jnp.where(empty >= 0.0, log_p + jnp.sum(filled, axis=1), -jnp.inf)
+    filled = jnp.where(counts > 0.0, betaln(concentration[:, None], jnp.maximum(counts, 1.0)), 0.0)
+    arrangements = gammaln(k + 1.0) - gammaln(jnp.maximum(empty, 0.0) + 1.0)
+    log_p = arrangements + betaln(k * concentration, jnp.sum(counts)) - jnp.sum(filled, axis=1)
+    return jnp.where(empty >= 0.0, log_p, -jnp.inf)
 
 
 @jax.jit

@@ -77,6 +77,19 @@ def in_processes(
             _stop(worker)
 
 
+def answers(
+    work: Callable[[Any], Any], jobs: Sequence[Any], n_workers: int, *, prepare: Callable[[], Any] | None = None
+) -> Iterator[Any]:
+    """work(job) of each job as they come: with one worker in this process, else `in_processes`; none may be lost."""
+    if n_workers == 1:
+        yield from map(work, jobs)
+        return
+    for place, answer in in_processes(work, jobs, n_workers, prepare=prepare):
+        if isinstance(answer, Lost):
+            raise RuntimeError(f"job {jobs[place]!r}: {answer.reason}; run again, what was done is kept.")
+        yield answer
+
+
 def on_cluster(
     work: Callable[[Any], Any],
     jobs: Sequence[Any],
