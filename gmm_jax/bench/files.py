@@ -15,7 +15,7 @@ import numpy as np
 
 from ..judge import information_criteria
 from ..mixture import Known, MixtureSpec, Status, check_data, validate_spec
-from . import methods, report, store
+from . import landscape, methods, report, store
 
 
 def fit_file(
@@ -185,3 +185,5 @@ def _tell(fit, file, names, x, spec, scores):
     console.print(f"{shown}.", highlight=False)
     if fit.status.ok:
         console.print(fit.info.get("message", f"{fit.status.advice}."), highlight=False)
+    if len(fit.info.get("landscape", ())) > 1:
+        report.print_table(console, "where the starts ended", landscape.table(fit.info["landscape"]))

@@ -6,6 +6,7 @@ import numpy as np
 
 from ... import em
 from ...mixture import Fit, Status, n_parameters
+from ..landscape import rows_of
 from ._peers import terms
 
 MOST_PARAMETERS = 1000  # with more there are no standard errors: the information costs a pass over the data for each
@@ -25,11 +26,7 @@ def fit(key, x, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8
         "n_optima": int(optima.count.size),
         "share_at_best": float(np.mean(np.abs(restarts.lanes.log_likelihood - best.log_likelihood) <= 1e-4 * len(x))),
         "n_failed": int(np.sum(optima.of_lane < 0)),
-        "landscape": {
-            "log_likelihood": optima.log_likelihood.tolist(),
-            "count": optima.count.tolist(),
-            "spurious": optima.spurious.tolist(),
-        },
+        "landscape": rows_of(optima, restarts.lanes.status, x, spec),
     }
     info |= terms(
         start=f"best of {n_restarts} by {init}",

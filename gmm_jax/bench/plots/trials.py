@@ -5,32 +5,47 @@ from __future__ import annotations
 import numpy as np
 
 from .page import legend_below, open_page
-from .pens import COMPONENTS, DASHED, GRID, INK, MUTED, draw_ranks, draw_trials, gap_text, method_looks
+from .pens import (
+    DASHED,
+    GRID,
+    INK,
+    MUTED,
+    admissible_colour,
+    draw_basins,
+    draw_ranks,
+    draw_trials,
+    gap_text,
+    method_looks,
+)
 
 
-def landscape(path, log_likelihood, count, spurious):
-    """The distinct optima, best first: how many starts reached each, and how far below the best its likelihood lies.
+def landscape(path, rows):
+    """Where starts end: left how many in each optimum, highest first, right its narrowest component.
 
-    The gap is to the best optimum that is not spurious; a spurious one may lie above it. At most 20 are shown.
+    Args:
+        rows: of `bench.landscape.rows_of`; those without an optimum are counted in the title. The first 20 are shown
+            on the left, all on the right, where an area is a share of the starts. Grey is inadmissible.
     """
-    log_likelihood, count, spurious = np.asarray(log_likelihood, float), np.asarray(count), np.asarray(spurious, bool)
-    order = np.argsort(-log_likelihood, kind="stable")[:20]
-    real = log_likelihood[~spurious]
-    best = real.max() if real.size else log_likelihood.max()
-    with open_page(path, 6.0, 1.1 + 0.3 * len(order)) as page:
-        panel = page.subplots()
-        colours = [GRID if spurious[i] else COMPONENTS[0] for i in order]
-        look = {"color": colours, "edgecolor": MUTED, "linewidth": 0.5, "height": 0.7}
-        bars = panel.barh(np.arange(len(order)), count[order], **look)
-        texts = [f"{count[i]}{'  spurious' if spurious[i] else ''}" for i in order]
-        panel.bar_label(bars, texts, padding=4, fontsize=8, color=INK)
-        panel.set_yticks(np.arange(len(order)), [gap_text(log_likelihood[i] - best) for i in order])
-        panel.invert_yaxis()
-        panel.margins(x=0.15)
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.set(xlabel="starts that ended there", ylabel="gap to the best, nats")
-        hidden = len(log_likelihood) - len(order)
-        panel.set_title(f"{len(log_likelihood)} distinct optima" + (f", the best {len(order)} shown" if hidden else ""))
+    optima = [row for row in rows if row["optimum"] is not None]
+    failed = sum(row["count"] for row in rows if row["optimum"] is None)
+    shown = optima[:20]
+    with open_page(path, 9.0, max(1.2 + 0.28 * len(shown), 2.8)) as page:
+        left, right = page.subplots(1, 2, width_ratios=(3, 2))
+        look = {"color": [admissible_colour(row) for row in shown], "edgecolor": MUTED, "linewidth": 0.5, "height": 0.7}
+        bars = left.barh(np.arange(len(shown)), [row["count"] for row in shown], **look)
+        texts = [f"{row['count']}  {row['reason'] or ''}" for row in shown]
+        left.bar_label(bars, texts, padding=4, fontsize=8, color=INK)
+        left.set_yticks(np.arange(len(shown)), [gap_text(-row["gap"]) for row in shown])
+        left.invert_yaxis()
+        left.margins(x=0.45)
+        left.xaxis.get_major_locator().set_params(integer=True)
+        left.set(xlabel="starts that ended there", ylabel="log-likelihood above the best, nats")
+        if optima:
+            draw_basins(right, optima)
+        else:
+            right.set_axis_off()
+        hidden = f", the first {len(shown)} shown" if len(optima) > len(shown) else ""
+        left.set_title(f"{len(optima)} optima{hidden}" + (f"; {failed} starts reached none" if failed else ""))
 
 
 def recovery(path, rows, metric, problems, methods):
