@@ -15,7 +15,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
-from .mixture import GMM, check_sample_weight, log_joint, sample, standard_units
+from .mixture import GMM, ONE_AT_A_TIME, check_sample_weight, log_joint, sample, standard_units
 from .mixture.rows import check_missing
 
 try:
@@ -149,6 +149,6 @@ def _sample(key, mixtures, n_samples):
     return tuple(np.asarray(part)[: chosen.size][wanted] for part in drawn)
 
 
-@partial(jax.jit, static_argnames="n")
+@partial(jax.jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
 def _sample_each(key, mixtures, n):
     return jax.vmap(lambda key, gmm: sample(key, gmm, n))(jax.random.split(key, mixtures.weights.shape[0]), mixtures)

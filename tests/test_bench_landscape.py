@@ -50,12 +50,13 @@ def test_lanes_that_failed_have_a_row_and_no_optimum_is_no_error(x):
     nothing = GMM(np.zeros((0, 3)), np.zeros((0, 3, 2)), np.zeros((0, 3, 2, 2)))
     none, lane = np.zeros(0), np.zeros(0, int)
     optima = em.Optima(nothing, none, lane, none.astype(bool), none.astype(object), lane, np.full(4, -1))
-    rows = landscape.rows_of(optima, np.array([5, 5, 6, 5]), x, SPEC)
+    rows = landscape.rows_of(optima, np.array([5, 5, 6, 1]), x, SPEC)
     assert [(row["reason"], row["count"]) for row in rows] == [
-        ("no optimum: COLLAPSED", 3),
+        ("no optimum: lost when polished", 1),
+        ("no optimum: COLLAPSED", 2),
         ("no optimum: NON_FINITE", 1),
     ]
-    assert len(landscape.table(rows).rows) == 2
+    assert len(landscape.table(rows).rows) == 3
     assert landscape.curvature(optima, x, SPEC) == []
 
 

@@ -72,7 +72,7 @@ def rows_of(
     ]
     ended, count = np.unique(status[optima.of_lane < 0], return_counts=True)
     return rows + [
-        {"optimum": None, **_share(int(n), status.size), "reason": f"no optimum: {Status(int(s)).name}"}
+        {"optimum": None, **_share(int(n), status.size), "reason": _without_optimum(Status(int(s)))}
         for s, n in zip(ended, count, strict=True)
     ]
 
@@ -117,6 +117,10 @@ def table(rows: Sequence[Mapping[str, Any]], most: int = SHOWN) -> report.Table:
     ]
     head = ("optimum", "log-likelihood", "gap", "starts", "share", "least n·φ", "least Σ/S", "inadmissible because")
     return report.Table(head, tuple(lines))
+
+
+def _without_optimum(status):
+    return "no optimum: lost when polished" if status.ok else f"no optimum: {status.name}"
 
 
 def _share(count, of):

@@ -46,8 +46,9 @@ def landscape(path, rows):
             draw_basins(right, optima)
         else:
             right.set_axis_off()
+        found = "1 optimum" if len(optima) == 1 else f"{len(optima)} optima"
         hidden = f", the first {len(shown)} shown" if len(optima) > len(shown) else ""
-        left.set_title(f"{len(optima)} optima{hidden}" + (f"; {failed} starts reached none" if failed else ""))
+        left.set_title(f"{found}{hidden}" + (f"; {failed} starts reached none" if failed else ""))
 
 
 def recovery(path, rows, metric, problems, methods):
