@@ -43,15 +43,15 @@ def main(*, replications: int = 2_000, out: Path = Path("results"), smoke: bool 
         for first in starts:
             found.append(one_lot(problem, range(first, min(first + many.LOT, replications))))
             study.step()
-        hits, points, effective = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-        study.rows = rows_of(hits, effective, problem)
+        hits, without, points, effective = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        study.rows = rows_of(hits, without, effective, problem)
     bound = judge.cramer_rao(derive_key(0, "bound", PROBLEM), problem.truth, problem.spec, n_samples=N_SAMPLES)
     met, sentence = verdict(study.rows, judge.efficiency(points, problem.truth, problem.spec, bound))
     return study.conclude(sentence, met=met)
 
 
 def one_lot(problem, seeds):
-    """(kind -> entries covered (R, Q), EM's estimates, gibbs' effective draws) of some data sets."""
+    """(kind -> entries covered (R, Q), whether EM had no interval, its estimates, gibbs' effective draws)."""
     xs = many.data_sets(problem, seeds, N_SAMPLES)
     fits = many.by_em(derive_key(seeds[0], "method", "coverage"), xs, problem)
     draws = many.gibbs_draws(derive_key(seeds[0], "gibbs", "coverage"), xs, problem, fits.points, **CHAIN)
@@ -63,7 +63,7 @@ def one_lot(problem, seeds):
     low, high = np.quantile(np.asarray(_log_densities_of(draws)), many.tails(), axis=1)
     true = np.asarray(_log_prob(problem.truth, POINTS))
     hits["equal-tailed, log densities"] = (low <= true) & (true <= high)
-    return hits, fits.points, posterior.effective
+    return hits, many.without(fits.intervals["raw"]), fits.points, posterior.effective
 
 
 def delta_covers(x, point, problem):
@@ -94,8 +94,8 @@ def _log_densities(gmm, at, masks):
     return log_prob(gmm, at), jax.jacobian(lambda t: log_prob(unpack(t), at))(theta)
 
 
-def rows_of(hits, effective, problem):
-    """A row an entry and a kind; gibbs' with the median of effective draws, and the share of data sets with too few."""
+def rows_of(hits, without, effective, problem):
+    """A row an entry and a kind; EM's with the share of data sets without an interval, gibbs' with effective draws."""
     labels = [entry.label for entry in many.parameters(problem.truth) if not entry.known]
     rows = []
     for kind, found in hits.items():
@@ -105,6 +105,8 @@ def rows_of(hits, effective, problem):
             row |= {"replications": len(found), "level": many.LEVEL, "n_samples": N_SAMPLES}
             if kind.startswith("equal-tailed"):
                 row |= {"effective_draws": np.median(effective), "few_effective": np.mean(effective < many.ENOUGH)}
+            else:
+                row["no_interval"] = np.mean(without)
             rows.append(row)
     return rows
 
@@ -116,10 +118,11 @@ def verdict(rows, efficiency):
         values = [row["coverage"] for row in rows if row["interval"] == kind]
         what = {"delta": "delta method's of log densities"}.get(kind, kind)
         parts.append(f"{what} {min(values):.1%} to {max(values):.1%}")
-    n, posterior = rows[0]["replications"], rows[-1]
+    by_em, posterior = (next(row for row in rows if column in row) for column in ("no_interval", "effective_draws"))
     sentence = (
-        f"Coverage of nominal 95 % over {n} data sets, from entry to entry: {'; '.join(parts)} (Monte-Carlo error "
-        f"{max(row['coverage_se'] for row in rows):.1%}); gibbs has {posterior['effective_draws']:.0f} effective draws "
+        f"Coverage of nominal 95 % over {by_em['replications']} data sets, from entry to entry: {'; '.join(parts)} "
+        f"(Monte-Carlo error {max(row['coverage_se'] for row in rows):.1%}); EM had no interval in "
+        f"{by_em['no_interval']:.1%}, gibbs has {posterior['effective_draws']:.0f} effective draws "
         f"(median of the fewest of any entry), fewer than {many.ENOUGH} in {posterior['few_effective']:.1%}. EM's "
         f"efficiency tr(I·MSE)/p is {efficiency.value:.3f} ± {efficiency.error:.3f}."
     )

@@ -139,6 +139,11 @@ def covered(found: Bounds, truth: GMM, spec: MixtureSpec) -> tuple[list[str], Bo
     return [entry.label for entry in chosen], (low <= true) & (true <= high)
 
 
+def without(found: Bounds) -> Bool[np.ndarray, "R"]:
+    """Which data sets have no intervals."""
+    return ~_finite(found.lower)
+
+
 def summary(
     key: Key[Array, ""], found: Replications, problem: Problem, bound: judge.CramerRao, kind: str
 ) -> dict[str, float]:
@@ -155,9 +160,12 @@ def summary(
     """
     truth, good = problem.truth, ~found.failed
     hits = covered(found.intervals[kind], truth, problem.spec)[1].mean(axis=1)
-    without = ~_finite(found.intervals[kind].lower)
     row = {"replications": good.size}
-    for name, values in (("failed", found.failed), ("ambiguous", found.ambiguous), ("no_interval", without)):
+    for name, values in (
+        ("failed", found.failed),
+        ("ambiguous", found.ambiguous),
+        ("no_interval", without(found.intervals[kind])),
+    ):
         row |= mean_with_error(name, values.astype(float))
     row |= mean_with_error("coverage", hits)
     points = jax.tree.map(lambda leaf: leaf[good], found.points)

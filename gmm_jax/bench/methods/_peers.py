@@ -84,8 +84,9 @@ def sklearn_model(kind: str, x, n_components: int, options, n_threads: int | Non
             return densities(x, **more)
 
         model._estimate_log_prob = counted
-        model.fit(x).density_evaluations_ = sum(rows) * n_components
-        return model
+        model.fit(x)
+    model.density_evaluations_ = sum(rows) * n_components
+    return model
 
 
 def gmmx_loop(x, model, **options):
