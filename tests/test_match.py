@@ -16,6 +16,14 @@ def test_cost_is_the_formula(mixture):
     assert_trees_close(match_cost(mixture, other), oracles.match_cost(as_tuple(mixture), as_tuple(other)))
 
 
+def test_a_reference_for_each_leading_index_is_the_loop():
+    gmms, references = ([random_gmm(seed, 3, 2, "full") for seed in seeds] for seeds in (range(6), range(10, 12)))
+    many = jax.tree.map(lambda *leaves: np.stack(leaves).reshape(2, 3, *leaves[0].shape), *gmms)
+    each = jax.tree.map(lambda *leaves: np.stack(leaves), *references)
+    loop = [match_cost(gmm, references[i // 3]) for i, gmm in enumerate(gmms)]
+    assert_trees_close(match_cost(many, each), np.stack(loop).reshape(2, 3, 3, 3))
+
+
 def test_cost_does_not_change_with_units(mixture):
     other = random_gmm(6, 3, 2, mixture.covariance_type)
     moved = [affine(gmm, 1e-8, 1e-3) for gmm in (mixture, other)]

@@ -82,6 +82,18 @@ def test_a_batch_is_filled_up_with_rows_of_weight_zero(three):
     np.testing.assert_allclose(best.log_likelihood, oracles.log_likelihood(as_tuple(best.gmm), three[:60]), rtol=1e-10)
 
 
+def test_each_data_set_of_a_batch_has_a_race_of_its_own(three):
+    sets = np.stack(
+        [three, 3.0 * three[:, ::-1] + 7.0, three + 0.1 * np.random.default_rng(0).standard_normal((90, 2))]
+    )
+    whole, raced = (fit_em_batch(KEY, sets, SPEC, n_restarts=20, race=race) for race in (False, True))
+    np.testing.assert_allclose(raced.best.log_likelihood, whole.best.log_likelihood, atol=1e-4)
+    left = np.isin(raced.status, (Status.MERGED, Status.DROPPED))
+    assert left.any(axis=1).all()
+    assert raced.n_iter.sum() < whole.n_iter.sum()
+    np.testing.assert_array_equal(raced.log_likelihood[~left], whole.log_likelihood[~left])  # who stays is not touched
+
+
 def test_a_batch_names_the_data_set_at_fault(three):
     with pytest.raises(ValueError, match=r"data set 1: x must be finite; .* row 4"):
         fit_em_batch(KEY, np.stack([three, np.where(np.arange(90)[:, None] == 4, np.nan, three)]), SPEC)
