@@ -92,7 +92,8 @@ def condition(gmm, x: Float[Array, "B D"], seen: Bool[Array, "D"]):
 
     Returns:
         log φ_k + log N(x_o | μ_k,o, Σ_k,oo), (K, B); the deviations from μ_k with expectations where unseen, (K, D, B);
-        and the covariance of the unseen given the seen, in the shape of gmm.covariances, 0 where seen.
+        and the covariance of the unseen given the seen, in the shape of gmm.covariances, 0 where seen (spherical: the
+        mean over all features, which is what its sums want).
     """
     d = jnp.where(seen[None, :, None], x.T[None] - gmm.means[:, :, None], jnp.zeros((), x.dtype))
     z, half_log_precision, filled, leftover = structure(gmm.covariance_type).condition(gmm.covariances, seen, d)
