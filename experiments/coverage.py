@@ -1,10 +1,11 @@
-"""Do 95 % intervals of EM cover the truth in 95 of 100 data sets?
+"""Do 95 % intervals of EM and of the posterior cover the truth in 95 of 100 data sets?
 
 course_2d with 2,000 samples, nothing known: for every free entry of φ, μ and Σ the raw and the transformed interval of
-`em.intervals`, and for the log density at three fixed points the delta method's. Every data set counts: one without an
-interval is not covered.
+`em.intervals` and the equal-tailed one of gibbs' draws, and for the log density at three fixed points the delta
+method's and gibbs'. Every data set counts: one without an interval is not covered.
 
-Expected: every coverage between 93.5 and 96.5 %, and an efficiency of EM near 1. Found: see results/coverage.
+Expected: every coverage between 93.5 and 96.5 %, the posterior's from at least 400 effective draws, an efficiency of EM
+near 1, and all that in less than ten minutes. Found: see results/coverage.
 """
 
 from functools import partial
@@ -14,18 +15,17 @@ from statistics import NormalDist
 import jax
 import numpy as np
 
-from gmm_jax import Status, align, em, judge, log_prob, problems
+from gmm_jax import em, judge, log_prob, problems
+from gmm_jax.bench import replications as many
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
 from gmm_jax.mixture import free_coordinates, standardise, static_masks
 from gmm_jax.shell import experiment
 
-PROBLEM, N_SAMPLES, LEVEL = "course_2d", 2_000, 0.95
+PROBLEM, N_SAMPLES = "course_2d", 2_000
 BOUNDS = (0.935, 0.965)
 POINTS = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]])  # at which log densities are covered
-CONFIG = em.EMConfig(max_iter=2000, tol=1e-11, reg_covar=0.0)
-BATCH = 250  # data sets fitted at a time
-FIELDS = ("weights", "means", "covariances")
+CHAIN = {"n_warmup": 50, "n_draws": 650, "thin": 2}
 
 
 def main(*, replications: int = 2_000, out: Path = Path("results"), smoke: bool = False) -> int:
@@ -37,59 +37,55 @@ def main(*, replications: int = 2_000, out: Path = Path("results"), smoke: bool 
         smoke: 4 data sets, for tests.
     """
     replications = 4 if smoke else replications
-    problem, covered, points, failed = problems.load(PROBLEM), [], [], 0
-    options = {"replications": replications}
-    with Study(__doc__, "coverage", out, options, steps=replications, seeds=replications, smoke=smoke) as study:
-        for first in range(0, replications, BATCH):
-            xs = [draw(problem, seed) for seed in range(first, min(first + BATCH, replications))]
-            key = derive_key(first, "method", "coverage")
-            best = em.fit_em_batch(key, np.stack(xs), problem.spec, n_restarts=4, config=CONFIG).best
-            for i, x in enumerate(xs):
-                hits, point, status = one(x, jax.tree.map(lambda leaf, i=i: leaf[i], best), problem)
-                covered.append(hits)
-                points.append(point)
-                failed += status != Status.CONVERGED
-                study.step()
-    study.rows = rows_of(covered, problem)
+    problem, found = problems.load(PROBLEM), []
+    options, starts = {"replications": replications}, range(0, replications, many.LOT)
+    with Study(__doc__, "coverage", out, options, steps=len(starts), seeds=replications, smoke=smoke) as study:
+        for first in starts:
+            found.append(one_lot(problem, range(first, min(first + many.LOT, replications))))
+            study.step()
+        hits, without, points, effective = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        study.rows = rows_of(hits, without, effective, problem)
     bound = judge.cramer_rao(derive_key(0, "bound", PROBLEM), problem.truth, problem.spec, n_samples=N_SAMPLES)
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *points)
-    found = judge.efficiency(stacked, problem.truth, problem.spec, bound) if len(points) > 1 else None
-    met, sentence = verdict(study.rows, failed, found)
+    met, sentence = verdict(study.rows, judge.efficiency(points, problem.truth, problem.spec, bound))
     return study.conclude(sentence, met=met)
 
 
-def draw(problem, seed):
-    """Samples whose labels are drawn too: the intervals are those of a random sample."""
-    return problem.sample(derive_key(seed, "data", problem.name), N_SAMPLES, counts="multinomial")[0]
+def one_lot(problem, seeds):
+    """(kind -> entries covered (R, Q), whether EM had no interval, its estimates, gibbs' effective draws)."""
+    xs = many.data_sets(problem, seeds, N_SAMPLES)
+    fits = many.by_em(derive_key(seeds[0], "method", "coverage"), xs, problem)
+    draws = many.gibbs_draws(derive_key(seeds[0], "gibbs", "coverage"), xs, problem, fits.points, **CHAIN)
+    posterior = many.by_draws(draws, problem)
+    kinds = {**fits.intervals, **posterior.intervals}
+    hits = {kind: many.covered(ends, problem.truth, problem.spec)[1] for kind, ends in kinds.items()}
+    each = [jax.tree.map(lambda leaf, i=i: leaf[i], fits.points) for i in range(len(xs))]
+    hits["delta"] = np.stack([delta_covers(x, point, problem) for x, point in zip(xs, each, strict=True)])
+    low, high = np.quantile(np.asarray(_log_densities_of(draws)), many.tails(), axis=1)
+    true = np.asarray(_log_prob(problem.truth, POINTS))
+    hits["equal-tailed, log densities"] = (low <= true) & (true <= high)
+    return hits, many.without(fits.intervals["raw"]), fits.points, posterior.effective
 
 
-def one(x, result, problem):
-    """(kind -> entries covered, the estimate in the truth's order, status) of one data set."""
-    truth, spec = problem.truth, problem.spec
-    result = result._replace(gmm=align(result.gmm, truth))
-    found = em.intervals(x, result, spec, level=LEVEL)
-    hits = {}
-    for kind in ("raw", "transformed"):
-        bounds = getattr(found, kind)
-        inside = jax.tree.map(lambda low, true, high: (low <= true) & (true <= high), bounds.lower, truth, bounds.upper)
-        hits[kind] = np.concatenate([np.ravel(getattr(inside, name)) for name in FIELDS])
-    hits["delta"] = log_densities_covered(x, result, spec, truth)
-    return hits, result.gmm, found.status
-
-
-def log_densities_covered(x, result, spec, truth):
+def delta_covers(x, point, problem):
     """Whether log p̂ ± z·se holds log p of the truth, at POINTS; the gain of the scale cancels."""
-    z, scaling = standardise(x, spec)
-    inner = jax.tree.map(lambda leaf: np.asarray(leaf, z.dtype), scaling.inward(result.gmm))
+    z, scaling = standardise(x, problem.spec)
+    inner = jax.tree.map(lambda leaf: np.asarray(leaf, z.dtype), scaling.inward(point))
     at = (POINTS - scaling.centre) / scaling.scale
-    value, slopes = jax.tree.map(np.asarray, _log_densities(inner, at, static_masks(spec)))
-    covariance = em.asymptotics(x, result, spec).covariance
-    error = NormalDist().inv_cdf(0.5 + 0.5 * LEVEL) * np.sqrt(np.einsum("qp,pr,qr->q", slopes, covariance, slopes))
-    true = np.asarray(_log_prob(jax.tree.map(np.asarray, scaling.inward(truth)), at))
-    return np.abs(value - true) <= error
+    value, slopes = jax.tree.map(np.asarray, _log_densities(inner, at, static_masks(problem.spec)))
+    result = em.EMResult(point, None, None, None, None)  # only the mixture is looked at
+    covariance = em.asymptotics(x, result, problem.spec).covariance
+    reach = NormalDist().inv_cdf(many.tails()[1]) * np.sqrt(np.einsum("qp,pr,qr->q", slopes, covariance, slopes))
+    true = np.asarray(_log_prob(jax.tree.map(np.asarray, scaling.inward(problem.truth)), at))
+    return np.abs(value - true) <= reach
 
 
 _log_prob = jax.jit(log_prob)
+
+
+@jax.jit
+def _log_densities_of(draws):
+    """(R, S, points)."""
+    return jax.lax.map(lambda of_one: jax.vmap(lambda gmm: log_prob(gmm, POINTS))(of_one), draws)
 
 
 @partial(jax.jit, static_argnames="masks")
@@ -98,38 +94,37 @@ def _log_densities(gmm, at, masks):
     return log_prob(gmm, at), jax.jacobian(lambda t: log_prob(unpack(t), at))(theta)
 
 
-def rows_of(covered, problem):
-    """A row an entry and a kind."""
-    names = [
-        f"{name}{list(index)}".replace(" ", "")
-        for name in FIELDS
-        for index in np.ndindex(*np.shape(getattr(problem.truth, name)))
-    ]
-    upper = [name.startswith("covariances") and name[-4] < name[-2] for name in names]  # symmetric: told once
+def rows_of(hits, without, effective, problem):
+    """A row an entry and a kind; EM's with the share of data sets without an interval, gibbs' with effective draws."""
+    labels = [entry.label for entry in many.parameters(problem.truth) if not entry.known]
     rows = []
-    for kind in ("raw", "transformed", "delta"):
-        share = np.mean([hits[kind] for hits in covered], axis=0)
-        entries = [f"log p{tuple(point)}" for point in POINTS.tolist()] if kind == "delta" else names
-        for i, entry in enumerate(entries):
-            if kind == "delta" or not upper[i]:
-                error = float(np.sqrt(share[i] * (1.0 - share[i]) / len(covered)))
-                rows.append({"interval": kind, "entry": entry, "coverage": float(share[i]), "coverage_se": error})
-                rows[-1] |= {"replications": len(covered), "level": LEVEL, "n_samples": N_SAMPLES}
+    for kind, found in hits.items():
+        names = labels if found.shape[1] == len(labels) else [f"log p{tuple(point)}" for point in POINTS.tolist()]
+        for name, covered in zip(names, found.T, strict=True):
+            row = {"interval": kind, "entry": name} | many.mean_with_error("coverage", covered.astype(float))
+            row |= {"replications": len(found), "level": many.LEVEL, "n_samples": N_SAMPLES}
+            if kind.startswith("equal-tailed"):
+                row |= {"effective_draws": np.median(effective), "few_effective": np.mean(effective < many.ENOUGH)}
+            else:
+                row["no_interval"] = np.mean(without)
+            rows.append(row)
     return rows
 
 
-def verdict(rows, failed, found):
+def verdict(rows, efficiency):
     """Whether the expectation is met, and the sentence with the numbers."""
     parts = []
-    for kind in ("raw", "transformed", "delta"):
+    for kind in dict.fromkeys(row["interval"] for row in rows):
         values = [row["coverage"] for row in rows if row["interval"] == kind]
-        what = {"delta": "log densities"}.get(kind, f"{kind} intervals")
+        what = {"delta": "delta method's of log densities"}.get(kind, kind)
         parts.append(f"{what} {min(values):.1%} to {max(values):.1%}")
-    n = rows[0]["replications"]
-    efficiency = f" EM's efficiency tr(I·MSE)/p is {found.value:.3f} ± {found.error:.3f}." if found else ""
+    by_em, posterior = (next(row for row in rows if column in row) for column in ("no_interval", "effective_draws"))
     sentence = (
-        f"Coverage of nominal 95 % over {n} data sets, from entry to entry: {'; '.join(parts)} (Monte-Carlo error "
-        f"{max(row['coverage_se'] for row in rows):.1%}); {failed} data sets had no interval.{efficiency}"
+        f"Coverage of nominal 95 % over {by_em['replications']} data sets, from entry to entry: {'; '.join(parts)} "
+        f"(Monte-Carlo error {max(row['coverage_se'] for row in rows):.1%}); EM had no interval in "
+        f"{by_em['no_interval']:.1%}, gibbs has {posterior['effective_draws']:.0f} effective draws "
+        f"(median of the fewest of any entry), fewer than {many.ENOUGH} in {posterior['few_effective']:.1%}. EM's "
+        f"efficiency tr(I·MSE)/p is {efficiency.value:.3f} ± {efficiency.error:.3f}."
     )
     return all(BOUNDS[0] <= row["coverage"] <= BOUNDS[1] for row in rows), sentence
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gmm_jax import Status, em, problems
 from gmm_jax.bench import plots
+from gmm_jax.bench.landscape import rows_of
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
@@ -61,7 +62,7 @@ def one(folder, name, seed, restarts):
     raced = em.fit_em_restarts(key, x, problem.spec, race=True, **options)
     optima, best = whole.optima, float(whole.best.log_likelihood)
     if seed == 0:
-        plots.landscape(folder / f"{name}.png", optima.log_likelihood, optima.count, optima.spurious)
+        plots.landscape(folder / f"{name}.png", rows_of(optima, whole.lanes.status, x, problem.spec))
     at_best = ~optima.spurious & (np.abs(optima.log_likelihood - best) <= LOST)
     share = int(optima.count[at_best].sum()) / restarts
     return {

@@ -576,7 +576,7 @@ x = numpy.load(sys.argv[1])
 start = GMM(*(numpy.load(sys.argv[i]) for i in (2, 3, 4)))
 x = jax.block_until_ready(jax.device_put(x)) if sys.argv[5] == "device" else x
 config = em.EMConfig(max_iter=3, tol=0.0, reg_covar=0.0)
-program = em.fit_em.lower(x, start, config=config).compile()
+program = jax.jit(em.fit_em).lower(x, start, config=config).compile()
 try:
     open("/proc/self/clear_refs", "w").write("5")
 except OSError:

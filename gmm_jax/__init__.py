@@ -8,8 +8,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "mixture": "GMM Fit Known MixtureSpec Moments NotSupported Posterior Prior Status affine align e_step log_joint "
-    "log_prob match match_cost n_parameters permute predict responsibilities sample validate",
+    "mixture": "GMM Fit Known MixtureSpec Moments NotSupported Posterior Prior Status affine align e_step impute "
+    "log_joint log_prob match match_cost n_parameters permute predict responsibilities sample validate",
     "estimator": "GaussianMixture",
     "estimator_bayes": "BayesianGaussianMixture",
 }

@@ -1,4 +1,4 @@
-"""The door for the shell: gmm-jax {demo, fit, compare, report, diff, check-method, list}.
+"""The door for the shell: gmm-jax {demo, fit, launch, compare, report, diff, check-method, list}.
 
 Each command is a frozen dataclass: its fields are its options, its docstring its help. JAX is imported only when a
 command runs. Results go to stdout, progress and errors to stderr; exit codes are those of `gmm_jax.shell`.
@@ -17,7 +17,8 @@ import tyro
 
 from . import __version__
 from .bench.grid import Grid
-from .shell import EXIT_OK, configure_jax, guarded
+from .launch import place
+from .shell import EXIT_INTERRUPTED, EXIT_OK, configure_jax, guarded, join_ranks
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class Fit:
     """All randomness follows from it."""
     stream: bool = False
     """EM with one pass over the file an iteration, for files that do not fit into memory."""
+    distributed: bool = False
+    """This process is a rank of many (SLURM, Open MPI, Kubernetes, gmm-jax launch): each reads its share, method em."""
     checkpoint: Path | None = None
-    """With --stream: a file that is written every few seconds and at the end, so that little is lost by a crash."""
+    """With --stream or --distributed: a file written every few seconds and at the end, so that a crash costs little."""
     resume: bool = False
     """Go on from the checkpoint, with the options that it was written with."""
     json: bool = False
@@ -80,15 +83,61 @@ class Fit:
             "seed": self.seed,
             "as_json": self.json,
         }
-        if not self.stream:
+        if not self.stream and not self.distributed:
             if self.checkpoint is not None or self.resume:
-                raise ValueError("--checkpoint and --resume belong to --stream: add it, or leave them out.")
+                raise ValueError("--checkpoint and --resume belong to --stream or --distributed: add one of them.")
             return fit_file(self.data, method=self.method, **common)
-        from .bench.stream import fit_stream
-
+        if self.stream and self.distributed:
+            raise ValueError("--stream and --distributed are two ways of taking the sum: choose one.")
         if self.method != "em":
-            raise ValueError(f"--stream is for method em; {self.method} needs the data in memory: leave --stream out.")
-        return fit_stream(self.data, checkpoint=self.checkpoint, resume=self.resume, **common)
+            way = "--stream" if self.stream else "--distributed"
+            raise ValueError(f"{way} is for method em; {self.method} needs the data in memory: leave {way} out.")
+        if self.stream:
+            from .bench.stream import fit_stream as fit
+        else:
+            join_ranks()
+            from .bench.ranks import fit_ranks as fit
+        return fit(self.data, checkpoint=self.checkpoint, resume=self.resume, **common)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Run a command as several ranks on this machine, and end all when one dies or is stuck.
+
+    Write it after two dashes: gmm-jax launch -n 2 -- fit data.npy -k 3; or any other program that calls
+    gmm_jax.shell.join_ranks, such as -- python script.py.
+    """
+
+    command: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """fit and its options, or another program and its own."""
+    n_ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2
+    """Number of ranks: at most one a core."""
+    host: str = "127.0.0.1"
+    """Address that rank 0 listens at. Nothing is encrypted or authenticated: keep to a private network."""
+    port: int = 0
+    """Port there; 0 finds a free one."""
+    timeout: float | None = None
+    """Seconds that all may take."""
+    silence: float = 30.0
+    """Seconds without a sign of life after which a rank counts as stuck."""
+    join: float = 60.0
+    """Seconds within which all must have met."""
+    cores_each: int = 0
+    """Cores that each rank has to itself; 0 shares all."""
+
+    def run(self) -> int:
+        from .launch import launch
+
+        command = list(self.command)
+        if command[:1] == ["fit"]:
+            command = [sys.executable, "-m", "gmm_jax", *command]
+            command += [] if "--distributed" in command else ["--distributed"]
+        watch = {"timeout": self.timeout, "silence": self.silence, "join": self.join, "cores_each": self.cores_each}
+        try:
+            return launch(command, self.n_ranks, host=self.host, port=self.port, **watch)
+        except KeyboardInterrupt:
+            print("gmm-jax launch: interrupted; all ranks were ended.", file=sys.stderr)
+            return EXIT_INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -199,6 +248,7 @@ class List:
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
@@ -210,6 +260,7 @@ Command = (
 def main(arguments: list[str] | None = None) -> int:
     """The command gmm-jax; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    place()  # a rank says that it lives before anything else, which may take long
     if "--version" in arguments:
         print(__version__)
         return EXIT_OK
@@ -221,7 +272,8 @@ def main(arguments: list[str] | None = None) -> int:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    configure_jax()
+    if not isinstance(command, Launch):
+        configure_jax()
     return guarded(command.run)
 
 

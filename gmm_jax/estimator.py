@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from . import em
-from .estimator_base import ConvergenceWarning, MixtureDoor, check_is_fitted, validate_data
+from .estimator_base import ConvergenceWarning, MixtureDoor, check_is_fitted
 from .estimator_start import given_parts, start_named
 from .mixture import (
     GMM,
@@ -53,6 +53,8 @@ class GaussianMixture(MixtureDoor):
             that sees standardised data.
         weights_init, means_init, precisions_init: parts of the start; the rest is init_params'.
         known: a `gmm_jax.Known`, in the units of X: what is held and not estimated.
+        missing: "marginalise" takes NaN in X as missing at random: each row counts by what was seen of it, in `fit` and
+            in every density, score and prediction. None: NaN is an error. See `gmm_jax.impute` for what is missing.
         verbose: 1 prints how many restarts are done, every `verbose_interval` looks; 2 at every look.
 
     Attributes, besides scikit-learn's: status_ (a `gmm_jax.Status`), message_ (the reason, a sentence), restarts_ (a
@@ -82,6 +84,7 @@ class GaussianMixture(MixtureDoor):
         verbose: int = 0,
         verbose_interval: int = 10,
         known: Known | None = None,
+        missing: str | None = None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -98,23 +101,36 @@ class GaussianMixture(MixtureDoor):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.known = known
+        self.missing = missing
 
-    def fit(self, X, y=None, sample_weight=None):
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing is not None
+        return tags
+
+    def fit(self, X, y=None, sample_weight=None, labels=None):
         """The estimator itself, fitted: the best of n_init restarts, or with warm_start on from where it stands.
 
-        sample_weight counts a row so many times. Warns (ConvergenceWarning) where EM did not converge.
+        sample_weight counts a row so many times. labels says which component rows come from, -1 where unknown:
+        component k is then class k, and lower_bound_ is of the rows with their labels. y is ignored, as in
+        scikit-learn. Warns (ConvergenceWarning) where EM did not converge.
 
         Raises:
             ValueError: bad data or arguments, or no restart ended well; the sentence says what to try.
         """
         del y
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = self._validated(X, ensure_min_samples=2)
         spec = self._spec()
         self._check_options(X, spec)
         weight = check_sample_weight(sample_weight, X.shape[0])
         self._warn_of_large_ridge(X, weight)
         again = self.warm_start and hasattr(self, "converged_")
-        search = {"n_restarts": 1 if again else self.n_init, "sample_weight": weight}
+        search = {
+            "n_restarts": 1 if again else self.n_init,
+            "sample_weight": weight,
+            "labels": labels,
+            "missing": self.missing,
+        }
         relative = isinstance(self.reg_covar, str)
         config = em.EMConfig(self.max_iter, self.tol, reg_covar=None if relative else self.reg_covar)
         key = self._key()
@@ -127,9 +143,9 @@ class GaussianMixture(MixtureDoor):
         self._take(found, X.shape[0] if weight is None else float(np.sum(weight)), usable)
         return self
 
-    def fit_predict(self, X, y=None, sample_weight=None) -> Int[np.ndarray, "N"]:
+    def fit_predict(self, X, y=None, sample_weight=None, labels=None) -> Int[np.ndarray, "N"]:
         """fit(X).predict(X)."""
-        return self.fit(X, y, sample_weight).predict(X)
+        return self.fit(X, y, sample_weight, labels).predict(X)
 
     def aic(self, X, sample_weight=None) -> float:
         """Akaike's criterion, −2ℓ + 2p: the lower, the better. p leaves out what is known."""
@@ -153,14 +169,14 @@ class GaussianMixture(MixtureDoor):
         n_samples = _count(X, sample_weight)
         return -2.0 * n_samples * complete + self._n_parameters() * float(np.log(n_samples))
 
-    def standard_errors(self, X) -> GMM:
+    def standard_errors(self, X, labels=None) -> GMM:
         """Standard errors of φ, μ and Σ from the observed information at X, the training data (see `em`).
 
-        They are meant for a maximum, so fit with a tol of 1e-8 or so; each row of X counts once.
+        They are meant for a maximum, so fit with a tol of 1e-8 or so; each row of X counts once. `labels` as in fit.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return em.standard_errors(X, self.restarts_.best._replace(gmm=self.mixture_), self._spec())
+        X, result = self._validated(X, reset=False), self.restarts_.best._replace(gmm=self.mixture_)
+        return em.standard_errors(X, result, self._spec(), labels=labels, missing=self.missing)
 
     def _spec(self):
         return MixtureSpec(self.n_components, self.covariance_type, Known() if self.known is None else self.known)
@@ -186,8 +202,9 @@ class GaussianMixture(MixtureDoor):
         if isinstance(self.reg_covar, str):
             return
         wide = X.astype(float)
-        variance = np.average((wide - np.average(wide, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
-        too_large = np.broadcast_to(self.reg_covar > LARGE_RIDGE * variance, variance.shape)
+        seen = np.ma.masked_invalid(wide)
+        variance = np.ma.average((seen - np.ma.average(seen, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
+        too_large = np.broadcast_to(self.reg_covar > LARGE_RIDGE * np.asarray(variance), variance.shape)
         if too_large.any():
             names = getattr(self, "feature_names_in_", np.arange(X.shape[1]))
             columns = ", ".join(f"{names[j]} ({variance[j]:.3g})" for j in np.flatnonzero(too_large))

@@ -15,7 +15,8 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
-from .mixture import GMM, Scaling, check_sample_weight, log_joint, sample
+from .mixture import GMM, ONE_AT_A_TIME, check_sample_weight, log_joint, sample, standard_units
+from .mixture.rows import check_missing
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin
@@ -41,6 +42,8 @@ LEAST_ROWS = 256  # of a block
 class MixtureDoor(DensityMixin, BaseEstimator):
     """Predictions from what `fit` leaves: weights_, means_, covariances_, and the mixtures of `_mixtures`."""
 
+    missing: str | None = None  # what NaN in X mean, for a door that takes them; its _mixtures are one
+
     def predict(self, X) -> Int[np.ndarray, "N"]:
         """The most probable component of each row."""
         return np.argmax(self.predict_proba(X), axis=1)
@@ -64,7 +67,7 @@ class MixtureDoor(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
-        inner, frame = _standardised(self._mixtures(), self.mixture_, self.means_.dtype)
+        inner, frame = standard_units(self.mixture_, self.means_.dtype, self._mixtures())
         z, labels = _sample(jax.random.fold_in(self._key(), 1), inner, n_samples)
         order = np.argsort(labels, kind="stable")
         return (z[order] * frame.scale + frame.centre).astype(frame.dtype), labels[order].astype(np.int64)
@@ -81,17 +84,30 @@ class MixtureDoor(DensityMixin, BaseEstimator):
     def _key(self):
         return jax.random.key(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
+    def _validated(self, X, **options):
+        check_missing(self.missing)
+        finite = True if self.missing is None else "allow-nan"
+        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=finite, **options)
+
     def _predictive(self, X):
         """log p(x_n), (N,), and p(k | x_n), (N, K)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = self._validated(X, reset=False)
         dtype = np.result_type(X, self.means_)
-        inner, frame = _standardised(self._mixtures(), self.mixture_, dtype)
+        inner, frame = standard_units(self.mixture_, dtype, self._mixtures())
         z = ((X.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
+        if np.isnan(z).any():
+            return self._of_what_was_seen(inner, z, frame, dtype)
         rows = _power_of_two(max(LEAST_ROWS, min(len(z), BLOCK_NUMBERS // self.means_.size)))
         blocks = [_padded(inner, z[i : i + rows], rows) for i in range(0, len(z), rows)]
         log_density, p = (np.concatenate(part).astype(dtype) for part in zip(*blocks, strict=True))
         return log_density - dtype.type(frame.log_volume), p
+
+    def _of_what_was_seen(self, mixtures, z, frame, dtype):
+        joint = np.asarray(log_joint(jax.tree.map(lambda leaf: leaf[0], mixtures), z, missing=self.missing), float)
+        log_density = np.logaddexp.reduce(joint, axis=1)
+        volume = ~np.isnan(z) @ np.log(frame.scale)
+        return (log_density - volume).astype(dtype), np.exp(joint - log_density[:, None]).astype(dtype)
 
 
 def _power_of_two(n):
@@ -133,23 +149,6 @@ def _sample(key, mixtures, n_samples):
     return tuple(np.asarray(part)[: chosen.size][wanted] for part in drawn)
 
 
-@partial(jax.jit, static_argnames="n")
+@partial(jax.jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
 def _sample_each(key, mixtures, n):
     return jax.vmap(lambda key, gmm: sample(key, gmm, n))(jax.random.split(key, mixtures.weights.shape[0]), mixtures)
-
-
-def _standardised(mixtures: GMM, centre: GMM, dtype) -> tuple[GMM, Scaling]:
-    """Mixtures in units in which `centre` has mean 0 and variances 1, in JAX's dtype, and the map back."""
-    leaves = (centre.weights, centre.means, centre.covariances)
-    weights, means, covariances = (np.asarray(leaf, float) for leaf in leaves)
-    if centre.covariance_type in ("full", "tied"):
-        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
-    else:
-        variances = covariances.reshape(len(means), -1)
-    middle = weights @ means
-    scale = np.sqrt(weights @ (variances + (means - middle) ** 2))
-    if centre.covariance_type == "spherical":
-        scale = np.full(scale.shape, np.sqrt(np.mean(scale**2)))
-    frame = Scaling(middle, scale, (), np.dtype(dtype))
-    compute_dtype = jax.dtypes.canonicalize_dtype(dtype)
-    return jax.tree.map(lambda leaf: leaf.astype(compute_dtype), frame.inward(mixtures)), frame

@@ -26,6 +26,39 @@ def configure_jax() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def join_ranks() -> None:
+    """Make this process a rank of jax.distributed, as the launcher or the cluster's manager says; before any other use.
+
+    On CPUs with one device: programs that add over several devices of a process can wait for each other for ever.
+    Ranks talk in plain TCP without authentication: private networks only. A launcher's coordinator listens at the given
+    address alone, a cluster's at every one unless JAX_COORDINATOR_BIND_ADDRESS names one.
+
+    Raises:
+        ValueError: there is neither a launcher nor a manager, or the others did not come.
+    """
+    import jax
+
+    from . import launch
+
+    jax.config.update("jax_num_cpu_devices", 1)
+    limits = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
+    here = launch.place()
+    if here is not None:
+        launch.await_coordinator(here)
+        limits |= {"initialization_timeout": max(1, int(here.join)), "coordinator_bind_address": here.coordinator}
+    place = () if here is None else (here.coordinator, here.n_ranks, here.rank)
+    try:
+        jax.distributed.initialize(*place, **limits)
+    except ValueError:
+        raise ValueError(
+            "--distributed found no SLURM, Open MPI or Kubernetes that says which rank this is: start local ranks with "
+            "gmm-jax launch -n 2 -- fit ..."
+        ) from None
+    except RuntimeError as error:
+        raise ValueError(f"the ranks did not meet: {str(error).splitlines()[0]}") from None
+    launch.say_joined()
+
+
 def cache_folder() -> Path:
     """Where compiled programs are kept: the user's cache folder, as each system names it."""
     if sys.platform == "darwin":

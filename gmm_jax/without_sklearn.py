@@ -10,6 +10,7 @@ import inspect
 import numpy as np
 
 from .mixture import check_data
+from .mixture.rows import MARGINALISE
 
 
 class ConvergenceWarning(UserWarning):
@@ -71,15 +72,17 @@ def check_is_fitted(estimator) -> None:
         )
 
 
-def validate_data(estimator, X, *, reset=True, dtype=None, ensure_min_samples=1):
-    """X as a finite (N, D) float array; its width and column names are learned (reset), or compared.
+def validate_data(estimator, X, *, reset=True, dtype=None, ensure_min_samples=1, ensure_all_finite=True):
+    """X as a (N, D) float array, finite but for NaN where it may have any ("allow-nan"); its width and column names are
+    learned (reset), or compared.
 
     `dtype` is scikit-learn's: check_data already gives float32 or float64.
     """
     del dtype
     columns = list(getattr(X, "columns", ()))
     names = columns if columns and all(isinstance(name, str) for name in columns) else None
-    X = check_data(X, n_components=ensure_min_samples, name="X")
+    missing = MARGINALISE if ensure_all_finite == "allow-nan" else None
+    X = check_data(X, n_components=ensure_min_samples, name="X", missing=missing)
     if reset:
         estimator.n_features_in_ = X.shape[1]
         vars(estimator).pop("feature_names_in_", None)

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     **{room: {"mixture"} for room in MIDDLE},
     "bench": {"mixture"} | MIDDLE,
 }
-DOORS = {"__init__", "__main__", "cli", "shell", "without_sklearn"} | {
+DOORS = {"__init__", "__main__", "cli", "launch", "shell", "without_sklearn"} | {
     path.stem for path in PACKAGE.glob("estimator*.py")
 }
 SHELL = {"cli.py", "shell.py"}  # the command, and what it shares with the experiments

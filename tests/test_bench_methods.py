@@ -193,12 +193,18 @@ def test_what_is_not_installed_says_how_to_get_it(monkeypatch, tmp_path):
         fit("mclust", MixtureSpec(K))
 
 
-@pytest.mark.parametrize("name", ["em", "sklearn_em", "sklearn_bayes", "gmmx"])
+@pytest.mark.parametrize("name", ["em", "sklearn_em", "sklearn_bayes", "gmmx", "gibbs", "nuts"])
 def test_a_row_says_on_which_terms_its_method_ran(name, subject):
     if name == "gmmx":
         pytest.importorskip("gmmx")
     info = subject(name).first[1].info
     assert {"start", "reg_covar", "tol", "tol_is", "threads", "precision", "same_prior"} <= info.keys()
+    assert info["density_evaluations"] > 0
+
+
+def test_sklearn_takes_one_pass_an_iteration_and_one_at_the_end(easy):
+    info = fit("sklearn_em", MixtureSpec(K)).info
+    assert info["density_evaluations"] == (info["n_iter"] + 1) * len(easy[0]) * K
 
 
 @pytest.mark.slow

@@ -114,10 +114,17 @@ def test_posterior_of_means(tmp_path, n_features):
 
 
 def test_landscape(tmp_path):
-    plots.landscape(tmp_path / "a.png", [-10.0, -12.0, -9.0], [5, 2, 1], [False, False, True])
-    plots.landscape(tmp_path / "b.png", [-10.0], [5], [True])
-    plots.landscape(tmp_path / "c.png", -np.arange(40.0), np.arange(40) + 1, np.zeros(40, bool))
-    for name in "abc":
+    def row(i, gap, count, reason=""):
+        spurious, least = reason != "", 1.0 if reason else 20.0
+        shared = {"optimum": i, "gap": gap, "count": count, "share": count / 1000, "reason": reason}
+        return shared | {"spurious": spurious, "narrow_count": least, "smallest_eigenvalue": 1e-3 * least}
+
+    failed = {"optimum": None, "count": 3, "share": 0.003, "reason": "no optimum: COLLAPSED"}
+    plots.landscape(tmp_path / "a.png", [row(1, -9.0, 1, "tiny component"), row(2, 0.0, 5), row(3, 2.0, 2), failed])
+    plots.landscape(tmp_path / "b.png", [row(1, 0.0, 5)])
+    plots.landscape(tmp_path / "c.png", [row(i + 1, float(i), 40 - i) for i in range(40)])
+    plots.landscape(tmp_path / "d.png", [failed])
+    for name in "abcd":
         assert is_a_picture(tmp_path / f"{name}.png")
 
 

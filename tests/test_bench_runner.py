@@ -202,6 +202,68 @@ def test_a_damaged_cell_is_named_and_nothing_is_touched(stub, tmp_path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "grid").rglob("*") if path.is_file()}
 
 
+# ---- equal cells together
+
+
+def together(calls, raising_at=None):
+    """A method with a fit_many that records how many data sets it sees."""
+
+    def fit_many(keys, xs, spec, *, value=0.0):
+        calls.append(len(xs))
+        if raising_at is not None:
+            raise RuntimeError("all at once is too much")
+        return [truth_itself(key, x, spec) for key, x in zip(keys, xs, strict=True)]
+
+    return fit_many
+
+
+@pytest.fixture
+def with_many(monkeypatch):
+    def replace(fit, many):
+        method = methods.Method("em", "", {"value": 0.0}, fit, many)
+        monkeypatch.setattr(methods, "load", lambda name: method)
+
+    return replace
+
+
+def told(rows):
+    return [{name: v for name, v in row.items() if "seconds" not in name and name != "together"} for row in rows]
+
+
+def test_cells_that_differ_in_their_seeds_are_fitted_together(with_many, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "TOGETHER", 3)
+    calls = []
+    with_many(truth_itself, together(calls))
+    rows = run_grid("grid", cells(5), results=tmp_path)
+    assert calls == [3, 2]
+    assert [row["seed"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["together"] for row in rows] == [3, 3, 3, 2, 2]
+    assert told(rows) == told([run(cell).row for cell in cells(5)])
+    run_grid("grid", cells(6), results=tmp_path)
+    assert calls == [3, 2]  # one cell is left, and is run alone
+
+
+def test_where_together_fails_each_has_its_own_row(with_many, tmp_path):
+    calls = []
+    with_many(truth_itself, together(calls, raising_at=0))
+    rows = run_grid("grid", cells(3), results=tmp_path)
+    assert calls == [3]
+    assert [(row["status"], row["together"]) for row in rows] == [("CONVERGED", 1)] * 3
+
+
+@pytest.mark.slow
+def test_em_together_gives_the_rows_of_em_alone(tmp_path):
+    many = [Cell(**SMALL, seed=seed, options=(("n_restarts", 4),)) for seed in range(3)]
+    rows, alone = run_grid("grid", many, results=tmp_path), [run(cell).row for cell in many]
+    assert [row["together"] for row in rows] == [3, 3, 3]
+    for one, other in zip(told(rows), told(alone), strict=True):
+        assert one.keys() == other.keys()
+        for name in ("status", "n_optima", "n_failed", "start", "message"):
+            assert one[name] == other[name]
+        for name in ("log_likelihood", "kl", "means_error"):
+            assert one[name] == pytest.approx(other[name], rel=1e-6)
+
+
 # ---- compare
 
 

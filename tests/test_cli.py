@@ -310,6 +310,8 @@ def test_a_streamed_fit_agrees_with_one_in_memory(npy, capsys):
 
 BAD_STREAMS = {
     "another method": (["--stream", "--method", "gibbs"], "--stream is for method em"),
+    "another method on ranks": (["--distributed", "--method", "gibbs"], "--distributed is for method em"),
+    "two ways": (["--stream", "--distributed"], "choose one"),
     "another option": (["--stream", "--option", "n_restart=2"], "did you mean 'n_restarts'"),
     "a checkpoint in memory": (["--checkpoint", "a.npz"], "belong to --stream"),
     "a checkpoint nowhere": (["--stream", "--checkpoint", "no/where.npz"], "there is no folder no"),

@@ -13,10 +13,10 @@ import pytest
 
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
-from gmm_jax import GaussianMixture, Known, Status, problems
+from gmm_jax import GaussianMixture, Known, Status, log_prob, problems
 from gmm_jax.mixture.starts import random_points
 
-ADDED = {"known"}
+ADDED = {"known", "missing"}
 REPEATS = np.array([2] * 20 + [0] * 20 + [1] * 20)
 
 sklearn = pytest.importorskip("sklearn", reason="the tests compare with scikit-learn")
@@ -358,3 +358,17 @@ def test_a_million_rows_are_scored_as_the_oracle_scores_them():
     x = np.asarray(x)
     model = GaussianMixture(2, random_state=0, tol=1e-8, max_iter=500).fit(x[:20_000])
     assert model.score(x) == pytest.approx(oracles.log_likelihood(as_tuple(model.mixture_), x) / len(x), rel=1e-12)
+
+
+def test_gaps_and_labels_are_for_the_estimator_what_they_are_for_em(x):
+    gaps = np.where(np.random.default_rng(0).random(x.shape) < 0.2, np.nan, x)
+    labels = np.where(np.arange(60) < 12, np.argmax(GaussianMixture(3, random_state=0).fit(x).predict_proba(x), 1), -1)
+    model = GaussianMixture(3, random_state=0, tol=1e-6, missing="marginalise").fit(gaps, labels=labels)
+    assert model.__sklearn_tags__().input_tags.allow_nan
+    assert not GaussianMixture().__sklearn_tags__().input_tags.allow_nan
+    np.testing.assert_allclose(model.score_samples(gaps), log_prob(model.mixture_, gaps, missing="marginalise"))
+    named = [k for k in range(3) if np.any(labels == k)]
+    own = np.array([x[labels == k].mean(axis=0) for k in named])
+    np.testing.assert_array_equal(np.argmin(((own[:, None] - model.means_) ** 2).sum(-1), axis=1), named)
+    with pytest.raises(ValueError, match="NaN"):
+        GaussianMixture(3).fit(gaps)

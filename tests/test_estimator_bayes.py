@@ -203,6 +203,17 @@ def test_a_mode_is_no_posterior(given, x, monkeypatch):
         door.fit(x)
 
 
+def test_a_clone_has_the_same_parameters():
+    import numpyro.distributions as dist
+
+    prior = Prior(means=dist.Normal(0.0, np.ones(2)).to_event(1))
+    door = BayesianGaussianMixture(2, prior=prior, known=Known(weights=np.array([0.3, np.nan])), engine="nuts")
+    again = sklearn.base.clone(door)
+    assert again.engine == "nuts"
+    np.testing.assert_array_equal(again.known.weights, door.known.weights)
+    np.testing.assert_array_equal(again.prior.means.base_dist.scale, np.ones(2))
+
+
 def test_some_of_scikit_learns_checks_pass():
     from test_estimator import FEW_CHECKS, conform
 

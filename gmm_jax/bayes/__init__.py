@@ -2,6 +2,7 @@
 
 from .evidence import Evidence, bridge, pool
 from .gibbs import gibbs
+from .gibbs_batch import gibbs_batch
 from .importance import corrected_moments
 from .laplace import laplace
 from .model import model
@@ -20,6 +21,7 @@ __all__ = [
     "corrected_moments",
     "default_prior",
     "gibbs",
+    "gibbs_batch",
     "hyperparameters",
     "laplace",
     "model",

@@ -17,11 +17,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
 from ..mixture.covariance import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
+from ..mixture.rows import condition, groups_at_once, strike_out, ungroup
 from .ladder import exchange, first_rungs, in_line, powers, respaced, spread_order
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, hyperparameters
@@ -41,6 +42,8 @@ def gibbs(
     n_draws: int = 1000,
     init: GMM | None = None,
     n_rungs: int = 1,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Posterior:
     """Draws from the posterior under a semi-conjugate prior (the default one is).
@@ -50,6 +53,9 @@ def gibbs(
         n_rungs: of each chain's ladder to the prior (see ladder.py). With 1, which is none, a chain can stay in one
             mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at n_rungs times the cost and
             memory. The rungs are placed in the warm-up, which should then be longer.
+        labels: the component of each row, -1 where unknown: component k is then class k. Such draws must not be
+            relabelled, and `bridge` knows nothing of labels.
+        missing: "marginalise" takes NaN in x as missing at random, and draws these entries with the labels.
         progress: called between chunks with (sweeps done, sweeps).
 
     Returns:
@@ -58,10 +64,15 @@ def gibbs(
         as well be stuck; and exchange_rate (C, n_rungs − 1), the acceptance between neighbours.
 
     Raises:
-        NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma.
+        NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma; or a ladder is asked for
+            with labels or missing values.
     """
-    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    problem, scaling = prepare(
+        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
+    )
     check_counts(n_rungs=(n_rungs, 1))
+    if n_rungs > 1 and (problem.told.labels is not None or problem.told.groups is not None):
+        raise NotSupported("a ladder (n_rungs > 1) knows neither labels nor missing values: use n_rungs=1, or nuts.")
     if problem.foreign:
         raise NotSupported(f"gibbs needs a semi-conjugate prior; {', '.join(problem.foreign)} has none: use nuts.")
     hyper = hyperparameters(problem.prior, spec.covariance_type)
@@ -143,9 +154,15 @@ def sweep(
     once, or not at all where w_n = 0.
     """
     key_labels, key_weights, key_components = jax.random.split(key, 3)
-    d = deviations(gmm, problem.z)
+    if problem.told.groups is None:
+        d = deviations(gmm, problem.z)
+        density = log_densities(gmm, d)
+    else:
+        key_labels, key_gaps = jax.random.split(key_labels)
+        d, density = _draw_gaps(key_gaps, gmm, problem)
     power = jnp.ones(d.shape[-1], d.dtype) if power is None else power
-    labels = draw_labels(key_labels, jnp.log(gmm.weights)[:, None] + power[None] * log_densities(gmm, d))
+    joint = strike_out(jnp.log(gmm.weights)[:, None] + power[None] * density, problem.told.labels)
+    labels = draw_labels(key_labels, joint)  # (K, N) one-hot
     counts = jnp.sum(labels * (power > 0.0)[None], axis=1)
     weights = draw_weights(key_weights, hyper.alpha + counts, problem.spec.known.weights)
     new = draw_components(key_components, problem, hyper, gmm, d, labels * power[None])
@@ -155,6 +172,28 @@ def sweep(
 def log_densities(gmm: GMM, d: Float[Array, "K D N"]) -> Float[Array, "K N"]:
     """log N(z_n | μ_k, Σ_k) from the deviations d = z_n − μ_k."""
     return log_joint_components_first(replace(gmm, weights=jnp.ones_like(gmm.weights)), d)
+
+
+def _draw_gaps(key, gmm, problem):
+    """Deviations (K, D, N) with unseen entries drawn given the seen ones and each component, and log N of the seen.
+
+    If e ~ N(0, Σ), then e_u − E[e_u | e_o] has the conditional covariance.
+    """
+    groups, kind = problem.told.groups, structure(gmm.covariance_type)
+    even = replace(gmm, weights=jnp.ones_like(gmm.weights))
+    root = cholesky(kind.dense(gmm.covariances, *gmm.means.shape))
+
+    def one(group):
+        key, members, seen = group
+        density, d, _ = condition(even, problem.z[members], seen)
+        e = root @ jax.random.normal(key, d.shape, d.dtype)
+        expected = kind.condition(gmm.covariances, seen, jnp.where(seen[:, None], e, 0.0))[2]
+        return (d + jnp.where(seen[:, None], 0.0, e - expected)).transpose(2, 0, 1), density.T
+
+    keys = jax.random.split(key, groups.rows.shape[0])
+    drawn = jax.lax.map(one, (keys, *groups), batch_size=groups_at_once(groups, gmm))
+    d, density = (ungroup(groups, leaf, problem.z.shape[0]) for leaf in drawn)
+    return d.transpose(1, 2, 0), density.T
 
 
 def draw_labels(key: Key[Array, ""], joint: Float[Array, "K N"]) -> Float[Array, "K N"]:

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, MixtureSpec, NotSupported, Prior, Scaling, free_parts, log_prob, structure
+from ..mixture import GMM, MixtureSpec, NotSupported, Prior, Rows, Scaling, free_parts, log_prob_of_rows, structure
 from .prior import from_leaves, standardised, to_leaves
 
 MATRIX = ("full", "tied")
+NOTHING_TOLD = Rows()
 
 
 @jax.tree_util.register_dataclass
@@ -32,6 +33,7 @@ class Problem:
     prior_form: tuple = field(metadata={"static": True})
     free: tuple = field(metadata={"static": True})  # masks of free weights, means, covariances, read once
     foreign: tuple = field(metadata={"static": True})  # fields whose prior stayed in the units of the data
+    told: Rows = NOTHING_TOLD  # labels, and what was seen of each row; z is 0 elsewhere
 
     @property
     def prior(self) -> Prior:
@@ -61,7 +63,7 @@ def model(problem: Problem) -> None:
     import numpyro
 
     gmm = assemble(problem, sample_sites(problem))
-    numpyro.factor("log_likelihood", jnp.sum(log_prob(gmm, problem.z)))
+    numpyro.factor("log_likelihood", jnp.sum(log_prob_of_rows(gmm, problem.z, problem.told)))
 
 
 def sample_sites(problem: Problem) -> dict:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from ..mixture.gmm import real_array
@@ -30,6 +30,8 @@ def nuts(
     n_warmup: int = 500,
     n_draws: int = 1000,
     init: GMM | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
     target_accept: float = 0.8,
     max_depth: int = 10,
     inverse_mass: Float[Array, "C n_coordinates"] | None = None,
@@ -39,6 +41,9 @@ def nuts(
 
     Args:
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        labels: the component of each row, -1 where unknown: component k is then class k. Such draws must not be
+            relabelled, and `bridge` knows nothing of labels.
+        missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
         target_accept: mean acceptance probability to tune the step size for; raise it where transitions diverge.
         max_depth: at most 2**max_depth leapfrog steps a draw.
         inverse_mass: for each chain the posterior variances to begin with, in unconstrained coordinates, such as
@@ -55,7 +60,9 @@ def nuts(
     if not 0.0 < target_accept < 1.0:
         raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
     check_counts(max_depth=(max_depth, 1))
-    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    problem, scaling = prepare(
+        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
+    )
     key_start, key_chain = jax.random.split(key)
     first = starts(key_start, problem, scaling, init, n_chains)
     mass, step_size = _initial_metric(inverse_mass, first.shape, problem.z)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,16 +19,20 @@ from jax.flatten_util import ravel_pytree
 from ..mixture import (
     GMM,
     Posterior,
+    Rows,
     Scaling,
     Status,
     check_data,
+    check_labels,
+    missing_groups,
     project,
     standardise,
     structure,
     validate,
     validate_spec,
 )
-from ..mixture.starts import kmeans_plusplus
+from ..mixture.rows import put_gaps
+from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .model import Problem, assemble, log_volume, model, pose, sample_sites, site_values
 
 DRAW_NUMBERS = 1 << 20  # N·D·draws at a time, where a density is taken of every draw
@@ -43,14 +46,17 @@ def check_counts(**counts: tuple[Any, int]) -> None:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
 
 
-def prepare(x, spec, *, n_chains: int, n_warmup: int, n_draws: int) -> tuple[Problem, Scaling]:
+def prepare(
+    x, spec, *, n_chains: int, n_warmup: int, n_draws: int, labels=None, missing=None
+) -> tuple[Problem, Scaling]:
     """Checked, standardised, posed: in float64 where JAX has it, which NumPyro's transforms then ask for."""
     check_counts(n_chains=(n_chains, 1), n_warmup=(n_warmup, 0), n_draws=(n_draws, 1))
-    x = check_data(x, n_components=spec.n_components)
+    x = check_data(x, n_components=spec.n_components, missing=missing)
     spec = validate_spec(spec, x.shape[1])
-    z, scaling = standardise(x, spec)
-    z = z.astype(jax.dtypes.canonicalize_dtype(float))
-    problem = pose(z, spec, scaling.known_inward(spec), scaling)
+    labels = check_labels(labels, x.shape[0], spec.n_components)
+    with_gaps, scaling = standardise(x, spec)
+    z, groups = missing_groups(with_gaps.astype(jax.dtypes.canonicalize_dtype(float)), missing)
+    problem = replace(pose(z, spec, scaling.known_inward(spec), scaling), told=Rows(labels=labels, groups=groups))
     if sum(problem.n_sites) == 0:
         raise ValueError("spec.known leaves nothing to infer: make a field, or one component's row of it, free.")
     return problem, scaling
@@ -84,10 +90,19 @@ def starts(key, problem: Problem, scaling: Scaling, init: GMM | None, n_chains: 
     return _around(key, problem, tiled)
 
 
-@partial(jax.jit, static_argnames="n_chains")
 def _seeds(key, problem, n_chains):
-    seeds = jax.vmap(kmeans_plusplus, in_axes=(0, None, None))(jax.random.split(key, n_chains), problem.z, problem.spec)
-    return jax.vmap(lambda gmm: unconstrain(problem, project(gmm, problem.spec.known)))(seeds)
+    spec, (_, labels, groups) = problem.spec, problem.told
+    with_gaps = put_gaps(problem.z, groups)
+    rows, means = rows_for_starts(with_gaps, spec.n_components), labelled_means(with_gaps, labels, spec.n_components)
+    if labels is None:
+        return _coordinates(problem, draw_starts(key, rows, spec, kmeans_plusplus, n_chains))
+    key_draw, key_around = jax.random.split(key)  # means of labelled rows are the same for all chains
+    return _around(key_around, problem, draw_starts(key_draw, rows, spec, kmeans_plusplus, n_chains, means))
+
+
+@jax.jit
+def _coordinates(problem, gmms):
+    return jax.vmap(lambda gmm: unconstrain(problem, project(gmm, problem.spec.known)))(gmms)
 
 
 @jax.jit
@@ -216,8 +231,7 @@ def run_chunks(
 
 def finish(problem: Problem, scaling: Scaling, draws: GMM, log_density, stats: dict, status: Status) -> Posterior:
     """The posterior in the units and the dtype of the data."""
-    n_samples = problem.z.shape[0]
-    volume = n_samples * scaling.log_volume + float(log_volume(problem))
+    volume = scaling.log_volume_of(problem.z.shape[0], problem.told) + float(log_volume(problem))
     log_density = np.asarray(log_density, float) - volume
     if not np.all(np.isfinite(log_density)):
         status = Status.NON_FINITE

@@ -13,6 +13,7 @@ from . import plots, report, store
 from .clock import Clock
 from .course import KNOWING, QUESTION, Course, errors_of, in_order
 from .draws import write_draws
+from .landscape import rows_of
 
 
 def parameter_table(course: Course, case: str) -> report.Table:
@@ -57,12 +58,10 @@ def draw(course: Course, folder: Path) -> dict[str, list[report.Picture]]:
     for case, trials in course.trials.items():
         stem = f"{name}_{case.lower().replace(' ', '_')}"
         pictures[case] = [*_draw_iterations(course, case, folder, stem), *_draw_answers(trials, case, folder, stem)]
-    optima = course.starts.optima
+    ends = rows_of(course.starts.optima, course.starts.lanes.status, any_trial.x, any_trial.spec)
     caption = f"Case II: where {course.starts.lanes.status.size} of the course's random starts end."
     path = folder / f"{name}_landscape.png"
-    pictures["Case II"].append(
-        _picture(path, caption, plots.landscape, optima.log_likelihood, optima.count, optima.spurious)
-    )
+    pictures["Case II"].append(_picture(path, caption, plots.landscape, ends))
     return pictures
 
 

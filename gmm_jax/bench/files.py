@@ -14,7 +14,7 @@ import numpy as np
 from ..judge import information_criteria
 from ..mixture import Fit, Known, MixtureSpec, Status, check_data, validate_spec
 from ..problems import open_blocks
-from . import methods, report, store
+from . import landscape, methods, report, store
 
 
 def fit_file(
@@ -120,3 +120,5 @@ def show(fit: Fit, file: str, names, n_rows: int, spec: MixtureSpec, scores: Map
     console.print(f"{shown}.", highlight=False)
     if fit.status.ok:
         console.print(fit.info.get("message", f"{fit.status.advice}."), highlight=False)
+    if len(fit.info.get("landscape", ())) > 1:
+        report.print_table(console, "where the starts ended", landscape.table(fit.info["landscape"]))

@@ -7,9 +7,9 @@ same row whatever else is run beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from zlib import crc32
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from .. import judge, problems
 from ..mixture import GMM, Fit, MixtureSpec, NotSupported, Status
@@ -27,6 +28,7 @@ from .report import progress_bar
 from .workers import Lost, in_processes, on_cluster
 
 N_TEST = 10_000  # held-out samples
+TOGETHER = 20  # trials at most that one fit_many makes, and that Ctrl-C can cost
 FAILED = tuple(s.name for s in (Status.FAILED, Status.COLLAPSED, Status.NON_FINITE, Status.DECREASED))  # exit code 3
 
 
@@ -94,30 +96,75 @@ def derive_key(seed: int, *names: str):
 
 def run(cell: Cell, *, progress=None) -> Trial:
     """One trial. What the method raises becomes a row with status FAILED or NOT_SUPPORTED and the reason."""
-    problem = problems.load(cell.problem)
-    method = methods.load(cell.method)
-    options = dict(cell.options)
-    methods.check_options(method, options)
-    spec = problem.knowing(*cell.known, components=cell.components)
-    x, labels = problem.sample(derive_key(cell.seed, "data", cell.problem), cell.n, cell.counts)
-    x_test, _ = problem.sample(derive_key(cell.seed, "test", cell.problem), N_TEST, "multinomial")
-    given = {"labels": labels, "progress": progress}
-    given = {name: value for name, value in given.items() if name in method.options and value is not None}
-    row = _head(cell)
+    posed = _pose(cell)
+    given = {"labels": posed.labels, "progress": progress}
+    given = {name: value for name, value in given.items() if name in posed.method.options and value is not None}
     fit = None
     with Clock() as clock:
         try:
-            fit = method.fit(derive_key(cell.seed, "method", cell.method, cell.case), x, spec, **options, **given)
-            row |= {"status": fit.status.name, "reason": "" if fit.status.ok else fit.status.advice}
+            fit = posed.method.fit(posed.key, posed.x, posed.spec, **posed.options, **given)
+            ended = _ending(fit)
         except NotSupported as error:
-            row |= {"status": "NOT_SUPPORTED", "reason": str(error)}
+            ended = {"status": "NOT_SUPPORTED", "reason": str(error)}
         except Exception as error:  # a failed trial is a row
-            row |= _failure(error)
-    row |= clock.seconds
+            ended = _failure(error)
+    return _trial(posed, fit, ended | clock.seconds | {"together": 1})
+
+
+def run_together(cells: Sequence[Cell]) -> list[Trial]:
+    """Trials that differ in their seeds alone, by a method that has a fit_many; each has its share of the seconds.
+
+    Where that raises, they are run one by one: the row of the one at fault says what is wrong.
+    """
+    posed = [_pose(cell) for cell in cells]
+    method, spec, options = posed[0].method, posed[0].spec, posed[0].options
+    keys, xs = jax.numpy.stack([each.key for each in posed]), np.stack([each.x for each in posed])
+    with Clock() as clock:
+        try:
+            fits = method.fit_many(keys, xs, spec, **options)
+        except Exception:
+            fits = None
+    if fits is None:
+        return [run(cell) for cell in cells]
+    shares = {name: value / len(cells) for name, value in clock.seconds.items()} | {"together": len(cells)}
+    return [_trial(each, fit, _ending(fit) | shares) for each, fit in zip(posed, fits, strict=True)]
+
+
+class _Posed(NamedTuple):
+    """A cell, ready to be tried."""
+
+    cell: Cell
+    problem: problems.Problem
+    method: methods.Method
+    options: dict[str, Any]
+    spec: MixtureSpec
+    key: Key[Array, ""]
+    x: np.ndarray
+    labels: np.ndarray
+
+
+def _pose(cell):
+    problem, method, options = problems.load(cell.problem), methods.load(cell.method), dict(cell.options)
+    methods.check_options(method, options)
+    spec = problem.knowing(*cell.known, components=cell.components)
+    x, labels = problem.sample(derive_key(cell.seed, "data", cell.problem), cell.n, cell.counts)
+    key = derive_key(cell.seed, "method", cell.method, cell.case)
+    return _Posed(cell, problem, method, options, spec, key, x, labels)
+
+
+def _ending(fit):
+    return {"status": fit.status.name, "reason": "" if fit.status.ok else fit.status.advice}
+
+
+def _trial(posed, fit, ended):
+    """The answer judged: all of its row."""
+    cell, truth = posed.cell, posed.problem.truth
+    row = _head(cell) | ended
     if fit is not None:
+        x_test, _ = posed.problem.sample(derive_key(cell.seed, "test", cell.problem), N_TEST, "multinomial")
         key_judge = derive_key(cell.seed, "judge", cell.problem)
         try:
-            row |= judge.recovery(key_judge, fit, problem.truth, x=x, labels=labels, x_test=x_test)
+            row |= judge.recovery(key_judge, fit, truth, x=posed.x, labels=posed.labels, x_test=x_test)
         except Exception as error:  # an answer of another shape than the data's
             row |= _failure(error)
         row |= {name: value for name, value in fit.info.items() if value is not None and name not in row}
@@ -125,8 +172,8 @@ def run(cell: Cell, *, progress=None) -> Trial:
             "estimate": store.mixture_record(fit.point),
             "standard_errors": store.mixture_record(fit.standard_errors),
         }
-    row["truth"] = store.mixture_record(problem.truth)
-    return Trial(row, fit, x, labels, problem.truth, spec)
+    row["truth"] = store.mixture_record(truth)
+    return Trial(row, fit, posed.x, posed.labels, truth, posed.spec)
 
 
 def run_grid(
@@ -201,7 +248,20 @@ def _rows(cells, how):
         return on_cluster(row_of, cells, how.scheduler, n_workers=how.workers or 2, prepare=how.prepare)
     if how.workers or how.timeout is not None:
         return in_processes(row_of, cells, max(how.workers, 1), timeout=how.timeout, prepare=how.prepare)
-    return ((place, run(cell).row) for place, cell in enumerate(cells))
+    return _rows_here(cells)
+
+
+def _rows_here(cells):
+    """In this process: equal cells but for their seeds together, where their method can; others in their order."""
+    groups: dict[Any, list[int]] = {}
+    for place, cell in enumerate(cells):
+        alone = methods.load(cell.method).many is None
+        groups.setdefault(place if alone else replace(cell, seed=0), []).append(place)
+    for places in groups.values():
+        for first in range(0, len(places), TOGETHER):
+            some = places[first : first + TOGETHER]
+            trials = [run(cells[some[0]])] if len(some) == 1 else run_together([cells[place] for place in some])
+            yield from ((place, trial.row) for place, trial in zip(some, trials, strict=True))
 
 
 def _failure(error):

@@ -19,6 +19,7 @@ from ..mixture import (
     ONE_AT_A_TIME,
     MixtureSpec,
     Status,
+    ambiguous,
     assign,
     check_data,
     match_cost,
@@ -30,7 +31,6 @@ from ..mixture import (
 from .fit import EMConfig, EMResult, fit_em
 
 AT_A_TIME = 64  # resamples; a program that holds all of them holds as many responsibilities
-AMBIGUOUS = 2.0  # a second pairing that costs less than so many times the best could as well be it
 
 
 class Bootstrap(NamedTuple):
@@ -92,7 +92,7 @@ def bootstrap(
     return Bootstrap(
         gmms=gmms,
         permutations=order,
-        ambiguous=usable & _ambiguous(cost, order),
+        ambiguous=usable & ambiguous(cost, order),
         lost=~usable | np.any(np.argmin(cost, axis=-1) != np.argsort(order, axis=-1), axis=-1),
         status=status,
         standard_errors=jax.tree.map(lambda leaf: _spread(leaf[usable]), gmms),
@@ -108,25 +108,6 @@ def _spread(draws):
     if len(draws) < 2:
         return np.full(draws.shape[1:], np.nan, draws.dtype)
     return np.where(np.ptp(draws, axis=0) == 0.0, 0.0, np.std(draws, axis=0, ddof=1))
-
-
-def _ambiguous(cost, order):
-    """Whether the best pairing that differs somewhere from `order` costs less than AMBIGUOUS times as much."""
-    n_components = cost.shape[-1]
-    if n_components == 1:
-        return np.zeros(len(cost), bool)
-    columns = np.arange(n_components)
-    best = _total(cost, order)
-    second = np.full(len(cost), np.inf)
-    for j in columns:  # a pairing that differs pairs some j otherwise
-        barred = np.array(cost)
-        barred[np.arange(len(cost)), order[:, j], j] += 1.0 + np.sum(cost, axis=(-2, -1))
-        second = np.minimum(second, _total(cost, assign(barred)))
-    return second < AMBIGUOUS * best
-
-
-def _total(cost, order):
-    return np.sum(np.take_along_axis(cost, order[..., None, :], axis=-2), axis=(-2, -1))
 
 
 @partial(jax.jit, static_argnames="n_resamples", compiler_options=ONE_AT_A_TIME)

@@ -20,6 +20,20 @@ from ..mixture.atomic import write_bytes_atomic
 SCHEMA = 1  # of the archive: a reader refuses any other
 
 
+def checkpoint_path(checkpoint: str | Path | None, *, resume: bool) -> Path | None:
+    """The path, once it is sure that it can be written, and that nothing is overwritten; a ValueError else."""
+    if checkpoint is None:
+        if resume:
+            raise ValueError("resume goes on from a checkpoint: give its path as checkpoint.")
+        return None
+    path = Path(checkpoint)
+    if path.exists() and not resume:
+        raise ValueError(f"checkpoint {path} is there already: resume from it, delete it, or give another path.")
+    if not path.parent.is_dir():
+        raise ValueError(f"checkpoint {path} cannot be written: there is no folder {path.parent}.")
+    return path
+
+
 def write_checkpoint(path: Path, tree: Any, fingerprint: dict[str, str]) -> None:
     """The leaves of a pytree, and what they belong to."""
     leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}

@@ -18,9 +18,11 @@ from ..mixture import (
     Hyperparameters,
     Known,
     Moments,
+    Rows,
     Status,
     e_step,
     is_narrow,
+    missing_groups,
     moments,
     project,
     statistics_allowed,
@@ -72,13 +74,14 @@ class EMState(NamedTuple):
     moments: Moments
 
 
-@jax.jit
 def fit_em(
     x: Float[Array, "N D"],
     init: GMM,
     *,
     known: Known = Known(),
     sample_weight: Float[Array, "N"] | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | None = None,
 ) -> EMResult:
@@ -93,15 +96,25 @@ def fit_em(
     instead, and `trace` holds log-likelihood + log prior, up to a constant: the cure for components that collapse onto
     few samples (Fraley & Raftery 2007, J. Classification 24). `log_likelihood` stays the likelihood.
 
-    Reference:
-        Dempster, Laird & Rubin (1977), JRSS B 39.
+    With labels (-1: unknown) component k is class k: a labelled row counts for its component alone, with the density
+    φ_k N(x_n | μ_k, Σ_k). With missing="marginalise" a NaN in x is an entry that is missing at random, and each row has
+    the density of what was seen of it; NaN are looked for in NumPy, so not under jit or vmap.
+
+    References:
+        Dempster, Laird & Rubin (1977), JRSS B 39; Ghahramani & Jordan (1994), NIPS 6, for missing values.
     """
-    sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
-    exact, rule = em_map(x, known, sample_weight, config, prior, "deviations")
-    progress = begin(exact, first_state(x, init, known, sample_weight), rule)
+    x, groups = missing_groups(x, missing)
+    return _fit(x, init, known, Rows(sample_weight, labels, groups), config, prior)
+
+
+@jax.jit
+def _fit(x, init, known, rows, config, prior):
+    rows = rows._replace(weight=None if rows.weight is None else jnp.asarray(rows.weight, x.dtype))
+    exact, rule = em_map(x, known, rows, config, prior, "deviations")
+    progress = begin(exact, first_state(x, init, known, rows), rule)
     start, later = progress.value, jnp.zeros((0,), x.dtype)
-    if statistics_allowed(x.dtype):
-        fast, _ = em_map(x, known, sample_weight, config, prior, "statistics")
+    if statistics_allowed(x.dtype, rows.groups):
+        fast, _ = em_map(x, known, rows, config, prior, "statistics")
         progress, later = advance(fast, progress, rule, config.max_iter)
         progress = resume(progress, Status.NARROW)
     n_fast = progress.n_iter
@@ -124,8 +137,8 @@ def iterates(
 ) -> GMM:
     """The start and the first n_iter iterates, as one GMM with leading axis n_iter + 1: for pictures and animation."""
     sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
-    mapping, _ = em_map(x, known, sample_weight, config, None, "deviations")
-    first = first_state(x, init, known, sample_weight)
+    mapping, _ = em_map(x, known, Rows(sample_weight), config, None, "deviations")
+    first = first_state(x, init, known, Rows(sample_weight))
     return jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
 
 
@@ -141,19 +154,19 @@ def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *,
     return m_step(moments(start, d, one_hot, jnp.zeros(x.shape[0], x.dtype)), start, known=known)
 
 
-def first_state(x, init, known, sample_weight, way="deviations") -> EMState:
+def first_state(x, init, known, rows, way="deviations") -> EMState:
     """The start, known parts put in, with its sums; leaves get the dtype of x."""
     gmm = project(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), known)
-    return _state(gmm, x, sample_weight, way)
+    return _state(gmm, x, rows, way)
 
 
-def em_map(x, known, sample_weight, config, prior, way) -> tuple[Map, Rule]:
+def em_map(x, known, rows, config, prior, way) -> tuple[Map, Rule]:
     """EM as a map for fixed_point: EMState -> EMState, its objective ℓ (+ log prior), its faults, and when to stop.
 
     By way of "statistics" it stops with NARROW before a step that these cannot take; "deviations" can take any.
     """
-    total = jnp.asarray(x.shape[0], x.dtype) if sample_weight is None else jnp.sum(sample_weight)
-    return map_of(lambda gmm: _state(gmm, x, sample_weight, way), total, known, config, prior, way)
+    total = jnp.asarray(x.shape[0], x.dtype) if rows.weight is None else jnp.sum(rows.weight)
+    return map_of(lambda gmm: _state(gmm, x, rows, way), total, known, config, prior, way)
 
 
 def map_of(evaluate, total, known, config, prior, way) -> tuple[Map, Rule]:
@@ -207,9 +220,10 @@ def _check_choices(config):
             raise ValueError(f"config.{name} must be one of {', '.join(choices)}; got {getattr(config, name)!r}.")
 
 
-def _state(gmm, x, sample_weight, way):
+def _state(gmm, x, rows, way):
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances)
-    return EMState(gmm, whitener, e_step(gmm, x, sample_weight, whitener=whitener, way=way))
+    weight, labels, groups = rows
+    return EMState(gmm, whitener, e_step(gmm, x, weight, labels=labels, groups=groups, whitener=whitener, way=way))
 
 
 def _fault(state, known, way, *, may_be_empty):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..mixture import GMM, MixtureSpec, Status, free_entries, free_parts, structure
 from .fit import EMResult
@@ -32,17 +32,25 @@ class Intervals(NamedTuple):
 
 
 def intervals(
-    x: Float[Array, "N D"], result: EMResult, spec: MixtureSpec, *, level: float = 0.95, method: str = "observed"
+    x: Float[Array, "N D"],
+    result: EMResult,
+    spec: MixtureSpec,
+    *,
+    level: float = 0.95,
+    method: str = "observed",
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
 ) -> Intervals:
     """Intervals that cover each entry with probability `level` in large samples, on two scales.
 
     raw is symmetric, and may leave the parameter space. transformed stays within: for φ_k it is symmetric in logit φ_k;
     an entry of Σ is moved to its ends along the direction of log-Cholesky space in which it and its error change (for
-    a variance of diag or spherical, and for Σ_11, that is the interval of its logarithm).
+    a variance of diag or spherical, and for Σ_11, that is the interval of its logarithm). `labels` and `missing` are
+    those of the fit.
     """
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie in (0, 1); got {level!r}: 0.95 is usual.")
-    at = standardised(x, result, spec)
+    at = standardised(x, result, spec, labels, missing)
     found = asymptotics_at(at, method)
     z = NormalDist().inv_cdf(0.5 + 0.5 * level)
 

@@ -43,7 +43,7 @@ class Pool:
 class Lanes:
     """Every lane as far as it has come. Lane i belongs to data set i // n_starts."""
 
-    problem: tuple  # (z, known, weight, config, prior), every leaf with a leading axis of data sets
+    problem: tuple  # (z, known, Rows, config, prior), every leaf with a leading axis of data sets
     n_starts: int
     pools: list[Pool]
     column: Int[np.ndarray, "max_iter_plus_1"]  # of the trace, for each iteration; C where it is not kept
@@ -104,7 +104,7 @@ def begin_lanes(problem: tuple, inits: GMM, *, keep: Int[np.ndarray, "C"] | None
     members = np.array_split(np.arange(n_lanes), n_pools)
     width = members[0].size + 1
     rows = [np.concatenate([lanes, np.full(width - lanes.size, -1)]) for lanes in members]
-    way = "statistics" if statistics_allowed(problem[0].dtype) else "deviations"
+    way = "statistics" if statistics_allowed(problem[0].dtype, problem[2].groups) else "deviations"
     starts = [(jax.tree.map(lambda leaf, index=index: leaf[index], inits), index) for index in rows]
     begun = _begin_pools(problem, n_starts, starts, keep.size, way)
     exact = np.full(n_lanes, way == "deviations")
@@ -202,9 +202,9 @@ def _begin(problem, inits, data_set, real, way: Way, n_kept):
     of_lane = _problem_of(problem, data_set)
 
     def one(lane, init):
-        z, known, weight, *_ = of_lane(lane)
+        z, known, told, *_ = of_lane(lane)
         mapping, rule = em_map(*of_lane(lane), way)
-        return begin(mapping, first_state(z, init, known, weight, way), rule)
+        return begin(mapping, first_state(z, init, known, told, way), rule)
 
     progress = jax.vmap(one)(jnp.arange(real.shape[0]), inits)
     trace = jnp.full((real.shape[0], n_kept), jnp.nan, progress.value.dtype).at[:, 0].set(progress.value)

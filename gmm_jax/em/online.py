@@ -33,11 +33,13 @@ from ..mixture import (
 )
 from ..mixture.moments import moved
 from .fit import EMConfig, EMState, map_of
+from .inputs import check_options, hold_known
 from .m_step import m_step
-from .optima import pick
-from .restarts import check_options, fit_em_restarts, hold_known, starts_inward
-from .sums import BLOCK_NUMBERS, cut
+from .streamed import start_on
+from .sums import cut
 from .survey import Blocks, ahead, rows_of
+
+BATCHES = 50  # steps taken by one call of a compiled program
 
 
 class Online(NamedTuple):
@@ -90,15 +92,14 @@ def fit_em_online(
     spec = validate_spec(spec, x.shape[1])
     z, scaling = standardise(x, spec, weight)
     scaling = scaling._replace(constant=())  # a column may only begin by being constant
-    start = _start(key, x, weight, spec, scaling, init, n_restarts, config)
+    start, _ = start_on(key, x, weight, spec, scaling, init, n_restarts=n_restarts, config=config)
     numbers = (np.asarray(value, z.dtype) for value in (decay, n_first / batch_rows))
     orders = _Orders(scaling.known_inward(spec), scaling.ridge_inward(config.reg_covar).astype(z.dtype), *numbers)
     weight = np.ones(len(x)) if weight is None else weight
     journey = _begin(orders, start, z, weight.astype(z.dtype))
     n_scored = score = 0.0
-    block_rows = batch_rows * max(1, BLOCK_NUMBERS // (x.shape[1] * batch_rows))
-    for z, counts, _ in ahead(cut(rest, scaling, block_rows)):
-        batches = z.reshape(-1, batch_rows, z.shape[1]), counts.reshape(-1, batch_rows)
+    for block, counts, _ in ahead(cut(rest, scaling, batch_rows * BATCHES, z.dtype)):
+        batches = block.reshape(-1, batch_rows, x.shape[1]), counts.reshape(-1, batch_rows)
         journey, gained = _steps(orders, journey, *batches)
         score, n_scored = score + float(gained), n_scored + float(np.sum(counts, dtype=float))
     predictive = score / n_scored - scaling.log_volume if n_scored else float("nan")
@@ -178,18 +179,6 @@ def _head(rows, n_first):
     first, left = slice(n_first), slice(n_first, None)
     over = (x[left], None if weight is None else weight[left])
     return x[first], None if weight is None else weight[first], chain([over], rows)
-
-
-def _start(key, x, weight, spec, scaling, init, n_restarts, config):
-    """Where the steps begin, standardised."""
-    if not isinstance(init, GMM):
-        options = {"n_restarts": n_restarts, "init": init, "sample_weight": weight, "config": config}
-        search = fit_em_restarts(key, x, spec, **options)
-        if not Status(int(search.best.status)).ok:
-            raise ValueError(f"no start could be found on the first {len(x)} rows: {search.message}")
-        init = search.best.gmm
-    start = pick(starts_inward(init, spec, scaling, 1), 0)
-    return jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.canonicalize_dtype(x.dtype)), start)
 
 
 def _found(orders, journey, predictive, n_samples, spec, scaling):

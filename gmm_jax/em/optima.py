@@ -100,20 +100,16 @@ def reasons(gmms, after, spec, spread, n_samples, narrowest=NARROWEST, few=FEW, 
     count = n_samples * np.asarray(gmms.weights, float)
     tiny = (count <= n_features + 1) & (free_means | free_covariances)
     reason = np.where(tiny.any(axis=1), "tiny component", "").astype(object)
-    values, vectors = np.linalg.eigh(spread)
-    if not reason.size or not values.max() > 0.0:
+    if not reason.size or not np.any(spread):
         return reason
-    root = (vectors / np.sqrt(np.maximum(values, np.finfo(float).tiny))[..., None, :])[..., None, :, :]  # for every k
-    if spread.ndim == 2:  # directions without spread are left out
-        root = root[..., values > 1e-10 * values.max()]
-    turned = np.swapaxes(root, -1, -2)
-    found = turned @ _dense(gmms) @ root  # S⁻¹Σ_k, made symmetric
+    root = _root(spread)
+    found = _whitened(_dense(gmms), root)
     narrow = (np.linalg.eigvalsh(found)[..., 0] < narrowest) & (count < few * (n_features + 1)) & free_covariances
     reason[narrow.any(axis=1) & (reason == "")] = "near-singular component"
     if after is not None:
         values, vectors = np.linalg.eigh(found)
         own = vectors / np.sqrt(np.maximum(values, np.finfo(float).tiny))[..., None, :]  # whitens component k
-        ratio = np.linalg.eigvalsh(np.swapaxes(own, -1, -2) @ (turned @ _dense(after) @ root) @ own)
+        ratio = np.linalg.eigvalsh(_whitened(_whitened(_dense(after), root), own))
         step = (np.asarray(after.means, float) - np.asarray(gmms.means, float))[..., None, :] @ root @ own
         moved = np.linalg.norm(step[..., 0, :], axis=-1)
         shift = np.maximum(
@@ -122,6 +118,26 @@ def reasons(gmms, after, spec, spread, n_samples, narrowest=NARROWEST, few=FEW, 
         still = (shift <= largest_shift).all(axis=1)  # NaN is not still
         reason[~still & (reason == "")] = "not stationary"
     return reason
+
+
+def relative_eigenvalues(gmms: GMM, spread: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "M K d"]:
+    """Eigenvalues of S⁻¹Σ_k, S = spread, smallest first: variances of component k in those of the data.
+
+    Directions without spread are left out; d is how many there are else.
+    """
+    return np.linalg.eigvalsh(_whitened(_dense(gmms), _root(spread)))
+
+
+def _root(spread):
+    """R with R Rᵀ = S⁻¹, (D, d) without the directions of no spread, or of each mixture (M, 1, D, D)."""
+    values, vectors = np.linalg.eigh(spread)
+    root = vectors / np.sqrt(np.maximum(values, np.finfo(float).tiny))[..., None, :]
+    return root[:, values > 1e-10 * values.max()] if spread.ndim == 2 else root[:, None]
+
+
+def _whitened(matrices, root):
+    """Rᵀ Σ R: as S⁻¹Σ, made symmetric."""
+    return np.swapaxes(root, -1, -2) @ matrices @ root
 
 
 def _dense(gmms):

@@ -5,9 +5,7 @@ Entry points: they check, centre and scale the data, run the lanes, judge the op
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,24 +16,16 @@ from ..mixture import (
     GMM,
     Hyperparameters,
     MixtureSpec,
-    Scaling,
     Status,
-    check_data,
-    check_sample_weight,
-    standardise,
-    validate,
-    validate_spec,
+    told_apart,
 )
-from ..mixture.starts import start_function
-from .cores import n_workers, program, side_by_side
 from .fit import EMConfig, EMResult, result_of
-from .lanes import advance_lanes, begin_lanes
+from .inputs import Data, check_options, outward, prepare, stack, starts_of
+from .lanes import Lanes, advance_lanes, begin_lanes
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
-from .race import calibration_sample, kept_by_race
+from .race import calibration_sample
 from .race import race as run_race
-
-DRAWN_AT_ONCE = 256  # starts of a batch: their distances stay in the cache
 
 
 class Effort(NamedTuple):
@@ -68,6 +58,8 @@ def fit_em_restarts(
     n_restarts: int = 50,
     init: str | Callable | GMM = "kmeans++",
     sample_weight: Float[Array, "N"] | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | None = None,
     race: bool = False,
@@ -84,6 +76,10 @@ def fit_em_restarts(
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
             standardised data, or a GMM in the units of the data (one, or with a leading axis for each restart).
         sample_weight: counts a row so many times; rows of weight 0 are left out.
+        labels: the component of each row, -1 where unknown: component k is then class k, and starts have its mean at
+            that of its labelled rows. `match` and relabelling would undo this order: leave components as they are.
+        missing: "marginalise" takes NaN in x as missing at random: each row has the density of what was seen of it.
+            None: NaN is an error.
         prior: raise the log posterior under this prior, in the units of x (`bayes.hyperparameters`): see fit_em. Lanes
             are then ranked by it, and no optimum is called spurious: none is singular.
         race: stop lanes that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
@@ -94,96 +90,14 @@ def fit_em_restarts(
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
     check_options(n_restarts, config)
-    data = _prepare(x, spec, sample_weight, config, prior)
-    problem = _stack([data])
-    inits = _starts(key, problem, data, init, n_restarts)
-    lanes = begin_lanes(problem, inits)
-    interrupted = _run(lanes, [data], race, progress)
-    found = _found(lanes, data, inits, race)
+    data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
+    inits = starts_of(key, data, init, n_restarts)
+    lanes = begin_lanes(stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
+    interrupted = run_lanes(lanes, [data], race=race, progress=progress)
+    found = restarts_of(*lanes.look(), data, inits, lanes.computed, raced=race)
     if interrupted:
         raise Interrupted(found)
     return found
-
-
-class Batch(NamedTuple):
-    """The best fit of each of many data sets, in their units; leading axis P, and (P, R) for lanes."""
-
-    best: EMResult  # without a trace: trace is (P, 0)
-    log_likelihood: Float[np.ndarray, "P R"]
-    status: Int[np.ndarray, "P R"]
-    n_iter: Int[np.ndarray, "P R"]
-    reason: np.ndarray  # (P,) of str: why the best one is inadmissible all the same, "" where it is not
-
-
-def fit_em_batch(
-    key: Key[Array, ""],
-    x: Float[Array, "P N D"],
-    spec: MixtureSpec,
-    *,
-    n_restarts: int = 10,
-    init: str | Callable = "kmeans++",
-    sample_weight: Float[Array, "P N"] | None = None,
-    config: EMConfig = EMConfig(),
-    race: bool = False,
-) -> Batch:
-    """`fit_em_restarts` on many data sets of one shape, as simulation studies and bootstraps need them.
-
-    Data sets of different sizes are filled up to one shape with rows of weight zero, which may hold anything. With
-    race=True each data set has a race of its own, and lanes that left it have status MERGED or DROPPED.
-
-    Raises:
-        ValueError: as fit_em_restarts, for the first data set at fault, which is named.
-    """
-    check_options(n_restarts, config)
-    x = np.asarray(x)
-    if x.ndim != 3 or not len(x):
-        raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
-    if sample_weight is not None and np.shape(sample_weight) != x.shape[:2]:
-        raise ValueError(f"sample_weight must have shape {x.shape[:2]}; got {np.shape(sample_weight)}.")
-    data = [_member(x, spec, sample_weight, config, p) for p in range(len(x))]
-    problem = _stack(data)
-    inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
-    inits = _draw(jax.random.split(key, (len(data), n_restarts)), problem, inner, start_function(init))
-    lanes = begin_lanes(problem, inits, keep=kept_by_race(config.max_iter))
-    if _run(lanes, data, race, None):
-        raise KeyboardInterrupt
-    return _batch(lanes, data)
-
-
-def _member(x, spec, sample_weight, config, p):
-    """Data set p; rows of weight zero take copies of the others, so that starts can be drawn from any row."""
-    rows, weight = x[p], None if sample_weight is None else np.asarray(sample_weight[p], float)
-    try:
-        if weight is not None:
-            check_sample_weight(weight, len(rows))
-            used = np.flatnonzero(weight > 0.0)
-            rows = np.where((weight > 0.0)[:, None], rows, rows[used[np.arange(len(rows)) % used.size]])
-        return _prepare(rows, spec, weight, config, None, keep_rows=True)
-    except ValueError as error:
-        raise ValueError(f"data set {p}: {error}") from error
-
-
-def _batch(lanes, data):
-    """The best lane of each data set: highest among admissible, else among eligible, else among finite ones."""
-    shape = (len(data), lanes.n_starts)
-    state = lanes.look()[0]
-    each = np.repeat(np.arange(len(data)), lanes.n_starts)
-    known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
-    results, after = jax.tree.map(np.asarray, _finish(state, np.zeros((lanes.n_lanes, 0)), known))
-    reason = reasons(results.gmm, after, data[0].inner, *_spread_of_lanes(lanes, data)).reshape(shape)
-    usable = eligible(results).reshape(shape)
-    value = np.where(np.isfinite(state.best_value), state.best_value, -np.inf).reshape(shape)
-    best = np.lexsort((value, 2 * (usable & (reason == "")) + usable), axis=-1)[:, -1]
-    chosen = np.arange(len(data)) * lanes.n_starts + best
-    best = [outward(pick(results, lane), d.spec, d.scaling, d.n_samples) for lane, d in zip(chosen, data, strict=True)]
-    volume = np.array([d.volume for d in data])[:, None]
-    return Batch(
-        jax.tree.map(lambda *leaves: np.stack(leaves), *best),
-        results.log_likelihood.reshape(shape) - volume,
-        results.status.reshape(shape),
-        state.n_iter.reshape(shape),
-        reason[np.arange(len(data)), chosen % lanes.n_starts],
-    )
 
 
 class Interrupted(KeyboardInterrupt):
@@ -194,111 +108,7 @@ class Interrupted(KeyboardInterrupt):
         self.restarts = restarts
 
 
-class _Data(NamedTuple):
-    """A data set on its way in."""
-
-    z: np.ndarray  # (N, D), centred and scaled
-    weight: np.ndarray | None
-    inner: MixtureSpec  # known parts in the units of z
-    spec: MixtureSpec
-    scaling: object
-    config: EMConfig
-    prior: Hyperparameters | None
-    n_samples: float  # total weight
-    spread: np.ndarray  # covariance of z, (D, D)
-
-    @property
-    def volume(self):
-        """What the log-likelihood of z exceeds that of x by."""
-        return self.n_samples * self.scaling.log_volume
-
-
-def _prepare(x, spec, sample_weight, config, prior, *, keep_rows=False):
-    x = check_data(x)
-    spec = validate_spec(spec, x.shape[1])
-    weight = check_sample_weight(sample_weight, x.shape[0])
-    if weight is not None:
-        if not keep_rows:
-            x, weight = x[weight > 0.0], weight[weight > 0.0]
-        _check_total(weight, spec.n_components)
-    x = check_data(x, n_components=spec.n_components)
-    z, scaling = standardise(x, spec, weight)
-    ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
-    config = replace(config, reg_covar=ridge, tol=np.asarray(config.tol, z.dtype))
-    n_samples = z.shape[0] if weight is None else float(np.sum(weight))
-    weight = None if weight is None else weight.astype(z.dtype)
-    prior = None if prior is None else scaling.prior_inward(prior, spec.covariance_type)
-    spread = np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
-    inner = replace(spec, known=scaling.known_inward(spec))
-    return _Data(z, weight, inner, spec, scaling, config, prior, n_samples, spread)
-
-
-def _stack(data):
-    """Data sets of one shape as the problem of `begin_lanes`."""
-    problems = [(d.z, d.inner.known, d.weight, d.config, d.prior) for d in data]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
-
-
-def check_options(n_restarts: int, config: EMConfig) -> None:
-    """A ValueError that names the option that is out of its range."""
-    for name, value, least in (("n_restarts", n_restarts, 1), ("config.max_iter", config.max_iter, 0)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-    if not (np.ndim(config.tol) == 0 and 0.0 <= config.tol < np.inf):
-        raise ValueError(f"config.tol must be finite and not negative; got {config.tol!r}: 0 never stops on gain.")
-
-
-def _check_total(weight, n_components):
-    if np.sum(weight) < n_components:
-        raise ValueError(
-            f"sample_weight counts rows, but sums to {np.sum(weight):.6g}, less than n_components={n_components}: "
-            "multiply it by len(x) / sample_weight.sum(), or lower n_components."
-        )
-
-
-def _starts(key, problem, data, init, n_restarts):
-    """Standardised starts with leading axes (1, R)."""
-    if not isinstance(init, GMM):
-        one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], data.inner)
-        return _draw(jax.random.split(key, (1, n_restarts)), problem, one, start_function(init))
-    starts = starts_inward(init, data.inner, data.scaling, n_restarts)
-    return jax.tree.map(lambda leaf: leaf.astype(data.z.dtype)[None], starts)
-
-
-def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: int) -> GMM:
-    """Starts in the units of the data, checked and standardised; leading axis R also where one is for all."""
-    if init.covariance_type != inner.covariance_type:
-        raise ValueError(f"init has covariance_type {init.covariance_type!r}, but spec has {inner.covariance_type!r}.")
-    leaves = jax.tree.map(np.asarray, init)
-    batched = leaves if leaves.means.ndim == 3 else jax.tree.map(lambda leaf: leaf[None], leaves)
-    if batched.n_components != inner.n_components:
-        raise ValueError(f"init has {batched.n_components} components, but spec has {inner.n_components}.")
-    for r in range(batched.means.shape[0]):
-        validate(pick(batched, r), name="init", n_features=scaling.centre.size)
-    if batched.means.shape[0] not in (1, n_restarts):
-        raise ValueError(f"init holds {batched.means.shape[0]} starts, but n_restarts={n_restarts}: make them agree.")
-    tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_restarts, *leaf.shape[1:])), batched)
-    return scaling.inward(tiled)
-
-
-def _draw(keys, problem, inner, start):
-    """Standardised starts, one a key, (P, R): some data sets a program, programs side by side."""
-    z, calls = problem[0], []
-    size = max(1, min(len(z), DRAWN_AT_ONCE // keys.shape[1]))
-    for first in range(0, len(z), size):
-        some = np.minimum(np.arange(first, first + size), len(z) - 1)
-        arguments = (keys[some], z[some], jax.tree.map(lambda leaf, some=some: leaf[some], inner))
-        calls.append((program(_draw_starts, arguments, start=start), arguments))
-    drawn = side_by_side(calls, n_workers())
-    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[: len(z)], *drawn)
-
-
-@partial(jax.jit, static_argnames="start")
-def _draw_starts(keys, z, inner, start):
-    return jax.vmap(jax.vmap(start, in_axes=(0, None, None)))(keys, z, inner)
-
-
-def _run(lanes, data, race, progress):
+def run_lanes(lanes: Lanes, data: Sequence[Data], *, race: bool, progress=None) -> bool:
     """All lanes to their end, or as far as Ctrl-C lets them: whether it came."""
 
     def finish(lanes, which, until):
@@ -313,25 +123,25 @@ def _run(lanes, data, race, progress):
     def admissible():
         if data[0].prior is not None:
             return np.ones(lanes.n_lanes, bool)
-        return reasons(lanes.look()[0].best.gmm, None, data[0].inner, *_spread_of_lanes(lanes, data)) == ""
+        return reasons(lanes.look()[0].best.gmm, None, data[0].inner, *spread_of_lanes(lanes, data)) == ""
 
     try:
         if race:
-            run_race(lanes, data[0].inner, admissible, finish)
+            run_race(lanes, told_apart(data[0].inner, data[0].told.labels), admissible, finish)
         finish(lanes, lanes.running, None)
     except KeyboardInterrupt:
         return True
     return False
 
 
-def _spread_of_lanes(lanes, data):
+def spread_of_lanes(lanes, data):
     """The covariance of each lane's data set, (P·R, D, D), and its total weight, (P·R, 1)."""
     each = np.repeat(np.arange(len(data)), lanes.n_starts)
     return np.stack([d.spread for d in data])[each], np.array([d.n_samples for d in data])[each, None]
 
 
 @jax.jit
-def _finish(state, traces, known):
+def results_of(state, traces, known):
     """Results, and the mixtures one EM step on without a ridge: the sums are there, so it costs no pass over data."""
 
     def one(lane, trace, known):
@@ -340,27 +150,29 @@ def _finish(state, traces, known):
     return jax.vmap(one)(state, traces, known)
 
 
-def _found(lanes, data, inits, raced):
-    state, trace = lanes.look()
-    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (lanes.n_lanes, *leaf.shape)), data.inner.known)
-    results, after = jax.tree.map(np.asarray, _finish(state, trace, known))
+def restarts_of(state, trace, data, inits, computed, *, raced=False) -> Restarts:
+    """What the lanes of one data set found, in its units; `computed` lane-iterations went into them."""
+    n_lanes = state.n_iter.size
+    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_lanes, *leaf.shape)), data.inner.known)
+    results, after = jax.tree.map(np.asarray, results_of(state, trace, known))
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
-    lane, of_lane = distinct(ranked, data.inner, data.n_samples)
+    lane, of_lane = distinct(ranked, told_apart(data.inner, data.told.labels), data.n_samples)
     gmms = pick(results.gmm, lane)
     reason = np.full(lane.shape, "", object)
     if data.prior is None:
         reason = reasons(gmms, pick(after, lane), data.inner, data.spread, data.n_samples)
     spurious = reason != ""
     best = _best_lane(ranked, lane[~spurious], lane)
-    results = outward(results, data.spec, data.scaling, data.n_samples)
+    results = outward(results, data.spec, data.scaling, data.volume)
     count = np.bincount(of_lane[of_lane >= 0], minlength=lane.size)
     log_likelihood = results.log_likelihood[lane]
     optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_lane)
     flagged = not np.any(lane[~spurious] == best)
-    effort = _effort(lanes, results, of_lane[calibration_sample(lanes.n_lanes)] if raced else of_lane)
+    spent = int(state.n_iter.sum())
+    effort = _effort(spent, computed, results, of_lane[calibration_sample(n_lanes)] if raced else of_lane)
     why = "" if not flagged or not lane.size else str(reason[0])
     message = _message(results, best, data.scaling, why)
-    starts = jax.tree.map(np.asarray, data.scaling.outward(pick(inits, 0)))
+    starts = jax.tree.map(np.asarray, data.scaling.outward(inits))
     return Restarts(pick(results, best), results, optima, message, effort, starts)
 
 
@@ -373,33 +185,16 @@ def _best_lane(lanes, admissible, optima):
     return int(np.argmax(np.where(finite, lanes.log_likelihood, -np.inf)))
 
 
-def _effort(lanes, results, of_lane):
-    status, spent = results.status, int(lanes.look()[0].n_iter.sum())
+def _effort(spent, computed, results, of_lane):
+    status = results.status
     return Effort(
         spent=spent,
-        wasted=lanes.computed - spent,
+        wasted=computed - spent,
         finished=int(np.sum(~np.isin(status, (Status.MERGED, Status.DROPPED, Status.RUNNING)))),
         merged=int(np.sum(status == Status.MERGED)),
         dropped=int(np.sum(status == Status.DROPPED)),
         unseen=unseen(of_lane),
     )
-
-
-def outward(lanes: EMResult, spec: MixtureSpec, scaling: Scaling, n_samples: float) -> EMResult:
-    """Lanes in the units of the data: each sample's log density loses Σ_j log s_j."""
-    volume = n_samples * scaling.log_volume
-    return lanes._replace(
-        gmm=hold_known(scaling.outward(lanes.gmm), spec),
-        log_likelihood=(lanes.log_likelihood - volume).astype(scaling.dtype),
-        trace=(lanes.trace - volume).astype(scaling.dtype),
-    )
-
-
-def hold_known(gmm: GMM, spec: MixtureSpec) -> GMM:
-    """A mixture in NumPy with its known numbers to the last digit, where scaling has rounded them."""
-    known = {name: value for name, value in vars(spec.known).items() if value is not None}
-    held = {name: np.where(np.isnan(v), getattr(gmm, name), v.astype(gmm.means.dtype)) for name, v in known.items()}
-    return replace(gmm, **held)
 
 
 def _message(lanes, best, scaling, why):

@@ -29,11 +29,12 @@ from ..mixture import (
     structure,
     validate_spec,
 )
-from .checkpoint import digest, read_checkpoint, write_checkpoint
+from .checkpoint import checkpoint_path, digest, read_checkpoint, write_checkpoint
 from .fit import EMConfig, EMResult, EMState, map_of, result_of
 from .fixed_point import Progress, ask, begin, tell
+from .inputs import check_options, outward, starts_inward
 from .optima import pick
-from .restarts import Restarts, check_options, fit_em_restarts, outward, starts_inward
+from .restarts import Restarts, fit_em_restarts
 from .sums import open_stream
 from .survey import Blocks, survey
 
@@ -82,7 +83,7 @@ def fit_em_stream(
             (block, weights of its rows); `problems.open_blocks(path)` makes one of a file.
         init: as in fit_em_restarts; it is tried on the sample. A GMM in the units of the data is where EM begins.
         n_sample: rows in the sample, drawn uniformly: all of them where there are no more.
-        block_rows: rows that are summed at a time, by default about a million bytes of them.
+        block_rows: rows that are summed at a time, by default a million numbers.
         checkpoint: a file that is written every few seconds and at the end, so that little is lost by a crash.
         resume: go on from that file. Data, spec, start and config must be those that it was written with, except
             config.max_iter. The answer is that of a fit that was never interrupted.
@@ -94,7 +95,10 @@ def fit_em_stream(
         StreamInterrupted: at Ctrl-C during the iterations.
     """
     check_options(n_restarts, config)
-    file = _checkpoint_path(checkpoint, resume=resume)
+    for name, value, least in (("n_sample", n_sample, spec.n_components), ("block_rows", block_rows or 1, 1)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+    file = checkpoint_path(checkpoint, resume=resume)
     seen = survey(blocks, np.random.default_rng(np.asarray(jax.random.key_data(key))), n_sample)
     spec = validate_spec(spec, seen.columns.mean.size)
     stream = open_stream(blocks, seen, spec, block_rows)
@@ -104,7 +108,8 @@ def fit_em_stream(
     if resume:
         journey = _resumed(read_checkpoint(file, _shape_of(problem, spec), marks), config)
     else:
-        start, search = _start(key, stream, spec, init, n_restarts, config, prior)
+        options = {"n_restarts": n_restarts, "config": config, "prior": prior}
+        start, search = start_on(key, seen.sample, seen.sample_weight, spec, stream.scaling, init, **options)
         journey = _depart(stream, problem, start)
 
     def look(journey):
@@ -229,19 +234,16 @@ def _problem(stream, spec, config, prior):
     )
 
 
-def _start(key, stream, spec, init, n_restarts, config, prior):
-    """Where EM begins, standardised, and the search that found it."""
+def start_on(key, x, weight, spec, scaling, init, **options) -> tuple[GMM, Restarts | None]:
+    """Where EM begins, standardised: `init` if it is a GMM, or the best of restarts on the rows x, and that search."""
     search = None
     if not isinstance(init, GMM):
-        sample, weight = stream.survey.sample, stream.survey.sample_weight
-        search = fit_em_restarts(
-            key, sample, spec, n_restarts=n_restarts, init=init, sample_weight=weight, config=config, prior=prior
-        )
+        search = fit_em_restarts(key, x, spec, init=init, sample_weight=weight, **options)
         if not Status(int(search.best.status)).ok:
-            raise ValueError(f"no start could be found on {len(sample)} rows of {stream.survey.name}: {search.message}")
+            raise ValueError(f"no start could be found on {len(x)} rows: {search.message}")
         init = search.best.gmm
-    start = pick(starts_inward(init, spec, stream.scaling, 1), 0)
-    dtype = jax.dtypes.canonicalize_dtype(stream.scaling.dtype)
+    start = pick(starts_inward(init, spec, scaling, 1), 0)
+    dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
     return jax.tree.map(lambda leaf: leaf.astype(dtype), start), search
 
 
@@ -251,23 +253,11 @@ def _found(journey, stream, spec, config, search):
     trace[: journey.trace.size] = journey.trace
     result = jax.tree.map(np.asarray, _result(journey.progress, trace))
     sentences = [Status(int(result.status)).advice, *scaling.remarks]
-    return Streamed(outward(result, spec, scaling, n_samples), "; ".join(sentences) + ".", n_samples, search)
+    result = outward(result, spec, scaling, n_samples * scaling.log_volume)
+    return Streamed(result, "; ".join(sentences) + ".", n_samples, search)
 
 
 # ---- checkpoints
-
-
-def _checkpoint_path(checkpoint, *, resume):
-    if checkpoint is None:
-        if resume:
-            raise ValueError("resume goes on from a checkpoint: give its path as checkpoint.")
-        return None
-    path = Path(checkpoint)
-    if path.exists() and not resume:
-        raise ValueError(f"checkpoint {path} is there already: resume from it, delete it, or give another path.")
-    if not path.parent.is_dir():
-        raise ValueError(f"checkpoint {path} cannot be written: there is no folder {path.parent}.")
-    return path
 
 
 def _keep(file, marks, journey):
@@ -280,7 +270,7 @@ def _marks(key, seen, spec, config, prior, init, search):
     options = replace(config, max_iter=0, reg_covar=0.0 if config.reg_covar is None else config.reg_covar)
     begun = init if isinstance(init, (str, GMM)) else getattr(init, "__qualname__", repr(init))
     return {
-        "data": digest(seen.checksum, tuple(seen.columns)),
+        "data": digest(seen.checksum, seen.columns.n_rows, seen.columns.low.size),
         "spec": digest(spec.n_components, spec.covariance_type, spec.known, prior),
         "config": digest(options, config.reg_covar is None),
         "key or start": digest(np.asarray(jax.random.key_data(key)), begun, search),
@@ -300,6 +290,8 @@ def _shape_of(problem, spec):
 
 def _resumed(journey, config):
     """A fit that came to its last iteration goes on where it is allowed more."""
+    if journey.progress.n_iter > config.max_iter:
+        raise ValueError(f"the checkpoint has {journey.progress.n_iter} iterations: config.max_iter must allow them.")
     more = journey.progress.status == Status.MAX_ITER and journey.progress.n_iter < config.max_iter
     status = np.int32(Status.RUNNING) if more else journey.progress.status
     return journey._replace(progress=journey.progress._replace(status=status))

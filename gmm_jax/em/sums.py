@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from ..mixture import GMM, MixtureSpec, Moments, Scaling, Way, e_step
 from .survey import Blocks, Survey, ahead, rows_of
 
-BLOCK_NUMBERS = 1 << 18  # numbers in a block: a call costs little beside it, and it fits into a cache
+BLOCK_NUMBERS = 1 << 20  # numbers in a block: a call costs little beside it, and a few of them fit into any memory
 FEWEST_ROWS = 4096
 
 
@@ -32,7 +32,7 @@ class Stream(NamedTuple):
     def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> Moments:
         """The sums of one pass, about gmm.means, in float64 NumPy."""
         total = last = None
-        for z, weight, n_rows in ahead(cut(self._rows(), self.scaling, self.block_rows)):
+        for z, weight, n_rows in ahead(cut(self._rows(), self.scaling, self.block_rows, gmm.means.dtype)):
             plain = n_rows == self.block_rows and not self.survey.weighted
             part = block_moments(gmm, whitener, z, None if plain else weight, way=way)
             total, last = _add(total, last), part  # the one before is added while this one is computed
@@ -60,12 +60,12 @@ def open_stream(blocks: Blocks, seen: Survey, spec: MixtureSpec, block_rows: int
     return Stream(blocks, seen, seen.scaling(spec), -(-seen.columns.n_rows // n_blocks))
 
 
-def cut(rows: Iterable, scaling: Scaling, block_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+def cut(rows: Iterable, scaling: Scaling, block_rows: int, dtype) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """(z, weights, number of rows) of blocks of block_rows standardised rows each, whatever the blocks that come.
 
     The last one is filled up with rows of weight zero. Arrays are new each time: the last ones may still be read from.
+    It may run in another thread, so the dtype is told: JAX's setting of it belongs to a thread.
     """
-    dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
 
     def empty():
         return np.zeros((block_rows, scaling.centre.size), dtype), np.zeros(block_rows, dtype), 0
@@ -76,7 +76,7 @@ def cut(rows: Iterable, scaling: Scaling, block_rows: int) -> Iterator[tuple[np.
         while taken < len(x):
             part = slice(taken, taken + block_rows - n)
             size = len(x[part])
-            z[n : n + size] = scaling.rows_inward(x[part])
+            scaling.rows_inward(x[part], z[n : n + size])
             counts[n : n + size] = 1.0 if weight is None else weight[part]
             taken, n = taken + size, n + size
             if n == block_rows:

@@ -7,6 +7,7 @@ mean = mean_a + δ n_b/n, scatter = scatter_a + scatter_b + δ² n_a n_b/n (Chan
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -47,7 +48,7 @@ class Survey(NamedTuple):
     columns: Columns
     sample: Float[np.ndarray, "M D"]  # drawn uniformly, in their order
     sample_weight: Float[np.ndarray, "M"] | None
-    checksum: int  # of the rows and weights, however they were cut
+    checksum: tuple[int, int]  # of the rows and of the weights, however they were cut
 
     def scaling(self, spec: MixtureSpec) -> Scaling:
         """Centre and scale as `standardise` finds them in an array."""
@@ -64,31 +65,32 @@ def survey(blocks: Blocks, rng: np.random.Generator, n_sample: int) -> Survey:
     Raises:
         ValueError: the first block that is no table of finite numbers like the first one; it names row and column.
     """
-    seen, drawn, checksum = None, None, 0
+    seen, drawn, of_rows, of_weights = None, None, 0, 0
     for x, weight in ahead(rows_of(blocks)):
         drawn = _Drawn.nothing(x, weight) if drawn is None else drawn
         drawn.add(x, weight, rng.random(len(x)), n_sample)
         here = columns_of(x, weight, x[0].astype(float) if seen is None else seen.origin)
         seen = here if seen is None else merge(seen, here)
-        for part in (x, weight) if weight is not None else (x,):
-            checksum = zlib.crc32(np.ascontiguousarray(part), checksum)
+        of_rows = zlib.crc32(np.ascontiguousarray(x), of_rows)
+        of_weights = 0 if weight is None else zlib.crc32(weight, of_weights)
     if seen is None:
         raise ValueError(f"{_name(blocks)} yields no rows of positive weight: it needs one for each sample.")
     order = np.argsort(drawn.place)
     weight = None if drawn.weight is None else drawn.weight[order]
     rows = drawn.rows[order]
-    return Survey(_name(blocks), rows.dtype, weight is not None, seen, rows, weight, checksum)
+    return Survey(_name(blocks), rows.dtype, weight is not None, seen, rows, weight, (of_rows, of_weights))
 
 
 def columns_of(x: Float[np.ndarray, "N D"], weight: Float[np.ndarray, "N"] | None, origin) -> Columns:
     """Of one block."""
-    d = np.subtract(x, origin, dtype=np.float64)
+    columns = x.T.astype(np.float64, order="C")  # NumPy is much faster along them than along rows of few numbers
+    low, high = np.min(columns, axis=1), np.max(columns, axis=1)
     n_samples = float(len(x)) if weight is None else float(np.sum(weight))
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by the scaling
-        shift = (np.sum(d, axis=0) if weight is None else weight @ d) / n_samples
-        d -= shift
-        scatter = np.einsum("nd,nd->d", d, d) if weight is None else weight @ (d * d)
-    low, high = np.min(x, axis=0).astype(float), np.max(x, axis=0).astype(float)
+        d = columns - origin[:, None]
+        shift = (np.sum(d, axis=1) if weight is None else d @ weight) / n_samples
+        d -= shift[:, None]
+        scatter = np.einsum("dn,dn->d", d, d) if weight is None else (d * d) @ weight
     return Columns(len(x), n_samples, origin, shift, scatter, low, high)
 
 
@@ -136,12 +138,12 @@ def rows_of(blocks: Blocks, like: Survey | None = None) -> Iterator[tuple[np.nda
 
 
 def ahead(items: Iterable) -> Iterator:
-    """The same items, the next one made in a thread while the caller works on this one."""
+    """The same items, the next two made in a thread while the caller works on this one."""
     source, end = iter(items), object()
     with ThreadPoolExecutor(1, thread_name_prefix="blocks") as thread:
-        coming = thread.submit(next, source, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, source, end)
+        coming = deque(thread.submit(next, source, end) for _ in range(2))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(thread.submit(next, source, end))
             yield item
 
 

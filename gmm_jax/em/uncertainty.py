@@ -12,18 +12,22 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import (
     GMM,
     ONE_AT_A_TIME,
     MixtureSpec,
+    NotSupported,
+    Rows,
     Status,
     check_data,
+    check_labels,
     free_coordinates,
     free_parts,
     inverse_root,
-    log_prob,
+    log_prob_of_rows,
+    missing_groups,
     n_parameters,
     score_products,
     standardise,
@@ -55,6 +59,8 @@ def standard_errors(
     *,
     method: str = "observed",
     key: Key[Array, ""] | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
 ) -> GMM:
     """Standard errors of φ, μ and Σ at an EM optimum: a GMM of the same shapes, 0 where known, NaN where undefined.
 
@@ -64,6 +70,7 @@ def standard_errors(
             presume that the model is true; "bootstrap" and "parametric_bootstrap", see `bootstrap`, which also says
             how many resamples lost a component.
         key: for the bootstraps, and only for them.
+        labels, missing: as they were given to the fit (NotSupported with the bootstraps).
 
     NaN everywhere means that there is no inner maximum here; `asymptotics` says why.
 
@@ -77,12 +84,20 @@ def standard_errors(
         takes = "needs one: pass jax.random.key(...)" if key is None else "takes none: leave it out"
         raise ValueError(f"key is for the bootstraps; method={method!r} {takes}.")
     if method.endswith("bootstrap"):
+        if labels is not None or missing is not None:
+            raise NotSupported(f"method={method!r} resamples complete rows without labels: use observed or sandwich.")
         return bootstrap(key, x, result, spec, parametric=method == "parametric_bootstrap").standard_errors
-    return asymptotics(x, result, spec, method=method).standard_errors
+    return asymptotics(x, result, spec, method=method, labels=labels, missing=missing).standard_errors
 
 
 def asymptotics(
-    x: Float[Array, "N D"], result: EMResult, spec: MixtureSpec, *, method: str = "observed"
+    x: Float[Array, "N D"],
+    result: EMResult,
+    spec: MixtureSpec,
+    *,
+    method: str = "observed",
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
 ) -> Asymptotics:
     """The normal approximation to the sampling distribution of an EM optimum, or why there is none.
 
@@ -90,7 +105,7 @@ def asymptotics(
     one sample's mass or a free Σ_k is singular; SINGULAR, the information has a flat direction or is not positive
     definite (coinciding components, a saddle point).
     """
-    at = standardised(x, result, spec)
+    at = standardised(x, result, spec, labels, missing)
     found = asymptotics_at(at, method)
     return found._replace(standard_errors=errors_outward(found.standard_errors, at.scaling))
 
@@ -102,15 +117,18 @@ class At(NamedTuple):
     gmm: GMM  # NumPy, in the dtype of z
     spec: MixtureSpec
     scaling: object
+    told: Rows
 
 
-def standardised(x, result, spec) -> At:
+def standardised(x, result, spec, labels=None, missing=None) -> At:
     """Checked, and in standardised units."""
-    x = check_data(x, n_components=spec.n_components)
+    x = check_data(x, n_components=spec.n_components, missing=missing)
     spec = validate_spec(spec, x.shape[1])
-    z, scaling = standardise(x, spec)
+    with_gaps, scaling = standardise(x, spec)
+    z, groups = missing_groups(with_gaps, missing)
+    told = Rows(labels=check_labels(labels, len(x), spec.n_components), groups=groups)
     inner = scaling.inward(jax.tree.map(np.asarray, result.gmm))
-    return At(z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), inner), spec, scaling)
+    return At(z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), inner), spec, scaling, told)
 
 
 def asymptotics_at(at, method) -> Asymptotics:
@@ -120,7 +138,7 @@ def asymptotics_at(at, method) -> Asymptotics:
     masks = static_masks(at.spec)
     if not n_parameters(at.spec, at.z.shape[1]):
         return Asymptotics(jax.tree.map(np.zeros_like, at.gmm), np.zeros((0, 0)), 0.0, Status.CONVERGED)
-    *found, jacobian, rcond = jax.tree.map(np.asarray, _derivatives(at.z, at.gmm, masks))
+    *found, jacobian, rcond = jax.tree.map(np.asarray, _derivatives(at.z, at.gmm, at.told, masks))
     score, information = (leaf.astype(float) for leaf in found)
     root = inverse_root(information, np.finfo(at.z.dtype).eps ** (2.0 / 3.0))
     decrement = np.nan if root is None else float(0.5 * np.sum((root.T @ score) ** 2))
@@ -130,7 +148,7 @@ def asymptotics_at(at, method) -> Asymptotics:
         return Asymptotics(nothing, np.full_like(information, np.nan), decrement, status)
     covariance = inverse = root @ root.T
     if method == "sandwich":
-        covariance = inverse @ np.asarray(_score_products(at.z, at.gmm, masks), float) @ inverse
+        covariance = inverse @ np.asarray(_score_products(at.z, at.gmm, masks, at.told), float) @ inverse
     # the delta method, for the last φ and for symmetry
     variance = jax.tree.map(lambda j: np.einsum("...p,pq,...q->...", j, covariance, j), jacobian)
     errors = jax.tree.map(lambda v: np.sqrt(np.maximum(v, 0.0)), variance)
@@ -149,10 +167,10 @@ def _status(at, rcond, decrement):
 
 
 @partial(jax.jit, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
-def _derivatives(z, gmm, masks):
+def _derivatives(z, gmm, told, masks):
     """Score (p,), observed information (p, p), ∂(mixture)/∂θ with the leaves' shapes and p last, and rcond of Σ."""
     theta, unpack = free_coordinates(gmm, masks)
-    slope = jax.grad(lambda t: jnp.sum(log_prob(unpack(t), z)))
+    slope = jax.grad(lambda t: jnp.sum(log_prob_of_rows(unpack(t), z, told)))
     basis = jnp.eye(theta.size, dtype=theta.dtype)
     score = slope(theta)
     columns = jax.lax.map(lambda v: jax.jvp(slope, (theta,), (v,))[1], basis, batch_size=COLUMNS)

@@ -8,6 +8,7 @@ from .gmm import (
     affine,
     log_joint,
     log_prob,
+    log_prob_of_rows,
     permute,
     predict,
     responsibilities,
@@ -15,10 +16,12 @@ from .gmm import (
     sample_given_labels,
     validate,
 )
-from .match import align, assign, exchangeable, match, match_cost
+from .impute import Imputed, impute
+from .match import align, ambiguous, assign, exchangeable, match, match_cost, told_apart
 from .moments import ONE_AT_A_TIME, Moments, Way, e_step, is_narrow, moments, statistics_allowed
 from .records import Fit, NotSupported, Posterior, Status
-from .scaling import Scaling, check_data, check_sample_weight, standardise
+from .rows import Groups, Rows, missing_groups
+from .scaling import Scaling, check_data, check_labels, check_sample_weight, standard_units, standardise
 from .spec import (
     Hyperparameters,
     Known,
@@ -37,20 +40,25 @@ __all__ = [
     "ONE_AT_A_TIME",
     "STRUCTURES",
     "Fit",
+    "Groups",
     "Hyperparameters",
+    "Imputed",
     "Known",
     "MixtureSpec",
     "Moments",
     "NotSupported",
     "Posterior",
     "Prior",
+    "Rows",
     "Scaling",
     "Status",
     "Way",
     "affine",
     "align",
+    "ambiguous",
     "assign",
     "check_data",
+    "check_labels",
     "check_sample_weight",
     "e_step",
     "exchangeable",
@@ -58,12 +66,15 @@ __all__ = [
     "free_entries",
     "free_parts",
     "from_datatree",
+    "impute",
     "inverse_root",
     "is_narrow",
     "log_joint",
     "log_prob",
+    "log_prob_of_rows",
     "match",
     "match_cost",
+    "missing_groups",
     "moments",
     "n_parameters",
     "permute",
@@ -75,10 +86,12 @@ __all__ = [
     "sample_given_labels",
     "score_products",
     "share",
+    "standard_units",
     "standardise",
     "static_masks",
     "statistics_allowed",
     "structure",
+    "told_apart",
     "validate",
     "validate_spec",
 ]

@@ -11,10 +11,14 @@ A new structure is one class with these verbs and one entry in STRUCTURES.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+# math, not np: a NumPy float64 would make float32 data float64 when x64 is on
+HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 UNROLL = 4  # up to so many features a factorisation is cheaper written out than called for
 
 
@@ -98,6 +102,11 @@ def _stack(entries):
     return jnp.stack([jnp.stack(row, axis=-1) for row in entries], axis=-2)
 
 
+def whitened_log_joint(weights, log_normalisers, z):
+    """log φ_k + log N, (K, N), from whitened deviations z and −½ log |2π Σ_k|."""
+    return (jnp.log(weights) + log_normalisers)[:, None] - 0.5 * jnp.sum(z * z, axis=1)
+
+
 class Full:
     """One covariance matrix a component: (K, D, D)."""
 
@@ -126,6 +135,31 @@ class Full:
     def scatter(self, responsibilities, deviations):
         """Σ_n r_kn (x_n − m_k)(x_n − m_k)ᵀ: (K, D, D)."""
         return jnp.einsum("kin,kjn->kij", responsibilities[:, None, :] * deviations, deviations)
+
+    def condition(self, covariances, seen, deviations):
+        """What the features `seen` (D,) say of the others: (z, ½ log-precision of the seen, deviations, leftover Σ).
+
+        `deviations` are 0 where unseen; there the new ones are expectations, and their covariance is the leftover, of
+        the structure's shape. W is the whitener of Σ with the rows and columns of the unseen replaced by those of I.
+        """
+        seen_row, seen_column = seen[:, None], seen[None, :]
+        eye = jnp.eye(seen.size, dtype=covariances.dtype)
+
+        def entries(mask, otherwise):
+            return jnp.where(last_axes(mask, covariances.ndim), covariances, last_axes(otherwise, covariances.ndim))
+
+        whitener = self.whitener(entries(seen_row & seen_column, eye))
+        z = self.whiten(whitener, deviations)
+        cross = entries(~seen_row & seen_column, jnp.zeros_like(eye))  # Σ_us
+        gain = jnp.matmul(cross, jnp.swapaxes(whitener, -1, -2))
+        explained = jnp.matmul(gain, jnp.swapaxes(gain, -1, -2))
+        leftover = entries(~seen_row & ~seen_column, jnp.zeros_like(eye)) - explained
+        log_precision = self.half_log_precision(whitener, seen.size)
+        return z, log_precision, deviations + self.whiten(gain, z), leftover
+
+    def weigh(self, mass, covariances):
+        """mass_k Σ_k, in the shape of scatter: what rows with that covariance add to it."""
+        return mass.reshape(-1, *(1,) * (covariances.ndim - 1)) * covariances
 
     def statistics(self, columns):
         """[1, x, x_i x_j for i ≤ j] of the columns x of (D, N): (S, N)."""
@@ -242,6 +276,9 @@ class Tied(Full):
     def scatter(self, responsibilities, deviations):
         return jnp.einsum("kin,kjn->ij", responsibilities[:, None, :] * deviations, deviations)
 
+    def weigh(self, mass, covariances):
+        return jnp.sum(mass) * covariances
+
     def natural(self, means, whitener):
         return super().natural(means, jnp.broadcast_to(whitener, (means.shape[0], *whitener.shape)))
 
@@ -288,6 +325,11 @@ class Diag(Full):
 
     def scatter(self, responsibilities, deviations):
         return jnp.einsum("kn,kin->ki", responsibilities, deviations * deviations)
+
+    def condition(self, covariances, seen, deviations):
+        whitener = self.whitener(jnp.where(seen[None], covariances, jnp.ones_like(covariances)))
+        leftover = jnp.where(seen[None], jnp.zeros_like(covariances), covariances)
+        return self.whiten(whitener, deviations), self.half_log_precision(whitener, seen.size), deviations, leftover
 
     def statistics(self, columns):
         """[1, x, x²]: (1 + 2D, N)."""
@@ -364,6 +406,11 @@ class Spherical(Full):
 
     def scatter(self, responsibilities, deviations):
         return jnp.einsum("kn,kn->k", responsibilities, jnp.mean(deviations * deviations, axis=1))
+
+    def condition(self, covariances, seen, deviations):
+        each = jnp.broadcast_to(covariances[:, None], (covariances.size, seen.size))
+        *found, leftover = STRUCTURES["diag"].condition(each, seen, deviations)
+        return *found, jnp.mean(leftover, axis=1)
 
     def statistics(self, columns):
         """[1, x, |x|² / D]: (2 + D, N)."""

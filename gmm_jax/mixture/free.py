@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .covariance import structure
-from .gmm import GMM, log_prob
+from .gmm import GMM, log_prob_of_rows
+from .rows import Rows
 from .spec import MixtureSpec, free_parts
 
 COLUMNS = 16  # directions at a time in which a density is differentiated
@@ -48,12 +49,13 @@ def free_coordinates(gmm: GMM, masks):
     return jnp.concatenate(parts), unpack
 
 
-def score_products(x: Float[Array, "N D"], gmm: GMM, masks) -> Float[Array, "p p"]:
-    """Σ_n s_n s_nᵀ with s_n = ∂ log p(x_n)/∂θ."""
+def score_products(x: Float[Array, "N D"], gmm: GMM, masks, rows: Rows | None = None) -> Float[Array, "p p"]:
+    """Σ_n s_n s_nᵀ with s_n = ∂ log p(x_n)/∂θ, of what the rows tell."""
+    rows = Rows() if rows is None else rows
     theta, unpack = free_coordinates(gmm, masks)
 
     def along(direction):
-        return jax.jvp(lambda t: log_prob(unpack(t), x), (theta,), (direction,))[1]
+        return jax.jvp(lambda t: log_prob_of_rows(unpack(t), x, rows), (theta,), (direction,))[1]
 
     # a few directions at a time: all at once hold p copies of every intermediate number
     scores = jax.lax.map(along, jnp.eye(theta.size, dtype=theta.dtype), batch_size=COLUMNS)

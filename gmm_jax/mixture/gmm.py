@@ -5,7 +5,6 @@ All densities are log densities through Cholesky factors, for one mixture; `jax.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,7 +14,8 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
-from .covariance import last_axes, structure
+from .covariance import HALF_LOG_TWO_PI, last_axes, structure, whitened_log_joint
+from .rows import Rows, condition, groups_at_once, missing_groups, strike_out, ungroup
 
 
 @jax.tree_util.register_dataclass
@@ -49,16 +49,13 @@ def log_joint_components_first(gmm: GMM, deviations: Float[Array, "K D N"], whit
     """
     kind = structure(gmm.covariance_type)
     whitener = kind.whitener(gmm.covariances) if whitener is None else whitener
-    z = kind.whiten(whitener, deviations)
-    return (jnp.log(gmm.weights) + log_normalisers(gmm, whitener))[:, None] - 0.5 * jnp.sum(z * z, axis=1)
+    return whitened_log_joint(gmm.weights, log_normalisers(gmm, whitener), kind.whiten(whitener, deviations))
 
 
 def log_normalisers(gmm: GMM, whitener: Float[Array, "..."]) -> Float[Array, "K"]:
     """−½ log |2π Σ_k|, broadcastable to (K,)."""
     n_features = gmm.means.shape[-1]
-    half_log_precision = structure(gmm.covariance_type).half_log_precision(whitener, n_features)
-    # math, not np: a NumPy float64 would make float32 data float64 when x64 is on
-    return half_log_precision - 0.5 * n_features * math.log(2.0 * math.pi)
+    return structure(gmm.covariance_type).half_log_precision(whitener, n_features) - n_features * HALF_LOG_TWO_PI
 
 
 def deviations(gmm: GMM, x: Float[Array, "N D"]) -> Float[Array, "K D N"]:
@@ -66,27 +63,65 @@ def deviations(gmm: GMM, x: Float[Array, "N D"]) -> Float[Array, "K D N"]:
     return x.T[None, :, :] - gmm.means[:, :, None]
 
 
-def log_joint(gmm: GMM, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
-    """log φ_k + log N(x_n | μ_k, Σ_k), nats; NaN where a Σ_k is not positive definite."""
-    return log_joint_components_first(gmm, deviations(gmm, x)).T
+def log_joint(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N K"]:
+    """log φ_k + log N(x_n | μ_k, Σ_k), nats; NaN where a Σ_k is not positive definite, or an entry of x is NaN.
+
+    With missing="marginalise" it is the density of what is not NaN in each row (see `rows`), and so in `log_prob`,
+    `responsibilities` and `predict`. NaN are looked for in NumPy, so not under jit, vmap or grad.
+    """
+    x, groups = missing_groups(x, missing)
+    return log_joint_of_rows(gmm, x, Rows(groups=groups))
 
 
 @jax.jit
-def log_prob(gmm: GMM, x: Float[Array, "N D"]) -> Float[Array, "N"]:
-    """log p(x_n) of each sample, nats per unit volume of the data."""
-    return logsumexp(log_joint(gmm, x), axis=-1)
+def log_joint_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Rows) -> Float[Array, "N K"]:
+    """log_joint of what was seen of each row; −inf where its label says that it is another component."""
+    if rows.groups is None:
+        joint = log_joint_components_first(gmm, deviations(gmm, x))
+    else:
+        joint = _log_joint_of_groups(gmm, x, rows.groups).T
+    return strike_out(joint, rows.labels).T
+
+
+def _log_joint_of_groups(gmm, x, groups):
+    def one(group):
+        members, seen = group
+        return condition(gmm, jnp.take(x, members, axis=0), seen)[0].T  # (B, K)
+
+    joint = jax.lax.map(one, tuple(groups), batch_size=groups_at_once(groups, gmm))
+    return ungroup(groups, joint, x.shape[0])
 
 
 @jax.jit
-def responsibilities(gmm: GMM, x: Float[Array, "N D"]) -> Float[Array, "N K"]:
-    """p(component k | x_n): rows sum to one."""
-    return jax.nn.softmax(log_joint(gmm, x), axis=-1)
+def log_prob_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Rows) -> Float[Array, "N"]:
+    """log p(x_n) of what was seen; of a labelled row jointly with its label, log φ_k N(x_n | μ_k, Σ_k)."""
+    return logsumexp(log_joint_of_rows(gmm, x, rows), axis=-1)
+
+
+def log_prob(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N"]:
+    """log p(x_n) of each sample, nats per unit volume of the data (of what was seen of them: see log_joint)."""
+    x, groups = missing_groups(x, missing)
+    return log_prob_of_rows(gmm, x, Rows(groups=groups))
+
+
+def responsibilities(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N K"]:
+    """p(component k | x_n): rows sum to one. `missing` as in log_joint."""
+    return _responsibilities(gmm, *missing_groups(x, missing))
 
 
 @jax.jit
-def predict(gmm: GMM, x: Float[Array, "N D"]) -> Int[Array, "N"]:
-    """The most probable component of each sample (the lowest index on a tie)."""
-    return jnp.argmax(log_joint(gmm, x), axis=-1)
+def _responsibilities(gmm, x, groups):
+    return jax.nn.softmax(log_joint_of_rows(gmm, x, Rows(groups=groups)), axis=-1)
+
+
+def predict(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Int[Array, "N"]:
+    """The most probable component of each sample (the lowest index on a tie). `missing` as in log_joint."""
+    return _predict(gmm, *missing_groups(x, missing))
+
+
+@jax.jit
+def _predict(gmm, x, groups):
+    return jnp.argmax(log_joint_of_rows(gmm, x, Rows(groups=groups)), axis=-1)
 
 
 @partial(jax.jit, static_argnames="n")

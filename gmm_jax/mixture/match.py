@@ -17,6 +17,7 @@ from .covariance import inverse_cholesky, structure
 from .gmm import GMM, permute
 from .spec import MixtureSpec, free_parts
 
+AMBIGUOUS = 2.0  # a second pairing that costs less than so many times the best could as well be it
 COST_NUMBERS = 1 << 20  # K²·D²·mixtures at a time: 8 MiB of float64
 
 
@@ -72,6 +73,22 @@ def assign(cost: Float[np.ndarray, "*batch K K"]) -> Int[np.ndarray, "*batch K"]
     return order.reshape(cost.shape[:-1])
 
 
+def ambiguous(cost: Float[np.ndarray, "B K K"], order: Int[np.ndarray, "B K"]) -> Bool[np.ndarray, "B"]:
+    """Whether the best pairing that differs somewhere from `order` costs less than twice as much."""
+    if cost.shape[-1] == 1:
+        return np.zeros(len(cost), bool)
+    second = np.full(len(cost), np.inf)
+    for j in range(cost.shape[-1]):  # a pairing that differs pairs some j otherwise
+        barred = np.array(cost)
+        barred[np.arange(len(cost)), order[:, j], j] += 1.0 + np.sum(cost, axis=(-2, -1))
+        second = np.minimum(second, _total(cost, assign(barred)))
+    return second < AMBIGUOUS * _total(cost, order)
+
+
+def _total(cost, order):
+    return np.sum(np.take_along_axis(cost, order[..., None, :], axis=-2), axis=(-2, -1))
+
+
 def exchangeable(spec: MixtureSpec) -> Bool[np.ndarray, "K K"]:
     """Whether two components have the same Known rows."""
     known = spec.known
@@ -82,6 +99,16 @@ def exchangeable(spec: MixtureSpec) -> Bool[np.ndarray, "K K"]:
             rows.append(np.where(free[:, None], np.inf, np.asarray(leaf, float).reshape(n_components, -1)))
     table = np.concatenate(rows, axis=1)
     return (table[:, None, :] == table[None, :, :]).all(axis=-1)
+
+
+def told_apart(spec: MixtureSpec, labels: Int[np.ndarray, "N"] | None) -> MixtureSpec:
+    """The spec for `match` where labels name components: a named one is exchanged with none."""
+    if labels is None:
+        return spec
+    known = np.full(spec.n_components, np.nan) if spec.known.weights is None else np.array(spec.known.weights, float)
+    named = np.unique(labels[labels >= 0])
+    known[named] = 2.0 + named  # no weight is: all differ from each other, and from all others
+    return replace(spec, known=replace(spec.known, weights=known))
 
 
 def _flat(gmm, batch):

@@ -17,10 +17,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .covariance import structure
 from .gmm import GMM, deviations, log_joint_components_first, log_normalisers
+from .rows import Groups, Rows, condition, groups_at_once, strike_out
 
 BLOCK_NUMBERS = 1 << 18  # K·D·rows in one block of deviations: 2 MiB of float64, so that a block stays in the cache
 BLOCK_ROWS = 512  # rows in one block of statistics: products of this size run near the hardware's rate on one core
@@ -67,6 +68,8 @@ def e_step(
     x: Float[Array, "N D"],
     sample_weight: Float[Array, "N"] | None = None,
     *,
+    labels: Int[Array, "N"] | None = None,
+    groups: Groups | None = None,
     block_size: int | None = None,
     whitener: Float[Array, "..."] | None = None,
     way: Way | None = None,
@@ -74,24 +77,28 @@ def e_step(
     """Responsibilities r_nk = p(k | x_n) under `gmm`, and their moments about gmm.means.
 
     Rows are taken in blocks of block_size (by default as many as stay in the cache), so memory beyond x is bounded.
-    `sample_weight` multiplies each row's share in every sum, the log-likelihood included. `whitener` is the
-    structure's whitener of gmm.covariances, for callers that have it. `way` is how the sum is taken; by default the
-    fastest that is accurate, which under `vmap` computes both: callers with many mixtures choose, by `is_narrow`.
+    `sample_weight` multiplies each row's share in every sum, the log-likelihood included. A row whose label is known
+    (not -1) belongs to that component alone. With `groups` (from `missing_groups`) sums are expectations given what was
+    seen: of unseen entries, and in `second` of their squares. `whitener` is the structure's whitener of
+    gmm.covariances, for callers that have it. `way` is how the sum is taken; by default the fastest that is accurate,
+    which under `vmap` computes both: callers with many mixtures choose, by `is_narrow`.
 
     Reference:
         Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39.
     """
+    if groups is not None:
+        return _from_groups(gmm, x, Rows(sample_weight, labels, groups))
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances) if whitener is None else whitener
-    arguments = (gmm, whitener, x, sample_weight)
+    arguments = (gmm, whitener, x, sample_weight, labels)
     if way is None and statistics_allowed(x.dtype):
         narrow = is_narrow(gmm, whitener)
         return jax.lax.cond(narrow, *(partial(take, block_size=block_size) for take in WAYS.values()), *arguments)
     return WAYS[way or "deviations"](*arguments, block_size=block_size)
 
 
-def statistics_allowed(dtype) -> bool:
-    """Whether sums of that type may be taken from statistics: float32 has no digits to lose."""
-    return dtype == jnp.float64
+def statistics_allowed(dtype, groups: Groups | None = None) -> bool:
+    """Whether sums of that type may be taken from statistics: float32 has no digits to lose, a gap has no square."""
+    return dtype == jnp.float64 and groups is None
 
 
 def is_narrow(gmm: GMM, whitener: Float[Array, "..."]) -> Bool[Array, ""]:
@@ -102,36 +109,62 @@ def is_narrow(gmm: GMM, whitener: Float[Array, "..."]) -> Bool[Array, ""]:
     return ~jnp.all(jnp.max(spread, axis=-1) * jnp.max(precisions, axis=-1) <= KAPPA_SQUARED)
 
 
-def _from_deviations(gmm, whitener, x, sample_weight, block_size):
+def _from_deviations(gmm, whitener, x, sample_weight, labels, block_size):
     size = block_size or max(256, BLOCK_NUMBERS // max(gmm.means.size, 1))
 
-    def block(x, weight):
+    def block(rows, weight):
+        x, labels = rows
         d = deviations(gmm, x)
         if weight is not None:
             # a row of weight zero counts as absent, even where its density is not finite
             d = jnp.where((weight > 0.0)[None, None], d, jnp.zeros_like(d))
-        joint = log_joint_components_first(gmm, d, whitener)  # (K, N)
-        log_prob = logsumexp(joint, axis=0)
-        r = jnp.exp(joint - log_prob[None])
-        if weight is None:
-            return moments(gmm, d, r, log_prob)
-        return moments(gmm, d, r * weight[None], log_prob * weight)
+        joint = strike_out(log_joint_components_first(gmm, d, whitener), labels)  # (K, N)
+        return _shared_out(gmm, d, joint, weight)
 
-    return _add_blocks(block, x, sample_weight, size)
+    return _add_blocks(block, (x, labels), sample_weight, size)
 
 
-def _from_statistics(gmm, whitener, x, sample_weight, block_size):
+def _shared_out(gmm, d, joint, weight):
+    """The moments of rows by their log joint densities."""
+    log_prob = logsumexp(joint, axis=0)
+    r = jnp.exp(joint - log_prob[None])
+    if weight is None:
+        return moments(gmm, d, r, log_prob)
+    return moments(gmm, d, r * weight[None], log_prob * weight)
+
+
+def _from_groups(gmm, x, rows):
+    kind, data = structure(gmm.covariance_type), (x, rows.weight, rows.labels)
+
+    def one(members, seen, new):
+        x, counts, labels = jax.tree.map(lambda leaf: jnp.take(leaf, members, axis=0), data)
+        joint, d, leftover = condition(gmm, x, seen)
+        weight = (members >= 0).astype(x.dtype) * new
+        weight = weight if counts is None else weight * counts
+        d = jnp.where((weight > 0.0)[None, None], d, jnp.zeros_like(d))
+        sums = _shared_out(gmm, d, strike_out(joint, labels), weight)
+        return sums._replace(second=sums.second + kind.weigh(sums.mass, leftover))
+
+    def block(groups, new):
+        new = jnp.ones(groups.rows.shape[:1], x.dtype) if new is None else new
+        return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), jax.vmap(one)(*groups, new))
+
+    return _add_blocks(block, rows.groups, None, groups_at_once(rows.groups, gmm), x.dtype)
+
+
+def _from_statistics(gmm, whitener, x, sample_weight, labels, block_size):
     kind = structure(gmm.covariance_type)
     white = kind.white_means(gmm.means, whitener)
     constant = jnp.log(gmm.weights) + log_normalisers(gmm, whitener) - 0.5 * jnp.sum(white * white, axis=-1)
     natural = jnp.concatenate([constant[:, None], kind.natural(gmm.means, whitener)], axis=1)  # (K, S)
 
-    def block(x, weight):
+    def block(rows, weight):
+        x, labels = rows
         if weight is not None:
             x = jnp.where((weight > 0.0)[:, None], x, jnp.zeros_like(x))
         # the barriers keep the compiler from computing statistics and exponentials twice
         statistics = jax.lax.optimization_barrier(kind.statistics(x.T))  # (S, N)
-        joint = natural @ statistics
+        joint = strike_out(natural @ statistics, labels)
         top = jnp.max(joint, axis=0)
         likelihood = jax.lax.optimization_barrier(jnp.exp(joint - top[None]))
         total = jnp.sum(likelihood, axis=0)
@@ -141,7 +174,7 @@ def _from_statistics(gmm, whitener, x, sample_weight, block_size):
         # statistics first, both contracted over their last axis: the order in which the product is fast
         return jax.lax.dot_general(statistics, likelihood * share[None], (((1,), (1,)), ((), ()))), jnp.sum(log_prob)
 
-    sums, log_likelihood = _add_blocks(block, x, sample_weight, block_size or BLOCK_ROWS)
+    sums, log_likelihood = _add_blocks(block, (x, labels), sample_weight, block_size or BLOCK_ROWS)
     n_features = x.shape[1]
     mass, first, squares = sums[0], sums[1 : 1 + n_features].T, sums[1 + n_features :].T
     about = kind.second_about(gmm.means, mass, first, squares)
@@ -151,25 +184,24 @@ def _from_statistics(gmm, whitener, x, sample_weight, block_size):
 WAYS = {"deviations": _from_deviations, "statistics": _from_statistics}
 
 
-def _add_blocks(block, x, weight, size):
-    """block(x, weight) summed over blocks of at most `size` rows, sliced from x where it lies.
+def _add_blocks(block, rows, weight, size, dtype=None):
+    """block(rows, weight) summed over blocks of at most `size` rows, sliced from arrays where they lie.
 
     The last block may reach back into the one before; rows that were counted there weigh nothing.
     """
-    n_samples = x.shape[0]
+    n_samples, dtype = jax.tree.leaves(rows)[0].shape[0], dtype or rows[0].dtype
     if n_samples <= size:
-        return block(x, weight)
+        return block(rows, weight)
     size = next((s for s in range(size, size // 2, -1) if n_samples % s == 0), size)
     n_blocks = -(-n_samples // size)
 
     def take(i):
         start = jnp.minimum(i * size, n_samples - size)
-        rows = jax.lax.dynamic_slice_in_dim(x, start, size)
-        counts = None if weight is None else jax.lax.dynamic_slice_in_dim(weight, start, size)
+        part, counts = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), (rows, weight))
         if n_samples % size:
-            new = (start + jnp.arange(size, dtype=start.dtype) >= i * size).astype(x.dtype)
+            new = (start + jnp.arange(size, dtype=start.dtype) >= i * size).astype(dtype)
             counts = new if counts is None else new * counts
-        return block(rows, counts)
+        return block(part, counts)
 
     def add(total, i):
         return jax.tree.map(jnp.add, total, take(i)), None

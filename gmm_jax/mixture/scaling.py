@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .covariance import structure
 from .gmm import GMM, real_array
+from .rows import Rows, check_missing
 from .spec import Hyperparameters, Known, MixtureSpec
 
 
@@ -40,12 +41,23 @@ class Scaling(NamedTuple):
         columns = ", ".join(str(j) for j in self.constant)
         return [f"x is constant in column(s) {columns}, whose variance is not identified: drop them"]
 
-    def rows_inward(self, x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-        """Rows of data, standardised in float64, in the dtype that JAX computes in."""
-        z = np.subtract(x, self.centre, dtype=np.float64)
-        z /= self.scale
-        z[:, list(self.constant)] = 0.0
-        return z.astype(jax.dtypes.canonicalize_dtype(self.dtype), copy=False)
+    def log_volume_of(self, n_samples: float, rows: Rows) -> float:
+        """What the log-likelihood of all rows loses; of missing entries none. n_samples is the sum of the weights."""
+        if rows.groups is None:
+            return n_samples * self.log_volume
+        members, seen = rows.groups
+        weight = np.ones(members.shape) if rows.weight is None else np.asarray(rows.weight, float)[members]
+        return float(np.sum(np.where(members >= 0, weight, 0.0), axis=1) @ seen @ np.log(self.scale))
+
+    def rows_inward(
+        self, x: Float[np.ndarray, "N D"], out: Float[np.ndarray, "N D"] | None = None
+    ) -> Float[np.ndarray, "N D"]:
+        """Rows of data, standardised in float64, in the dtype that JAX computes in, or into `out`; NaN stay NaN."""
+        out = np.empty(x.shape, jax.dtypes.canonicalize_dtype(self.dtype)) if out is None else out
+        for j in range(x.shape[1]):  # NumPy is several times slower along rows of few numbers
+            column = np.subtract(x[:, j], self.centre[j], dtype=np.float64) / self.scale[j]
+            out[:, j] = np.where(np.isnan(column), column, 0.0) if j in self.constant else column
+        return out
 
     def known_inward(self, spec: MixtureSpec) -> Known:
         """What the spec knows, in standardised units."""
@@ -99,10 +111,10 @@ class Scaling(NamedTuple):
 RELATIVE_RIDGE = 1e-6  # of each feature's variance
 
 
-def check_data(x, *, n_components: int = 1, name: str = "x") -> np.ndarray:
+def check_data(x, *, n_components: int = 1, name: str = "x", missing: str | None = None) -> np.ndarray:
     """x as a finite (N, D) float array in NumPy; integers, float16 and data frames are converted.
 
-    A ValueError names what is wrong, where it is, and what to do.
+    With missing="marginalise" NaN may stand anywhere. A ValueError names what is wrong, where it is, and what to do.
     """
     x = real_array(x, name)
     if x.ndim == 1:
@@ -111,12 +123,14 @@ def check_data(x, *, n_components: int = 1, name: str = "x") -> np.ndarray:
         raise ValueError(f"{name} must be two-dimensional (N, D) and not empty; got shape {x.shape}.")
     if x.dtype not in (np.float32, np.float64):
         x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
-    bad = ~np.isfinite(x)
+    check_missing(missing)
+    bad = np.isinf(x) if missing else ~np.isfinite(x)
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
             f"{name} must be finite; {int(bad.sum())} of {x.size} values are not, the first {x[row, column]} at row "
-            f"{row}, column {column}: drop or impute those rows."
+            f"{row}, column {column}: drop or impute those rows"
+            + (', or fit with missing="marginalise".' if np.isnan(x[row, column]) else ".")
         )
     if x.shape[0] < n_components:
         raise ValueError(
@@ -141,18 +155,40 @@ def check_sample_weight(sample_weight, n_samples: int) -> np.ndarray | None:
     return weight
 
 
+def check_labels(labels, n_samples: int, n_components: int) -> Int[np.ndarray, "N"] | None:
+    """labels as (N,) integers from -1 (unknown) to K − 1; None where none is known."""
+    if labels is None:
+        return None
+    labels = real_array(labels, "labels")
+    if labels.shape != (n_samples,):
+        raise ValueError(f"labels must have shape ({n_samples},), one a row of x, -1 if unknown; got {labels.shape}.")
+    whole = np.isfinite(labels) & (labels == np.round(labels))
+    wrong = ~(whole & (labels >= -1) & (labels < n_components))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"labels must be integers from 0 to n_components - 1 = {n_components - 1}, or -1 where unknown; row {row} "
+            f"has {labels[row]}: number the classes from 0, or raise n_components."
+        )
+    return labels.astype(np.int32) if np.any(labels >= 0) else None
+
+
 def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[np.ndarray, Scaling]:
-    """Standardised data in JAX's compute dtype, and the map back. `x` has passed check_data."""
+    """Standardised data in JAX's compute dtype, and the map back. `x` has passed check_data.
+
+    Where a column has NaN, its centre and scale are those of its other entries.
+    """
     wide = x.astype(np.float64)
-    share = np.full(x.shape[0], 1.0 / x.shape[0]) if sample_weight is None else sample_weight / np.sum(sample_weight)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by _check_range
-        centre = wide[0] + share @ (wide - wide[0])  # about a row: the mean of a constant column is exact
-        reach = np.max(np.abs(wide - centre), axis=0)
-        # relative to the offset: what is left of a constant column is rounding
-        constant = reach <= 4.0 * np.finfo(x.dtype).eps * np.max(np.abs(wide), axis=0)
-        safe = np.where(constant, 1.0, reach)
-        deviation = safe * np.sqrt(share @ ((wide - centre) / safe) ** 2)
-    scaling = scaling_of(centre, deviation, constant, spec, x.dtype)
+    weight = np.ones(x.shape[0]) if sample_weight is None else sample_weight
+    seen = ~np.isnan(wide)
+    if not seen.any(axis=0).all():
+        raise ValueError(f"x column {int(np.argmin(seen.any(axis=0)))} holds no number, only NaN: drop the column.")
+    if seen.all():
+        moments = _centre_and_deviation(wide, weight, x.dtype)
+    else:
+        columns = [_centre_and_deviation(c[s, None], weight[s], x.dtype) for c, s in zip(wide.T, seen.T, strict=True)]
+        moments = tuple(np.concatenate(parts) for parts in zip(*columns, strict=True))
+    scaling = scaling_of(*moments, spec, x.dtype)
     return scaling.rows_inward(wide), scaling
 
 
@@ -165,6 +201,38 @@ def scaling_of(centre, deviation, constant, spec: MixtureSpec, dtype) -> Scaling
         scale = np.full(scale.shape, common)
     _check_range(scale, dtype)
     return Scaling(centre, scale, tuple(int(j) for j in np.flatnonzero(constant)), np.dtype(dtype))
+
+
+def standard_units(gmm: GMM, dtype, others: GMM | None = None) -> tuple[GMM, Scaling]:
+    """The mixture, or others, in units in which its own mean is 0 and its variances 1, and the map back.
+
+    What is returned has the dtype that JAX computes in; leading axes of the others are kept.
+    """
+    weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
+    if gmm.covariance_type in ("full", "tied"):
+        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
+    else:
+        variances = covariances.reshape(len(means), -1)
+    centre = weights @ means
+    scale = np.sqrt(weights @ (variances + (means - centre) ** 2))
+    if gmm.covariance_type == "spherical":
+        scale = np.full(scale.shape, np.sqrt(np.mean(scale**2)))
+    frame = Scaling(centre, scale, (), np.dtype(dtype))
+    compute_dtype = jax.dtypes.canonicalize_dtype(dtype)
+    inner = frame.inward(gmm if others is None else others)
+    return jax.tree.map(lambda leaf: leaf.astype(compute_dtype), inner), frame
+
+
+def _centre_and_deviation(wide, weight, dtype):
+    """Mean and sd of each column, and whether it is constant."""
+    share = weight / np.sum(weight)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by _check_range
+        centre = wide[0] + share @ (wide - wide[0])  # about a row: the mean of a constant column is exact
+        reach = np.max(np.abs(wide - centre), axis=0)
+        # relative to the offset: what is left of a constant column is rounding
+        constant = reach <= 4.0 * np.finfo(dtype).eps * np.max(np.abs(wide), axis=0)
+        safe = np.where(constant, 1.0, reach)
+        return centre, safe * np.sqrt(share @ ((wide - centre) / safe) ** 2), constant
 
 
 def _check_range(scale, dtype):

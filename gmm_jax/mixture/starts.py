@@ -6,16 +6,24 @@ iterates from the start puts the other known parts in (`project`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from .covariance import structure
-from .gmm import GMM
+from .covariance import inverse_cholesky, outer, structure
+from .gmm import GMM, permute
+from .match import assign, exchangeable
 from .moments import moments
 from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
+PLACING_NUMBERS = 1 << 20  # K²·D²·starts at a time: 8 MiB of float64
+START_ROWS = 20  # complete rows for each component, for starts to do without the incomplete ones
 
 
 def random(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GMM:
@@ -100,6 +108,97 @@ def start_function(init):
     if init not in STARTS:
         raise ValueError(f"init must be one of {', '.join(STARTS)}, a callable or a GMM; got {init!r}.")
     return STARTS[init]
+
+
+def draw_starts(
+    key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, start: Callable, n_starts: int, told=None
+) -> GMM:
+    """n_starts starts, leading axis: means as far as they are `told` (`labelled_means`), the rest in the order that
+    suits what is known best.
+    """
+    if told is None:
+        return in_known_order(_draw(key, x, spec, start, n_starts), spec)
+    held = told if spec.known.means is None else np.where(np.isnan(spec.known.means), told, spec.known.means)
+    # the start then looks for the other means elsewhere
+    starts = _draw(key, x, replace(spec, known=replace(spec.known, means=held)), start, n_starts)
+    starts = replace(starts, means=np.where(np.isnan(told), starts.means, told))
+    return in_known_order(starts, spec, ~np.isnan(told[:, 0]))
+
+
+@partial(jax.jit, static_argnames=("start", "n_starts"))
+def _draw(key, x, spec, start, n_starts):
+    return jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, n_starts), x, spec)
+
+
+def in_known_order(starts: GMM, spec: MixtureSpec, fixed: Bool[np.ndarray, "K"] | None = None) -> GMM:
+    """Starts (leading axis R) whose components stand where what is known of that place suits them best.
+
+    A start does not know that component 2 is the one with φ = 0.1, say; from the wrong order EM would have to carry
+    whole components past each other, and seldom does. Component i in place j, with the known parts of j put in, costs
+    its rows' expected −log φ_j N(x | μ_j, Σ_j); the cheapest assignment is taken. `fixed` ones stay where they are.
+    """
+    if exchangeable(spec).all():
+        return starts
+    cost = np.asarray(_placing_costs(starts, spec.known), float)
+    cost = np.where(np.isfinite(cost), cost, np.finfo(np.float32).max)
+    if fixed is not None:
+        moves = (fixed[:, None] | fixed[None, :]) & ~np.eye(fixed.size, dtype=bool)
+        cost = np.where(moves, np.finfo(np.float32).max, cost)
+    return permute(jax.tree.map(np.asarray, starts), assign(cost))
+
+
+@jax.jit
+def _placing_costs(starts, known):
+    """(R, K, K): cost[i, j] of component i in place j."""
+    n_components, n_features = starts.means.shape[1:]
+    at_once = max(1, PLACING_NUMBERS // (n_components * n_features) ** 2)
+    return jax.lax.map(partial(_placing_cost, known), starts, batch_size=at_once)
+
+
+def _placing_cost(known, gmm):
+    kind, (n_components, n_features) = structure(gmm.covariance_type), gmm.means.shape
+
+    def in_place(leaf, own):
+        """(K, K, ...): [i, j] the known part of j, or that of component i."""
+        own = jnp.broadcast_to(own[:, None], (n_components, *own.shape))
+        return own if leaf is None else put(jnp.broadcast_to(leaf[None], own.shape), own)
+
+    matrices = kind.dense(gmm.covariances, n_components, n_features)
+    told = None if known.covariances is None else kind.dense(known.covariances, n_components, n_features)
+    whitener = inverse_cholesky(in_place(told, matrices))
+    off = gmm.means[:, None] - in_place(known.means, gmm.means)
+    scatter = matrices[:, None] + outer(off, off)
+    precision = jnp.sum(outer(whitener, whitener), axis=-3)
+    half_log_precision = jnp.sum(jnp.log(jnp.diagonal(whitener, axis1=-2, axis2=-1)), axis=-1)
+    fit = half_log_precision - 0.5 * jnp.sum(precision * scatter, axis=(-2, -1))
+    return -gmm.weights[:, None] * (jnp.log(in_place(known.weights, gmm.weights)) + fit)
+
+
+def labelled_means(
+    z: Float[np.ndarray, "N D"], labels: Int[np.ndarray, "N"] | None, n_components: int, weight=None
+) -> Float[np.ndarray, "K D"] | None:
+    """Mean of each component's labelled rows, NaN without any; of standardised data, in NumPy.
+
+    NaN in z is left out; a feature of which nothing was seen takes the mean of all rows, 0.
+    """
+    if labels is None:
+        return None
+    weight = np.ones(len(z)) if weight is None else np.asarray(weight, float)
+    one_hot = (labels[None] == np.arange(n_components)[:, None]) * weight
+    seen = ~np.isnan(z)
+    means = one_hot @ np.where(seen, z, 0.0) / np.maximum(one_hot @ seen, np.finfo(float).tiny)
+    return np.where((one_hot.sum(axis=1) > 0.0)[:, None], means, np.nan).astype(z.dtype)
+
+
+def rows_for_starts(z: Float[np.ndarray, "N D"], n_components: int) -> Float[np.ndarray, "n D"]:
+    """Rows of standardised data without NaN: the complete ones where they are many, else all, means for NaN.
+
+    Filled rows lie where there are none, which is bad for a centre; too few rows are worse.
+    """
+    complete = ~np.isnan(z).any(axis=1)
+    if complete.all():
+        return z
+    return z[complete] if complete.sum() >= START_ROWS * n_components else np.nan_to_num(z)
 
 
 def _around(x, means, spec):

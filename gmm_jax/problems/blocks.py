@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from .text_table import open_text
 
-BLOCK_NUMBERS = 1 << 18  # numbers read at a time
+BLOCK_NUMBERS = 1 << 20  # numbers read at a time
 FEWEST_ROWS = 4096
 
 
@@ -43,7 +43,7 @@ def open_blocks(path, *, columns: Sequence[str] = ()) -> FileBlocks:
         ValueError: no such column, no table of numbers, or a file that is cut off: here or while it is read.
     """
     path = Path(path)
-    opener = {".npy": _open_npy, ".parquet": _open_parquet}.get(path.suffix, open_text)
+    opener = {".npy": _open_npy, ".parquet": _open_parquet}.get(path.suffix.lower(), open_text)
     names, read = opener(path)
     chosen = _choose(columns, names, path)
     return FileBlocks(path, tuple(names[j] for j in chosen), lambda: read(chosen))

@@ -118,7 +118,7 @@ def _upper_tail(a, b, c):
 
 def _gaussian_reach(a, b, saddle):
     """How far from the saddle the integrand lives, if a nearly linear term z_l ends it as a Gaussian; else infinity."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a = b = 0 nothing is felt
         reach = 6.0 / np.abs(b)  # exp(−2·36·(1 − slope²)) is below 1e-23
         nearly_linear = np.abs(a) * (saddle + reach) < 0.1
     return np.min(reach[nearly_linear], initial=np.inf)

@@ -1,7 +1,8 @@
 """One file a method: `fit(key, x, spec, *, options...) -> Fit`. A new file here is a new method; nothing else changes.
 
 The first line of a file's docstring says what it is; keyword-only arguments of `fit` are its options, with their
-defaults. Files whose name begins with an underscore are not methods.
+defaults. Files whose name begins with an underscore are not methods. A file may offer fit_many(keys, xs, spec, ...)
+too, which gives the same answers for data sets of one shape at once: sweeps then use it.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ class Method(NamedTuple):
     summary: str
     options: dict[str, Any]  # name -> default
     function: Callable[..., Fit]
+    many: Callable[..., list[Fit]] | None = None  # the same of data sets of one shape: (keys, xs, spec, **options)
 
     def fit(self, key, x, spec, **options) -> Fit:
         """Fit.point and what the method says about its uncertainty; an unknown option is a ValueError."""
         check_options(self, options)
-        answer = self.function(key, x, spec, **options)
-        if answer.status.ok and not _finite(answer.point):
-            return answer._replace(status=Status.NON_FINITE)
-        return answer
+        return _judged(self.function(key, x, spec, **options))
+
+    def fit_many(self, keys, xs, spec, **options) -> list[Fit]:
+        """`fit` with keys[p] on xs[p], at once, where the method has a way to do that."""
+        check_options(self, options)
+        return [_judged(answer) for answer in self.many(keys, xs, spec, **options)]
 
 
 def available() -> tuple[str, ...]:
@@ -52,7 +56,8 @@ def load(name: str) -> Method:
         raise ValueError(
             f"method {name!r} does not exist{_nearest(name, available())}; there are {_list(available())}."
         )
-    return from_function(name, import_module(f"{__name__}.{name}").fit)
+    module = import_module(f"{__name__}.{name}")
+    return from_function(name, module.fit)._replace(many=getattr(module, "fit_many", None))
 
 
 def from_function(name: str, function: Callable[..., Fit]) -> Method:
@@ -92,6 +97,13 @@ def _function_of(module, function):
 
 def _is_number(value):
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _judged(answer):
+    """NaN is never a success."""
+    if answer.status.ok and not _finite(answer.point):
+        return answer._replace(status=Status.NON_FINITE)
+    return answer
 
 
 def _finite(gmm):

@@ -57,17 +57,36 @@ def terms(*, start, reg_covar, tol, tol_is, threads, precision, same_prior) -> d
     }
 
 
+def em_evaluations(restarts, x, spec: MixtureSpec) -> int:
+    """Component densities, n·K at a time, that EM from many starts has cost: k-means++'s distances count as much."""
+    n_starts = restarts.lanes.status.size
+    return (restarts.effort.spent + 2 * n_starts) * len(x) * spec.n_components
+
+
 def seed_of(key) -> int:
     """32 bits of a typed key, for programs with generators of their own."""
     return int(np.asarray(jax.random.key_data(key)).ravel()[-1])
 
 
 def sklearn_model(kind: str, x, n_components: int, options, n_threads: int | None = None):
-    """A fitted sklearn.mixture.GaussianMixture or BayesianGaussianMixture; its warnings can be read from the model."""
+    """A fitted sklearn.mixture.GaussianMixture or BayesianGaussianMixture; its warnings can be read from the model.
+
+    density_evaluations_ is how many component densities it took; k-means' distances at its start cannot be seen.
+    """
     mixture, threadpoolctl = require("sklearn.mixture", "threadpoolctl")
     with threadpoolctl.threadpool_limits(n_threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it did not converge stands in converged_
-        return getattr(mixture, kind)(n_components=n_components, **options).fit(x)
+        model = getattr(mixture, kind)(n_components=n_components, **options)
+        densities, rows = model._estimate_log_prob, []
+
+        def counted(x, **more):  # some versions say of which array library x is
+            rows.append(len(x))
+            return densities(x, **more)
+
+        model._estimate_log_prob = counted
+        model.fit(x)
+    model.density_evaluations_ = sum(rows) * n_components
+    return model
 
 
 def gmmx_loop(x, model, **options):

@@ -25,27 +25,30 @@ from ...mixture import (
     structure,
     validate_spec,
 )
+from ._peers import em_evaluations, terms
 
 NEAR = 10.0  # nats: optima lower than this below the best carry no posterior mass worth a chain
 CLIMB_TOL = 1e-9  # gain in mean log-likelihood at which a climb to a mode ends
 CLIMB_NUMBERS = 1 << 22  # N·D·K·draws that climb at a time
 
 
-def em_starts(key, x, spec: MixtureSpec, n_chains: int, n_restarts: int) -> GMM | None:
-    """A start for each chain: the best EM optimum, and the distinct ones within 10 nats of it, in turn.
+def em_starts(key, x, spec: MixtureSpec, n_chains: int, n_restarts: int) -> tuple[GMM | None, int]:
+    """A start for each chain, the best EM optimum and the distinct ones within 10 nats of it in turn; and their cost.
 
     Chains that start in different optima and stay there are seen by R-hat; had all started in one, it would be blind.
-    None where EM failed: a posterior can be proper where the likelihood has no maximum.
+    None where EM failed: a posterior can be proper where the likelihood has no maximum. The cost is in component
+    densities.
     """
     restarts = em.fit_em_restarts(key, x, spec, n_restarts=n_restarts)
+    cost = em_evaluations(restarts, x, spec)
     if not Status(int(restarts.best.status)).ok:
-        return None
+        return None, cost
     best = jax.tree.map(lambda leaf: leaf[None], restarts.best.gmm)
     optima = restarts.optima
     real = ~optima.spurious & (optima.log_likelihood >= restarts.best.log_likelihood - NEAR)
     near = jax.tree.map(lambda leaf: leaf[real], optima.gmm) if real.any() else best
     order = np.arange(n_chains) % near.means.shape[0]
-    return jax.tree.map(lambda leaf: leaf[order], near)
+    return jax.tree.map(lambda leaf: leaf[order], near), cost
 
 
 def check_relabelling(name: str) -> None:
@@ -116,6 +119,30 @@ def _climb(z, gmms, known, prior):
         return em.fit_em(z, gmm, known=known, prior=prior, config=em.EMConfig(tol=CLIMB_TOL)).gmm
 
     return jax.lax.map(one, gmms, batch_size=max(1, CLIMB_NUMBERS // (z.size * gmms.n_components)))
+
+
+GRADIENT = 3  # component densities that a gradient of one costs, as is usually counted
+
+
+def on_terms(answer: Fit, x, n_restarts: int, cost: int, passes: float) -> Fit:
+    """The answer with what it cost, `cost` of starts and `passes` over the data, and on which terms it ran."""
+    each = len(x) * answer.point.n_components
+    info = {"density_evaluations": int(cost + passes * each)} | terms(
+        start=f"EM's optima, best of {n_restarts} by kmeans++",
+        reg_covar="none",
+        tol=None,
+        tol_is="none: it samples",
+        threads="XLA's own",
+        precision=str(answer.point.means.dtype),
+        same_prior="yes",
+    )
+    return answer._replace(info=answer.info | info)
+
+
+def gradients(posterior: Posterior, n_warmup: int) -> float:
+    """Passes over the data that NUTS' gradients amount to; steps of warm-up, which are not kept, as many as others."""
+    n_chains, n_draws = posterior.log_density.shape
+    return GRADIENT * float(np.mean(posterior.stats["n_steps"])) * n_chains * (n_draws + n_warmup)
 
 
 def trajectories(posterior: Posterior) -> dict[str, float]:

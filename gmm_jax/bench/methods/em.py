@@ -6,7 +6,8 @@ import numpy as np
 
 from ... import em
 from ...mixture import Fit, Status, n_parameters
-from ._peers import terms
+from ..landscape import rows_of
+from ._peers import em_evaluations, terms
 
 MOST_PARAMETERS = 1000  # with more there are no standard errors: the information costs a pass over the data for each
 
@@ -14,6 +15,17 @@ MOST_PARAMETERS = 1000  # with more there are no standard errors: the informatio
 def fit(key, x, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8, reg_covar=None, progress=None) -> Fit:
     config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
     restarts = em.fit_em_restarts(key, x, spec, n_restarts=n_restarts, init=init, config=config, progress=progress)
+    return _as_fit(restarts, x, spec, init, config)
+
+
+def fit_many(keys, xs, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8, reg_covar=None) -> list[Fit]:
+    """`fit` of data sets of one shape, all lanes together: the same answers to rounding."""
+    config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
+    found = em.fit_em_restarts_batch(keys, xs, spec, n_restarts=n_restarts, init=init, config=config)
+    return [_as_fit(restarts, x, spec, init, config) for restarts, x in zip(found, xs, strict=True)]
+
+
+def _as_fit(restarts, x, spec, init, config):
     best, optima = restarts.best, restarts.optima
     status = Status(int(best.status))
     few = n_parameters(spec, x.shape[1]) <= MOST_PARAMETERS
@@ -21,20 +33,17 @@ def fit(key, x, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8
     info = {
         "log_likelihood": float(best.log_likelihood),
         "n_iter": int(best.n_iter),
+        "density_evaluations": em_evaluations(restarts, x, spec),
         "message": restarts.message,
         "n_optima": int(optima.count.size),
         "share_at_best": float(np.mean(np.abs(restarts.lanes.log_likelihood - best.log_likelihood) <= 1e-4 * len(x))),
         "n_failed": int(np.sum(optima.of_lane < 0)),
-        "landscape": {
-            "log_likelihood": optima.log_likelihood.tolist(),
-            "count": optima.count.tolist(),
-            "spurious": optima.spurious.tolist(),
-        },
+        "landscape": rows_of(optima, restarts.lanes.status, x, spec),
     }
     info |= terms(
-        start=f"best of {n_restarts} by {init}",
-        reg_covar="1e-6 of each variance" if reg_covar is None else f"{reg_covar} in squared units of x",
-        tol=tol,
+        start=f"best of {restarts.lanes.status.size} by {init}",
+        reg_covar="1e-6 of each variance" if config.reg_covar is None else f"{config.reg_covar} in squared units of x",
+        tol=config.tol,
         tol_is="gain in mean log-likelihood of a sample",
         threads="XLA's own",
         precision=str(np.asarray(best.gmm.means).dtype),

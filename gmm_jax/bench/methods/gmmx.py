@@ -17,7 +17,8 @@ def fit(key, x, spec, *, n_init=10, max_iter=100, tol=1e-3, reg_covar=1e-6) -> F
         options = {"covariance_type": spec.covariance_type, "random_state": seed_of(key), "n_init": n_init}
         start = package.GaussianMixtureModelJax.from_k_means(single, spec.n_components, reg_covar, **options)
     found = gmmx_loop(single, start, max_iter=max_iter, tol=tol, reg_covar=reg_covar)
-    info = {"n_iter": int(found.n_iter)} | terms(
+    evaluations = int(found.n_iter) * len(x) * spec.n_components  # k-means' distances at its start cannot be seen
+    info = {"n_iter": int(found.n_iter), "density_evaluations": evaluations} | terms(
         start=f"k-means, best of {n_init}",
         reg_covar=f"{reg_covar:g} in squared units of x",
         tol=tol,

@@ -6,7 +6,7 @@ import jax
 
 from ... import bayes
 from ...mixture import Fit
-from ._posterior import as_fit, check_relabelling, em_starts, trajectories
+from ._posterior import as_fit, check_relabelling, em_starts, gradients, on_terms, trajectories
 
 
 def fit(
@@ -24,8 +24,9 @@ def fit(
 ) -> Fit:
     check_relabelling(relabelling)
     key_start, key_draw = jax.random.split(key)
-    init = em_starts(key_start, x, spec, n_chains, n_restarts)
+    init, cost = em_starts(key_start, x, spec, n_chains, n_restarts)
     options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws, "target_accept": target_accept}
     posterior = bayes.nuts(key_draw, x, spec, init=init, progress=progress, **options)
     answer = as_fit(posterior, spec, x=x, relabelling=relabelling)
+    answer = on_terms(answer, x, n_restarts, cost, gradients(posterior, n_warmup))
     return answer._replace(info=answer.info | trajectories(posterior))

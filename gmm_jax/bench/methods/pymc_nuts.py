@@ -15,7 +15,7 @@ from ... import bayes
 from ...bayes.target import density_of, finish, prepare
 from ...mixture import GMM, Fit, NotSupported, Status
 from ._peers import require, seed_of, terms
-from ._posterior import as_fit, check_relabelling, trajectories
+from ._posterior import as_fit, check_relabelling, gradients, trajectories
 
 
 def fit(
@@ -42,6 +42,7 @@ def fit(
     return answer._replace(
         info=answer.info
         | trajectories(posterior)
+        | {"density_evaluations": int(gradients(posterior, n_warmup) * problem.z.shape[0] * spec.n_components)}
         | terms(
             start="nutpie's own, jittered",
             reg_covar="none",

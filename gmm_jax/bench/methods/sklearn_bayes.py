@@ -25,7 +25,8 @@ def fit(
     options |= {"weight_concentration_prior_type": weight_concentration_prior_type}
     options |= {"covariance_type": spec.covariance_type, "random_state": seed_of(key)}
     model = sklearn_model("BayesianGaussianMixture", x, spec.n_components, options, n_threads)
-    info = {"lower_bound": float(model.lower_bound_), "n_iter": int(model.n_iter_)} | terms(
+    info = {"density_evaluations": model.density_evaluations_, "n_iter": int(model.n_iter_)}
+    info |= {"lower_bound": float(model.lower_bound_)} | terms(
         start=f"best of {n_init} by {init_params}",
         reg_covar=f"{reg_covar:g} in squared units of x",
         tol=tol,

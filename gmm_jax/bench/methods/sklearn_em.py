@@ -12,7 +12,8 @@ def fit(key, x, spec, *, n_init=1, init_params="kmeans", max_iter=100, tol=1e-3,
     options = {"n_init": n_init, "init_params": init_params, "max_iter": max_iter, "tol": tol, "reg_covar": reg_covar}
     options |= {"covariance_type": spec.covariance_type, "random_state": seed_of(key)}
     model = sklearn_model("GaussianMixture", x, spec.n_components, options, n_threads)
-    info = {"log_likelihood": float(model.score(x)) * len(x), "n_iter": int(model.n_iter_)} | terms(
+    info = {"density_evaluations": model.density_evaluations_, "n_iter": int(model.n_iter_)}
+    info |= {"log_likelihood": float(model.score(x)) * len(x)} | terms(
         start=f"best of {n_init} by {init_params}",
         reg_covar=f"{reg_covar:g} in squared units of x",
         tol=tol,

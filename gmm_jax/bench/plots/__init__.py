@@ -10,10 +10,11 @@ Matplotlib does.
 
 from .fits import data, em_animation, em_iterations, log_likelihood, parameter_errors, posterior_of_means, recovered
 from .posteriors import posterior_predictive, traces
-from .trials import calibration, landscape, recovery, scaling
+from .trials import calibration, curves, landscape, recovery, scaling
 
 __all__ = [
     "calibration",
+    "curves",
     "data",
     "em_animation",
     "em_iterations",

@@ -127,6 +127,27 @@ def draw_ranks(panel, counts_below, n_simulations, level):
     panel.step(at, counts / n_simulations - at, color=colour, where="mid", linewidth=1.2)
 
 
+def draw_basins(panel, optima):
+    """Each optimum of a landscape by its narrowest component: its variance and its samples. The area is its share."""
+    variance, samples, share = (
+        np.array([row[key] for row in optima]) for key in ("smallest_eigenvalue", "narrow_count", "share")
+    )
+    look = {"c": [admissible_colour(row) for row in optima], "edgecolors": MUTED, "linewidths": 0.6, "alpha": 0.8}
+    panel.scatter(np.clip(variance, 1e-16, 1e16), samples, s=10.0 + 500.0 * share, **look)
+    panel.set(xscale="log", yscale="log", xlabel="narrowest variance, in those of the data", ylabel="its samples, n·φ")
+    panel.margins(0.15)
+    panel.yaxis.get_major_locator().set_params(subs=(1.0, 2.0, 5.0))
+    panel.yaxis.set_major_formatter("{x:g}")
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_minor_formatter("")
+    panel.grid()
+
+
+def admissible_colour(row):
+    """Of an optimum of a landscape: grey where it is inadmissible."""
+    return GRID if row["spurious"] else COMPONENTS[0]
+
+
 def draw_trials(panel, trials, metric, y, colour, marker):
     """Every trial as a faint dot or cross, their median and quartiles, and at the margin how many have no value."""
     values = np.array([np.nan if r.get(metric) is None else float(r[metric]) for r in trials])

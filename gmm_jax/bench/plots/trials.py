@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 
 from .page import legend_below, open_page
-from .pens import COMPONENTS, DASHED, GRID, INK, MUTED, draw_ranks, draw_trials, gap_text, method_looks
+from .pens import (
+    DASHED,
+    GRID,
+    INK,
+    MUTED,
+    admissible_colour,
+    draw_basins,
+    draw_ranks,
+    draw_trials,
+    gap_text,
+    method_looks,
+)
 
 
-def landscape(path, log_likelihood, count, spurious):
-    """The distinct optima, best first: how many starts reached each, and how far below the best its likelihood lies.
+def landscape(path, rows):
+    """Where starts end: left how many in each optimum, highest first, right its narrowest component.
 
-    The gap is to the best optimum that is not spurious; a spurious one may lie above it. At most 20 are shown.
+    Args:
+        rows: of `bench.landscape.rows_of`; those without an optimum are counted in the title. The first 20 are shown
+            on the left, all on the right, where an area is a share of the starts. Grey is inadmissible.
     """
-    log_likelihood, count, spurious = np.asarray(log_likelihood, float), np.asarray(count), np.asarray(spurious, bool)
-    order = np.argsort(-log_likelihood, kind="stable")[:20]
-    real = log_likelihood[~spurious]
-    best = real.max() if real.size else log_likelihood.max()
-    with open_page(path, 6.0, 1.1 + 0.3 * len(order)) as page:
-        panel = page.subplots()
-        colours = [GRID if spurious[i] else COMPONENTS[0] for i in order]
-        look = {"color": colours, "edgecolor": MUTED, "linewidth": 0.5, "height": 0.7}
-        bars = panel.barh(np.arange(len(order)), count[order], **look)
-        texts = [f"{count[i]}{'  spurious' if spurious[i] else ''}" for i in order]
-        panel.bar_label(bars, texts, padding=4, fontsize=8, color=INK)
-        panel.set_yticks(np.arange(len(order)), [gap_text(log_likelihood[i] - best) for i in order])
-        panel.invert_yaxis()
-        panel.margins(x=0.15)
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.set(xlabel="starts that ended there", ylabel="gap to the best, nats")
-        hidden = len(log_likelihood) - len(order)
-        panel.set_title(f"{len(log_likelihood)} distinct optima" + (f", the best {len(order)} shown" if hidden else ""))
+    optima = [row for row in rows if row["optimum"] is not None]
+    failed = sum(row["count"] for row in rows if row["optimum"] is None)
+    shown = optima[:20]
+    with open_page(path, 9.0, max(1.2 + 0.28 * len(shown), 2.8)) as page:
+        left, right = page.subplots(1, 2, width_ratios=(3, 2))
+        look = {"color": [admissible_colour(row) for row in shown], "edgecolor": MUTED, "linewidth": 0.5, "height": 0.7}
+        bars = left.barh(np.arange(len(shown)), [row["count"] for row in shown], **look)
+        texts = [f"{row['count']}  {row['reason'] or ''}" for row in shown]
+        left.bar_label(bars, texts, padding=4, fontsize=8, color=INK)
+        left.set_yticks(np.arange(len(shown)), [gap_text(-row["gap"]) for row in shown])
+        left.invert_yaxis()
+        left.margins(x=0.45)
+        left.xaxis.get_major_locator().set_params(integer=True)
+        left.set(xlabel="starts that ended there", ylabel="log-likelihood above the best, nats")
+        if optima:
+            draw_basins(right, optima)
+        else:
+            right.set_axis_off()
+        found = "1 optimum" if len(optima) == 1 else f"{len(optima)} optima"
+        hidden = f", the first {len(shown)} shown" if len(optima) > len(shown) else ""
+        left.set_title(f"{found}{hidden}" + (f"; {failed} starts reached none" if failed else ""))
 
 
 def recovery(path, rows, metric, problems, methods):
@@ -89,6 +107,44 @@ def scaling(path, rows, axes, floor="floor"):
             panel.set_axis_off()
         entries = [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()]
         legend_below(page, [*entries, (floor, {"color": INK, "linestyle": DASHED})])
+
+
+def curves(path, rows, axis, panels, *, expected=MappingProxyType({}), logarithmic=()):
+    """Numbers against an axis, a panel a number, a line a method, with 1.96 Monte-Carlo standard errors.
+
+    Args:
+        rows: dicts with the axis, method, and for each metric a number (or None: no point) and metric_se; where a
+            method has several rows at one place of the axis, `line` tells its lines apart.
+        panels: metric -> title.
+        expected: metric -> what it should be, in black dashes.
+        logarithmic: metrics on a log scale, and the axis if it is to be on one; else its places are the ticks.
+    """
+    looks = method_looks(dict.fromkeys(row["method"] for row in rows))
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    with open_page(path, 3.1 * n_columns, 2.5 * n_rows + 0.4) as page:
+        drawn = page.subplots(n_rows, n_columns, squeeze=False).ravel()
+        for panel, (metric, title) in zip(drawn, panels.items(), strict=False):
+            known = [row for row in rows if row.get(metric) is not None]
+            for method, line in dict.fromkeys((row["method"], row.get("line")) for row in known):
+                mine = [row for row in known if (row["method"], row.get("line")) == (method, line)]
+                numbers = ([row.get(key) for row in mine] for key in (axis, metric, f"{metric}_se"))
+                at, value, error = (np.array(each, float) for each in numbers)
+                colour, marker = looks[method]
+                look = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.1, "elinewidth": 1.0}
+                panel.errorbar(at, value, 1.96 * np.nan_to_num(error), **look)
+            if metric in expected:
+                panel.axhline(expected[metric], color=INK, linestyle=DASHED, linewidth=1.0)
+            panel.set(xlabel=axis.replace("_", " "), title=title)
+            panel.set_yscale("log" if metric in logarithmic else "linear")
+            if axis in logarithmic:
+                panel.set_xscale("log")
+            else:
+                panel.set_xticks(sorted({row[axis] for row in rows}))
+            panel.grid()
+        for panel in drawn[len(panels) :]:
+            panel.set_axis_off()
+        legend_below(page, [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()])
 
 
 def calibration(path, rows, level):

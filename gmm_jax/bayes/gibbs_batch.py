@@ -1,0 +1,107 @@
+"""Gibbs sampling on many data sets of one shape in one program, as simulation studies need it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..mixture import GMM, ONE_AT_A_TIME, Hyperparameters, Known, MixtureSpec, NotSupported, Scaling, project
+from .gibbs import sweep
+from .model import Problem
+from .prior import hyperparameters
+from .target import check_counts, prepare
+
+THREADS = 2  # each with its share of the data sets: one vmapped program keeps one core
+
+
+def gibbs_batch(
+    key: Key[Array, ""],
+    x: Float[Array, "P N D"],
+    spec: MixtureSpec,
+    *,
+    init: GMM,
+    n_warmup: int = 100,
+    n_draws: int = 500,
+    thin: int = 1,
+) -> GMM:
+    """Draws (P, n_draws, ...) from the posterior of each data set by one chain each, in the units of the data.
+
+    Labels are as the chain left them. What one chain cannot show, that it never left a mode, nothing shows here: begin
+    at good optima, and use `gibbs` where convergence is in doubt.
+
+    Args:
+        init: a mixture in the units of the data for each data set, leading axis P.
+        n_warmup: sweeps before the first draw.
+        thin: sweeps from one draw to the next.
+
+    Raises:
+        ValueError: as gibbs, for the first data set at fault, which is named.
+        NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma.
+    """
+    check_counts(thin=(thin, 1))
+    x = np.asarray(x)
+    if x.ndim != 3 or not len(x):
+        raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
+    if np.shape(init.means)[0] != len(x):
+        raise ValueError(f"init holds {np.shape(init.means)[0]} starts for {len(x)} data sets: make them agree.")
+    members = [_member(x, spec, init, p, n_warmup, n_draws) for p in range(len(x))]
+    template = replace(members[0].problem, z=None)
+    keys = jax.random.split(key, len(x))
+
+    def run(part):
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[members[p].numbers for p in part])
+        return jax.tree.map(np.asarray, _run(keys[part], *stacked, template, n_warmup, thin, n_draws))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = list(pool.map(run, np.array_split(np.arange(len(x)), min(THREADS, len(x)))))
+    draws = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    outward = [m.scaling.outward(jax.tree.map(lambda leaf, p=p: leaf[p], draws)) for p, m in enumerate(members)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *outward)
+
+
+class _Member(NamedTuple):
+    """One data set, standardised."""
+
+    problem: Problem
+    scaling: Scaling
+    numbers: tuple[np.ndarray, Known, Hyperparameters, GMM]  # z, what is known, the prior's, and the start
+
+
+def _member(x, spec, init, p, n_warmup, n_draws):
+    try:
+        problem, scaling = prepare(x[p], spec, n_chains=1, n_warmup=n_warmup, n_draws=n_draws)
+    except ValueError as error:
+        raise ValueError(f"data set {p}: {error}") from error
+    if problem.foreign:
+        raise NotSupported(f"gibbs needs a semi-conjugate prior; {', '.join(problem.foreign)} has none: use nuts.")
+    hyper = hyperparameters(problem.prior, spec.covariance_type)
+    start = scaling.inward(jax.tree.map(lambda leaf: np.asarray(leaf)[p], init))
+    hyper, start = jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), (hyper, start))
+    return _Member(problem, scaling, (problem.z, problem.spec.known, hyper, start))
+
+
+@partial(jax.jit, static_argnames="n_draws", compiler_options=ONE_AT_A_TIME)
+def _run(keys, z, known, hyper, starts, template, n_warmup, thin, n_draws):
+    def chain(key, z, known, hyper, start):
+        problem = replace(template, z=z, spec=replace(template.spec, known=known))
+
+        def sweeps(n, key, gmm):
+            return jax.lax.fori_loop(
+                0, n, lambda i, gmm: sweep(jax.random.fold_in(key, i), problem, hyper, gmm)[0], gmm
+            )
+
+        def draw(gmm, key):
+            gmm = sweeps(thin, key, gmm)
+            return gmm, gmm
+
+        key_warmup, key_draws = jax.random.split(key)
+        first = sweeps(n_warmup, key_warmup, project(start, known))
+        return jax.lax.scan(draw, first, jax.random.split(key_draws, n_draws))[1]
+
+    return jax.vmap(chain)(keys, z, known, hyper, starts)

@@ -1,0 +1,170 @@
+"""Many starts on each of many data sets of one shape, all advanced together.
+
+Simulation studies, bootstraps and sweeps need them. `fit_em_batch` keeps the best fit of each data set,
+`fit_em_restarts_batch` every lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from ..mixture import Hyperparameters, MixtureSpec, check_sample_weight, exchangeable
+from ..mixture.starts import in_known_order, start_function
+from .cores import n_workers, program, side_by_side
+from .fit import EMConfig, EMResult
+from .inputs import check_options, outward, prepare, stack
+from .lanes import begin_lanes
+from .optima import eligible, pick, reasons
+from .race import kept_by_race
+from .restarts import Restarts, restarts_of, results_of, run_lanes, spread_of_lanes
+
+DRAWN_AT_ONCE = 256  # starts: their distances to rows stay in the cache
+
+
+class Batch(NamedTuple):
+    """The best fit of each of many data sets, in their units; leading axis P, and (P, R) for lanes."""
+
+    best: EMResult  # without a trace: trace is (P, 0)
+    log_likelihood: Float[np.ndarray, "P R"]
+    status: Int[np.ndarray, "P R"]
+    n_iter: Int[np.ndarray, "P R"]
+    reason: np.ndarray  # (P,) of str: why the best one is inadmissible all the same, "" where it is not
+
+
+def fit_em_batch(
+    key: Key[Array, ""],
+    x: Float[Array, "P N D"],
+    spec: MixtureSpec,
+    *,
+    n_restarts: int = 10,
+    init: str | Callable = "kmeans++",
+    sample_weight: Float[Array, "P N"] | None = None,
+    config: EMConfig = EMConfig(),
+    race: bool = False,
+) -> Batch:
+    """`fit_em_restarts` on many data sets of one shape, as simulation studies and bootstraps need them.
+
+    Data sets of different sizes are filled up to one shape with rows of weight zero, which may hold anything. With
+    race=True each data set has a race of its own, and lanes that left it have status MERGED or DROPPED.
+
+    Raises:
+        ValueError: as fit_em_restarts, for the first data set at fault, which is named.
+    """
+    check_options(n_restarts, config)
+    x = np.asarray(x)
+    if x.ndim != 3 or not len(x):
+        raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
+    if sample_weight is not None and np.shape(sample_weight) != x.shape[:2]:
+        raise ValueError(f"sample_weight must have shape {x.shape[:2]}; got {np.shape(sample_weight)}.")
+    data = [_member(x, spec, sample_weight, config, None, p) for p in range(len(x))]
+    problem = stack(data)
+    inits = _draw(jax.random.split(key, (len(data), n_restarts)), problem[0], data, start_function(init))
+    lanes = begin_lanes(problem, inits, keep=kept_by_race(config.max_iter))
+    if run_lanes(lanes, data, race=race):
+        raise KeyboardInterrupt
+    return _best_of_each(lanes, data)
+
+
+def fit_em_restarts_batch(
+    keys: Key[Array, " P"],
+    x: Float[Array, "P N D"],
+    spec: MixtureSpec,
+    *,
+    n_restarts: int = 50,
+    init: str | Callable = "kmeans++",
+    config: EMConfig = EMConfig(),
+    priors: Sequence[Hyperparameters] | None = None,
+) -> list[Restarts]:
+    """`fit_em_restarts` with keys[p] on x[p], one after another, but all at once: the same answers to rounding.
+
+    Of effort.wasted, lane-iterations of idle slots, each data set has a share in proportion to what it spent.
+
+    Args:
+        priors: one for each data set, as the default one depends on the data.
+
+    Raises:
+        ValueError: as fit_em_restarts, for the first data set at fault, which is named.
+    """
+    check_options(n_restarts, config)
+    if np.ndim(x) != 3 or len(x) != len(keys) or not len(x):
+        raise ValueError(f"x must be (P, N, D), one block for each of {len(keys)} keys; got shape {np.shape(x)}.")
+    priors = [None] * len(x) if priors is None else priors
+    data = [_member(x, spec, None, config, prior, p) for p, prior in enumerate(priors)]
+    problem = stack(data)
+    each = jax.vmap(partial(jax.random.split, num=n_restarts))(keys)
+    inits = _draw(each, problem[0], data, start_function(init))
+    lanes = begin_lanes(problem, inits)
+    if run_lanes(lanes, data, race=False):
+        raise KeyboardInterrupt
+    state, trace = lanes.look()
+    spent = max(int(state.n_iter.sum()), 1)
+    found = []
+    for p, of_one in enumerate(data):
+        mine = slice(p * n_restarts, (p + 1) * n_restarts)
+        part = pick(state, mine)
+        computed = lanes.computed * int(part.n_iter.sum()) // spent
+        found.append(restarts_of(part, trace[mine], of_one, pick(inits, p), computed))
+    return found
+
+
+def _member(x, spec, sample_weight, config, prior, p):
+    """Data set p; rows of weight zero take copies of the others, so that starts can be drawn from any row."""
+    rows, weight = x[p], None if sample_weight is None else np.asarray(sample_weight[p], float)
+    try:
+        if weight is not None:
+            check_sample_weight(weight, len(rows))
+            used = np.flatnonzero(weight > 0.0)
+            rows = np.where((weight > 0.0)[:, None], rows, rows[used[np.arange(len(rows)) % used.size]])
+        return prepare(rows, spec, weight, config, prior, keep_rows=True)
+    except ValueError as error:
+        raise ValueError(f"data set {p}: {error}") from error
+
+
+def _best_of_each(lanes, data):
+    """The best lane of each data set: highest among admissible, else among eligible, else among finite ones."""
+    shape = (len(data), lanes.n_starts)
+    state = lanes.look()[0]
+    each = np.repeat(np.arange(len(data)), lanes.n_starts)
+    known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
+    results, after = jax.tree.map(np.asarray, results_of(state, np.zeros((lanes.n_lanes, 0)), known))
+    reason = reasons(results.gmm, after, data[0].inner, *spread_of_lanes(lanes, data)).reshape(shape)
+    usable = eligible(results).reshape(shape)
+    value = np.where(np.isfinite(state.best_value), state.best_value, -np.inf).reshape(shape)
+    best = np.lexsort((value, 2 * (usable & (reason == "")) + usable), axis=-1)[:, -1]
+    chosen = np.arange(len(data)) * lanes.n_starts + best
+    best = [outward(pick(results, lane), d.spec, d.scaling, d.volume) for lane, d in zip(chosen, data, strict=True)]
+    volume = np.array([d.volume for d in data])[:, None]
+    return Batch(
+        jax.tree.map(lambda *leaves: np.stack(leaves), *best),
+        results.log_likelihood.reshape(shape) - volume,
+        results.status.reshape(shape),
+        state.n_iter.reshape(shape),
+        reason[np.arange(len(data)), chosen % lanes.n_starts],
+    )
+
+
+def _draw(keys, z, data, start):
+    """Standardised starts, one a key, (P, R): some data sets a program, programs side by side."""
+    inner, calls = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data]), []
+    size = max(1, min(len(z), DRAWN_AT_ONCE // keys.shape[1]))
+    for first in range(0, len(z), size):
+        some = np.minimum(np.arange(first, first + size), len(z) - 1)
+        arguments = (keys[some], z[some], jax.tree.map(lambda leaf, some=some: leaf[some], inner))
+        calls.append((program(_draw_starts, arguments, start=start), arguments))
+    drawn = side_by_side(calls, n_workers())
+    starts = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[: len(z)], *drawn)
+    if exchangeable(data[0].inner).all():
+        return starts
+    ordered = [in_known_order(pick(starts, p), d.inner) for p, d in enumerate(data)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *ordered)
+
+
+@partial(jax.jit, static_argnames="start")
+def _draw_starts(keys, z, inner, start):
+    return jax.vmap(jax.vmap(start, in_axes=(0, None, None)))(keys, z, inner)

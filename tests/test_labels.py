@@ -1,0 +1,130 @@
+"""Labels partly known: a labelled row belongs to its component alone, and component k is class k."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import oracles
+from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
+from gmm_jax import MixtureSpec, NotSupported, permute
+from gmm_jax.em import EMConfig, fit_em, fit_em_restarts, fit_labelled, standard_errors
+from gmm_jax.mixture import Known, Rows, e_step, log_prob_of_rows, missing_groups
+
+N, K, D = 60, 3, 2
+KEY = jax.random.key(0)
+CONFIG = EMConfig(max_iter=30, tol=0.0)
+
+
+def some_labels(x, n_known=20, seed=0):
+    """(N,): the nearest of three centres for some rows, -1 for the others."""
+    centres = random_gmm(0, K, D, "full").means
+    labels = np.argmin(((x[:, None] - centres) ** 2).sum(-1), axis=1)
+    known = np.random.default_rng(seed).permutation(N)[:n_known]
+    return np.where(np.isin(np.arange(N), known), labels, -1)
+
+
+@pytest.mark.parametrize("way", ["statistics", "deviations"])
+def test_a_labelled_row_counts_for_its_component_alone(x, way):
+    gmm, labels = random_gmm(5, K, D, "full"), some_labels(x)
+    joint = oracles.log_joint(as_tuple(gmm), x)
+    joint[(labels[:, None] >= 0) & (labels[:, None] != np.arange(K))] = -np.inf
+    log_p = np.logaddexp.reduce(joint, axis=1)
+    found = e_step(gmm, x, labels=labels, way=way)
+    np.testing.assert_allclose(found.log_likelihood, log_p.sum(), rtol=1e-12)
+    np.testing.assert_allclose(found.mass, np.exp(joint - log_p[:, None]).sum(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(log_prob_of_rows(gmm, x, Rows(labels=labels)), log_p, rtol=1e-10)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_with_all_labels_known_one_step_is_the_labelled_fit(x, covariance_type):
+    start, labels = random_gmm(5, K, D, covariance_type), some_labels(x, N)
+    step = fit_em(x, start, labels=labels, config=EMConfig(max_iter=1, tol=0.0))
+    assert_trees_close(step.gmm, fit_labelled(x, labels, start))
+
+
+def test_no_label_known_is_bit_for_bit_the_path_without(x):
+    spec, nothing = MixtureSpec(K), np.full(N, -1)
+    with_labels, without = (fit_em_restarts(KEY, x, spec, n_restarts=2, **o) for o in ({"labels": nothing}, {}))
+    assert_trees_close(with_labels.lanes, without.lanes, rtol=0.0, atol=0.0)
+
+
+def test_other_names_for_the_classes_are_the_same_components_in_another_order(x):
+    labels, order = some_labels(x), np.array([2, 0, 1])
+    start = random_gmm(0, K, D, "full")
+    renamed = np.where(labels >= 0, np.argsort(order)[labels], -1)
+    found = fit_em(x, permute(start, order), labels=renamed, config=CONFIG)
+    plain = fit_em(x, start, labels=labels, config=CONFIG)
+    assert_trees_close(found.gmm, permute(jax.tree.map(np.asarray, plain.gmm), order), rtol=1e-8)
+
+
+def test_labels_raise_the_likelihood_monotonically_also_with_gaps_and_weights(x):
+    labels, weight = some_labels(x), np.random.default_rng(1).uniform(0.5, 2.0, N)
+    gaps = np.where(np.random.default_rng(2).random(x.shape) < 0.2, np.nan, x)
+    start = random_gmm(0, K, D, "full")
+    found = fit_em(gaps, start, labels=labels, sample_weight=weight, missing="marginalise", config=CONFIG)
+    trace = np.asarray(found.trace)[: int(found.n_iter) + 1]
+    assert np.all(np.diff(trace) > -1e-10 * np.abs(trace[1:]))
+    filled, groups = missing_groups(gaps, "marginalise")
+    density = log_prob_of_rows(found.gmm, filled, Rows(None, labels, groups))
+    np.testing.assert_allclose(weight @ density, found.log_likelihood, rtol=1e-10)
+
+
+@pytest.mark.parametrize("init", ["kmeans++", "random_points"])
+def test_a_few_labels_say_which_component_is_which(x, init):
+    """Whatever the names, and with other parts known: the restart's best fit has class k in place k."""
+    labels = some_labels(x, 15)
+    for order in (np.arange(K), np.array([1, 2, 0])):
+        renamed = np.where(labels >= 0, order[labels], -1)
+        found = fit_em_restarts(KEY, x, MixtureSpec(K), n_restarts=4, init=init, labels=renamed)
+        own = np.array([x[renamed == k].mean(axis=0) for k in range(K)])
+        distance = ((np.asarray(found.best.gmm.means)[:, None] - own[None]) ** 2).sum(-1)
+        np.testing.assert_array_equal(np.argmin(distance, axis=1), np.arange(K))
+
+
+def test_bad_labels_are_named_by_their_row(x):
+    labels = some_labels(x)
+    cases = [
+        ("row 4 has 3", np.where(np.arange(N) == 4, K, labels)),
+        ("row 7 has 0.5", np.where(np.arange(N) == 7, 0.5, labels)),
+        ("row 2 has -2", np.where(np.arange(N) == 2, -2, labels)),
+        ("row 9 has nan", np.where(np.arange(N) == 9, np.nan, labels)),
+        (f"labels must have shape ({N},)", labels[:-1]),
+        ("labels must hold real numbers", np.array(["a"] * N)),
+    ]
+    for sentence, wrong in cases:
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            fit_em_restarts(KEY, x, MixtureSpec(K), n_restarts=2, labels=wrong)
+
+
+def test_starts_lie_in_the_order_of_what_is_known():
+    """Three groups of 36, 15 and 9 rows far apart, told apart by φ, Σ or both: most starts find them."""
+    rng = np.random.default_rng(0)
+    centres, sds = np.array([[0.0, 0.0], [12.0, 0.0], [0.0, 12.0]]), np.array([1.0, 2.0, 0.7])
+    which = np.repeat(np.arange(K), [36, 15, 9])
+    x = centres[which] + sds[which, None] * rng.standard_normal((N, D))
+    weights, variances = np.array([36, 15, 9]) / N, sds**2
+    for order in (np.array([1, 2, 0]), np.array([2, 1, 0])):
+        for told in ({"weights"}, {"weights", "covariances"}, {"covariances"}):
+            parts = {"weights": weights[order], "covariances": variances[order]}
+            known = Known(**{name: parts[name] for name in told})
+            found = fit_em_restarts(KEY, x, MixtureSpec(K, "spherical", known), n_restarts=8)
+            np.testing.assert_allclose(found.best.gmm.means, [x[which == k].mean(axis=0) for k in order], atol=0.2)
+            assert found.optima.count[0] >= 6
+
+
+def test_standard_errors_know_of_labels_and_gaps(x):
+    """Where every label is known they have a closed form: √(Σ_jj / n_kj) of a mean, with n_kj the entries seen."""
+    labels = some_labels(x, N)
+    gaps = np.where(np.random.default_rng(2).random(x.shape) < 0.2, np.nan, x)
+    told = {"labels": labels, "missing": "marginalise"}
+    best = fit_em(gaps, random_gmm(0, K, D, "diag"), config=EMConfig(max_iter=200, tol=1e-13), **told)
+    errors = standard_errors(gaps, best, MixtureSpec(K, "diag"), **told)
+    count = np.array([np.sum(~np.isnan(gaps[labels == k]), axis=0) for k in range(K)])
+    weights, variances = np.asarray(best.gmm.weights), np.asarray(best.gmm.covariances)
+    np.testing.assert_allclose(errors.means, np.sqrt(variances / count), rtol=1e-4)
+    np.testing.assert_allclose(errors.covariances, np.sqrt(2.0 / count) * variances, rtol=1e-4)
+    np.testing.assert_allclose(errors.weights, np.sqrt(weights * (1.0 - weights) / N), rtol=1e-6)
+    with pytest.raises(NotSupported, match="complete rows without labels"):
+        standard_errors(gaps, best, MixtureSpec(K, "diag"), method="bootstrap", key=KEY, **told)
