@@ -84,7 +84,7 @@ def test_known_labels_stay_with_their_rows_and_need_gibbs_without_a_ladder():
     found = bayes.gibbs(jax.random.key(0), x, MixtureSpec(2), labels=labels, n_warmup=10, n_draws=90)
     groups = [x[labels == k].mean() for k in (0, 1)]
     np.testing.assert_allclose(found.draws.means.mean((0, 1))[:, 0], groups, atol=0.2)  # shrunk a little by the prior
-    with pytest.raises(NotSupported, match="a ladder .n_rungs > 1. knows neither labels nor missing values"):
+    with pytest.raises(NotSupported, match=r"a ladder .n_rungs > 1. knows neither labels nor missing values"):
         bayes.gibbs(jax.random.key(0), x, MixtureSpec(2), labels=labels, n_rungs=4)
 
 
