@@ -65,11 +65,13 @@ def verdict(rows):
     """Whether no share is surely outside, and the sentence with the numbers."""
     parts, met = [], True
     for null in dict.fromkeys(row["null"] for row in rows):
-        p = np.array([row["bootstrap_p"] for row in rows if row["null"] == null and row["bootstrap_p"] is not None])
+        found = [row["bootstrap_p"] for row in rows if row["null"] == null]
+        p = np.array([value for value in found if value is not None])
         share = np.mean(p <= SIGNIFICANT)
         error = sqrt(SIGNIFICANT * (1 - SIGNIFICANT) / max(len(p), 1))
         met &= WITHIN[0] - 2.0 * error <= share <= WITHIN[1] + 2.0 * error
-        parts.append(f"{null}: {share:.3f} of {len(p)} (standard error at 5 %: {error:.3f})")
+        without = f", {len(found) - len(p)} more without an admissible fit" if len(p) < len(found) else ""
+        parts.append(f"{null}: {share:.3f} of {len(p)} (standard error at 5 %: {error:.3f}{without})")
     return bool(met), "Share of data sets in which the true K is rejected at 5 %: " + "; ".join(parts) + "."
 
 

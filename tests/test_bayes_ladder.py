@@ -13,7 +13,7 @@ from test_bayes_references import mcse
 
 import oracles
 from conftest import as_tuple, random_gmm
-from gmm_jax import GMM, MixtureSpec, bayes, judge
+from gmm_jax import GMM, MixtureSpec, NotSupported, bayes, judge
 from gmm_jax.bayes.ladder import exchange, first_rungs, powers, respaced, spread_order
 
 RUNGS = np.array([0.0, 0.4, 2.0, 3.7, 8.0])
@@ -75,6 +75,17 @@ def test_every_beginning_of_the_rows_is_spread_evenly(n):
 def test_a_bad_number_of_rungs_is_a_sentence(n_rungs):
     with pytest.raises(ValueError, match="n_rungs must be an integer of at least 1"):
         bayes.gibbs(jax.random.key(0), X, SPECS["free"], n_rungs=n_rungs)
+
+
+def test_known_labels_stay_with_their_rows_and_need_gibbs_without_a_ladder():
+    """The ladder puts rows in an order of its own."""
+    labels = np.random.default_rng(0).integers(0, 2, 60)
+    x = np.random.default_rng(1).standard_normal((60, 1)) + 5.0 * labels[:, None]
+    found = bayes.gibbs(jax.random.key(0), x, MixtureSpec(2), labels=labels, n_warmup=10, n_draws=90)
+    groups = [x[labels == k].mean() for k in (0, 1)]
+    np.testing.assert_allclose(found.draws.means.mean((0, 1))[:, 0], groups, atol=0.2)  # shrunk a little by the prior
+    with pytest.raises(NotSupported, match=r"a ladder .n_rungs > 1. knows neither labels nor missing values"):
+        bayes.gibbs(jax.random.key(0), x, MixtureSpec(2), labels=labels, n_rungs=4)
 
 
 # ---- three groups, two components: the middle group goes with the left or with the right one

@@ -82,7 +82,8 @@ def gibbs(
     total = n_warmup + n_draws
     most = CHUNK if n_rungs == 1 else PLACING
     size = min(most, 50 * -(-total // 50))
-    problem = replace(problem, z=in_line(problem.z)[spread_order(problem.z.shape[0])])
+    if n_rungs > 1:  # else rows keep the order of their labels and gaps
+        problem = replace(problem, z=in_line(problem.z)[spread_order(problem.z.shape[0])])
 
     def advance(carry, start):
         chains, rungs = carry
