@@ -1,8 +1,9 @@
-"""How do time and memory of EM grow with the number of rows, in memory and streamed from disk?
+"""How do time and memory of EM grow with the number of rows, in memory, streamed from disk, and over processes?
 
 Each row of the table is measured in a process of its own: n rows of a mixture in a .npy file, some iterations from one
 start. Seconds are medians over iterations; memory is the peak of the process, and what of it lies above the peak before
-any row was read. "cold": the file was put out of the page cache before the iteration.
+any row was read. "cold": the file was put out of the page cache before the iteration. Processes have a core each and
+add their sums once an iteration: the same rows over more of them (strong scaling), and as many rows for each (weak).
 
 Expected: at K = 8, d = 4 in float32 a streamed iteration takes at most twice as long for each row as one in memory, and
 the peak stays under 1 GB at any n (with --full at n = 10⁸, 1.6 GB on disk).  Found: see results/scale.
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
@@ -22,16 +22,17 @@ import numpy as np
 
 from gmm_jax import MixtureSpec, em, problems, sample
 from gmm_jax.bench import report, store
-from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.scaling import measure
+from gmm_jax.bench.study import Study
 from gmm_jax.mixture import standardise
-from gmm_jax.shell import experiment
+from gmm_jax.shell import configure_jax, experiment, join_ranks
 
-QUESTION = "How do time and memory of EM grow with the number of rows, in memory and streamed from disk?"
 SIZES = (100_000, 1_000_000, 10_000_000)
 N_FEATURES, N_COMPONENTS = 4, 8
 ITERATIONS = 4
 CHUNK = 1_000_000  # rows drawn
+SHARED = ((1, 1_000_000), (2, 1_000_000), (1, 2_000_000), (2, 2_000_000))  # processes, rows of all
 
 
 def main(
@@ -52,22 +53,19 @@ def main(
     sizes, dtypes = ((5000,), ("float32",)) if smoke else (SIZES, ("float32", "float64"))
     cells = [(n, dtype, way) for n in sizes for dtype in dtypes for way in WAYS]
     cells += [(100_000_000, "float32", "stream")] if full else []
-    folder, started = store.result_folder(out, "scale"), datetime.now(UTC)
-    rows = []
-    with Clock() as clock, report.progress_bar("scale", len(cells)) as update, tempfile.TemporaryDirectory() as place:
+    shared = () if smoke else SHARED
+    options = {"full": full}
+    with (
+        Study(__doc__, "scale", out, options, steps=len(cells) + len(shared), smoke=smoke) as study,
+        tempfile.TemporaryDirectory() as place,
+    ):
         for n, dtype, way in cells:
-            rows += in_a_process(n, dtype, way, Path(place))
-            update(len(rows))
-    store.write_rows(folder, rows)
-    met, sentence = verdict(rows)
-    command = f"python experiments/scale.py{' --full' if full else ''}"
-    config = {"sizes": list(sizes), "full": full, "iterations": ITERATIONS}
-    about = {"seeds": [0, 0], "question": QUESTION, "answer": sentence}
-    record = store.provenance(command, config, started, datetime.now(UTC), clock.so_far(), **about)
-    store.write_json(folder / "provenance.json", record)
-    report.print_table(report.console(), "EM against n", table(rows))
-    print(sentence)
-    return 0 if smoke or met else 3
+            study.add(*in_a_process(n, dtype, way, Path(place)))
+        for processes, n in shared:
+            study.add(over_processes(processes, n))
+    met, sentence = verdict(study.rows)
+    report.print_table(report.console(), "EM against n", table(study.rows))
+    return study.conclude(sentence, met=met)
 
 
 # ---- one measurement
@@ -95,6 +93,18 @@ def in_a_process(n, dtype, way, place):
         {**common, "cache": cache, "status": "OK", "seconds_per_iteration": s, "rows_per_second": n / s, **seen}
         for cache, s in seconds.items()
     ]
+
+
+def over_processes(processes, n):
+    """A row of the table: the rows of all divided among processes with a core each."""
+    size = {"n_features": N_FEATURES, "n_components": N_COMPONENTS}
+    seen = measure(processes, n, prepare=(configure_jax, join_ranks), **size)
+    common = {"n": n, "d": N_FEATURES, "K": N_COMPONENTS, "dtype": "float64", "way": "sharded", "processes": processes}
+    if seen["status"] != "OK":
+        return {**common, "devices": processes, "cache": "warm", "status": "FAILED", "reason": seen["reason"]}
+    seconds, peak = seen["seconds_iteration"], seen["peak_bytes"] / 2**20
+    about = {"seconds_per_iteration": seconds, "rows_per_second": n / seconds, "peak_mb": peak}
+    return {**common, "devices": processes, "cache": "warm", "status": "OK", **about}
 
 
 def measured(way, file, start):
@@ -184,15 +194,28 @@ def verdict(rows):
         f"rows a second for each iteration ({speed['cold']:.3g} from a cold page cache), {share:.2f} times the speed "
         f"in memory at n = {most['n']:,}; the peak of its process is {peak:.0f} MB."
     )
-    return share >= 0.5 and peak < 1024.0, sentence
+    return share >= 0.5 and peak < 1024.0, sentence + scaling(rows)
+
+
+def scaling(rows):
+    """What a second process brings, in a sentence."""
+    found = {(r["processes"], r["n"]): r["seconds_per_iteration"] for r in rows if r["way"] == "sharded"}
+    if not found:
+        return ""
+    (_, small), (_, large) = SHARED[0], SHARED[-1]
+    strong, weak = found[1, large] / found[2, large], found[1, small] / found[2, large]
+    return (
+        f" Over two processes with a core each an iteration of {large:,} rows is {strong:.2f} times as fast as in one, "
+        f"and twice the rows take {1.0 / weak:.2f} times as long as half of them in one (ideal: 2 and 1)."
+    )
 
 
 def table(rows):
     """The rows as text."""
-    columns = ("n", "dtype", "way", "cache", "s/iteration", "rows/s", "peak MB", "of it above")
+    columns = ("n", "dtype", "way", "processes", "cache", "s/iteration", "rows/s", "peak MB", "of it above")
     cells = [
-        (f"{r['n']:,}", r["dtype"], r["way"], r["cache"], f"{r['seconds_per_iteration']:.3g}",
-         f"{r['rows_per_second']:.3g}", f"{r['peak_mb']:.0f}", f"{r['peak_mb_above']:.0f}")
+        (f"{r['n']:,}", r["dtype"], r["way"], str(r["processes"]), r["cache"], f"{r['seconds_per_iteration']:.3g}",
+         f"{r['rows_per_second']:.3g}", f"{r['peak_mb']:.0f}", f"{r.get('peak_mb_above') or 0.0:.0f}")
         for r in rows if r["status"] == "OK"
     ]  # fmt: skip
     return report.Table(columns, tuple(cells))

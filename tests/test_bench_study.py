@@ -24,11 +24,12 @@ def test_rows_are_on_disk_after_each_step_even_if_the_work_fails(tmp_path):
 
 
 def test_the_provenance_repeats_the_command_and_the_question(tmp_path, capsys):
-    with Study(DOC, "toy", tmp_path, {"data_sets": 3, "names": ("a", "b"), "none": ()}, seeds=3) as study:
+    options = {"data_sets": 3, "names": ("a", "b"), "none": (), "full": True, "not": False}
+    with Study(DOC, "toy", tmp_path, options, seeds=3) as study:
         study.add({"a": 1}, {"a": 2})
     assert study.conclude("It works.", met=False) == 3
     record = store.read_json(tmp_path / "toy" / "provenance.json")
-    assert record["command"] == "python experiments/toy.py --data-sets 3 --names a b"
+    assert record["command"] == "python experiments/toy.py --data-sets 3 --names a b --full"
     assert (record["question"], record["answer"], record["seeds"]) == ("Does it work?", "It works.", [0, 2])
     assert capsys.readouterr().out == "It works.\n"
 

@@ -98,6 +98,8 @@ def question_of(doc: str) -> str:
 
 def _words(options):
     for name, value in options.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        if values:
-            yield f"--{name.replace('_', '-')} {' '.join(map(str, values))}"
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            yield from [flag] if value else []
+        elif value != ():
+            yield f"{flag} {' '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
