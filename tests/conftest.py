@@ -18,10 +18,12 @@ import pytest
 
 import oracles
 from gmm_jax import GMM, Posterior, Status, permute
+from gmm_jax.em import cores
 
 LENIENT = ("test_bayes", "test_bench", "test_cli", "test_experiments", "test_readme", "test_docs", "test_estimator")
 TYPES = ("full", "tied", "diag", "spherical")
 EPS = np.finfo(np.float64).eps
+MOST_MAPS = 30_000
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_platforms", "cpu")
@@ -32,6 +34,16 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # examples are the same in every run, and compilation inside one is not slowness
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def not_too_many_programs():
+    """Linux gives a process 65,530 maps of memory; each compiled program takes some, and without one it crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        cores.compiled.cache_clear()
 
 
 @pytest.fixture(autouse=True)

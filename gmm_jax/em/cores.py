@@ -39,11 +39,12 @@ def program(function, arguments: tuple, **static):
         return partial(function, **static)
     leaves, tree = jax.tree.flatten(arguments)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    return _compiled(function, tree, shapes, tuple(static.items()), jax.dtypes.canonicalize_dtype(float))
+    return compiled(function, tree, shapes, tuple(static.items()), jax.dtypes.canonicalize_dtype(float))
 
 
 @lru_cache(maxsize=128)
-def _compiled(function, tree, shapes, static, widest):
+def compiled(function, tree, shapes, static, widest):
+    """The program for arguments of these shapes; `widest` is JAX's float64, or float32 while x64 is off."""
     arguments = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
     return function.lower(*arguments, **dict(static)).compile()
 
