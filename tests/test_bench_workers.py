@@ -154,7 +154,7 @@ from pathlib import Path
 from gmm_jax.bench import compare, runner, store, workers
 
 results, n_cells, n_kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-cells = [runner.Cell("course_2d", seed=seed) for seed in range(n_cells)]
+cells = [runner.Cell("course_2d", method="oracle", seed=seed) for seed in range(n_cells)]
 log = results / "calls"
 
 def counted(cell):

@@ -43,7 +43,7 @@ def in_memory(x, init, spec, config, weight=None):
     known = scaling.known_inward(spec)
     result = fit_em(z, scaling.inward(init), known=known, sample_weight=weight, config=config)
     n_samples = len(x) if weight is None else weight.sum()
-    return outward(jax.tree.map(np.asarray, result), spec, scaling, n_samples)
+    return outward(jax.tree.map(np.asarray, result), spec, scaling, n_samples * scaling.log_volume)
 
 
 def run(x, init, spec=None, *, block_rows=13, weight=None, **options):
