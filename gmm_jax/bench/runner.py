@@ -253,10 +253,10 @@ def _rows(cells, how):
 
 def _rows_here(cells):
     """In this process: equal cells but for their seeds together, where their method can; others in their order."""
+    alone = {name for name in {cell.method for cell in cells} if methods.load(name).many is None}
     groups: dict[Any, list[int]] = {}
     for place, cell in enumerate(cells):
-        alone = methods.load(cell.method).many is None
-        groups.setdefault(place if alone else replace(cell, seed=0), []).append(place)
+        groups.setdefault(place if cell.method in alone else replace(cell, seed=0), []).append(place)
     for places in groups.values():
         for first in range(0, len(places), TOGETHER):
             some = places[first : first + TOGETHER]
