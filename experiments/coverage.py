@@ -25,7 +25,7 @@ from gmm_jax.shell import experiment
 PROBLEM, N_SAMPLES = "course_2d", 2_000
 BOUNDS = (0.935, 0.965)
 POINTS = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]])  # at which log densities are covered
-CHAIN = {"n_warmup": 50, "n_draws": 650, "thin": 2}
+CHAIN = {"n_warmup": 50, "n_draws": 800, "thin": 3}
 
 
 def main(*, replications: int = 2_000, out: Path = Path("results"), smoke: bool = False) -> int:
