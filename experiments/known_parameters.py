@@ -87,8 +87,8 @@ def answer(rows):
         parts.append(f"{name}: {gains} (at most {near:.2f} times the Cramér–Rao bound)")
     missed = [row for row in rows if row["rmse_means"] > 2.0 * row["bound_means"]]
     warning = (
-        " Far above the bound: what is known tells components apart, so that a start must have them in the right "
-        "order, and often none of the starts has; there knowledge needs more starts, up to K! times as many."
+        " Far above the bound: what is known then tells components apart, and where they overlap this much the "
+        "likelihood itself is often higher with them exchanged; with nothing known they are paired after the fit."
     )
     return (
         f"Root mean square error of the means, as a share of that with nothing known: {'; '.join(parts)}."
