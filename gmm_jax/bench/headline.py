@@ -47,21 +47,31 @@ def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "How many times faster than each peer's fastest way (its own threads, one thread, two processes): medians of",
         "interleaved runs in float64 on two cores, with 95 % intervals; gmmx in float32. *one lane*: one fit; *lanes*:",
-        "a fit among four, which use both cores.",
+        "a fit among many, which use both cores. A row of n, d, K is one iteration.",
         "",
-        "| work | ours | peer | times faster |",
-        "|---|---|---|---:|",
+        "| work | peer | one lane | lanes |",
+        "|---|---|---:|---:|",
     ]
     ways = {}
-    for row in compared:
-        ways.setdefault((row["part"], row["case"], row["against"], _program(row["method"])), []).append(row)
-    for (part, case, ours, peer), rows_of_peer in ways.items():
-        row = min(rows_of_peer, key=lambda r: r["ratio"])
-        low, high = row.get("ratio_low"), row.get("ratio_high")
-        interval = "" if low is None else f" (at least {low:.3g})" if high is None else f" ({low:.3g} to {high:.3g})"
-        work = case if part == "iteration" else f"{part.replace('_', ' ')}: {case}"
-        lines.append(f"| {work} | {ours.removeprefix('gmm_jax ')} | {peer} | {row['ratio']:.3g}{interval} |")
+    for row in sorted(compared, key=lambda r: (SPEED_PARTS.index(r["part"]), r.get("n") or 0, r.get("d") or 0)):
+        lane = row["against"].removeprefix("gmm_jax").strip(" ,")
+        work = row["case"] if row["part"] == "iteration" else f"{row['part'].replace('_', ' ')}: {row['case']}"
+        if lane not in ("", "one lane", "lanes"):
+            work, lane = f"{work}, {lane}", ""
+        ways.setdefault((work, _program(row["method"])), {}).setdefault(lane or "lanes", []).append(row)
+    for (work, peer), found in ways.items():
+        lines.append(f"| {work} | {peer} | {_times(found.get('one lane'))} | {_times(found.get('lanes'))} |")
     return "\n".join(lines)
+
+
+def _times(rows):
+    """The ratio to a peer's fastest way, with its interval."""
+    if not rows:
+        return ""
+    row = min(rows, key=lambda r: r["ratio"])
+    low, high = row.get("ratio_low"), row.get("ratio_high")
+    interval = "" if low is None else f" (at least {low:.3g})" if high is None else f" ({low:.3g} to {high:.3g})"
+    return f"{row['ratio']:.3g}{interval}"
 
 
 SPEED_PARTS = ("iteration", "same_work", "same_answer", "many", "cold", "t99")
