@@ -144,7 +144,12 @@ def in_known_order(starts: GMM, spec: MixtureSpec, fixed: Bool[np.ndarray, "K"] 
     if fixed is not None:
         moves = (fixed[:, None] | fixed[None, :]) & ~np.eye(fixed.size, dtype=bool)
         cost = np.where(moves, np.finfo(np.float32).max, cost)
-    return permute(jax.tree.map(np.asarray, starts), assign(cost))
+    order = assign(cost)
+    moving = np.ones(spec.n_components, bool) if fixed is None else ~fixed
+    for alike in np.unique(exchangeable(spec), axis=0):  # places that cost the same keep their components' order
+        places = np.flatnonzero(alike & moving)
+        order[:, places] = np.sort(order[:, places], axis=1)
+    return permute(jax.tree.map(np.asarray, starts), order)
 
 
 @jax.jit
