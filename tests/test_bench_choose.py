@@ -47,6 +47,8 @@ def test_each_criterion_chooses_for_itself():
     expected = {"bic": 2, "icl": 1, "elpd_loo": 3, "log_evidence": None, "bootstrap_p": 3}
     assert choices(rows) == expected
     assert choices(rows[:2])["bootstrap_p"] is None
+    untested = [rows[0], rows[1] | {"bootstrap_p": None}, rows[2]]
+    assert choices(untested)["bootstrap_p"] is None, "2 is neither kept nor rejected, so that 3 is not the smallest"
 
 
 def test_the_default_prior_of_data_spread_twice_as_far_has_doubled_scales():

@@ -105,8 +105,8 @@ def choose_components(
 def choices(rows: Sequence[dict[str, Any]], significant: float = SIGNIFICANT) -> dict[str, int | None]:
     """The K that each criterion prefers; None where it has no value.
 
-    Lowest bic and icl, highest elpd_loo, log evidences and probabilities; for the bootstrap the smallest K that is not
-    rejected in favour of K + 1.
+    Lowest bic and icl, highest elpd_loo, log evidences and probabilities; for the bootstrap the smallest K that is
+    not rejected in favour of K + 1: None where all are, or where one before it could not be tested.
     """
     found = {}
     for name, sign in BEST.items():
@@ -114,8 +114,9 @@ def choices(rows: Sequence[dict[str, Any]], significant: float = SIGNIFICANT) ->
         if any(name in row for row in rows):
             found[name] = max(seen)[1] if seen else None
     if any("bootstrap_p" in row for row in rows):
-        kept = [row["n_components"] for row in rows if (row["bootstrap_p"] or 0.0) > significant]
-        found["bootstrap_p"] = min(kept, default=None)
+        p = {row["n_components"]: row["bootstrap_p"] for row in rows}
+        first = next((k for k in sorted(p) if p[k] is None or p[k] > significant), None)
+        found["bootstrap_p"] = None if first is None or p[first] is None else first
     return found
 
 
