@@ -18,7 +18,7 @@ import pytest
 
 import oracles
 from gmm_jax import GMM, Posterior, Status, permute
-from gmm_jax.em import cores
+from gmm_jax.mixture import cores
 
 LENIENT = ("test_bayes", "test_bench", "test_cli", "test_experiments", "test_readme", "test_docs", "test_estimator")
 TYPES = ("full", "tied", "diag", "spherical")

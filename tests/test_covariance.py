@@ -7,7 +7,7 @@ import pytest
 import oracles
 from conftest import EPS, TYPES, random_gmm
 from gmm_jax.mixture import STRUCTURES, structure
-from gmm_jax.mixture.covariance import inverse_cholesky
+from gmm_jax.mixture.factor import inverse_cholesky
 
 PARAMETERS = {"full": 6, "tied": 6, "diag": 3, "spherical": 1}
 

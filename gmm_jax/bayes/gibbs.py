@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
-from ..mixture.covariance import cholesky, inverse_cholesky
+from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.rows import condition, groups_at_once, strike_out, ungroup
 from .ladder import exchange, first_rungs, in_line, powers, respaced, spread_order

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -12,12 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, Hyperparameters, Known, MixtureSpec, NotSupported, Scaling, project
+from ..mixture.cores import n_workers, program, side_by_side
 from .gibbs import sweep
 from .model import Problem
 from .prior import hyperparameters
 from .target import check_counts, prepare
-
-THREADS = 2  # each with its share of the data sets: one vmapped program keeps one core
 
 
 def gibbs_batch(
@@ -51,16 +49,14 @@ def gibbs_batch(
     if np.shape(init.means)[0] != len(x):
         raise ValueError(f"init holds {np.shape(init.means)[0]} starts for {len(x)} data sets: make them agree.")
     members = [_member(x, spec, init, p, n_warmup, n_draws) for p in range(len(x))]
-    template = replace(members[0].problem, z=None)
-    keys = jax.random.split(key, len(x))
-
-    def run(part):
+    shared = jax.tree.map(np.asarray, (replace(members[0].problem, z=None), np.int32(n_warmup), np.int32(thin)))
+    keys, calls = jax.random.split(key, len(x)), []
+    for part in np.array_split(np.arange(len(x)), min(n_workers(), len(x))):  # a vmapped program keeps one core
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[members[p].numbers for p in part])
-        return jax.tree.map(np.asarray, _run(keys[part], *stacked, template, n_warmup, thin, n_draws))
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        parts = list(pool.map(run, np.array_split(np.arange(len(x)), min(THREADS, len(x)))))
-    draws = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        arguments = (keys[part], *stacked, *shared)
+        calls.append((program(_run, arguments, n_draws=n_draws), arguments))
+    parts = side_by_side(calls, n_workers())
+    draws = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
     outward = [m.scaling.outward(jax.tree.map(lambda leaf, p=p: leaf[p], draws)) for p, m in enumerate(members)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *outward)
 

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import Hyperparameters, MixtureSpec, check_sample_weight, exchangeable
+from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.starts import in_known_order, start_function
-from .cores import n_workers, program, side_by_side
 from .fit import EMConfig, EMResult
 from .inputs import check_options, outward, prepare, stack
 from .lanes import begin_lanes

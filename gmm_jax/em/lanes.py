@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import GMM, ONE_AT_A_TIME, Status, Way, statistics_allowed
+from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
-from .cores import n_workers, program, side_by_side
 from .fit import em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 

@@ -1,5 +1,6 @@
 """WHAT A MIXTURE IS: its structures, densities, specification, sums, starts, and how two are paired."""
 
+from .cores import ONE_AT_A_TIME
 from .covariance import STRUCTURES, structure
 from .datatree import from_datatree
 from .free import free_coordinates, free_entries, inverse_root, score_products, static_masks
@@ -18,7 +19,7 @@ from .gmm import (
 )
 from .impute import Imputed, impute
 from .match import align, ambiguous, assign, exchangeable, match, match_cost, told_apart
-from .moments import ONE_AT_A_TIME, Moments, Way, e_step, is_narrow, moments, statistics_allowed
+from .moments import Moments, Way, e_step, is_narrow, moments, statistics_allowed
 from .records import Fit, NotSupported, Posterior, Status
 from .rows import Groups, Rows, missing_groups
 from .scaling import Scaling, check_data, check_labels, check_sample_weight, standard_units, standardise

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from .cores import ONE_AT_A_TIME
 from .covariance import structure
 from .gmm import GMM, log_prob, sample
-from .moments import ONE_AT_A_TIME
 from .records import Posterior, Status
 from .scaling import check_data, standardise
 from .spec import MixtureSpec

@@ -14,7 +14,8 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
-from .covariance import HALF_LOG_TWO_PI, last_axes, structure, whitened_log_joint
+from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
+from .factor import last_axes
 from .rows import Rows, condition, groups_at_once, missing_groups, strike_out, ungroup
 
 

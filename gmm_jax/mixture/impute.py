@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .covariance import outer, structure
+from .covariance import structure
+from .factor import outer
 from .gmm import GMM
 from .rows import MARGINALISE, condition, groups_at_once, missing_groups, ungroup
 from .scaling import check_data, standard_units

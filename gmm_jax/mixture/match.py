@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .covariance import inverse_cholesky, structure
+from .covariance import structure
+from .factor import inverse_cholesky
 from .gmm import GMM, permute
 from .spec import MixtureSpec, free_parts
 

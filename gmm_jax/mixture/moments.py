@@ -27,11 +27,6 @@ BLOCK_NUMBERS = 1 << 18  # K·D·rows in one block of deviations: 2 MiB of float
 BLOCK_ROWS = 512  # rows in one block of statistics: products of this size run near the hardware's rate on one core
 KAPPA_SQUARED = 1e3  # up to here statistics lose three digits, and a likelihood keeps within 64 eps of what it is
 
-# Programs that run for long do so one operation after another. On two cores some waited for ever otherwise (Gibbs at
-# N = 2000, D = 10, K = 4): two batches of LAPACK's factorisations block each other. Ours avoid LAPACK now (see
-# covariance._eliminate), but not every library's do, NumPyro's among them
-ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-
 Way = Literal["statistics", "deviations"]
 
 

@@ -12,6 +12,11 @@ import jax
 
 Call = tuple[Any, tuple]  # a compiled program and its arguments
 
+# Programs that run for long do so one operation after another. On two cores some waited for ever otherwise (Gibbs at
+# N = 2000, D = 10, K = 4): two batches of LAPACK's factorisations block each other. Ours avoid LAPACK now (see
+# factor.py), but not every library's do, NumPyro's among them
+ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+
 
 def n_workers() -> int:
     """Programs that run side by side: as many as there are cores for this process, one on an accelerator."""
@@ -51,4 +56,4 @@ def compiled(function, tree, shapes, static, widest):
 
 @cache
 def _threads(n):
-    return ThreadPoolExecutor(n, thread_name_prefix="lanes")
+    return ThreadPoolExecutor(n, thread_name_prefix="cores")
