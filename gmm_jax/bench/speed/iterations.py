@@ -1,0 +1,119 @@
+"""One EM iteration of every program that is here: at the sizes of the table, and against n, d, K and restarts."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from ...em import EMConfig, fit_em_restarts
+from ...mixture import GMM
+from ...problems import generators
+from .. import plots
+from ..clock import Clock
+from ..runner import derive_key
+from . import peers
+from .book import MAX_ITER, RIDGE, TOL, compare, sklearn_ways, timed_calls
+from .measure import floor, interleave, measure_rates
+from .searches import course
+
+SIZES = {  # n, d, K: how many times scikit-learn's iteration, and gmmx's, should take
+    (500, 2, 2): (30, 8),
+    (10_000, 2, 5): (25, 8),
+    (100_000, 2, 8): (40, 8),
+    (1_000_000, 8, 16): (30, None),
+    (100_000, 10, 10): (15, 4),
+    (100_000, 32, 16): (10, 4),
+    (100_000, 64, 32): (6, None),
+}
+GRID = {
+    "n": [(n, 2, 5) for n in (500, 2_000, 10_000, 100_000, 1_000_000)],
+    "d": [(10_000, d, 8) for d in (2, 4, 8, 16, 32, 64)],
+    "K": [(10_000, 8, k) for k in (2, 4, 8, 16, 32, 64)],
+}
+AXES = {"n": "one iteration, d = 2, K = 5", "d": "n = 10⁴, K = 8", "K": "n = 10⁴, d = 8", "restarts": "course_2d"}
+SMOKE_NAMES = ("gmm_jax one lane", "scikit-learn one thread", "mclust")
+NO_STOP = "fixed number of iterations"
+
+
+def iteration(book, *, pairs, **_):
+    """The sizes of the table of targets."""
+    for size in list(SIZES)[: 1 if book.smoke else None]:
+        case = "n={} d={} K={}".format(*size)
+        if book.lacks("iteration", case):
+            book.put("iteration", case, iteration_rows(size, pairs, smoke=book.smoke))
+
+
+def iteration_rows(size, pairs, *, smoke=False, names=None):
+    """Every program that is here, beside the floor; one row that says why for each that is not."""
+    x, start = standardised_problem(*size)
+    rates = {dtype: measure_rates(dtype, size=256 if smoke else 2048) for dtype in ("float64", "float32")}
+    floors = {dtype: floor(r, *size, np.dtype(dtype).itemsize) for dtype, r in rates.items()}
+    n_iter = int(np.clip(0.3 / (20.0 * floors["float64"][0]), 4, 40 if smoke else 20_000))
+    names = names or (SMOKE_NAMES if smoke else tuple(peers.ITERATIONS))
+    common = dict(zip(("n", "d", "k"), size, strict=True)) | {"reg_covar": 0.0, "stopping": NO_STOP, "start": "truth"}
+    timers, about, rows = {}, {}, []
+    for name in names:
+        reason = peers.missing(name)
+        if reason:
+            rows.append({"method": name, "status": "unavailable", "reason": reason, **common})
+            continue
+        timer = peers.ITERATIONS[name]
+        try:
+            with Clock() as clock:
+                timers[name] = timer.make(x, start, 0.0, n_iter)
+        except Exception as error:  # a peer may fail as it likes: that is a row
+            rows.append({"method": name, "status": "failed", "reason": f"{type(error).__name__}: {error}", **common})
+            continue
+        about[name] = {"precision": timer.precision, "threads": timer.threads, "counted": timer.what, "m": n_iter}
+        about[name]["seconds_compile"] = clock.seconds["seconds_trace"] + clock.seconds["seconds_compile"]
+    seconds = interleave(timers, pairs)
+    for name, said in about.items():
+        least, limit = floors[said["precision"]]
+        said |= {"floor_seconds": least, "floor_limit": limit, **rates[said["precision"]]._asdict()}
+        said["fraction_of_floor"] = least / float(np.median(seconds[name]))
+    return compare(seconds, [n for n in timers if n.startswith("gmm_jax")], about, **common) + rows
+
+
+def standardised_problem(n, d, k, seed=0):
+    """Data with mean 0 and sd 1, and the truth in their units: a mixture whose components overlap, in NumPy."""
+    rng = np.random.default_rng([seed, n, d, k])
+    means = 2.0 * rng.standard_normal((k, d))
+    roots = rng.standard_normal((k, d, d)) / np.sqrt(d)
+    covariances = roots @ np.swapaxes(roots, 1, 2) + 0.3 * np.eye(d)
+    counts = generators.fixed_counts(np.full(k, 1.0 / k), n)
+    factors = np.linalg.cholesky(covariances)
+    parts = [means[i] + rng.standard_normal((counts[i], d)) @ factors[i].T for i in range(k)]
+    x = np.concatenate(parts)[rng.permutation(n)]
+    centre, scale = x.mean(axis=0), x.std(axis=0)
+    start = GMM(counts / n, (means - centre) / scale, covariances / np.outer(scale, scale))
+    return np.ascontiguousarray((x - centre) / scale), start
+
+
+def grid(book, *, pairs, **_):
+    """One iteration against n, d and K, and a whole search against the number of restarts; then the picture."""
+    if book.smoke:
+        return
+    names = ["gmm_jax one lane", "gmm_jax lanes", "scikit-learn", "scikit-learn one thread", "gmmx"]
+    for axis, sizes in GRID.items():
+        for size in sizes:
+            at, case = size["ndK".index(axis)], "against {}: n={} d={} K={}".format(axis, *size)
+            if book.lacks("grid", case):
+                rows = iteration_rows(size, min(pairs, 6), names=names)
+                book.put("grid", case, [row | {"axis": axis, "at": at} for row in rows])
+    x, spec = course()
+    options = {"tol": TOL, "max_iter": MAX_ITER, "reg_covar": RIDGE}
+    for n in (1, 10, 100, 1000):
+        if not book.lacks("grid", f"{n} restarts"):
+            continue
+        config, key = EMConfig(**options), derive_key(0, "method", "grid")
+        works = {"gmm_jax lanes": partial(fit_em_restarts, key, x, spec, n_restarts=n, config=config)}
+        for way in sklearn_ways(book.smoke):
+            works[way] = partial(peers.sklearn_restarts, x, 2, n_restarts=n, seed=0, way=way, **options)
+        calls, _ = timed_calls(works)
+        interleave(calls, 1)
+        rows = compare(interleave(calls, min(pairs, 6)), ["gmm_jax lanes"], {}, n_restarts=n, tol=TOL)
+        book.put("grid", f"{n} restarts", [row | {"axis": "restarts", "at": n} for row in rows])
+    draw = [row for row in book.rows if row["part"] == "grid" and row["status"] == "ok"]
+    once = {(row["axis"], row["at"], row["method"]): row for row in draw}
+    plots.scaling(book.folder / "scaling.png", list(once.values()), AXES)
