@@ -14,7 +14,7 @@ METHODS = {
     "oracle": {},
     "em": {"n_restarts": 20},
     "svi": {"n_warmup": 1000, "n_restarts": 10},
-    "gibbs": {"n_draws": 1000, "n_restarts": 10},
+    "gibbs": {"n_warmup": 1000, "n_draws": 4000, "n_restarts": 10},
     "nuts": {"n_warmup": 300, "n_draws": 500, "n_restarts": 10},
 }
 # with 119 parameters and 4000 samples, or 3977 and 3000, a gradient is slow and trajectories are long

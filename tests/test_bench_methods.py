@@ -136,6 +136,15 @@ def test_samplers_start_where_em_fails():
     assert found.status in (Status.SAMPLED, Status.UNMIXED)
 
 
+def test_gibbs_on_a_ladder_says_what_it_cost_and_what_arrived(easy):
+    size = {"n_restarts": 2, "n_chains": 1, "n_warmup": 50, "n_draws": 50}
+    fit = methods.load("gibbs").fit
+    plain, ladder = (fit(jax.random.key(0), easy[0], MixtureSpec(K), n_rungs=n, **size).info for n in (1, 3))
+    assert ladder["density_evaluations"] - plain["density_evaluations"] == 2 * 100 * len(easy[0]) * K
+    assert "arrivals" not in plain
+    assert 0 <= ladder["arrivals"] <= 50
+
+
 # ---- the registry
 
 
