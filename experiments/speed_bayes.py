@@ -1,159 +1,270 @@
 """How many effective draws a second does each sampler give, and how much of it is the likelihood, how much the driver?
 
-course_2d, Case II, the default prior, the same data and the same start at EM's optimum for all; 4 chains. Effective
-draws are the smallest of bulk and tail over all free numbers after relabelling and the log density; seconds are those
-of a whole run, warm-up included, once programs are compiled. A run with R-hat above 1.01 counts as a failure.
+Parts, each alone or together (--parts sweep samplers ...); what is measured is not measured again:
+sweep: every documented setting of each peer, on data sets of its own; the best is used below.
+samplers: course_2d, Case II, the default prior, the same data, and the same start at EM's optimum for all; 4 chains.
+Effective draws are the smallest of bulk and tail over all free numbers after relabelling and the log density; seconds
+are those of a whole run, warm-up included, once programs are compiled. A run with R-hat above 1.01 is a failure.
+cold: from a process's start to a diagnosed posterior, compilation counted, with the cache empty and filled.
+sweeps: seconds of a Gibbs sweep over those of an EM iteration at n = 100,000, d = 2, K = 8.
 
-NumPyro's own MCMC runs three ways, each jitted whole: the tutorial's likelihood (MixtureSameFamily of
-MultivariateNormal), our model, whose gradient is the responsibilities, and that model's potential on one flat vector.
-
-Expected: nuts at least 20 times NumPyro's MCMC on the tutorial's model. Found: see results/speed_bayes.
+Expected: nuts at least 20 times NumPyro's MCMC and 8 times PyMC with nutpie; cold 15 s, 6 s with the cache filled; a
+sweep at most 3 iterations. Found: see results/speed_bayes.
 """
 
-import time
-from collections.abc import Callable
+import json
+import tempfile
 from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gmm_jax import Status, bayes, em, judge, problems
-from gmm_jax.bayes.model import assemble, site_values
-from gmm_jax.bayes.target import density_of, finish, prepare
-from gmm_jax.bench.runner import derive_key
+from gmm_jax import MixtureSpec, bayes
+from gmm_jax.bench.speed import interleave
+from gmm_jax.bench.speed.book import Book, compare
+from gmm_jax.bench.speed.iterations import standardised_problem
+from gmm_jax.bench.speed.measure import seconds_of
+from gmm_jax.bench.speed.peers import ITERATIONS
+from gmm_jax.bench.speed.programs import run_program
+from gmm_jax.bench.speed.samplers import SAMPLERS, Job, measure, named, prepare_for
 from gmm_jax.bench.study import Study
+from gmm_jax.bench.workers import Lost, in_processes
 from gmm_jax.shell import experiment
 
 SIZE = {"n_chains": 4, "n_warmup": 500, "n_draws": 1000}
-LEAST = 20.0  # times NumPyro's MCMC on the tutorial's model
+SMOKE_SIZE = {"n_chains": 2, "n_warmup": 20, "n_draws": 100}
+PROBLEM = "course_2d"
+FIRST_TUNING_SEED = 1000  # far from those that are reported
+MOST_SECONDS = 600.0  # of one sampler on one data set
+LEAST = {"NumPyro, tutorial": 20.0, "PyMC with nutpie": 8.0}  # times their effective draws a second
+MOST_COLD, MOST_SWEEP = {"empty": 15.0, "filled": 6.0}, 3.0
 
 
-def tutorial(problem):
-    """The mixture as NumPyro's tutorials write it, with our prior, in standardised units."""
-    import numpyro
-    import numpyro.distributions as dist
-
-    prior, k = problem.prior, problem.spec.n_components
-    weights = numpyro.sample("weights", prior.weights)
-    means = numpyro.sample("means", prior.means.expand((k,)))
-    covariances = numpyro.sample("covariances", prior.covariances.expand((k,)))
-    components = dist.MultivariateNormal(means, covariances)
-    with numpyro.plate("data", problem.z.shape[0]):
-        numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), components), obs=problem.z)
-
-
-@partial(jax.jit, static_argnames=("model", "n_chains", "n_warmup", "n_draws"))
-def _run_numpyro(key, problem, start, model, n_chains, n_warmup, n_draws):
-    from numpyro.infer import MCMC, NUTS, init_to_value
-
-    kernel = NUTS(model, init_strategy=init_to_value(values=site_values(problem, start)))
-    sizes = {"num_warmup": n_warmup, "num_samples": n_draws, "num_chains": n_chains}
-    mcmc = MCMC(kernel, chain_method="vectorized", progress_bar=False, **sizes)
-    mcmc.run(key, problem)
-    draws = mcmc.get_samples(group_by_chain=True)
-    return jax.vmap(jax.vmap(partial(assemble, problem)))(draws)
-
-
-def numpyro_mcmc(model: Callable, key, x, spec, *, init, **size):
-    """NumPyro's MCMC, chains in one vmap, on a model of a `Problem`."""
-    problem, scaling = prepare(x, spec, **size)
-    draws = _run_numpyro(key, problem, jax.tree.map(jnp.asarray, scaling.inward(init)), model, **size)
-    return finish(problem, scaling, draws, density_of(problem, draws), {}, Status.SAMPLED)
-
-
-ENGINES = {
-    "nuts": bayes.nuts,
-    "gibbs": bayes.gibbs,
-    "NumPyro, tutorial": partial(numpyro_mcmc, tutorial),
-    "NumPyro, our model": partial(numpyro_mcmc, bayes.model),
-    "NumPyro, flat": bayes.numpyro_nuts,
-}
-
-
-def main(*, seeds: int = 10, out: Path = Path("results"), smoke: bool = False) -> int:
-    """One row an engine and a data set to out/speed_bayes; exit code 3 where the expectation is not met.
+def main(
+    *,
+    parts: tuple[str, ...] = (),
+    samplers: tuple[str, ...] = (),
+    seeds: int = 10,
+    tuning_seeds: int = 2,
+    pairs: int = 5,
+    fresh: bool = False,
+    out: Path = Path("results"),
+    smoke: bool = False,
+) -> int:
+    """Measure, and write rows at once to out/speed_bayes; exit code 3 where an expectation is not met.
 
     Args:
-        seeds: data sets.
+        parts: which, none for all.
+        samplers: which, none for all.
+        seeds: data sets of the comparison.
+        tuning_seeds: data sets of the sweep.
+        pairs: interleaved pairs of a sweep and an iteration, and cold starts of each program.
+        fresh: measure again what is already there.
         out: folder for results.
         smoke: one data set, few draws and one engine, for tests.
     """
-    engines, size = (["gibbs"], {"n_chains": 2, "n_warmup": 20, "n_draws": 100}) if smoke else (list(ENGINES), SIZE)
-    seeds = 1 if smoke else seeds
-    problem, steps = problems.load("course_2d"), seeds * len(engines)
-    with Study(__doc__, "speed_bayes", out, {"seeds": seeds}, steps=steps, seeds=seeds, smoke=smoke) as study:
-        for seed in range(seeds):
-            for name in engines[seed % len(engines) :] + engines[: seed % len(engines)]:
-                first = not any(row["method"] == name for row in study.rows)
-                study.add(one(name, problem, seed, size, first=first))
-        study.add({"method": "PyMC with nutpie", "status": "unavailable", "reason": "pip install pymc nutpie"})
+    for given, there, what in ((parts, PARTS, "parts"), (samplers, SAMPLERS, "samplers")):
+        unknown = [name for name in given if name not in there]
+        if unknown:
+            raise ValueError(f"{what} must be among {', '.join(there)}; got {', '.join(unknown)}.")
+    parts = parts or (("samplers",) if smoke else tuple(PARTS))
+    samplers = samplers or (("gibbs",) if smoke else tuple(SAMPLERS))
+    sizes = {"seeds": seeds, "tuning_seeds": tuning_seeds, "pairs": pairs}
+    sizes = dict.fromkeys(sizes, 1) if smoke else sizes
+    options = {"parts": parts, **sizes}
+    with Study(__doc__, "speed_bayes", out, options, steps=len(parts), seeds=seeds, smoke=smoke, keep=True) as study:
+        book = Book(study, fresh=fresh)
+        for part in parts:
+            PARTS[part](book, samplers, **sizes)
+            study.step()
     met, sentence = verdict(study.rows)
     return study.conclude(sentence, met=met)
 
 
-def one(name, problem, seed, size, *, first):
-    """One run, after one that compiles where this is the engine's first."""
-    x, _ = problem.sample(derive_key(seed, "data", problem.name))
-    key = derive_key(seed, "method", name)
-    init = em.fit_em_restarts(derive_key(seed, "method", "em"), x, problem.spec, n_restarts=10).best.gmm
+# ---- parts
 
-    def run():
-        begin = time.perf_counter()
-        posterior = ENGINES[name](key, x, problem.spec, init=init, **size)  # a Posterior is in NumPy: it has ended
-        return posterior, time.perf_counter() - begin
 
-    seconds_first = run()[1] if first else None
-    posterior, seconds = run()
-    relabelled = judge.relabel(posterior, reference=init, spec=problem.spec).posterior
-    worst = judge.diagnostics(relabelled, problem.spec).worst
-    effective = min(worst["ess_bulk"], worst["ess_tail"])
-    mixed = worst["r_hat"] <= 1.01
-    return {
-        "method": name,
-        "seed": seed,
-        "status": "ok" if mixed else "unmixed",
-        "seconds": seconds,
-        "seconds_first": seconds_first,
-        "effective_draws": effective,
-        "r_hat": worst["r_hat"],
-        "effective_per_second": effective / seconds if mixed else None,
-        "precision": "float64",
-        "same_prior": "yes",
-        "start": "EM's best optimum",
-        **size,
+def sweep(book, samplers, *, tuning_seeds, **_):
+    """Every setting of each sampler that has more than one."""
+    for name in samplers:
+        settings = SAMPLERS[name].settings
+        for setting in settings if len(settings) > 1 else ():
+            run(book, "sweep", name, setting, range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + tuning_seeds))
+
+
+def compared(book, samplers, *, seeds, **_):
+    """Each sampler at the best of its settings."""
+    for name in samplers:
+        run(book, "samplers", name, best(book.rows, name), range(seeds))
+
+
+def run(book, part, name, setting, seeds):
+    """The rows that are missing, one for each data set, in a process of their own."""
+    size = SMOKE_SIZE if book.smoke else SIZE
+    jobs = [Job(name, setting, PROBLEM, seed, size) for seed in seeds]
+    jobs = [job for job in jobs if book.lacks(part, case_of(job))]
+    options = {"timeout": MOST_SECONDS, "prepare": prepare_for(setting)}
+    for place, row in in_processes(measure, jobs, 1, **options) if jobs else ():
+        lost = isinstance(row, Lost)
+        row = named(jobs[place]) | {"status": "failed", "reason": row.reason} if lost else row
+        book.put(part, case_of(jobs[place]), [row])
+
+
+def case_of(job):
+    """What a row is known by."""
+    row = named(job)
+    return f"{row['method']} {row['setting']} seed {row['seed']}"
+
+
+def best(rows, name):
+    """The setting with the highest median of effective draws a second in the sweep, where every run mixed."""
+    found = {}
+    for row in rows:
+        if (row["part"], row["method"]) == ("sweep", name):
+            text = row["setting"] if isinstance(row["setting"], str) else json.dumps(row["setting"], sort_keys=True)
+            found.setdefault(text, []).append(row.get("effective_per_second"))
+    good = {text: np.median(values) for text, values in found.items() if None not in values}
+    return json.loads(max(good, key=good.get)) if good else dict(SAMPLERS[name].settings[0])
+
+
+COLD = "import sys\nfrom gmm_jax.bench.speed.samplers import cold\ncold(sys.argv[1])\n"
+COLD_FIT = """
+import json, sys
+from gmm_jax.shell import configure_jax
+configure_jax()
+import jax
+from gmm_jax import problems
+from gmm_jax.bench import methods
+problem = problems.load(sys.argv[2])
+x, _ = problem.sample(jax.random.key(0))
+found = methods.load(sys.argv[1]).fit(jax.random.key(1), x, problem.spec, **json.loads(sys.argv[3]))
+print(json.dumps({"status": found.status.name, "r_hat": found.info["r_hat"]}))
+"""
+
+
+def starts(book, samplers, *, pairs, **_):
+    """Each sampler's program, and the whole methods nuts and gibbs, which find their starts and summarise the draws."""
+    size = SMOKE_SIZE if book.smoke else SIZE
+    programs = {}
+    for name in samplers:
+        words = json.dumps(Job(name, best(book.rows, name), PROBLEM, 0, size))
+        programs[name] = partial(run_program, COLD, [words])
+        if name in ("nuts", "gibbs"):
+            programs[f"fit with {name}"] = partial(run_program, COLD_FIT, [name, PROBLEM, json.dumps(size)])
+    for name, program in programs.items():
+        if book.lacks("cold", name):
+            book.put("cold", name, cold_rows(name, program, pairs))
+
+
+def cold_rows(name, program, pairs):
+    """A row for each start: with an empty cache, and then with what that start has left."""
+    rows = []
+    try:
+        for _ in range(pairs):
+            with tempfile.TemporaryDirectory() as cache:
+                for state in ("empty", "filled"):
+                    seconds, said = program(cache)
+                    row = {"method": name, "cache": state, "seconds": seconds} | json.loads(said)
+                    if row.get("effective_per_second") is not None:
+                        row["effective_per_second"] = row["effective_draws"] / seconds
+                    rows.append(row)
+    except OSError as error:
+        return [{"method": name, "status": "failed", "reason": str(error)}]
+    return rows
+
+
+def sweeps(book, _, *, pairs, **__):
+    """A sweep alone, and a draw, which has its log density too, beside an EM iteration from the same mixture."""
+    n, d, k = (1000, 2, 3) if book.smoke else (100_000, 2, 8)
+    case, few, many = f"n={n} d={d} K={k}", 50, 150
+    if not book.lacks("sweeps", case):
+        return
+    x, start = standardised_problem(n, d, k)
+    key, spec = jax.random.key(0), MixtureSpec(k)
+
+    def seconds(n_warmup, n_draws):
+        size = {"n_chains": 1, "n_warmup": n_warmup, "n_draws": n_draws}
+        return seconds_of(lambda: bayes.gibbs(key, x, spec, init=start, **size).log_density)
+
+    step = many - few
+    calls = {
+        "gibbs, a sweep": lambda: (seconds(many - 1, 1) - seconds(few - 1, 1)) / step,
+        "gibbs, a draw": lambda: (seconds(1, many - 1) - seconds(1, few - 1)) / step,
+        "EM": ITERATIONS["gmm_jax one lane"].make(x, start, 0.0, 4 if book.smoke else 40),
     }
+    interleave(calls, 1)  # compiles
+    rows = compare(interleave(calls, pairs), ["EM"], {}, n=n, d=d, k=k)
+    book.put("sweeps", case, rows)
+
+
+PARTS = {"sweep": sweep, "samplers": compared, "cold": starts, "sweeps": sweeps}
+
+
+# ---- what was found
 
 
 def verdict(rows):
-    """Whether the expectation is met, and the sentence with the numbers."""
+    """Whether what was measured meets the expectations, and the sentence with the numbers."""
+    judged = [judge(rows) for judge in (verdict_samplers, verdict_cold, verdict_sweeps)]
+    return all(met for met, _ in judged), " ".join(said for _, said in judged if said)
+
+
+def verdict_samplers(rows):
+    """Medians and quartiles over data sets, and nuts' and gibbs' multiples of the others."""
+    mine = [row for row in rows if row["part"] == "samplers"]
     parts, per_second = [], {}
-    for name in dict.fromkeys(row["method"] for row in rows if row["status"] != "unavailable"):
-        mine = [row for row in rows if row["method"] == name]
-        good = {row["seed"]: row["effective_per_second"] for row in mine if row["effective_per_second"] is not None}
+    for name in dict.fromkeys(row["method"] for row in mine):
+        runs = [row for row in mine if row["method"] == name]
+        good = {row["seed"]: row["effective_per_second"] for row in runs if row.get("effective_per_second") is not None}
         per_second[name] = good
-        failed = f", {len(mine) - len(good)} of {len(mine)} unmixed" if len(good) < len(mine) else ""
         if not good:
-            parts.append(f"{name}: every run unmixed")
+            parts.append(f"{name}: {runs[0].get('reason') or 'every run unmixed'}")
             continue
         low, middle, high = np.quantile(list(good.values()), (0.25, 0.5, 0.75))
-        cold = next(row["seconds_first"] for row in mine if row["seconds_first"] is not None)
-        parts.append(f"{name} {middle:.0f} ({low:.0f} to {high:.0f}; first run {cold:.0f} s{failed})")
-    ratios = {name: times(per_second, name) for name in per_second if name.startswith("NumPyro")}
-    said = "; ".join(f"{value:.3g} times {name}" for name, value in ratios.items() if value is not None)
-    against = ratios.get("NumPyro, tutorial")
-    sentence = f"Effective draws a second, median and quartiles over data sets: {', '.join(parts)}."
-    return against is not None and against >= LEAST, sentence + (
-        f" nuts gives {said} (medians of pairs)." if said else ""
-    )
+        bad = f", {len(runs) - len(good)} of {len(runs)} failed" if len(good) < len(runs) else ""
+        parts.append(f"{name} {middle:.0f} ({low:.0f} to {high:.0f}{bad})")
+    if not parts:
+        return True, ""
+    said, met = f"Effective draws a second, median and quartiles over data sets: {', '.join(parts)}.", True
+    for ours in ("nuts", "gibbs"):
+        ratios = {name: times(per_second, ours, name) for name in per_second if name not in ("nuts", "gibbs")}
+        known = {name: value for name, value in ratios.items() if value is not None}
+        if known:
+            said += f" {ours} gives " + "; ".join(f"{value:.3g} times {name}" for name, value in known.items()) + "."
+        if ours == "nuts":
+            met = all(known.get(name, least) >= least for name, least in LEAST.items())
+    return met, said
 
 
-def times(per_second, name):
-    """Median over data sets of nuts' effective draws a second over another's; None where no pair mixed."""
-    ours, theirs = per_second.get("nuts", {}), per_second[name]
-    both = [ours[seed] / theirs[seed] for seed in ours.keys() & theirs.keys()]
+def times(per_second, ours, name):
+    """Median over data sets of our effective draws a second over another's; None where no pair mixed."""
+    mine, theirs = per_second.get(ours, {}), per_second[name]
+    both = [mine[seed] / theirs[seed] for seed in mine.keys() & theirs.keys()]
     return float(np.median(both)) if both else None
+
+
+def verdict_cold(rows):
+    """Medians over starts."""
+    mine = [row for row in rows if row["part"] == "cold" and row.get("seconds") is not None]
+    parts, met = [], True
+    for name in dict.fromkeys(row["method"] for row in mine):
+        runs = {state: [row for row in mine if (row["method"], row["cache"]) == (name, state)] for state in MOST_COLD}
+        seconds = {state: float(np.median([row["seconds"] for row in found])) for state, found in runs.items()}
+        draws = [row["effective_per_second"] for row in runs["empty"] if row.get("effective_per_second") is not None]
+        worth = f", {np.median(draws):.3g} effective draws a second" if draws else ""
+        parts.append(f"{name} {seconds['empty']:.1f} s, {seconds['filled']:.1f} s with the cache filled{worth}")
+        if name.startswith("fit with"):
+            met &= all(seconds[state] <= most for state, most in MOST_COLD.items())
+    return met, f"Cold, compilation counted: {'; '.join(parts)}." if parts else ""
+
+
+def verdict_sweeps(rows):
+    """Seconds of a sweep over those of an iteration."""
+    mine = [row for row in rows if row["part"] == "sweeps" and row.get("ratio") is not None]
+    said = "; ".join(f"{row['method']} {row['ratio']:.2f} EM iterations ({row['case']})" for row in mine)
+    met = all(row["ratio"] <= MOST_SWEEP for row in mine if row["method"] == "gibbs, a sweep")
+    return met, f"{said}." if said else ""
 
 
 if __name__ == "__main__":

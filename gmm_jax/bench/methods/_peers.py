@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
@@ -30,6 +32,26 @@ def require(*packages: str):
         warnings.simplefilter("ignore")  # what they say on being imported is for their developers
         modules = [import_module(package) for package in packages]
     return modules[0] if len(modules) == 1 else modules
+
+
+NO_PACKAGE = 64  # exit code of a program in R that lacks its package
+
+
+def ask_r(package: str, program: str, *arguments, timeout: float | None = None) -> subprocess.CompletedProcess:
+    """Rscript on a program that ends with NO_PACKAGE where its package is not there: Unavailable, as without R."""
+    rscript = shutil.which("Rscript")
+    command = [rscript, "--vanilla", "-e", program, *map(str, arguments)]
+    done = rscript and subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)  # noqa: S603 - fixed words
+    if rscript is None or done.returncode == NO_PACKAGE:
+        raise Unavailable(f"unavailable: install R, then in it install.packages('{package}')")
+    return done
+
+
+def check_answer(done: subprocess.CompletedProcess) -> str:
+    """What it printed; RuntimeError where it ended with an error."""
+    if done.returncode:
+        raise RuntimeError(f"Rscript ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
 def free_data(name: str, x, spec: MixtureSpec, covariance_types=("full", "tied", "diag", "spherical")) -> np.ndarray:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from ...mixture import GMM, Fit, NotSupported, Status
-from . import Unavailable
-from ._peers import free_data, seed_of, terms
+from ._peers import ask_r, check_answer, free_data, seed_of, terms
 
 MODELS = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
-NO_PACKAGE, NO_ANSWER = 64, 65  # exit codes of the program
+NO_ANSWER = 65  # an exit code of the program
 PROGRAM = """
 arguments <- commandArgs(trailingOnly = TRUE)
 if (!requireNamespace("mclust", quietly = TRUE)) quit(status = 64)
@@ -60,20 +57,11 @@ def fit(key, x, spec, *, tol=1e-5, timeout=600.0) -> Fit:
 
 def _ask(x, spec, seed, tol, timeout):
     """Lists of numbers: weights, means, covariances, log-likelihood; and the version of mclust."""
-    rscript = shutil.which("Rscript")
-    missing = Unavailable("unavailable: install R, then in it install.packages('mclust')")
-    if rscript is None:
-        raise missing
     with TemporaryDirectory() as folder:
         np.savetxt(f"{folder}/x.csv", x, delimiter=",", fmt="%.17g")
         model = (spec.n_components, MODELS[spec.covariance_type], seed, tol)
-        command = [rscript, "--vanilla", "-e", PROGRAM, f"{folder}/x.csv", *map(str, model)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)  # noqa: S603 - fixed words
-    if done.returncode == NO_PACKAGE:
-        raise missing
+        done = ask_r("mclust", PROGRAM, f"{folder}/x.csv", *model, timeout=timeout)
     if done.returncode == NO_ANSWER:
         raise ValueError(f"mclust has no {MODELS[spec.covariance_type]} model of these data.")
-    if done.returncode:
-        raise RuntimeError(f"Rscript ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-    *lines, version = done.stdout.strip().split("\n")
+    *lines, version = check_answer(done).strip().split("\n")
     return *([float(word) for word in line.split()] for line in lines), version.strip()

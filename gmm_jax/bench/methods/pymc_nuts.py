@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import jax
 import numpy as np
 
 from ... import bayes
 from ...bayes.target import density_of, finish, prepare
-from ...mixture import GMM, Fit, NotSupported, Status
+from ...mixture import GMM, Fit, NotSupported, Posterior, Status
 from ._peers import require, seed_of, terms
 from ._posterior import as_fit, check_relabelling, gradients, trajectories
 
@@ -22,27 +23,13 @@ def fit(
     key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, target_accept=0.8, n_threads=1, relabelling="pivot"
 ) -> Fit:
     check_relabelling(relabelling)
-    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
-    if not all(map(all, problem.free)):
-        raise NotSupported("pymc_nuts cannot know anything beforehand: use nuts.")
-    if spec.n_components < 2:
-        raise NotSupported("pymc_nuts needs two components or more: use nuts.")
-    hyper = bayes.hyperparameters(problem.prior, spec.covariance_type)
-    _, nutpie = require("pymc", "nutpie")
-    model = _model(np.asarray(problem.z, float), hyper, spec.covariance_type)
-    options = {"draws": n_draws, "tune": n_warmup, "chains": n_chains, "target_accept": target_accept}
-    options |= {"cores": n_threads, "seed": seed_of(key), "progress_bar": False}
-    trace = nutpie.sample(nutpie.compile_pymc_model(model), **options)
-    draws = _mixtures(trace.posterior, hyper, spec.covariance_type)
-    stats = {name: np.asarray(trace.sample_stats[name]) for name in ("diverging", "n_steps")}
-    status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
-    density = _density(problem, jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), draws))
-    posterior = finish(problem, scaling, draws, density, stats, status)
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    posterior = Sampler(x, spec, **size)(key, target_accept=target_accept, n_threads=n_threads)
     answer = as_fit(posterior, spec, x=np.asarray(x), relabelling=relabelling)
     return answer._replace(
         info=answer.info
         | trajectories(posterior)
-        | {"density_evaluations": int(gradients(posterior, n_warmup) * problem.z.shape[0] * spec.n_components)}
+        | {"density_evaluations": int(gradients(posterior, n_warmup) * len(x) * spec.n_components)}
         | terms(
             start="nutpie's own, jittered",
             reg_covar="none",
@@ -53,6 +40,45 @@ def fit(
             same_prior="yes",
         )
     )
+
+
+class Sampler:
+    """The compiled model of these data; called with a key, it samples.
+
+    Args:
+        init: where all chains start, in the units of the data; None for nutpie's own starts.
+        backend: nutpie's, "numba" or "jax".
+    """
+
+    def __init__(self, x, spec, *, n_chains, n_warmup, n_draws, init: GMM | None = None, backend="numba"):
+        self._problem, self._scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+        if not all(map(all, self._problem.free)):
+            raise NotSupported("pymc_nuts cannot know anything beforehand: use nuts.")
+        if spec.n_components < 2:
+            raise NotSupported("pymc_nuts needs two components or more: use nuts.")
+        self._hyper = bayes.hyperparameters(self._problem.prior, spec.covariance_type)
+        self._size = {"draws": n_draws, "tune": n_warmup, "chains": n_chains, "progress_bar": False}
+        _, nutpie = require("pymc", "nutpie")
+        model = _model(np.asarray(self._problem.z, float), self._hyper, spec.covariance_type)
+        starts = {}
+        if init is not None:
+            inner = jax.tree.map(lambda leaf: np.asarray(leaf, float), self._scaling.inward(init))
+            starts = {"initial_points": _variables(inner, self._hyper), "jitter_rvs": set()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PyTensor says of BLAS is not about this backend
+            self._compiled = nutpie.compile_pymc_model(model, backend=backend, **starts)
+
+    def __call__(self, key, *, target_accept=0.8, n_threads=1) -> Posterior:
+        """Draws; status DIVERGENT where a transition after warm-up diverged."""
+        nutpie = require("nutpie")
+        options = {"target_accept": target_accept, "cores": n_threads, "seed": seed_of(key)}
+        trace = nutpie.sample(self._compiled, **self._size, **options)
+        problem, covariance_type = self._problem, self._problem.spec.covariance_type
+        draws = _mixtures(trace.posterior, self._hyper, covariance_type)
+        stats = {name: np.asarray(trace.sample_stats[name]) for name in ("diverging", "n_steps")}
+        status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
+        density = _density(problem, jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), draws))
+        return finish(problem, self._scaling, draws, density, stats, status)
 
 
 _density = jax.jit(density_of)
@@ -117,3 +143,17 @@ def _mixtures(draws, hyper, covariance_type):
     factor = np.linalg.inv(np.linalg.cholesky(np.linalg.inv(hyper.size)) @ bartlett)  # T⁻¹
     covariances = np.swapaxes(factor, -1, -2) @ factor
     return GMM(weights, means, covariances[..., 0, :, :] if covariance_type == "tied" else covariances, covariance_type)
+
+
+def _variables(gmm, hyper):
+    """The sampled variables at a standardised mixture: the inverse of `_mixtures`, for nutpie's starts."""
+    spread = np.linalg.inv(np.linalg.cholesky(hyper.precision))
+    found = {"weights": gmm.weights, "means": (gmm.means - hyper.loc) @ np.linalg.inv(spread)}
+    if gmm.covariance_type in ("diag", "spherical"):
+        return found | {"covariances": gmm.covariances}
+    matrices = gmm.covariances if gmm.covariances.ndim == 3 else gmm.covariances[None]
+    outer = np.linalg.cholesky(np.linalg.inv(hyper.size))
+    bartlett = np.linalg.solve(outer, np.linalg.cholesky(np.linalg.inv(matrices)))  # A_k = M⁻¹ T_k
+    found["squares"] = np.diagonal(bartlett, axis1=1, axis2=2) ** 2
+    places = np.tril_indices(gmm.n_features, -1)
+    return found | ({"below": bartlett[:, places[0], places[1]]} if gmm.n_features > 1 else {})

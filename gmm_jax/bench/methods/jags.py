@@ -1,0 +1,154 @@
+"""Posterior by JAGS through R's rjags: labels are drawn, and the rest is conjugate, as in gibbs (Plummer 2003)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ... import bayes
+from ...bayes.model import Problem
+from ...bayes.target import check_counts, density_of, finish, prepare
+from ...mixture import GMM, Fit, NotSupported, Posterior, Status, predict
+from ._peers import ask_r, check_answer, seed_of, terms
+from ._posterior import as_fit, check_relabelling, em_starts
+
+MODEL = """
+model {
+  for (n in 1:N) {
+    label[n] ~ dcat(weights[])
+    z[n, 1:D] ~ dmnorm(means[label[n], ], precisions[label[n], , ])
+  }
+  weights ~ ddirch(alpha)
+  for (k in 1:K) {
+    means[k, 1:D] ~ dmnorm(loc, precision)
+    precisions[k, 1:D, 1:D] ~ dwish(size, dof)
+  }
+}
+"""
+PROGRAM = """
+arguments <- commandArgs(trailingOnly = TRUE)
+if (!requireNamespace("rjags", quietly = TRUE)) quit(status = 64)
+suppressPackageStartupMessages(library(rjags))
+folder <- arguments[1]
+sizes <- as.integer(arguments[2:7])
+N <- sizes[1]; D <- sizes[2]; K <- sizes[3]; chains <- sizes[4]; warmup <- sizes[5]; draws <- sizes[6]
+seed <- as.integer(arguments[8])
+read <- function(name, ...) array(readBin(file.path(folder, name), "double", prod(...)), c(...))
+data <- list(N = N, D = D, K = K, z = read("z", N, D), alpha = as.vector(read("alpha", K)),
+             loc = as.vector(read("loc", D)), precision = read("precision", D, D),
+             size = read("size", D, D), dof = as.vector(read("dof", 1)))
+weights <- read("weights", chains, K); means <- read("means", chains, K, D)
+precisions <- read("precisions", chains, K, D, D); label <- read("label", chains, N)
+first <- lapply(seq_len(chains), function(c) list(
+  weights = weights[c, ], means = means[c, , ], precisions = precisions[c, , , ], label = label[c, ],
+  .RNG.name = "base::Mersenne-Twister", .RNG.seed = seed + c))
+compiling <- system.time(model <- jags.model(
+  file.path(folder, "model"), data, first, n.chains = chains, n.adapt = 0, quiet = TRUE))
+running <- system.time({
+  update(model, warmup, progress.bar = "none")
+  found <- jags.samples(model, c("weights", "means", "precisions"), draws, progress.bar = "none")
+})
+for (name in names(found)) writeBin(as.vector(found[[name]]), file.path(folder, paste0("drawn_", name)))
+cat(sprintf("%.9g\\n", c(compiling[["elapsed"]], running[["elapsed"]])))
+"""
+
+
+def fit(
+    key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, n_restarts=50, relabelling="pivot", timeout=600.0
+) -> Fit:
+    check_relabelling(relabelling)
+    key_start, key_draw = jax.random.split(key)
+    check_supported(spec, x)
+    init, cost = em_starts(key_start, x, spec, n_chains, n_restarts)
+    if init is None:
+        raise NotSupported("jags starts at EM's optima, and EM found none: use gibbs.")
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    run = sample(key_draw, x, spec, init, timeout=timeout, **size)
+    answer = as_fit(run.posterior, spec, x=np.asarray(x), relabelling=relabelling)
+    info = {"density_evaluations": int(cost + n_chains * (n_warmup + n_draws) * len(x) * spec.n_components)} | terms(
+        start=f"EM's optima, best of {n_restarts} by kmeans++",
+        reg_covar="none",
+        tol=None,
+        tol_is="none: it samples",
+        threads=1,
+        precision="float64",
+        same_prior="yes",
+    )
+    return answer._replace(info=answer.info | info)
+
+
+class Run(NamedTuple):
+    """What JAGS drew, and its own times."""
+
+    posterior: Posterior
+    seconds_compile: float
+    seconds: float
+
+
+def sample(key, x, spec, init: GMM, *, n_chains, n_warmup, n_draws, timeout=None) -> Run:
+    """JAGS from init, one mixture in the units of the data or one for each chain."""
+    check_counts(n_warmup=(n_warmup, 1))  # it has no run of no sweeps
+    check_supported(spec, x)
+    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    hyper = bayes.hyperparameters(problem.prior, spec.covariance_type)
+    many = init if np.ndim(init.means) == 3 else jax.tree.map(lambda leaf: np.asarray(leaf)[None], init)
+    first = jax.tree.map(lambda leaf: np.resize(leaf, (n_chains, *leaf.shape[1:])), scaling.inward(many))
+    arguments = (*problem.z.shape, spec.n_components, n_chains, n_warmup, n_draws, seed_of(key) >> 2)
+    with TemporaryDirectory() as folder:
+        _write(Path(folder), _arrays(problem, hyper, first))
+        done = ask_r("rjags", PROGRAM, folder, *arguments, timeout=timeout)
+        compiling, running = map(float, check_answer(done).split())
+        draws = _read(Path(folder), n_chains, n_draws, *first.means.shape[1:])
+    density = _density(problem, jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), draws))
+    return Run(finish(problem, scaling, draws, density, {}, Status.SAMPLED), compiling, running)
+
+
+_density = jax.jit(density_of)
+
+
+def check_supported(spec, x) -> None:
+    """NotSupported where there is no model of it here."""
+    known = [part for part in ("weights", "means", "covariances") if getattr(spec.known, part) is not None]
+    if known:
+        raise NotSupported(f"jags cannot know {' and '.join(known)} beforehand: use gibbs.")
+    if spec.covariance_type != "full" or np.ndim(x) != 2 or min(np.shape(x)[1], spec.n_components) < 2:
+        raise NotSupported("jags is asked for full covariances of two features and two components or more: use gibbs.")
+
+
+def _arrays(problem: Problem, hyper, first):
+    """What the program reads, by name."""
+    labels = [
+        np.asarray(predict(jax.tree.map(lambda leaf, c=c: leaf[c], first), problem.z)) for c in range(len(first.means))
+    ]
+    data = {"z": problem.z, "label": np.stack(labels) + 1.0}
+    prior = {name: np.asarray(getattr(hyper, name)) for name in ("alpha", "loc", "precision", "size", "dof")}
+    return (
+        data
+        | prior
+        | {
+            "weights": first.weights,
+            "means": first.means,
+            "precisions": np.linalg.inv(first.covariances),
+        }
+    )
+
+
+def _write(folder, arrays):
+    (folder / "model").write_text(MODEL)
+    for name, values in arrays.items():
+        np.asarray(values, "<f8").ravel(order="F").tofile(folder / name)  # R stores by columns
+
+
+def _read(folder, n_chains, n_draws, n_components, n_features):
+    """The draws as a mixture with leading (chains, draws); R's arrays end with draws and chains."""
+    k, d = n_components, n_features
+
+    def read(name, *shape):
+        values = np.fromfile(folder / f"drawn_{name}", "<f8").reshape(*shape, n_draws, n_chains, order="F")
+        return np.ascontiguousarray(np.moveaxis(values, (-1, -2), (0, 1)))
+
+    return GMM(read("weights", k), read("means", k, d), np.linalg.inv(read("precisions", k, d, d)))

@@ -1,0 +1,229 @@
+"""Samplers side by side: same model, prior, data and start, same relabelling and diagnostics, each timed by itself.
+
+A sampler is begun on data, which may compile, and then called with a key. NumPyro's MCMC runs as its documentation
+shows, un-jitted, a second `run` of the same object using what the first compiled; and jitted whole, which is no
+documented use. Each with the tutorials' likelihood, MixtureSameFamily of MultivariateNormal, and with our model, whose
+gradient is the responsibilities, so that the gain of the likelihood and that of the driver are told apart.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ... import bayes, em, judge, problems
+from ...bayes.model import assemble, model, site_values
+from ...bayes.target import density_of, finish, prepare
+from ...judge.diagnostics import R_HAT_LIMIT
+from ...mixture import GMM, NotSupported, Posterior, Status
+from ...shell import configure_jax
+from ..clock import Clock
+from ..methods import jags, pymc_nuts
+from ..runner import derive_key
+
+N_STARTS = 10  # of the EM whose optimum all samplers start from
+
+
+class Sampler(NamedTuple):
+    """A program, and the settings of it that the sweep tries; the first is its default."""
+
+    begin: Callable[..., Callable]  # (x, spec, init, size, **setting) -> (key -> Posterior)
+    settings: tuple[Mapping[str, Any], ...] = ({},)
+
+
+class Job(NamedTuple):
+    """One sampler on one data set."""
+
+    name: str
+    setting: Mapping[str, Any]
+    problem: str
+    seed: int
+    size: Mapping[str, int]
+
+
+# ---- programs
+
+
+def ours(engine, x, spec, init, size, **setting):
+    """An engine of gmm_jax.bayes."""
+    return lambda key: engine(key, x, spec, init=init, **size, **setting)
+
+
+def tutorial(problem):
+    """The mixture as NumPyro's tutorials write it, with our prior, in standardised units."""
+    import numpyro
+    import numpyro.distributions as dist
+
+    prior, k = problem.prior, problem.spec.n_components
+    weights = numpyro.sample("weights", prior.weights)
+    means = numpyro.sample("means", prior.means.expand((k,)))
+    covariances = numpyro.sample("covariances", prior.covariances.expand((k,)))
+    components = dist.MultivariateNormal(means, covariances)
+    with numpyro.plate("data", problem.z.shape[0]):
+        numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), components), obs=problem.z)
+
+
+def documented(likelihood, x, spec, init, size, *, chain_method="sequential", dense_mass=False):
+    """NumPyro's MCMC un-jitted; chain_method "parallel" needs as many devices as chains."""
+    problem, scaling = prepare(x, spec, **size)
+    if chain_method == "parallel" and jax.local_device_count() < size["n_chains"]:
+        raise NotSupported("chains in parallel need a device each: set jax_num_cpu_devices before JAX starts.")
+    mcmc = _mcmc(likelihood, problem, scaling.inward(init), size, chain_method=chain_method, dense_mass=dense_mass)
+
+    def run(key):
+        mcmc.run(key, problem)
+        draws = _mixtures(problem, mcmc.get_samples(group_by_chain=True))
+        return finish(problem, scaling, draws, density_of(problem, draws), {}, Status.SAMPLED)
+
+    return run
+
+
+def jitted(likelihood, x, spec, init, size):
+    """NumPyro's MCMC as one compiled program."""
+    problem, scaling = prepare(x, spec, **size)
+    start, sizes = jax.tree.map(jnp.asarray, scaling.inward(init)), tuple(size.values())
+
+    def run(key):
+        draws = _run_jitted(key, problem, start, likelihood, tuple(size), sizes)
+        return finish(problem, scaling, draws, density_of(problem, draws), {}, Status.SAMPLED)
+
+    return run
+
+
+def pymc(x, spec, init, size, *, n_threads=1, backend="numba"):
+    """PyMC's model compiled by nutpie and sampled by its NUTS."""
+    return partial(pymc_nuts.Sampler(x, spec, init=init, backend=backend, **size), n_threads=n_threads)
+
+
+def from_r(x, spec, init, size):
+    """JAGS; what it calls compiling and R's own start are not in `seconds` of its posterior."""
+
+    def run(key):
+        found = jags.sample(key, x, spec, init, **size)
+        return found.posterior._replace(stats={"seconds": found.seconds})
+
+    return run
+
+
+def _mcmc(likelihood, problem, start, size, **options):
+    from numpyro.infer import MCMC, NUTS, init_to_value
+
+    start = init_to_value(values=jax.tree.map(jnp.asarray, site_values(problem, start)))
+    kernel = NUTS(likelihood, init_strategy=start, dense_mass=options.pop("dense_mass", False))
+    sizes = dict(zip(("num_warmup", "num_samples", "num_chains"), _sizes(size), strict=True))
+    return MCMC(kernel, progress_bar=False, **sizes, **options)
+
+
+def _sizes(size):
+    return size["n_warmup"], size["n_draws"], size["n_chains"]
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _run_jitted(key, problem, start, likelihood, names, sizes):
+    mcmc = _mcmc(likelihood, problem, start, dict(zip(names, sizes, strict=True)), chain_method="vectorized")
+    mcmc.run(key, problem)
+    return _mixtures(problem, mcmc.get_samples(group_by_chain=True))
+
+
+@jax.jit
+def _mixtures(problem, values) -> GMM:
+    return jax.vmap(jax.vmap(partial(assemble, problem)))(values)
+
+
+CHAIN_METHODS = ("sequential", "vectorized", "parallel")
+NUMPYRO = tuple({"chain_method": m, "dense_mass": dense} for dense in (False, True) for m in CHAIN_METHODS)
+NUTPIE = tuple({"backend": b, "n_threads": t} for b in ("numba", "jax") for t in (1, 2))
+SAMPLERS = {
+    "nuts": Sampler(partial(ours, bayes.nuts)),
+    "gibbs": Sampler(partial(ours, bayes.gibbs)),
+    "NumPyro, tutorial": Sampler(partial(documented, tutorial), NUMPYRO),
+    "NumPyro, our model": Sampler(partial(documented, model), NUMPYRO),
+    "PyMC with nutpie": Sampler(pymc, NUTPIE),
+    "JAGS": Sampler(from_r),
+    "NumPyro jitted, tutorial": Sampler(partial(jitted, tutorial)),
+    "NumPyro jitted, our model": Sampler(partial(jitted, model)),
+    "NumPyro jitted, our model, flat": Sampler(partial(ours, bayes.numpyro_nuts)),
+}
+
+
+# ---- measurements
+
+
+def configure_devices() -> None:
+    """JAX with a device for each of four chains, in a process where it has not begun."""
+    configure_jax()
+    jax.config.update("jax_num_cpu_devices", 4)
+
+
+def start_of(problem, seed: int) -> tuple[np.ndarray, GMM]:
+    """A data set, and the best optimum of EM on it, in NumPy."""
+    x, _ = problem.sample(derive_key(seed, "data", problem.name))
+    key = derive_key(seed, "method", "em")
+    best = em.fit_em_restarts(key, x, problem.spec, n_restarts=N_STARTS).best.gmm
+    return np.asarray(x), jax.tree.map(np.asarray, best)
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """A row: the second of two runs on one data set, less what JAX still traced and compiled in it.
+
+    effective_draws: the smallest of bulk and tail over all free numbers after relabelling, and the log density.
+    Status "unmixed" where R-hat is above 1.01; "unavailable" or "failed" with a reason where there is no posterior.
+    """
+    row = named(job)
+    problem = problems.load(job.problem)
+    x, init = start_of(problem, job.seed)
+    try:
+        begin = time.perf_counter()
+        run = SAMPLERS[job.name].begin(x, problem.spec, init, job.size, **job.setting)
+        run(derive_key(job.seed, "method", f"{job.name}, first"))
+        first = time.perf_counter() - begin
+        with Clock() as clock:
+            posterior = run(derive_key(job.seed, "method", job.name))
+    except NotSupported as reason:
+        return row | {"status": "unavailable", "reason": str(reason)}
+    except Exception as error:  # a peer may fail as it likes: that is a row
+        return row | {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    seconds = float(posterior.stats.get("seconds", clock.seconds["seconds_run"]))
+    row |= {"seconds": seconds, "seconds_whole": clock.seconds["seconds"], "seconds_first": first}
+    return row | effective(posterior, init, problem.spec, seconds)
+
+
+def named(job: Job) -> dict[str, Any]:
+    """What a row says of its job."""
+    return {"method": job.name, "setting": json.dumps(dict(job.setting), sort_keys=True), "seed": job.seed, **job.size}
+
+
+def prepare_for(setting: Mapping[str, Any]) -> Callable[[], None]:
+    """What a process does first that is to run a sampler with this setting."""
+    return configure_devices if setting.get("chain_method") == "parallel" else configure_jax
+
+
+def cold(words: str) -> None:
+    """From a process's start to a diagnosed posterior, EM's start included: prints its row but for the time (JSON)."""
+    job = Job(*json.loads(words))
+    prepare_for(job.setting)()
+    problem = problems.load(job.problem)
+    x, init = start_of(problem, job.seed)
+    run = SAMPLERS[job.name].begin(x, problem.spec, init, job.size, **job.setting)
+    posterior = run(derive_key(job.seed, "method", job.name))
+    print(json.dumps(effective(posterior, init, problem.spec, 1.0)))
+
+
+def effective(posterior: Posterior, reference: GMM, spec, seconds: float) -> dict[str, Any]:
+    """How many draws it is worth after relabelling, and in a second, where its chains agree."""
+    worst = judge.diagnostics(judge.relabel(posterior, reference=reference, spec=spec).posterior, spec).worst
+    draws, mixed = min(worst["ess_bulk"], worst["ess_tail"]), worst["r_hat"] <= R_HAT_LIMIT
+    return {
+        "status": "ok" if mixed else "unmixed",
+        "effective_draws": draws,
+        "r_hat": worst["r_hat"],
+        "effective_per_second": draws / seconds if mixed else None,
+        "divergences": int(np.sum(posterior.stats.get("diverging", 0))),
+    }
