@@ -6,7 +6,7 @@ what has become of the last mixture and asks for the next, and `moments` takes t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -23,8 +23,8 @@ from .quasi_newton import Memory
 class Sums(Protocol):
     """Rows in standardised units, wherever they are."""
 
-    def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> Moments:
-        """The sums over all rows, about gmm.means, in float64 NumPy."""
+    def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> Sequence[Moments]:
+        """The sums about gmm.means over parts of the rows, which together are all; they need not be ready yet."""
 
 
 class Problem(NamedTuple):
@@ -59,7 +59,7 @@ def depart(sums: Sums, problem: Problem, start: GMM) -> Journey:
     gmm, whitener = _place(problem, start)
     ways = ("statistics", "deviations") if statistics_allowed(gmm.means.dtype) else ("deviations",)
     for way in ways:
-        progress, asked = begin_journey(problem, EMState(gmm, whitener, _sum(sums, gmm, whitener, way)), way=way)
+        progress, asked = begin_journey(problem, gmm, whitener, sums.moments(gmm, whitener, way), way=way)
         if int(progress.status) != Status.NARROW:
             break
     return Journey(progress, asked, np.asarray(progress.value)[None], np.asarray(way == "deviations"))
@@ -72,15 +72,11 @@ def iterations(sums: Sums, problem: Problem, journey: Journey) -> Iterator[Journ
     """
     while int(journey.progress.status) == Status.RUNNING:
         asked, way = journey.asked, "deviations" if journey.exact else "statistics"
-        moments = _sum(sums, asked.gmm, asked.whitener, way)
-        progress, asked, narrow = _turn(problem, journey.progress, asked, moments, way=way)
+        parts = sums.moments(asked.gmm, asked.whitener, way)
+        progress, asked, narrow = _turn(problem, journey.progress, asked, parts, way=way)
         trace = np.append(journey.trace[: int(progress.n_iter)], np.asarray(progress.value))
         journey = Journey(progress, asked, trace, journey.exact | np.asarray(narrow))
         yield journey
-
-
-def _sum(sums, gmm, whitener, way):
-    return jax.tree.map(lambda leaf: leaf.astype(gmm.means.dtype), sums.moments(gmm, whitener, way))
 
 
 @jax.jit
@@ -91,22 +87,27 @@ def _place(problem, start):
 
 
 @partial(jax.jit, static_argnames="way")
-def begin_journey(problem: Problem, state: EMState, way: Way) -> tuple[Progress, Asked]:
+def begin_journey(problem: Problem, gmm: GMM, whitener, parts: Sequence[Moments], way: Way) -> tuple[Progress, Asked]:
     """Zero iterations, and what the first one evaluates."""
     mapping, rule = map_of(_outside, *problem, way)
-    progress = begin(mapping, state, rule)
+    progress = begin(mapping, _state(gmm, whitener, parts), rule)
     return progress, _asked(mapping, progress)
 
 
 @partial(jax.jit, static_argnames="way")
-def _turn(problem, progress, asked, moments, way: Way) -> tuple[Progress, Asked, Bool[Array, ""]]:
+def _turn(problem, progress, asked, parts, way: Way) -> tuple[Progress, Asked, Bool[Array, ""]]:
     """Progress with these sums of what was asked for, what to evaluate next, and whether the sums were too inexact."""
     mapping, rule = map_of(_outside, *problem, way)
-    state = EMState(asked.gmm, asked.whitener, moments)
+    state = _state(asked.gmm, asked.whitener, parts)
     progress = tell(mapping, progress, rule, state, asked.plain, asked.memory)
     narrow = progress.status == Status.NARROW
     progress = resume(progress, Status.NARROW)
     return progress, _asked(mapping, progress), narrow
+
+
+def _state(gmm, whitener, parts):
+    dtype = gmm.means.dtype
+    return EMState(gmm, whitener, jax.tree.map(lambda *leaves: sum(leaf.astype(dtype) for leaf in leaves), *parts))
 
 
 def _asked(mapping, progress):

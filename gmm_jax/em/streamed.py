@@ -23,7 +23,7 @@ from ..mixture import (
     validate_spec,
 )
 from .checkpoint import checkpoint_path, digest, read_checkpoint, write_checkpoint
-from .fit import EMConfig, EMResult, EMState, result_of
+from .fit import EMConfig, EMResult, result_of
 from .host_loop import Journey, Problem, begin_journey, depart, iterations
 from .inputs import check_options, outward, starts_inward
 from .optima import pick
@@ -206,8 +206,8 @@ def _shape_of(problem, spec):
     shape = structure(spec.covariance_type).shape(spec.n_components, n_features)
     mass, first, second = (np.zeros(s, dtype) for s in ((spec.n_components,), (spec.n_components, n_features), shape))
     gmm = GMM(mass, first, second, spec.covariance_type)
-    state = EMState(gmm, second, Moments(mass, first, second, problem.total))
-    progress, asked = jax.eval_shape(partial(begin_journey, way="deviations"), problem, state)
+    parts = [Moments(mass, first, second, problem.total)]
+    progress, asked = jax.eval_shape(partial(begin_journey, way="deviations"), problem, gmm, second, parts)
     return Journey(progress, asked, problem.total, problem.total)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ..mixture import GMM, MixtureSpec, Moments, Scaling, Way, e_step
 from .survey import Blocks, Survey, ahead, rows_of
@@ -29,14 +29,14 @@ class Stream(NamedTuple):
     scaling: Scaling
     block_rows: int
 
-    def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> Moments:
-        """The sums of one pass, about gmm.means, in float64 NumPy."""
+    def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> list[Moments]:
+        """The sums of one pass, about gmm.means, in float64 NumPy: one part."""
         total = last = None
         for z, weight, n_rows in ahead(cut(self._rows(), self.scaling, self.block_rows, gmm.means.dtype)):
             plain = n_rows == self.block_rows and not self.survey.weighted
-            part = block_moments(gmm, whitener, z, None if plain else weight, None, way=way)
-            total, last = add_sums(total, last), part  # the one before is added while this one is computed
-        return add_sums(total, last)
+            part = block_moments(gmm, whitener, z, None if plain else weight, way=way)
+            total, last = _add(total, last), part  # the one before is added while this one is computed
+        return [_add(total, last)]
 
     def _rows(self):
         """The rows that the survey saw, or an error where there are more or fewer."""
@@ -87,19 +87,12 @@ def cut(rows: Iterable, scaling: Scaling, block_rows: int, dtype) -> Iterator[tu
 
 
 @partial(jax.jit, static_argnames="way")
-def block_moments(
-    gmm: GMM,
-    whitener: Float[Array, "..."],
-    z: Float[Array, "N D"],
-    weight: Float[Array, "N"] | None,
-    labels: Int[Array, "N"] | None,
-    way: Way,
-) -> Moments:
+def block_moments(gmm: GMM, whitener, z: Float[Array, "N D"], weight: Float[Array, "N"] | None, way: Way) -> Moments:
     """The sums over one block of rows."""
-    return e_step(gmm, z, weight, labels=labels, whitener=whitener, way=way)
+    return e_step(gmm, z, weight, whitener=whitener, way=way)
 
 
-def add_sums(total, part):
+def _add(total, part):
     """Sums in float64; None counts nothing."""
     if part is None:
         return total
