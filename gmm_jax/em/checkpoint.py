@@ -17,7 +17,7 @@ import numpy as np
 
 from ..mixture.atomic import write_bytes_atomic
 
-SCHEMA = 1  # of the archive: a reader refuses any other
+SCHEMA = 2  # of the archive: a reader refuses any other
 
 
 def checkpoint_path(checkpoint: str | Path | None, *, resume: bool) -> Path | None:

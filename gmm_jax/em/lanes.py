@@ -87,6 +87,25 @@ class Lanes:
         """These lanes are not run any further."""
         self.left[which], self._seen = status, None
 
+    def advance(self, which: Int[np.ndarray, "R"], until: int | None = None) -> bool:
+        """These lanes, on to iteration `until` (default: their end) or to the next look: whether they are there."""
+        config = self.problem[3]
+        until = config.max_iter if until is None else min(until, config.max_iter)
+        chosen = np.zeros(self.n_lanes, bool)
+        chosen[which] = True
+        tasks = [
+            task
+            for way, mask in (("statistics", chosen & ~self.exact), ("deviations", chosen & self.exact))
+            for pool in self.pools
+            if (task := _task(self, pool, way, mask, until)) is not None
+        ]
+        way = "deviations" if self.exact.any() else "statistics"
+        n_threads = _n_threads(self.problem, self.n_components, way)
+        for task, answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
+            _take_in(self, task[0], *answer)
+        state, _ = self.look()
+        return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
+
 
 def begin_lanes(problem: tuple, inits: GMM, *, keep: Int[np.ndarray, "C"] | None = None) -> Lanes:
     """Lanes at their starts; `inits` has leading axes (data sets, starts).
@@ -132,26 +151,6 @@ def _choose_rows(first, a, b):
         return np.where(first.reshape(-1, *[1] * (p.ndim - 1)), p, q)
 
     return jax.device_put(jax.tree.map(choose, a, b))
-
-
-def advance_lanes(lanes: Lanes, which: Int[np.ndarray, "R"], until: int | None = None) -> bool:
-    """These lanes, on to their iteration `until` (default: their end) or to the next look: whether they are there."""
-    config = lanes.problem[3]
-    until = config.max_iter if until is None else min(until, config.max_iter)
-    chosen = np.zeros(lanes.n_lanes, bool)
-    chosen[which] = True
-    tasks = [
-        task
-        for way, mask in (("statistics", chosen & ~lanes.exact), ("deviations", chosen & lanes.exact))
-        for pool in lanes.pools
-        if (task := _task(lanes, pool, way, mask, until)) is not None
-    ]
-    way = "deviations" if lanes.exact.any() else "statistics"
-    n_threads = _n_threads(lanes.problem, lanes.n_components, way)
-    for task, answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
-        _take_in(lanes, task[0], *answer)
-    state, _ = lanes.look()
-    return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
 
 
 def _n_threads(problem, n_components, way):

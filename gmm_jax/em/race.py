@@ -29,13 +29,13 @@ SAFETY = 2.0  # times the largest gain seen that a lane is given credit for
 def race(lanes: Lanes, spec: MixtureSpec, admissible: Callable[[], Bool[np.ndarray, "R"]], finish: Callable) -> None:
     """Run the lanes until each has ended or left.
 
-    `finish(lanes, which, until)` runs lanes to that iteration, None: to their end. The lanes keep the objective at
+    `finish(lanes, which, until)` runs lanes to that iteration, without it to their end. The lanes keep the objective at
     least after the iterations `kept_by_race`.
     """
     stays = np.isin(np.arange(lanes.n_starts), calibration_sample(lanes.n_starts))[None]
     finish(lanes, lanes.running, FIRST)
     _merge(lanes, stays, spec, FIRST)
-    finish(lanes, np.flatnonzero(stays | _leaders(lanes)), None)
+    finish(lanes, np.flatnonzero(stays | _leaders(lanes)))
     reached = FIRST
     while lanes.running.size:
         _drop(lanes, stays, reached, admissible())

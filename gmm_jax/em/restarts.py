@@ -21,11 +21,12 @@ from ..mixture import (
 )
 from .fit import EMConfig, EMResult, result_of
 from .inputs import Data, check_options, outward, prepare, stack, starts_of
-from .lanes import Lanes, advance_lanes, begin_lanes
+from .lanes import Lanes, begin_lanes
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
 from .race import calibration_sample
 from .race import race as run_race
+from .shares import SharedLanes, begin_shared, worth_sharing
 
 
 class Effort(NamedTuple):
@@ -92,7 +93,10 @@ def fit_em_restarts(
     check_options(n_restarts, config)
     data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
     inits = starts_of(key, data, init, n_restarts)
-    lanes = begin_lanes(stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
+    if worth_sharing(data, n_restarts):
+        lanes, race = begin_shared(data, inits), False
+    else:
+        lanes = begin_lanes(stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
     interrupted = run_lanes(lanes, [data], race=race, progress=progress)
     found = restarts_of(*lanes.look(), data, inits, lanes.computed, raced=race)
     if interrupted:
@@ -108,13 +112,13 @@ class Interrupted(KeyboardInterrupt):
         self.restarts = restarts
 
 
-def run_lanes(lanes: Lanes, data: Sequence[Data], *, race: bool, progress=None) -> bool:
+def run_lanes(lanes: Lanes | SharedLanes, data: Sequence[Data], *, race: bool, progress=None) -> bool:
     """All lanes to their end, or as far as Ctrl-C lets them: whether it came."""
 
-    def finish(lanes, which, until):
+    def finish(lanes, which, *until):
         done = False
         while not done:
-            done = advance_lanes(lanes, which, until)
+            done = lanes.advance(which, *until)
             if progress is not None:
                 values = lanes.look()[0].best_value
                 best = np.where(np.isfinite(values), values, -np.inf).max()
@@ -128,7 +132,7 @@ def run_lanes(lanes: Lanes, data: Sequence[Data], *, race: bool, progress=None) 
     try:
         if race:
             run_race(lanes, told_apart(data[0].inner, data[0].told.labels), admissible, finish)
-        finish(lanes, lanes.running, None)
+        finish(lanes, lanes.running)
     except KeyboardInterrupt:
         return True
     return False

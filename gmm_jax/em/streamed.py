@@ -1,7 +1,4 @@
-"""EM on rows that need not fit into memory: one pass over them an iteration, and the answer of fit_em.
-
-The loop runs on the host, around the same `ask` and `tell` as every other loop; only the sum is taken elsewhere.
-"""
+"""EM on rows that need not fit into memory: one pass over them an iteration, and the answer of fit_em."""
 
 from __future__ import annotations
 
@@ -14,24 +11,20 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from ..mixture import (
     GMM,
     Hyperparameters,
-    Known,
     MixtureSpec,
     Moments,
     Status,
-    Way,
-    project,
-    statistics_allowed,
     structure,
     validate_spec,
 )
 from .checkpoint import checkpoint_path, digest, read_checkpoint, write_checkpoint
-from .fit import EMConfig, EMResult, EMState, map_of, result_of
-from .fixed_point import Progress, ask, begin, tell
+from .fit import EMConfig, EMResult, result_of
+from .host_loop import Journey, Problem, begin_journey, depart, iterations
 from .inputs import check_options, outward, starts_inward
 from .optima import pick
 from .restarts import Restarts, fit_em_restarts
@@ -110,7 +103,7 @@ def fit_em_stream(
     else:
         options = {"n_restarts": n_restarts, "config": config, "prior": prior}
         start, search = start_on(key, seen.sample, seen.sample_weight, spec, stream.scaling, init, **options)
-        journey = _depart(stream, problem, start)
+        journey = depart(stream, problem, start)
 
     def look(journey):
         if progress is not None:
@@ -124,37 +117,11 @@ def fit_em_stream(
     return found
 
 
-# ---- the loop
-
-
-class _Problem(NamedTuple):
-    """What the map depends on beside the sums."""
-
-    total: Float[Array, ""]  # number of samples
-    known: Known  # in standardised units, like all the rest
-    config: EMConfig
-    prior: Hyperparameters | None
-
-
-class _Journey(NamedTuple):
-    progress: Progress
-    trace: Float[np.ndarray, "n"]  # of the start and of every iteration so far
-    exact: np.ndarray  # bool: whether sums are taken from deviations
-
-
-def _depart(stream, problem, start):
-    gmm, whitener = _place(problem, start)
-    state = EMState(gmm, whitener, _sum(stream, gmm, whitener, "deviations"))
-    progress = jax.tree.map(np.asarray, _begin(problem, state))
-    return _Journey(progress, progress.value[None], np.asarray(not statistics_allowed(progress.value.dtype)))
-
-
-def _travel(stream, problem, journey, look, keep):
+def _travel(stream, problem, begun, look, keep):
     """To the end, or as far as Ctrl-C lets it: the journey, and whether it came."""
-    kept = time.monotonic()
+    kept, journey = time.monotonic(), begun
     try:
-        while journey.progress.status == Status.RUNNING:
-            journey = _iterate(stream, problem, journey)
+        for journey in iterations(stream, problem, begun):
             look(journey)
             if time.monotonic() - kept >= SECONDS_BETWEEN_CHECKPOINTS:
                 keep(journey)
@@ -164,51 +131,6 @@ def _travel(stream, problem, journey, look, keep):
         return journey, True
     keep(journey)
     return journey, False
-
-
-def _iterate(stream, problem, journey):
-    """One pass over the rows. A step that statistics cannot take is taken again from deviations."""
-    way = "deviations" if journey.exact else "statistics"
-    gmm, whitener, plain, memory = _ask(problem, journey.progress, way=way)
-    state = EMState(gmm, whitener, _sum(stream, gmm, whitener, way))
-    progress = jax.tree.map(np.asarray, _tell(problem, journey.progress, state, plain, memory, way=way))
-    trace = np.append(journey.trace[: progress.n_iter], progress.value)
-    if progress.status == Status.NARROW:
-        return _Journey(progress._replace(status=np.int32(Status.RUNNING)), trace, np.asarray(True))
-    return _Journey(progress, trace, journey.exact)
-
-
-def _sum(stream, gmm, whitener, way):
-    return jax.tree.map(lambda leaf: leaf.astype(gmm.means.dtype), stream.moments(gmm, whitener, way))
-
-
-def _map(problem, way):
-    return map_of(lambda gmm: gmm, *problem, way)
-
-
-@jax.jit
-def _place(problem, start):
-    """The start with known parts put in, and its whitener."""
-    gmm = project(start, problem.known)
-    return gmm, structure(gmm.covariance_type).whitener(gmm.covariances)
-
-
-@jax.jit
-def _begin(problem, state):
-    mapping, rule = _map(problem, "deviations")
-    return begin(mapping, state, rule)
-
-
-@partial(jax.jit, static_argnames="way")
-def _ask(problem, progress, way: Way):
-    gmm, plain, memory = ask(_map(problem, way)[0], progress)
-    return gmm, structure(gmm.covariance_type).whitener(gmm.covariances), plain, memory
-
-
-@partial(jax.jit, static_argnames="way")
-def _tell(problem, progress, state, plain, memory, way: Way):
-    mapping, rule = _map(problem, way)
-    return tell(mapping, progress, rule, state, plain, memory)
 
 
 _result = jax.jit(result_of)
@@ -226,7 +148,7 @@ def _problem(stream, spec, config, prior):
         )
     dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
     ridge = scaling.ridge_inward(config.reg_covar).astype(dtype)
-    return _Problem(
+    return Problem(
         np.asarray(n_samples, dtype),
         scaling.known_inward(spec),
         replace(config, reg_covar=ridge, tol=np.asarray(config.tol, dtype)),
@@ -284,8 +206,9 @@ def _shape_of(problem, spec):
     shape = structure(spec.covariance_type).shape(spec.n_components, n_features)
     mass, first, second = (np.zeros(s, dtype) for s in ((spec.n_components,), (spec.n_components, n_features), shape))
     gmm = GMM(mass, first, second, spec.covariance_type)
-    progress = jax.eval_shape(_begin, problem, EMState(gmm, second, Moments(mass, first, second, problem.total)))
-    return _Journey(progress, problem.total, problem.total)
+    parts = [Moments(mass, first, second, problem.total)]
+    progress, asked = jax.eval_shape(partial(begin_journey, way="deviations"), problem, gmm, second, parts)
+    return Journey(progress, asked, problem.total, problem.total)
 
 
 def _resumed(journey, config):

@@ -29,14 +29,14 @@ class Stream(NamedTuple):
     scaling: Scaling
     block_rows: int
 
-    def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> Moments:
-        """The sums of one pass, about gmm.means, in float64 NumPy."""
+    def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> list[Moments]:
+        """The sums of one pass, about gmm.means, in float64 NumPy: one part."""
         total = last = None
         for z, weight, n_rows in ahead(cut(self._rows(), self.scaling, self.block_rows, gmm.means.dtype)):
             plain = n_rows == self.block_rows and not self.survey.weighted
             part = block_moments(gmm, whitener, z, None if plain else weight, way=way)
             total, last = _add(total, last), part  # the one before is added while this one is computed
-        return _add(total, last)
+        return [_add(total, last)]
 
     def _rows(self):
         """The rows that the survey saw, or an error where there are more or fewer."""

@@ -34,6 +34,16 @@ def side_by_side(calls: Sequence[Call], n_threads: int) -> list:
     return list(_threads(n_threads).map(run, *zip(*calls, strict=True)))
 
 
+def begin_side_by_side(calls: Sequence[Call]) -> list:
+    """The answers, perhaps not ready yet, of one program for each core.
+
+    Each has a thread of its own: XLA runs what comes from one thread in turn.
+    """
+    (first, arguments), *others = calls
+    coming = [_thread(i).submit(program, *arguments) for i, (program, arguments) in enumerate(others)]
+    return [first(*arguments), *(answer.result() for answer in coming)]
+
+
 def program(function, arguments: tuple, **static):
     """A jitted function with these static arguments, for any thread.
 
@@ -57,3 +67,8 @@ def compiled(function, tree, shapes, static, widest):
 @cache
 def _threads(n):
     return ThreadPoolExecutor(n, thread_name_prefix="cores")
+
+
+@cache
+def _thread(i):
+    return ThreadPoolExecutor(1, thread_name_prefix=f"core{i}")
