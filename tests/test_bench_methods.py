@@ -4,6 +4,7 @@ A fit of a sampler compiles for many seconds, so in every run of the suite one s
 serves all promises; the fits with nothing known are slow tests (tests of the engines have them too).
 """
 
+import itertools
 import sys
 from functools import cache
 
@@ -13,11 +14,12 @@ import pytest
 
 import oracles
 from conftest import TYPES, near, posterior_of, scrambled
-from gmm_jax import GMM, MixtureSpec, NotSupported, Status, permute
+from gmm_jax import GMM, MixtureSpec, NotSupported, Status, log_prob, permute
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
 from gmm_jax.bench.methods import _peers
 from gmm_jax.bench.methods._posterior import as_fit
+from gmm_jax.em import EMConfig, fit_em
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +243,7 @@ print("0.75 0.25")
 print(*np.r_[x[:45].mean(0), x[45:].mean(0)])
 print(*np.r_[np.cov(x[:45].T).ravel("F"), np.cov(x[:45].T).ravel("F")])
 print("-123.5")
+print("7")
 print("6.1")
 """
 
@@ -255,6 +258,29 @@ def test_what_rscript_says_is_read_by_columns(tmp_path, monkeypatch, easy):
     np.testing.assert_allclose(found.point.means, [easy[0][:45].mean(0), easy[0][45:].mean(0)], rtol=1e-12)
     np.testing.assert_allclose(found.point.covariances, np.cov(easy[0][:45].T), rtol=1e-12)
     assert found.info["log_likelihood"] == -123.5
+    assert found.info["density_evaluations"] == 7 * len(easy[0]) * K
     program.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no such thing')\n")
     with pytest.raises(RuntimeError, match="Rscript ended with 1: no such thing"):
         fit("mclust", MixtureSpec(K))
+    program.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    with pytest.raises(TimeoutError, match="mclust took longer than the option timeout"):
+        fit("mclust", MixtureSpec(K), timeout=0.1)
+
+
+@pytest.mark.parametrize(
+    ("covariance_type", "d", "k"),
+    [("full", 2, 2)]
+    + [pytest.param(*more, marks=pytest.mark.slow) for more in itertools.product(TYPES, (1, 3), (1, 3))],
+)
+def test_mclust_means_its_parameters_as_we_do(covariance_type, d, k):
+    """Its log-likelihood is ours at its solution, and from there EM has nothing left to gain."""
+    x = np.hstack([conformance.easy_data()[0], np.random.default_rng(1).standard_normal((conformance.N, 1))])[:, :d]
+    spec = MixtureSpec(k, covariance_type)
+    try:
+        found = methods.load("mclust").fit(jax.random.key(0), x, spec, tol=1e-12)
+    except methods.Unavailable as reason:
+        pytest.skip(str(reason))
+    says = found.info["log_likelihood"]
+    assert float(np.sum(log_prob(found.point, x))) == pytest.approx(says, rel=1e-8)
+    climbed = fit_em(x, found.point, config=EMConfig(reg_covar=0.0, max_iter=50, tol=0.0))
+    assert float(climbed.log_likelihood) == pytest.approx(says, rel=1e-8)

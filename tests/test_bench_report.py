@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gmm_jax.bench import report, store
+from gmm_jax.bench import compare, report, store
 from gmm_jax.bench.parameters import parameters
 from gmm_jax.mixture import GMM, Known, MixtureSpec, Status, n_parameters, structure
 
@@ -97,6 +97,32 @@ def test_real_data_have_no_truth():
 )
 def test_digits_follow_the_uncertainty(value, uncertainty, text):
     assert report.with_uncertainty(value, uncertainty) == text
+
+
+def test_standard_errors_of_em_stand_beside_the_sds_of_posteriors():
+    """A column a method, a line for each of φ, μ and Σ: medians over seeds of root mean squares over all entries."""
+    rng = np.random.default_rng(0)
+    errors = {
+        (method, seed): GMM(*(rng.random(shape) for shape in ((2,), (2, 3), (2, 3))), "diag")
+        for method in ("em", "gibbs")
+        for seed in range(3)
+    }
+    rows = [
+        {"problem": "p", "case": "c", "method": method, "seed": seed, "standard_errors": store.mixture_record(gmm)}
+        for (method, seed), gmm in errors.items()
+    ]
+    table = compare.uncertainty_table([*rows, rows[0] | {"method": "no_errors", "standard_errors": None}])
+    assert table.columns == ("problem", "case", "of", "em", "gibbs")
+    expected = [  # a diag mixture has 2·3·3 entries in its matrices
+        [np.median([root(errors[method, seed]) for seed in range(3)]) for method in ("em", "gibbs")]
+        for root in (
+            lambda gmm: np.sqrt(np.mean(gmm.weights**2)),
+            lambda gmm: np.sqrt(np.mean(gmm.means**2)),
+            lambda gmm: np.sqrt(np.sum(gmm.covariances**2) / 18),
+        )
+    ]
+    assert [line[2] for line in table.rows] == ["φ", "μ", "Σ"]
+    np.testing.assert_allclose([[float(cell) for cell in line[3:]] for line in table.rows], expected, rtol=6e-3)
 
 
 def test_three_methods_fit_into_100_columns_without_colour(monkeypatch):

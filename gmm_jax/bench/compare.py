@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import judge
 from . import plots, report, store
 from .grid import Grid
 from .runner import FAILED, HERE, How, run_grid
@@ -69,9 +70,7 @@ def compare_grid(
     if as_json:
         print(json.dumps(store.plain(rows), allow_nan=False))
     else:
-        console = report.console()
-        report.print_table(console, f"{name}: medians over {grid.seeds} seeds", summary_table(rows))
-        console.print(f"Rows and report: {path}", soft_wrap=True)
+        _tell(f"{name}: medians over {grid.seeds} seeds", rows, f"Rows and report: {path}")
     return 3 if any(row["status"] in FAILED for row in rows) else 0
 
 
@@ -79,19 +78,23 @@ def report_folder(folder: Path) -> int:
     """Tables, pictures and report.html again from a folder's rows, without refitting."""
     folder = Path(folder)
     path = write_report(folder)
-    console = report.console()
-    report.print_table(console, f"{folder.name}: medians over seeds", summary_table(store.read_rows(folder)))
-    console.print(f"Report: {path}", soft_wrap=True)
+    _tell(f"{folder.name}: medians over seeds", store.read_rows(folder), f"Report: {path}")
     return 0
+
+
+def _tell(title, rows, last):
+    console = report.console()
+    report.print_table(console, title, summary_table(rows))
+    errors = uncertainty_table(rows)
+    if errors.rows:
+        report.print_table(console, "Standard errors and posterior sds", errors)
+    console.print(last, soft_wrap=True)
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
     """A line for each problem, case and method: medians, and how many trials ended well."""
-    groups: dict[tuple, list] = {}
-    for row in rows:
-        groups.setdefault((row["problem"], row["case"], row["method"]), []).append(row)
     lines = []
-    for (problem, case, method), group in groups.items():
+    for (problem, case, method), group in _groups(rows, "problem", "case", "method").items():
         well = sum(row["status"] in FINISHED for row in group)
         cells = [_median(group, metric) for metric in METRICS]
         lines.append((problem, case, method, *cells, f"{well}/{len(group)}"))
@@ -109,6 +112,41 @@ def _median(group, metric):
         return report.DASH
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
     return f"{middle:.3g}" if values.size < 3 or metric != "kl" else f"{middle:.3g} [{low:.2g}, {high:.2g}]"
+
+
+def uncertainty_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
+    """EM's standard errors and the posteriors' sds beside each other: a line for each problem, case and kind of number.
+
+    Medians over seeds of the root mean square over entries.
+    """
+    said = [row | _mean_errors(row["standard_errors"]) for row in rows if row.get("standard_errors")]
+    methods = list(dict.fromkeys(row["method"] for row in said))
+    lines = []
+    for (problem, case), group in _groups(said, "problem", "case").items():
+        mine = _groups(group, "method")
+        for letter in ("φ", "μ", "Σ"):
+            cells = [_median(mine.get((method,), ()), letter) for method in methods]
+            lines.append((problem, case, letter, *cells))
+    notes = (
+        "Of em from the observed information, of samplers the posterior's: to be read beside the RMSE above.",
+        "Root mean squares over entries, in units of φ, μ and Σ, and medians of them over seeds; 0 for what is known.",
+    )
+    return report.Table(("problem", "case", "of", *methods), tuple(lines), notes=notes)
+
+
+def _mean_errors(record):
+    """φ, μ, Σ -> root mean square of their standard errors; of Σ over all entries of all matrices, as its RMSE is."""
+    errors = store.mixture_of(record)
+    leaves = {"φ": errors.weights, "μ": errors.means, "Σ": judge.dense_covariances(errors)}
+    return {letter: np.sqrt(np.mean(np.square(leaf))) for letter, leaf in leaves.items()}
+
+
+def _groups(rows, *axes):
+    """Rows by these columns, in the order in which they come."""
+    groups: dict[tuple, list] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[axis] for axis in axes), []).append(row)
+    return groups
 
 
 def read_trials(folder: Path) -> list[dict[str, Any]]:
@@ -131,7 +169,8 @@ def write_report(folder: Path) -> Path:
             plots.recovery(path, rows, metric, problems, methods)
             figures.append(report.Picture(path, f"{METRICS[metric]}, every method on every problem."))
     failures = [row for row in rows if row["status"] not in FINISHED]
-    sections = [report.Section("All trials", (), (summary_table(rows),), figures)]
+    tables = [table for table in (summary_table(rows), uncertainty_table(rows)) if table.rows]
+    sections = [report.Section("All trials", (), tables, figures)]
     if failures:
         head = ("problem", "method", "seed", "status", "reason")
         lines = tuple(tuple(str(row[column]) for column in head) for row in failures)

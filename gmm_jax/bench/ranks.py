@@ -13,11 +13,11 @@ import jax
 import numpy as np
 
 from .. import em
-from ..mixture import Fit, MixtureSpec, Status, validate_spec
+from ..judge import penalised
+from ..mixture import Fit, MixtureSpec, Status, n_parameters, validate_spec
 from ..problems import open_blocks
 from . import methods
 from .files import read_known, show
-from .stream import criteria
 
 
 def fit_ranks(
@@ -45,7 +45,7 @@ def fit_ranks(
                 raise
             return 2  # rank 0 says why
     if jax.process_index() == 0:
-        scores = criteria(found.best, spec, n_samples)
+        scores = penalised(float(found.best.log_likelihood), n_parameters(spec, len(names)), n_samples)
         show(fit, Path(path).name, names, n_samples, spec, scores, as_json=as_json)
     return 0 if fit.status.ok else 3
 

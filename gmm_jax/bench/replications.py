@@ -95,10 +95,7 @@ def gibbs_draws(key: Key[Array, ""], xs: Float[Array, "R N D"], problem: Problem
 
     The truth has no say in the labels of draws: where components overlap so much that labels switch, it would help.
     """
-    draws = bayes.gibbs_batch(key, xs, problem.spec, init=start, **options)
-    pairs = [jax.tree.map(lambda leaf, i=i: leaf[i], (draws, start)) for i in range(len(xs))]
-    aligned = [align(mine, reference, problem.spec) for mine, reference in pairs]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *aligned)
+    return align(bayes.gibbs_batch(key, xs, problem.spec, init=start, **options), start, problem.spec)
 
 
 def by_draws(draws: GMM, problem: Problem) -> Replications:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 
 from .. import em
+from ..judge import penalised
 from ..mixture import Fit, MixtureSpec, Status, n_parameters, validate_spec
 from ..problems import open_blocks
 from . import methods, report
@@ -54,17 +54,10 @@ def fit_stream(
     best = found.best
     info = {"n_iter": int(best.n_iter), "n_samples": found.n_samples, "message": found.message}
     fit = Fit(best.gmm, None, None, Status(int(best.status)), info)
-    scores = criteria(best, spec, found.n_samples)
+    scores = penalised(float(best.log_likelihood), n_parameters(spec, len(blocks.names)), found.n_samples)
     show(fit, Path(path).name, blocks.names, int(found.n_samples), spec, scores, as_json=as_json)
     if interrupted is not None:
         if checkpoint is not None:
             print(f"go on from {checkpoint} with --resume.", file=sys.stderr)
         raise interrupted
     return 0 if fit.status.ok else 3
-
-
-def criteria(best: em.EMResult, spec: MixtureSpec, n_samples: float) -> dict[str, float]:
-    """Those of judge.information_criteria that need no further pass over the rows."""
-    log_likelihood, p = float(best.log_likelihood), n_parameters(spec, best.gmm.n_features)
-    bic = -2.0 * log_likelihood + p * math.log(n_samples)
-    return {"log_likelihood": log_likelihood, "n_parameters": p, "aic": 2.0 * (p - log_likelihood), "bic": bic}

@@ -145,15 +145,7 @@ def _whitened(matrices, root):
 
 def _dense(gmms):
     """(M, K, D, D) in NumPy; what is not finite becomes 0, which no rule lets pass."""
-    kind, means = structure(gmms.covariance_type), np.asarray(gmms.means)
-    leaf = np.asarray(gmms.covariances, float)
-    eye = np.eye(means.shape[-1])
-    if gmms.covariance_type == "full":
-        dense = leaf
-    elif not kind.per_component:
-        dense = np.broadcast_to(leaf[:, None], (*means.shape, means.shape[-1]))
-    else:
-        dense = (leaf if leaf.ndim == 3 else leaf[..., None])[..., None] * eye
+    dense = structure(gmms.covariance_type).dense(np.asarray(gmms.covariances, float), *gmms.means.shape[-2:])
     return np.where(np.isfinite(dense), dense, 0.0)
 
 

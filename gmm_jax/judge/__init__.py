@@ -2,9 +2,9 @@
 
 from .bounds import CramerRao, Efficiency, cramer_rao, efficiency
 from .calibration import ranks, uniform_band, uniform_p_value
-from .criteria import LeaveOneOut, information_criteria, leave_one_out
+from .criteria import LeaveOneOut, information_criteria, leave_one_out, penalised
 from .diagnostics import Diagnostics, co_clustering, diagnostics, invariant_diagnostics
-from .distances import Divergences, divergences, kl_divergence, log_score, mixing_distance
+from .distances import Divergences, dense_covariances, divergences, kl_divergence, log_score, mixing_distance
 from .metrics import adjusted_rand_index, recovery
 from .mixing import Mixing, mixing
 from .modes import modes_reached
@@ -22,6 +22,7 @@ __all__ = [
     "adjusted_rand_index",
     "co_clustering",
     "cramer_rao",
+    "dense_covariances",
     "diagnostics",
     "divergences",
     "efficiency",
@@ -33,6 +34,7 @@ __all__ = [
     "mixing",
     "mixing_distance",
     "modes_reached",
+    "penalised",
     "ranks",
     "recovery",
     "relabel",

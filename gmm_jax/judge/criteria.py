@@ -28,12 +28,17 @@ def information_criteria(gmm: GMM, x: Float[np.ndarray, "N D"], spec: MixtureSpe
     The last three are in units of −2 nats: lower is better. icl adds to bic twice the entropy of the responsibilities,
     −2 Σ r_nk log r_nk: it asks for clusters, where bic asks for a density.
     """
-    log_likelihood, p = float(np.sum(log_prob(gmm, x))), n_parameters(spec, x.shape[1])
+    scores = penalised(float(np.sum(log_prob(gmm, x))), n_parameters(spec, x.shape[1]), x.shape[0])
     r = np.asarray(responsibilities(gmm, x), float)
     entropy = -float(np.sum(r * np.log(np.where(r > 0.0, r, 1.0))))
-    bic = -2.0 * log_likelihood + p * math.log(x.shape[0])
-    aic = 2.0 * p - 2.0 * log_likelihood
-    return {"log_likelihood": log_likelihood, "n_parameters": p, "aic": aic, "bic": bic, "icl": bic + 2.0 * entropy}
+    return scores | {"icl": scores["bic"] + 2.0 * entropy}
+
+
+def penalised(log_likelihood: float, n_parameters: int, n_samples: float) -> dict[str, float]:
+    """Those of `information_criteria` that need no pass over the rows."""
+    bic = -2.0 * log_likelihood + n_parameters * math.log(n_samples)
+    aic = 2.0 * n_parameters - 2.0 * log_likelihood
+    return {"log_likelihood": log_likelihood, "n_parameters": n_parameters, "aic": aic, "bic": bic}
 
 
 class LeaveOneOut(NamedTuple):

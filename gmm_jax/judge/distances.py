@@ -85,9 +85,9 @@ def mixing_distance(p: GMM, q: GMM) -> float:
     return float(np.sqrt(_transport(p.weights / p.weights.sum(), q.weights / q.weights.sum(), cost)))
 
 
-def dense_covariances(gmm: GMM) -> Float[np.ndarray, "K D D"]:
-    """Covariance matrices of a mixture of any structure."""
-    return np.asarray(structure(gmm.covariance_type).dense(jnp.asarray(gmm.covariances), *np.shape(gmm.means)))
+def dense_covariances(gmm: GMM) -> Float[np.ndarray, "*batch K D D"]:
+    """Covariance matrices of mixtures of any structure."""
+    return structure(gmm.covariance_type).dense(np.asarray(gmm.covariances), *np.shape(gmm.means)[-2:])
 
 
 def _bures(a, b):

@@ -180,7 +180,7 @@ class Full:
         return jnp.sum(lower[..., :, None, :] * lower[..., None, :, :], axis=-1)
 
     def dense(self, covariances, n_components, n_features):
-        """The same covariances as (K, D, D) matrices."""
+        """The same covariances as (..., K, D, D) matrices, of JAX or of NumPy as they are."""
         return covariances
 
     def from_dense(self, matrices, weights):
@@ -223,7 +223,7 @@ class Tied(Full):
         return (mass * covariances + size) / (mass + dof + n_features + 1.0)
 
     def dense(self, covariances, n_components, n_features):
-        return jnp.broadcast_to(covariances, (n_components, n_features, n_features))
+        return covariances[..., None, :, :] * np.ones((n_components, 1, 1), covariances.dtype)
 
     def from_dense(self, matrices, weights):
         return jnp.einsum("k,kij->ij", weights / jnp.sum(weights), matrices)
@@ -304,7 +304,7 @@ class Diag(Full):
         return jnp.exp(logs).reshape(self.shape(n_components, n_features))
 
     def dense(self, covariances, n_components, n_features):
-        return jax.vmap(jnp.diag)(covariances)
+        return covariances[..., None] * np.eye(n_features, dtype=covariances.dtype)
 
     def from_dense(self, matrices, weights):
         return jnp.diagonal(matrices, axis1=-2, axis2=-1)
@@ -385,7 +385,7 @@ class Spherical(Full):
         return jnp.exp(logs).reshape(self.shape(n_components, n_features))
 
     def dense(self, covariances, n_components, n_features):
-        return covariances[:, None, None] * jnp.eye(n_features, dtype=covariances.dtype)[None]
+        return covariances[..., None, None] * np.eye(n_features, dtype=covariances.dtype)
 
     def from_dense(self, matrices, weights):
         return jnp.mean(jnp.diagonal(matrices, axis1=-2, axis2=-1), axis=-1)

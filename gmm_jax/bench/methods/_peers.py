@@ -41,7 +41,10 @@ def ask_r(package: str, program: str, *arguments, timeout: float | None = None) 
     """Rscript on a program that ends with NO_PACKAGE where its package is not there: Unavailable, as without R."""
     rscript = shutil.which("Rscript")
     command = [rscript, "--vanilla", "-e", program, *map(str, arguments)]
-    done = rscript and subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)  # noqa: S603 - fixed words
+    try:
+        done = rscript and subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)  # noqa: S603 - fixed words
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"{package} took longer than the option timeout, {timeout:g} s.") from None
     if rscript is None or done.returncode == NO_PACKAGE:
         raise Unavailable(f"unavailable: install R, then in it install.packages('{package}')")
     return done

@@ -6,35 +6,39 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ...mixture import GMM, Fit, NotSupported, Status
+from ...mixture import GMM, Fit, Status
 from ._peers import ask_r, check_answer, free_data, seed_of, terms
 
-MODELS = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
+MODELS = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}  # with one component it takes XXX, XXI, XII
 NO_ANSWER = 65  # an exit code of the program
+# Mclust keeps no count of its passes over the data, and its log-likelihood is that before the last M-step
 PROGRAM = """
 arguments <- commandArgs(trailingOnly = TRUE)
 if (!requireNamespace("mclust", quietly = TRUE)) quit(status = 64)
 suppressPackageStartupMessages(library(mclust))
+passes <- 0
+count <- quote(passes <<- passes + attr(returnValue(), "info")[[1]])
+invisible(suppressMessages(trace("me", exit = count, where = asNamespace("mclust"), print = FALSE)))
 set.seed(as.integer(arguments[4]))
 x <- as.matrix(read.csv(arguments[1], header = FALSE))
 found <- Mclust(x, G = as.integer(arguments[2]), modelNames = arguments[3], verbose = FALSE,
                 control = emControl(tol = as.numeric(arguments[5])))
 if (is.null(found)) quit(status = 65)
+variance <- found$parameters$variance
 say <- function(values) cat(sprintf("%.17g", as.vector(values)), "\\n")
 say(found$parameters$pro)
 say(found$parameters$mean)
-say(found$parameters$variance$sigma)
-say(found$loglik)
+say(if (ncol(x) == 1) rep_len(variance$sigmasq, found$G) else variance$sigma)
+say(sum(dens(x, modelName = found$modelName, parameters = found$parameters, logarithm = TRUE)))
+say(max(passes, 1))
 cat(as.character(packageVersion("mclust")), "\\n")
 """
 
 
 def fit(key, x, spec, *, tol=1e-5, timeout=600.0) -> Fit:
     x = free_data("mclust", x, spec)
-    if min(x.shape[1], spec.n_components) < 2:
-        raise NotSupported("mclust is asked for two features and two components or more: use em.")
-    weights, means, sigma, log_likelihood, version = _ask(x, spec, seed_of(key) >> 1, tol, timeout)
     k, d = spec.n_components, x.shape[1]
+    weights, means, sigma, (log_likelihood,), (passes,), version = _ask(x, spec, seed_of(key) >> 1, tol, timeout)
     sigma = np.reshape(sigma, (k, d, d))  # R stores by columns, and the last index is the component
     covariances = {
         "full": sigma,
@@ -42,11 +46,12 @@ def fit(key, x, spec, *, tol=1e-5, timeout=600.0) -> Fit:
         "diag": np.diagonal(sigma, axis1=1, axis2=2),
         "spherical": sigma[:, 0, 0],
     }[spec.covariance_type]
-    info = {"log_likelihood": log_likelihood[0], "version": version} | terms(
-        start="model-based hierarchical clustering",
+    info = {"log_likelihood": log_likelihood, "density_evaluations": int(passes) * len(x) * k, "version": version}
+    info |= terms(
+        start="quantiles" if d == 1 else "model-based hierarchical clustering of at most 2000 rows",
         reg_covar="none",
         tol=tol,
-        tol_is="relative change of the log-likelihood",
+        tol_is="relative change of the log-likelihood, before the last M-step",
         threads=1,
         precision="float64",
         same_prior="no prior",
@@ -56,12 +61,15 @@ def fit(key, x, spec, *, tol=1e-5, timeout=600.0) -> Fit:
 
 
 def _ask(x, spec, seed, tol, timeout):
-    """Lists of numbers: weights, means, covariances, log-likelihood; and the version of mclust."""
+    """Lists of numbers: weights, means, covariances, log-likelihood, passes; and the version of mclust."""
+    model = MODELS[spec.covariance_type]
+    if x.shape[1] == 1:
+        model = "E" if spec.covariance_type == "tied" else "V"
     with TemporaryDirectory() as folder:
         np.savetxt(f"{folder}/x.csv", x, delimiter=",", fmt="%.17g")
-        model = (spec.n_components, MODELS[spec.covariance_type], seed, tol)
-        done = ask_r("mclust", PROGRAM, f"{folder}/x.csv", *model, timeout=timeout)
+        words = (f"{folder}/x.csv", spec.n_components, model, seed, tol)
+        done = ask_r("mclust", PROGRAM, *words, timeout=timeout)
     if done.returncode == NO_ANSWER:
-        raise ValueError(f"mclust has no {MODELS[spec.covariance_type]} model of these data.")
+        raise ValueError(f"mclust has no {model} model of these data: a covariance became singular, or rows are few.")
     *lines, version = check_answer(done).strip().split("\n")
     return *([float(word) for word in line.split()] for line in lines), version.strip()
