@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, ONE_AT_A_TIME, Status, Way, statistics_allowed
+from ..mixture import GMM, WIDE, Status, Way, statistics_allowed
 from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
 from .fit import em_map, first_state
@@ -195,7 +195,7 @@ def _take_in(lanes, pool, progress, trace, computed):
     lanes._seen = None
 
 
-@partial(jax.jit, static_argnames=("way", "n_kept"), compiler_options=ONE_AT_A_TIME)
+@partial(jax.jit, static_argnames=("way", "n_kept"), compiler_options=WIDE)
 def _begin(problem, inits, data_set, real, way: Way, n_kept):
     """A pool at its starts: its progress, and its trace."""
     of_lane = _problem_of(problem, data_set)
@@ -210,7 +210,7 @@ def _begin(problem, inits, data_set, real, way: Way, n_kept):
     return progress._replace(status=jnp.where(real, progress.status, jnp.int32(Status.MAX_ITER))), trace
 
 
-@partial(jax.jit, static_argnames=("way", "slots", "steps"), compiler_options=ONE_AT_A_TIME)
+@partial(jax.jit, static_argnames=("way", "slots", "steps"), compiler_options=WIDE)
 def _advance(problem, progress, trace, column, queue, data_set, until, rounds, way: Way, slots, steps):
     of_lane = _problem_of(problem, data_set)
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..mixture import GMM, Moments, Rows, Status, Way, e_step
-from ..mixture.cores import ONE_AT_A_TIME, begin_side_by_side, n_workers, program
+from ..mixture.cores import WIDE, begin_side_by_side, n_workers, program
 from .fixed_point import Progress
 from .host_loop import Journey, Problem, depart, iterations
 from .inputs import Data
@@ -62,7 +62,7 @@ def share_out(z: Float[np.ndarray, "N D"], told: Rows, n_parts: int) -> Shares:
     return Shares(jax.device_put(list(zip(*map(parts_of, (z, weight, told.labels)), strict=True))))
 
 
-@partial(jax.jit, static_argnames="way", compiler_options=ONE_AT_A_TIME)  # so it is quicker, and keeps to its core
+@partial(jax.jit, static_argnames="way", compiler_options=WIDE)  # so it is quicker, and keeps to its core
 def _moments(gmm, whitener, z, weight, labels, way: Way) -> Moments:
     return e_step(gmm, z, weight, labels=labels, whitener=whitener, way=way)
 

@@ -1,6 +1,6 @@
 """WHAT A MIXTURE IS: its structures, densities, specification, sums, starts, and how two are paired."""
 
-from .cores import ONE_AT_A_TIME
+from .cores import ONE_AT_A_TIME, WIDE
 from .covariance import STRUCTURES, structure
 from .datatree import from_datatree
 from .free import free_coordinates, free_entries, inverse_root, score_products, static_masks
@@ -40,6 +40,7 @@ __all__ = [
     "GMM",
     "ONE_AT_A_TIME",
     "STRUCTURES",
+    "WIDE",
     "Fit",
     "Groups",
     "Hyperparameters",

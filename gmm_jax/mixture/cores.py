@@ -16,6 +16,7 @@ Call = tuple[Any, tuple]  # a compiled program and its arguments
 # N = 2000, D = 10, K = 4): two batches of LAPACK's factorisations block each other. Ours avoid LAPACK now (see
 # factor.py), but not every library's do, NumPyro's among them
 ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+WIDE = ONE_AT_A_TIME | {"xla_cpu_prefer_vector_width": 512}  # a tenth off an E-step, where the processor has them
 
 
 def n_workers() -> int:

@@ -163,17 +163,24 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, block_size):
         top = jnp.max(joint, axis=0)
         likelihood = jax.lax.optimization_barrier(jnp.exp(joint - top[None]))
         total = jnp.sum(likelihood, axis=0)
-        log_prob = top + jnp.log(total)
-        share = 1.0 / total if weight is None else weight / total
-        log_prob = log_prob if weight is None else log_prob * weight
+        if weight is None:
+            share, log_likelihood = 1.0 / total, jnp.sum(top) + _sum_of_logs(total)
+        else:
+            share, log_likelihood = weight / total, jnp.sum(weight * (top + jnp.log(total)))
         # statistics first, both contracted over their last axis: the order in which the product is fast
-        return jax.lax.dot_general(statistics, likelihood * share[None], (((1,), (1,)), ((), ()))), jnp.sum(log_prob)
+        return jax.lax.dot_general(statistics, likelihood * share[None], (((1,), (1,)), ((), ()))), log_likelihood
 
     sums, log_likelihood = _add_blocks(block, (x, labels), sample_weight, block_size or BLOCK_ROWS)
     n_features = x.shape[1]
     mass, first, squares = sums[0], sums[1 : 1 + n_features].T, sums[1 + n_features :].T
     about = kind.second_about(gmm.means, mass, first, squares)
     return Moments(mass, first - mass[:, None] * gmm.means, about, log_likelihood)
+
+
+def _sum_of_logs(totals):
+    """Σ log of numbers from 1 to K, by the logs of products of eight: a log costs as much as three exponentials."""
+    filled = jnp.concatenate([totals, jnp.ones((-totals.shape[0] % 8,), totals.dtype)])
+    return jnp.sum(jnp.log(jnp.prod(filled.reshape(8, -1), axis=0)))
 
 
 WAYS = {"deviations": _from_deviations, "statistics": _from_statistics}
