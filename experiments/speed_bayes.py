@@ -177,7 +177,7 @@ def cold_rows(name, program, pairs):
 def sweeps(book, _, *, pairs, **__):
     """A sweep alone, and a draw, which has its log density too, beside an EM iteration from the same mixture."""
     n, d, k = (1000, 2, 3) if book.smoke else (100_000, 2, 8)
-    case, few, many = f"n={n} d={d} K={k}", 50, 150
+    case, few, many = f"n={n} d={d} K={k}", 250, 750  # multiples of a chunk: one program
     if not book.lacks("sweeps", case):
         return
     x, start = standardised_problem(n, d, k)

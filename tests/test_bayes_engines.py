@@ -4,10 +4,17 @@ import jax
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from scipy import stats
+from scipy.special import logsumexp
 from test_bayes_references import COVARIANCE, ENGINES, SMALL
 
 from gmm_jax import GMM, Known, MixtureSpec, NotSupported, Posterior, Prior, Status, bayes, judge
 from gmm_jax.bench.methods._posterior import as_fit
+
+PRIOR = Prior(
+    means=dist.MultivariateNormal(np.zeros(2), 9.0 * np.eye(2)),
+    covariances=dist.InverseWishart(6.0, scale_matrix=np.eye(2)),
+)
 
 
 @pytest.mark.slow
@@ -19,6 +26,21 @@ def test_same_key_same_draws_and_another_key_others(engine):
     np.testing.assert_array_equal(first.log_density, again.log_density)
     assert not np.any(first.draws.means == other.draws.means)
     assert first.log_density.shape == (4, 50)
+
+
+@pytest.mark.parametrize("n_rungs", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_gibbs_gives_each_draw_the_density_of_its_own_mixture(n_rungs):
+    """The likelihood is a by-product of the sweep that begins at the draw."""
+    spec = MixtureSpec(2, prior=PRIOR)
+    posterior = bayes.gibbs(jax.random.key(0), SMALL, spec, n_chains=2, n_warmup=3, n_draws=20, n_rungs=n_rungs)
+    for c, s in ((0, 0), (1, 7), (1, 19)):
+        gmm = jax.tree.map(lambda leaf, c=c, s=s: leaf[c, s], posterior.draws)
+        normal = stats.multivariate_normal
+        joint = [normal.logpdf(SMALL, m, v) for m, v in zip(gmm.means, gmm.covariances, strict=True)]
+        likelihood = logsumexp(np.log(gmm.weights) + np.transpose(joint), axis=1).sum()
+        prior = normal.logpdf(gmm.means, np.zeros(2), 9.0 * np.eye(2)).sum()  # Dirichlet(1, 1) has log density 0
+        prior += sum(stats.invwishart.logpdf(v, 6.0, np.eye(2)) for v in gmm.covariances)
+        np.testing.assert_allclose(posterior.log_density[c, s], likelihood + prior, rtol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -360,7 +360,7 @@ def joint_chain(key, problem, hyper):
         key, gmm = state
         key, key_data, key_sweep = jax.random.split(key, 3)
         z, _ = sample(key_data, gmm, problem.z.shape[0])
-        gmm, _ = sweep(key_sweep, replace(problem, z=z), hyper, gmm)
+        gmm = sweep(key_sweep, replace(problem, z=z), hyper, gmm).gmm
         return (key, gmm), gmm
 
     def chain(key):

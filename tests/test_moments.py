@@ -46,6 +46,24 @@ def test_both_ways_take_the_sum_of_the_formula(covariance_type, n_features, way)
     assert_trees_close(e_step(gmm, x, weight, way=way), expected)
 
 
+@pytest.mark.parametrize("way", ["deviations", "statistics"])
+@pytest.mark.parametrize("block_size", [7, 1000])
+def test_uniforms_send_each_row_whole_to_the_component_of_its_share(x, block_size, way):
+    """By inversion of what the oracle says of r, as np.searchsorted would choose."""
+    gmm, labels = random_gmm(5, 3, 2, "full"), np.where(np.arange(len(x)) % 5 == 0, 1, -1)
+    u = np.random.default_rng(2).uniform(size=len(x))
+    r = oracles.responsibilities(as_tuple(gmm), x)
+    r = np.where(labels[:, None] >= 0, np.eye(3)[labels], r)
+    chosen = np.eye(3)[[np.searchsorted(np.cumsum(row), at, side="right") for row, at in zip(r, u, strict=True)]]
+    sums = e_step(gmm, x, labels=labels, uniforms=u, block_size=block_size, way=way)
+    residuals = x[:, None] - np.asarray(gmm.means)
+    np.testing.assert_array_equal(sums.mass, chosen.sum(axis=0))
+    np.testing.assert_allclose(sums.first, np.einsum("nk,nkd->kd", chosen, residuals), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        sums.second, np.einsum("nk,nki,nkj->kij", chosen, residuals, residuals), rtol=1e-9, atol=1e-9
+    )
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_far_and_narrow_components_are_summed_from_deviations(covariance_type, offset):

@@ -17,16 +17,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
+from ..mixture.moments import Moments, Way, chosen, e_step, is_narrow, statistics_allowed
 from ..mixture.rows import condition, groups_at_once, strike_out, ungroup
 from .ladder import exchange, first_rungs, in_line, powers, respaced, spread_order
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, hyperparameters
-from .target import check_counts, constrain, density_of, finish, prepare, run_chunks, starts
+from .target import check_counts, constrain, finish, prepare, prior_of, run_chunks, starts
 
 CHUNK = 250  # sweeps between two looks from the host
 PLACING = 50  # the same, where the host places the rungs of a ladder
@@ -85,19 +87,22 @@ def gibbs(
         problem = replace(problem, z=in_line(problem.z)[spread_order(problem.z.shape[0])])
 
     def advance(carry, start):
-        chains, rungs = carry
-        chains, output = _advance(problem, hyper, rungs, chains, size)
+        chains, narrow, rungs = carry
+        way = "statistics" if fast and not narrow else "deviations"
+        chains, narrow, output = _advance(problem, hyper, rungs, chains, size, way)
         if start + size <= n_warmup:
             rungs = respaced(rungs, np.mean(output.exchange_rate, axis=(0, 1)))
-        return (chains, rungs), output
+        return (chains, narrow, rungs), output
 
-    begun = _begin(key_chain, problem, first, n_rungs), first_rungs(n_rungs, problem.z.shape[0]).astype(problem.z.dtype)
-    output = run_chunks(advance, begun, total, size, progress)
+    fast = n_rungs == 1 and statistics_allowed(problem.z.dtype, problem.told.groups)
+    rungs = first_rungs(n_rungs, problem.z.shape[0]).astype(problem.z.dtype)
+    output = run_chunks(advance, (*_begin(key_chain, problem, first, n_rungs), rungs), total, size, progress)
     kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
     stats = {"occupied": kept.occupied}
     if n_rungs > 1:
         stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
-    return finish(problem, scaling, kept.gmm, density_of(problem, kept.gmm), stats, Status.SAMPLED)
+    log_density = kept.log_likelihood + np.asarray(prior_of(problem, kept.gmm))
+    return finish(problem, scaling, kept.gmm, log_density, stats, Status.SAMPLED)
 
 
 class Chain(NamedTuple):
@@ -109,10 +114,11 @@ class Chain(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What one chain gives after each sweep."""
+    """What one chain gives of the highest rung before each sweep, whose likelihood the sweep finds."""
 
-    gmm: GMM  # of the highest rung
-    occupied: Array  # () its components that hold a sample
+    gmm: GMM
+    log_likelihood: Array  # ()
+    occupied: Array  # () its components that hold a sample, by the labels that the sweep draws
     arrived: Array  # () whether it has come all the way from the prior
     exchange_rate: Array  # (L − 1,)
 
@@ -122,11 +128,17 @@ def _begin(key, problem, starts, n_rungs):
     gmms = jax.vmap(lambda u: assemble(problem, constrain(problem, u)[0]))(starts)
     tiled = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], n_rungs, axis=1), gmms)
     n_chains = starts.shape[0]
-    return Chain(jax.random.split(key, n_chains), tiled, jnp.zeros((n_chains, n_rungs), bool))
+    return Chain(jax.random.split(key, n_chains), tiled, jnp.zeros((n_chains, n_rungs), bool)), _any_narrow(tiled)
 
 
-@partial(jax.jit, static_argnames="n_sweeps", compiler_options=ONE_AT_A_TIME)
-def _advance(problem, hyper, rungs, chains, n_sweeps):
+def _any_narrow(gmms):
+    """Whether the next sums are to be taken from deviations, for some (C, L) mixture."""
+    whitener = structure(gmms.covariance_type).whitener
+    return jnp.any(jax.vmap(jax.vmap(lambda gmm: is_narrow(gmm, whitener(gmm.covariances))))(gmms))
+
+
+@partial(jax.jit, static_argnames=("n_sweeps", "way"), compiler_options=ONE_AT_A_TIME)
+def _advance(problem, hyper, rungs, chains, n_sweeps, way):
     n_rungs = rungs.size
     power = powers(rungs, problem.z.shape[0]) if n_rungs > 1 else None  # multiplying by 1 cost 7 %
 
@@ -137,36 +149,57 @@ def _advance(problem, hyper, rungs, chains, n_sweeps):
         arrived = climbs[-1]
         climbs = climbs.at[-1].set(False).at[0].set(n_rungs > 1)
         keys = jax.random.split(key_sweeps, n_rungs)
-        gmms, counts = jax.vmap(sweep, in_axes=(0, None, None, 0, 0))(keys, problem, hyper, gmms, power)
-        top = jax.tree.map(lambda leaf: leaf[-1], gmms)
-        return Chain(key, gmms, climbs), Output(top, jnp.sum(counts[-1] > 0.0), arrived, rate)
+        swept = jax.vmap(partial(sweep, way=way), in_axes=(0, None, None, 0, 0))(keys, problem, hyper, gmms, power)
+        before, top = jax.tree.map(lambda leaf: leaf[-1], (gmms, swept))
+        output = Output(before, top.log_likelihood, jnp.sum(top.counts > 0.0), arrived, rate)
+        return Chain(key, swept.gmm, climbs), output
 
     # an even number of sweeps, so that turns go on from one call to the next
-    return jax.vmap(lambda chain: jax.lax.scan(step, chain, jnp.arange(n_sweeps)))(chains)
+    chains, output = jax.vmap(lambda chain: jax.lax.scan(step, chain, jnp.arange(n_sweeps)))(chains)
+    return chains, _any_narrow(chains.gmms), output
+
+
+class Swept(NamedTuple):
+    """What a sweep leaves behind."""
+
+    gmm: GMM
+    counts: Array  # (K,) n_k of the labels drawn
+    log_likelihood: Array  # () of the mixture before the sweep, without powers
 
 
 def sweep(
-    key, problem, hyper: Hyperparameters, gmm: GMM, power: Float[Array, "N"] | None = None
-) -> tuple[GMM, Float[Array, "K"]]:
-    """One sweep over z, φ, μ, Σ; also the counts n_k of the labels drawn.
+    key, problem, hyper: Hyperparameters, gmm: GMM, power: Float[Array, "N"] | None = None, way: Way = "deviations"
+) -> Swept:
+    """One sweep over z, φ, μ, Σ.
 
     With powers w_n it leaves p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n invariant: μ and Σ count a sample w_n times, and φ
-    once, or not at all where w_n = 0.
+    once, or not at all where w_n = 0. `way` is how the sums are taken where there are neither powers nor gaps.
     """
     key_labels, key_weights, key_components = jax.random.split(key, 3)
+    if power is None and problem.told.groups is None:
+        u = jax.random.uniform(key_labels, problem.z.shape[:1], problem.z.dtype)
+        sums = e_step(gmm, problem.z, labels=problem.told.labels, uniforms=u, way=way)
+        counts = sums.mass
+    else:
+        sums, counts = _sums_of_powers(key_labels, problem, gmm, power)
+    weights = draw_weights(key_weights, hyper.alpha + counts, problem.spec.known.weights)
+    new = draw_components(key_components, problem, hyper, gmm, sums)
+    return Swept(replace(new, weights=weights), counts, sums.log_likelihood)
+
+
+def _sums_of_powers(key, problem, gmm, power):
+    """The sums of rows counted w_n times, unseen entries drawn, and the counts of labels where w_n > 0."""
     if problem.told.groups is None:
         d = deviations(gmm, problem.z)
         density = log_densities(gmm, d)
     else:
-        key_labels, key_gaps = jax.random.split(key_labels)
+        key, key_gaps = jax.random.split(key)
         d, density = _draw_gaps(key_gaps, gmm, problem)
     power = jnp.ones(d.shape[-1], d.dtype) if power is None else power
-    joint = strike_out(jnp.log(gmm.weights)[:, None] + power[None] * density, problem.told.labels)
-    labels = draw_labels(key_labels, joint)  # (K, N) one-hot
-    counts = jnp.sum(labels * (power > 0.0)[None], axis=1)
-    weights = draw_weights(key_weights, hyper.alpha + counts, problem.spec.known.weights)
-    new = draw_components(key_components, problem, hyper, gmm, d, labels * power[None])
-    return replace(new, weights=weights), counts
+    log_weights = jnp.log(gmm.weights)[:, None]
+    labels = draw_labels(key, strike_out(log_weights + power[None] * density, problem.told.labels))  # (K, N) one-hot
+    log_prob = logsumexp(strike_out(log_weights + density, problem.told.labels), axis=0)
+    return moments(gmm, d, labels * power[None], log_prob), jnp.sum(labels * (power > 0.0)[None], axis=1)
 
 
 def log_densities(gmm: GMM, d: Float[Array, "K D N"]) -> Float[Array, "K N"]:
@@ -198,11 +231,8 @@ def _draw_gaps(key, gmm, problem):
 
 def draw_labels(key: Key[Array, ""], joint: Float[Array, "K N"]) -> Float[Array, "K N"]:
     """One-hot labels from their joint log densities, by inverse distribution function: one uniform a sample."""
-    r = jax.nn.softmax(joint, axis=0)
     u = jax.random.uniform(key, (joint.shape[1],), joint.dtype)
-    below = jnp.cumsum(r, axis=0) <= u  # components passed over
-    k = jnp.minimum(jnp.sum(below, axis=0), joint.shape[0] - 1)
-    return (k == jnp.arange(joint.shape[0])[:, None]).astype(joint.dtype)
+    return chosen(jax.nn.softmax(joint, axis=0), jnp.ones_like(u), u)
 
 
 def draw_weights(key: Key[Array, ""], concentration: Float[Array, "K"], known=None) -> Float[Array, "K"]:
@@ -217,20 +247,12 @@ def draw_weights(key: Key[Array, ""], concentration: Float[Array, "K"], known=No
     return jnp.where(is_free, (1.0 - jnp.sum(fixed)) * shares, fixed)
 
 
-def draw_components(
-    key: Key[Array, ""],
-    problem: Problem,
-    hyper: Hyperparameters,
-    gmm: GMM,
-    d: Float[Array, "K D N"],
-    labels: Float[Array, "K N"],
-) -> GMM:
-    """The mixture with new μ and Σ given labels (as one-hot columns, times powers) and deviations d from its means."""
+def draw_components(key: Key[Array, ""], problem: Problem, hyper: Hyperparameters, gmm: GMM, sums: Moments) -> GMM:
+    """The mixture with new μ and Σ given the sums of labelled rows about its means."""
     key_means, key_covariances = jax.random.split(key)
     known, kind = problem.spec.known, structure(gmm.covariance_type)
-    sums = moments(gmm, d, labels, jnp.zeros(d.shape[-1], d.dtype))
     means = put(known.means, _draw_means(key_means, hyper, gmm, sums))
-    mass = jnp.maximum(sums.mass, jnp.finfo(d.dtype).tiny)  # an empty component adds nothing to a shared covariance
+    mass = jnp.maximum(sums.mass, jnp.finfo(sums.mass.dtype).tiny)  # an empty one adds nothing to a shared covariance
     residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
     covariances = _draw_covariances(key_covariances, hyper, gmm.covariance_type, sums.mass, residual)
     return replace(gmm, means=means, covariances=put(known.covariances, covariances))

@@ -205,6 +205,12 @@ def density_of(problem: Problem, gmms: GMM):
     return over_draws(lambda gmm: log_joint_density(problem, site_values(problem, gmm)), gmms, problem.z.size)
 
 
+@jax.jit
+def prior_of(problem: Problem, gmms: GMM):
+    """log p(θ) (C, S) of standardised mixtures with leading (C, S)."""
+    return over_draws(lambda gmm: log_prior(problem, site_values(problem, gmm)), gmms, 1)
+
+
 def over_draws(function, draws, numbers):
     """function of each draw (C, S), some at a time: all at once would hold as many copies of the data's deviations."""
     shape = jax.tree.leaves(draws)[0].shape[:2]

@@ -27,8 +27,8 @@ from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, log_prob, permute
-from ..mixture.gmm import deviations
-from .gibbs import CHUNK, draw_components, draw_labels, draw_weights, log_densities
+from ..mixture.moments import e_step
+from .gibbs import CHUNK, draw_components, draw_weights
 from .model import assemble
 from .prior import hyperparameters
 from .target import constrain, over_draws, prepare, run_chunks, starts
@@ -158,10 +158,9 @@ def _advance(problem, law, chains, n_sweeps):
 def _sweep(key, problem, hyper, log_prior, concentration, gmm):
     """Labels, components given labels, K given the counts, φ given K and the counts."""
     key_labels, key_components, key_size, key_weights = jax.random.split(key, 4)
-    d = deviations(gmm, problem.z)
-    labels = draw_labels(key_labels, jnp.log(gmm.weights)[:, None] + log_densities(gmm, d))
-    gmm = draw_components(key_components, problem, hyper, gmm, d, labels)
-    counts = jnp.sum(labels, axis=1)
+    u = jax.random.uniform(key_labels, problem.z.shape[:1], problem.z.dtype)
+    sums = e_step(gmm, problem.z, uniforms=u, way="deviations")
+    gmm, counts = draw_components(key_components, problem, hyper, gmm, sums), sums.mass
     order = jnp.argsort(counts == 0.0, stable=True)  # occupied ones first
     gmm, counts = permute(gmm, order), counts[order]
     size = jax.random.categorical(key_size, log_prior + log_sizes(counts, concentration))

@@ -65,6 +65,7 @@ def e_step(
     *,
     labels: Int[Array, "N"] | None = None,
     groups: Groups | None = None,
+    uniforms: Float[Array, "N"] | None = None,
     block_size: int | None = None,
     whitener: Float[Array, "..."] | None = None,
     way: Way | None = None,
@@ -74,7 +75,8 @@ def e_step(
     Rows are taken in blocks of block_size (by default as many as stay in the cache), so memory beyond x is bounded.
     `sample_weight` multiplies each row's share in every sum, the log-likelihood included. A row whose label is known
     (not -1) belongs to that component alone. With `groups` (from `missing_groups`) sums are expectations given what was
-    seen: of unseen entries, and in `second` of their squares. `whitener` is the structure's whitener of
+    seen: of unseen entries, and in `second` of their squares. With `uniforms`, numbers between 0 and 1, each row goes
+    whole to one component, which is drawn by inversion of r: Gibbs' labels. `whitener` is the structure's whitener of
     gmm.covariances, for callers that have it. `way` is how the sum is taken; by default the fastest that is accurate,
     which under `vmap` computes both: callers with many mixtures choose, by `is_narrow`.
 
@@ -84,7 +86,7 @@ def e_step(
     if groups is not None:
         return _from_groups(gmm, x, Rows(sample_weight, labels, groups))
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances) if whitener is None else whitener
-    arguments = (gmm, whitener, x, sample_weight, labels)
+    arguments = (gmm, whitener, x, sample_weight, labels, uniforms)
     if way is None and statistics_allowed(x.dtype):
         narrow = is_narrow(gmm, whitener)
         return jax.lax.cond(narrow, *(partial(take, block_size=block_size) for take in WAYS.values()), *arguments)
@@ -104,25 +106,37 @@ def is_narrow(gmm: GMM, whitener: Float[Array, "..."]) -> Bool[Array, ""]:
     return ~jnp.all(jnp.max(spread, axis=-1) * jnp.max(precisions, axis=-1) <= KAPPA_SQUARED)
 
 
-def _from_deviations(gmm, whitener, x, sample_weight, labels, block_size):
+def chosen(
+    likelihood: Float[Array, "K N"], total: Float[Array, "N"], uniforms: Float[Array, "N"]
+) -> Float[Array, "K N"]:
+    """One-hot: of each column, with its sum, the component into whose share u·total falls."""
+    n_components = likelihood.shape[0]
+    # a product, as a cumulative sum along so short an axis is slower
+    reached = jnp.tril(jnp.ones((n_components, n_components), likelihood.dtype)) @ likelihood > (uniforms * total)[None]
+    reached = reached.at[-1].set(True)  # rounding could leave none
+    return reached.astype(likelihood.dtype).at[1:].add(-reached[:-1].astype(likelihood.dtype))
+
+
+def _from_deviations(gmm, whitener, x, sample_weight, labels, uniforms, block_size):
     size = block_size or max(256, BLOCK_NUMBERS // max(gmm.means.size, 1))
 
     def block(rows, weight):
-        x, labels = rows
+        x, labels, uniforms = rows
         d = deviations(gmm, x)
         if weight is not None:
             # a row of weight zero counts as absent, even where its density is not finite
             d = jnp.where((weight > 0.0)[None, None], d, jnp.zeros_like(d))
         joint = strike_out(log_joint_components_first(gmm, d, whitener), labels)  # (K, N)
-        return _shared_out(gmm, d, joint, weight)
+        return _shared_out(gmm, d, joint, weight, uniforms)
 
-    return _add_blocks(block, (x, labels), sample_weight, size)
+    return _add_blocks(block, (x, labels, uniforms), sample_weight, size)
 
 
-def _shared_out(gmm, d, joint, weight):
+def _shared_out(gmm, d, joint, weight, uniforms=None):
     """The moments of rows by their log joint densities."""
     log_prob = logsumexp(joint, axis=0)
     r = jnp.exp(joint - log_prob[None])
+    r = r if uniforms is None else chosen(r, jnp.ones_like(log_prob), uniforms)
     if weight is None:
         return moments(gmm, d, r, log_prob)
     return moments(gmm, d, r * weight[None], log_prob * weight)
@@ -147,14 +161,14 @@ def _from_groups(gmm, x, rows):
     return _add_blocks(block, rows.groups, None, groups_at_once(rows.groups, gmm), x.dtype)
 
 
-def _from_statistics(gmm, whitener, x, sample_weight, labels, block_size):
+def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_size):
     kind = structure(gmm.covariance_type)
     white = kind.white_means(gmm.means, whitener)
     constant = jnp.log(gmm.weights) + log_normalisers(gmm, whitener) - 0.5 * jnp.sum(white * white, axis=-1)
     natural = jnp.concatenate([constant[:, None], kind.natural(gmm.means, whitener)], axis=1)  # (K, S)
 
     def block(rows, weight):
-        x, labels = rows
+        x, labels, uniforms = rows
         if weight is not None:
             x = jnp.where((weight > 0.0)[:, None], x, jnp.zeros_like(x))
         # the barriers keep the compiler from computing statistics and exponentials twice
@@ -163,14 +177,18 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, block_size):
         top = jnp.max(joint, axis=0)
         likelihood = jax.lax.optimization_barrier(jnp.exp(joint - top[None]))
         total = jnp.sum(likelihood, axis=0)
-        if weight is None:
-            share, log_likelihood = 1.0 / total, jnp.sum(top) + _sum_of_logs(total)
+        if uniforms is None:
+            r = likelihood * (1.0 / total if weight is None else weight / total)[None]
         else:
-            share, log_likelihood = weight / total, jnp.sum(weight * (top + jnp.log(total)))
+            r = chosen(likelihood, total, uniforms) * (1.0 if weight is None else weight[None])
+        if weight is None:
+            log_likelihood = jnp.sum(top) + _sum_of_logs(total)
+        else:
+            log_likelihood = jnp.sum(weight * (top + jnp.log(total)))
         # statistics first, both contracted over their last axis: the order in which the product is fast
-        return jax.lax.dot_general(statistics, likelihood * share[None], (((1,), (1,)), ((), ()))), log_likelihood
+        return jax.lax.dot_general(statistics, r, (((1,), (1,)), ((), ()))), log_likelihood
 
-    sums, log_likelihood = _add_blocks(block, (x, labels), sample_weight, block_size or BLOCK_ROWS)
+    sums, log_likelihood = _add_blocks(block, (x, labels, uniforms), sample_weight, block_size or BLOCK_ROWS)
     n_features = x.shape[1]
     mass, first, squares = sums[0], sums[1 : 1 + n_features].T, sums[1 + n_features :].T
     about = kind.second_about(gmm.means, mass, first, squares)
