@@ -25,7 +25,6 @@ import numpy as np
 from scipy import stats
 
 from gmm_jax import GMM, Known, MixtureSpec, Prior, bayes, log_prob, permute, responsibilities
-from gmm_jax.bayes.gibbs import sweep
 from gmm_jax.bayes.model import pose, site_values
 from gmm_jax.bayes.target import log_joint_density
 from gmm_jax.bench import plots
@@ -186,32 +185,18 @@ def _quantities(problem, draws, x):
 
 
 def draw_by_gibbs(key, x, n_components, size, factor=1.0):
-    """All simulations in one program, each from its own k-means++ starts."""
-    key_run, key_shuffle = jax.random.split(key)
-    problem = posed(n_components, x.shape[-1], factor)
-    hyper = bayes.hyperparameters(problem.prior, "full")
-    each = size.draws // size.chains
-    draws = _gibbs(jax.random.split(key_run, (len(x), size.chains)), x, problem, hyper, size.thin, size.warmup, each)
+    """All simulations in one program, every chain from its own k-means++ start."""
+    key_start, key_run, key_shuffle = jax.random.split(key, 3)
+    spec = MixtureSpec(n_components, prior=prior(n_components, x.shape[-1], factor))
+    xs = np.repeat(x, size.chains, axis=0)
+    starts = _starts(jax.random.split(key_start, len(xs)), xs, replace(spec, prior=Prior()))
+    counts = {"n_warmup": size.warmup, "n_draws": size.draws // size.chains, "thin": size.thin}
+    chains = bayes.gibbs_batch(key_run, xs, spec, init=starts, **counts)
+    draws = jax.tree.map(lambda leaf: leaf.reshape(len(x), size.draws, *leaf.shape[2:]), chains)
     return shuffled(key_shuffle, draws), 0
 
 
-@partial(jax.jit, static_argnames=("thin", "n_warmup", "n_draws"), compiler_options=ONE_AT_A_TIME)
-def _gibbs(keys, x, problem, hyper, thin, n_warmup, n_draws):
-    def chain(key, x):
-        here = replace(problem, z=x)
-        key_start, key_sweeps = jax.random.split(key)
-
-        def some(gmm, key):
-            gmm = jax.lax.fori_loop(0, thin, lambda i, gmm: sweep(jax.random.fold_in(key, i), here, hyper, gmm)[0], gmm)
-            return gmm, gmm
-
-        first = kmeans_plusplus(key_start, x, problem.spec)
-        n_before = -(-n_warmup // thin)
-        draws = jax.lax.scan(some, first, jax.random.split(key_sweeps, n_before + n_draws))[1]
-        return jax.tree.map(lambda leaf: leaf[n_before:], draws)
-
-    draws = jax.vmap(jax.vmap(chain, in_axes=(0, None)))(keys, x)
-    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), draws)
+_starts = jax.jit(jax.vmap(kmeans_plusplus, in_axes=(0, 0, None)))
 
 
 def draw_by_smc(key, x, n_components, size):
