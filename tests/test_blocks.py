@@ -114,6 +114,47 @@ def test_a_column_of_words_in_parquet_is_named(tmp_path):
     np.testing.assert_array_equal(next(open_blocks(tmp_path / "x.parquet", columns=["a"])()), [[1.0], [np.nan]])
 
 
+COLUMNS = {  # the type in the file, and in a block
+    "float32": "float32",
+    "float64": "float64",
+    "int8": "int8",
+    "bool": "float64",
+    "decimal": "float64",
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_parquet_columns_of_numbers_of_every_kind(kind, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    of = pyarrow.decimal128(5, 2) if kind == "decimal" else pyarrow.type_for_alias(kind)
+    for name, values in {"whole": [0, 1, 1], "gaps": [0, None, 1]}.items():
+        column = pyarrow.array(values, pyarrow.int8()).cast(of)
+        parquet.write_table(pyarrow.table({"a": column, "b": column}), tmp_path / f"{name}.parquet")
+    whole, gaps = (next(open_blocks(tmp_path / f"{name}.parquet")()) for name in ("whole", "gaps"))
+    assert whole.dtype == COLUMNS[kind]
+    np.testing.assert_array_equal(whole, [[0, 0], [1, 1], [1, 1]])
+    np.testing.assert_array_equal(gaps, [[0, 0], [np.nan, np.nan], [1, 1]])
+
+
+def test_a_parquet_file_that_makes_no_table_is_named(rows, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "x.parquet"
+    for names, said in ((["a", "a"], "it has a, a"), ([], "it has none")):
+        parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array([1.0])] * len(names), names=names), path)
+        with pytest.raises(ValueError, match=f"x.parquet must have columns of different names; {said}"):
+            open_blocks(path)
+    parquet.write_table(pyarrow.table({"a": rows[:, 0]}), path, use_dictionary=False, compression="gzip")
+    content = bytearray(path.read_bytes())
+    content[100:500] = bytes(400)
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="is damaged"):
+        list(open_blocks(path)())
+
+
 def test_a_bad_field_far_into_a_text_file_has_its_line(rows, tmp_path):
     path = write(tmp_path / "x.csv", rows)
     lines = path.read_text().splitlines()

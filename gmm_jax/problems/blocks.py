@@ -124,8 +124,10 @@ def _open_parquet(path):
     if find_spec("pyarrow") is None:
         raise ValueError(f"{path} is a Parquet file, which needs pyarrow: pip install pyarrow.")
     with _parquet(path) as file:
-        schema = file.schema_arrow
-    return list(schema.names), lambda chosen: _read_parquet(path, [schema.names[j] for j in chosen])
+        names = list(file.schema_arrow.names)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{path} must have columns of different names; it has {', '.join(names) or 'none'}.")
+    return names, lambda chosen: _read_parquet(path, [names[j] for j in chosen])
 
 
 def _parquet(path):
@@ -142,15 +144,25 @@ def _read_parquet(path, names):
         missing = [name for name in names if name not in file.schema_arrow.names]
         if missing:
             raise ValueError(f"{path} has changed since it was opened: column {missing[0]!r} is gone.")
-        for batch in file.iter_batches(_rows_at_a_time(len(names)), columns=names):
-            columns = [_column(batch.column(name), path, name) for name in names]
-            yield np.stack(columns, axis=1).astype(np.result_type(*columns), copy=False)
+        for batch in _batches(file, path, names):
+            yield np.stack([_column(batch.column(name), path, name) for name in names], axis=1)
+
+
+def _batches(file, path, names):
+    from pyarrow import ArrowException
+
+    try:
+        yield from file.iter_batches(_rows_at_a_time(len(names)), columns=names)
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}): write it again.") from None
 
 
 def _column(values, path, name):
     """A missing value becomes NaN, which whoever checks the rows then names."""
-    from pyarrow import types
+    from pyarrow import float64, types
 
-    if not (types.is_integer(values.type) or types.is_floating(values.type) or types.is_boolean(values.type)):
-        raise ValueError(f"{path}, column {name!r} holds {values.type}, not numbers: choose other columns.")
-    return values.to_numpy(zero_copy_only=False).astype(float if values.null_count else None, copy=False)
+    of = values.type
+    if not (types.is_integer(of) or types.is_floating(of) or types.is_boolean(of) or types.is_decimal(of)):
+        raise ValueError(f"{path}, column {name!r} holds {of}, not numbers: choose other columns.")
+    plain = types.is_floating(of) or (types.is_integer(of) and not values.null_count)
+    return (values if plain else values.cast(float64())).to_numpy(zero_copy_only=False)
