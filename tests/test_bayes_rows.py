@@ -6,10 +6,11 @@ import pytest
 from scipy import stats
 
 import oracles
-from conftest import as_tuple, random_gmm
-from gmm_jax import MixtureSpec
-from gmm_jax.bayes import gibbs, nuts
-from gmm_jax.mixture import Known
+from conftest import as_tuple, assert_trees_close, near, posterior_of, random_gmm, scrambled
+from gmm_jax import MixtureSpec, NotSupported, permute
+from gmm_jax.bayes import bridge, gibbs, laplace, numpyro_nuts, nuts, smc, svi
+from gmm_jax.judge import RELABELLINGS, leave_one_out, relabel
+from gmm_jax.mixture import Known, from_datatree
 
 N, K, D = 60, 2, 2
 KEY = jax.random.key(0)
@@ -17,14 +18,18 @@ SIZES = {"n_chains": 2, "n_warmup": 50, "n_draws": 50}
 TRUTH = random_gmm(0, K, D, "diag")
 
 
-@pytest.fixture(scope="module")
-def told():
-    """(x with gaps, labels of a few rows, named as the truth names its components)."""
+def told_with(share):
+    """(x with gaps, labels of that share of the rows, named as the truth names its components)."""
     rng = np.random.default_rng(1)
     which = rng.integers(0, K, N)
     x = TRUTH.means[which] + np.sqrt(TRUTH.covariances)[which] * rng.standard_normal((N, D))
     x[rng.random(x.shape) < 0.2] = np.nan
-    return x, np.where(rng.random(N) < 0.3, which, -1)
+    return x, np.where(rng.random(N) < share, which, -1)
+
+
+@pytest.fixture(scope="module")
+def told():
+    return told_with(0.3)
 
 
 def spec_of():
@@ -42,7 +47,10 @@ def brute_log_density(gmm, x, labels):
     return np.logaddexp.reduce(np.where(struck, -np.inf, joint), axis=1).sum()
 
 
-@pytest.fixture(scope="module", params=[gibbs, nuts], ids=lambda engine: engine.__name__)
+SLOWER = [pytest.param(engine, marks=pytest.mark.slow) for engine in (svi, laplace, numpyro_nuts)]
+
+
+@pytest.fixture(scope="module", params=[gibbs, nuts, *SLOWER], ids=lambda engine: engine.__name__)
 def posterior(request, told):
     x, labels = told
     return request.param(KEY, x, spec_of(), labels=labels, missing="marginalise", **SIZES)
@@ -63,6 +71,60 @@ def test_draws_keep_the_classes_in_place(posterior):
     """Every draw of every chain, so that no relabelling is needed."""
     distance = ((posterior.draws.means[..., :, None, :] - TRUTH.means) ** 2).sum(-1)
     np.testing.assert_array_equal(np.argmin(distance, axis=-1), np.broadcast_to(np.arange(K), (2, 50, K)))
+
+
+def log_evidence(x, labels):
+    """log p(what was seen of x, all labels) in closed form: each mean is normal, alone in its column and class."""
+    total = np.sum(np.log(TRUTH.weights)[labels])
+    for j, column in enumerate(x.T):
+        seen = ~np.isnan(column)
+        centre, scale = column[seen].mean(), column[seen].std()
+        for k in range(K):
+            values = column[seen & (labels == k)]
+            covariance = TRUTH.covariances[k, j] * np.eye(values.size) + (2.0 * scale) ** 2
+            total += stats.multivariate_normal.logpdf(values, np.full(values.size, centre), covariance)
+    return total
+
+
+@pytest.mark.slow
+def test_the_evidence_is_of_what_was_seen_and_told():
+    """With all labels the posterior is normal, and Laplace's evidence exact; a bridge has a standard error."""
+    x, labels = told_with(1.0)
+    told = {"labels": labels, "missing": "marginalise"}
+    posterior = laplace(KEY, x, spec_of(), n_chains=2, n_draws=500, **told)
+    np.testing.assert_allclose(posterior.stats["log_evidence"], log_evidence(x, labels), rtol=1e-8)
+    found = bridge(KEY, x, spec_of(), posterior, **told)
+    assert abs(found.log_evidence - log_evidence(x, labels)) < 4.0 * found.standard_error < 0.2
+    with pytest.raises(ValueError, match="pass the x, spec, labels and missing by which the draws were made"):
+        bridge(KEY, x, spec_of(), posterior, missing="marginalise")
+
+
+@pytest.mark.parametrize("method", RELABELLINGS)
+def test_components_that_labels_name_are_not_relabelled(method, x):
+    """Of three components the first is named: draws that exchange the others are put right, and it stays in place."""
+    rng = np.random.default_rng(0)
+    orders = np.array([[0, 1, 2], [0, 2, 1]])[rng.integers(0, 2, (2, 10))]
+    plain = posterior_of(near(random_gmm(0, 3, 2, "full"), 0, n_draws=10))
+    named = plain._replace(draws=permute(plain.draws, orders), named=np.array([0]))
+    found = relabel(named, method=method, x=x, climb=lambda gmms: gmms, reference=random_gmm(0, 3, 2, "full"))
+    assert_trees_close(found.posterior.draws, plain.draws, rtol=0.0, atol=0.0)
+    mixed = named._replace(draws=scrambled(plain.draws, 0)[0])
+    kept = relabel(mixed, method=method, x=x, climb=lambda gmms: gmms)
+    np.testing.assert_array_equal(kept.permutations[..., 0], 0)
+
+
+def test_labels_are_kept_or_refused_by_what_reads_a_posterior(told, posterior):
+    x, labels = told
+    np.testing.assert_array_equal(posterior.named, np.arange(K))
+    np.testing.assert_array_equal(from_datatree(posterior.to_datatree()).named, posterior.named)
+    for refused in (
+        lambda: leave_one_out(posterior, np.nan_to_num(x)),
+        lambda: posterior.to_datatree(np.nan_to_num(x), log_likelihood=True),
+        lambda: smc(KEY, np.nan_to_num(x), spec_of(), labels=labels),
+        lambda: smc(KEY, x, spec_of(), missing="marginalise"),
+    ):
+        with pytest.raises(NotSupported, match="labels"):
+            refused()
 
 
 def test_a_wrong_label_is_refused(told):

@@ -9,7 +9,7 @@ import pytest
 import oracles
 from conftest import as_tuple, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, NotSupported, permute
-from gmm_jax.em import EMConfig, fit_em, fit_em_restarts, fit_labelled, standard_errors
+from gmm_jax.em import EMConfig, fit_em, fit_em_restarts, fit_labelled, inadmissible, standard_errors
 from gmm_jax.mixture import Known, Rows, e_step, log_prob_of_rows, missing_groups
 
 N, K, D = 60, 3, 2
@@ -80,6 +80,15 @@ def test_a_few_labels_say_which_component_is_which(x):
         own = np.array([x[renamed == k].mean(axis=0) for k in range(K)])
         distance = ((np.asarray(found.best.gmm.means)[:, None] - own[None]) ** 2).sum(-1)
         np.testing.assert_array_equal(np.argmin(distance, axis=1), np.arange(K))
+
+
+def test_a_labelled_optimum_is_stationary_for_who_knows_the_labels(x):
+    """Labels against the data, of a third of the rows: without them another mixture is most likely."""
+    labels, spec = some_labels(x, 20), MixtureSpec(K)
+    labels = np.where(labels >= 0, (labels + np.arange(N) % 2) % K, -1)
+    best = fit_em_restarts(KEY, x, spec, n_restarts=2, labels=labels, config=EMConfig(tol=1e-10)).best.gmm
+    assert inadmissible(x, best, spec, labels=labels) == ""
+    assert inadmissible(x, best, spec) == "not stationary"
 
 
 def test_bad_labels_are_named_by_their_row(x):

@@ -22,11 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln, logsumexp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 from scipy.special import expit
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, assign, match_cost, permute
-from .model import assemble
+from .model import assemble, log_volume
 from .target import check_counts, constrain, density_of, prepare, unconstrain
 
 MOST_LABELLINGS = 720  # 6!
@@ -61,7 +61,14 @@ def pool(posterior: Posterior) -> Evidence:
 
 
 def bridge(
-    key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, posterior: Posterior, *, n_proposals: int = 4000
+    key: Key[Array, ""],
+    x: Float[Array, "N D"],
+    spec: MixtureSpec,
+    posterior: Posterior,
+    *,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
+    n_proposals: int = 4000,
 ) -> Evidence:
     """The evidence by bridge sampling from any engine's draws.
 
@@ -69,17 +76,24 @@ def bridge(
     second halves and n_proposals draws of q₀ are what is averaged. The draws may lie in any labellings, but must come
     from all modes that relabelling does not join: what they miss is missing in the evidence.
 
+    Args:
+        labels, missing: those by which the draws were made; then it is the evidence of what was seen.
+
     Returns:
         Evidence; its standard error is Frühwirth-Schnatter's, with the draws' autocorrelation.
 
     Raises:
+        ValueError: the draws' densities are not those of x, spec, labels and missing.
         NotSupported: more than 720 labellings, some of which overlap; with fewer all are summed, with more the
             transpositions alone, to see that the others add nothing.
     """
     check_counts(n_proposals=(n_proposals, 100))
-    problem, scaling = prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1)
+    problem, scaling = prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, labels=labels, missing=missing)
+    volume = scaling.log_volume_of(problem.z.shape[0], problem.told)
     draws = jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), scaling.inward(posterior.draws))
-    classes = _classes(problem, draws)
+    classes, density = _classes(problem, draws)
+    eps = np.finfo(posterior.draws.means.dtype).eps
+    _check_density(density - volume - float(log_volume(problem)), _some(posterior.log_density), np.sqrt(eps))
     draws = _one_labelling(draws, posterior.log_density, classes)
     orders, log_size = _orders(classes)
     half = draws.means.shape[1] // 2
@@ -96,15 +110,15 @@ def bridge(
     log_evidence, error = _bridge(ours, theirs.ravel())
     if not np.isfinite(log_evidence):
         raise ValueError("the proposal and the posterior's draws have nothing in common: draw more, or use smc.")
-    return Evidence(log_evidence - problem.z.shape[0] * scaling.log_volume, error, overlap)
+    return Evidence(log_evidence - volume, error, overlap)
 
 
 def _classes(problem, draws):
-    """Class of each component: those whose exchange leaves the density of draws as it is (Known rows and prior)."""
+    """Class of each component, those whose exchange leaves the density of draws as it is (Known rows, prior, labels),
+    and the standardised density of `_some` of the draws.
+    """
     n_components = problem.spec.n_components
-    some = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:: max(1, leaf.shape[1] // TRIED)][:TRIED], draws
-    )
+    some = jax.tree.map(_some, draws)
     pairs = [(i, j) for i in range(n_components) for j in range(i)]
     orders = np.tile(np.arange(n_components), (1 + len(pairs), 1))
     for row, (i, j) in enumerate(pairs, start=1):
@@ -118,7 +132,21 @@ def _classes(problem, draws):
     for (i, j), is_same in zip(pairs, same, strict=True):
         if is_same:
             classes[i] = min(classes[i], classes[j])
-    return classes
+    return classes, density[0]
+
+
+def _some(leaf):
+    """TRIED of the draws (C, S, ...), or as many as there are."""
+    leaf = np.asarray(leaf)
+    return leaf.reshape(-1, *leaf.shape[2:])[:: max(1, leaf.shape[1] // TRIED)][:TRIED]
+
+
+def _check_density(ours, theirs, tolerance):
+    if not np.all(np.abs(ours - theirs) <= tolerance * (1.0 + np.abs(ours))):
+        raise ValueError(
+            f"posterior.log_density is {theirs[0]:.6g} at a draw where this x and spec give {ours[0]:.6g}: pass the x, "
+            "spec, labels and missing by which the draws were made."
+        )
 
 
 def _one_labelling(draws, log_density, classes):

@@ -53,8 +53,7 @@ def gibbs(
         n_rungs: of each chain's ladder to the prior (see ladder.py). With 1, which is none, a chain can stay in one
             mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at n_rungs times the cost and
             memory. The rungs are placed in the warm-up, which should then be longer.
-        labels: the component of each row, -1 where unknown: component k is then class k. Such draws must not be
-            relabelled, and `bridge` knows nothing of labels.
+        labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random, and draws these entries with the labels.
         progress: called between chunks with (sweeps done, sweeps).
 

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, assign, free_parts, match_cost
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, assign, free_parts, match_cost, told_apart
 from .importance import weighted
 from .model import Problem
 from .target import finish, log_posterior, prepare, read_draws, starts
@@ -40,6 +40,8 @@ def laplace(
     n_warmup: int = 300,
     n_draws: int = 1000,
     init: GMM | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
 ) -> Posterior:
     """Independent draws from a Gaussian at the mode of the posterior that each chain's start leads to.
 
@@ -47,6 +49,8 @@ def laplace(
         n_warmup: steps of L-BFGS at most; the polish comes after them.
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains:
             give distinct optima of EM to have every mode they lead to.
+        labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
+        missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
 
     Returns:
         Posterior; stats by chain: mode, the same number where chains found the same mode up to its labels;
@@ -56,7 +60,9 @@ def laplace(
         by draw log_weight, for `corrected_moments`. Status UNRELIABLE where a k̂ is above 0.7, NON_FINITE where a start
         led to no mode: that chain is NaN.
     """
-    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    problem, scaling = prepare(
+        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
+    )
     key_start, key_noise = jax.random.split(key)
     first = np.asarray(starts(key_start, problem, scaling, init, n_chains))
     modes = jax.tree.map(lambda *parts: np.stack(parts), *(_climb(problem, u, n_warmup) for u in first))
@@ -73,7 +79,7 @@ def laplace(
     stats, status = weighted(log_ratio)
     stats |= {"inverse_mass": np.sum(modes.root**2, axis=-1)} | _evidence(problem, modes, centres, log_ratio)
     for name in ("log_evidence_of_mode", "log_evidence", "log_evidence_corrected"):
-        stats[name] = stats[name] - problem.z.shape[0] * scaling.log_volume
+        stats[name] = stats[name] - scaling.log_volume_of(problem.z.shape[0], problem.told)
     return finish(problem, scaling, draws, log_density, stats, status)
 
 
@@ -149,7 +155,7 @@ def _evidence(problem, modes: Mode, gmms: GMM, log_ratio):
 
     n_chains, n_draws = log_ratio.shape
     found = np.isfinite(modes.height)
-    mode = _distinct(gmms, found, problem.spec)
+    mode = _distinct(gmms, found, told_apart(problem.spec, problem.told.labels))
     each = (jax.tree.map(lambda leaf, c=c: leaf[c], gmms) for c in range(n_chains))
     labellings = np.array([n_labellings(problem, gmm) for gmm in each])
     of_mode = modes.height - _log_normaliser(modes) + np.log(labellings)
@@ -180,12 +186,12 @@ def _distinct(gmms: GMM, found, spec):
 def n_labellings(problem: Problem, gmm: GMM) -> int:
     """How many copies of a mode the exchange of components makes: K!, or fewer.
 
-    Components are exchanged if what is known of them and the prior are the same for both; components that coincide
-    are the same copy.
+    Components are exchanged if what is known of them and the prior are the same for both, and no label names them;
+    components that coincide are the same copy.
     """
     import numpyro.distributions as dist
 
-    spec, prior = problem.spec, problem.prior
+    spec, prior = told_apart(problem.spec, problem.told.labels), problem.prior
     rows = np.stack(free_parts(spec), axis=1).astype(float)
     for known in (spec.known.weights, spec.known.means, spec.known.covariances):
         if known is not None and len(known) == spec.n_components and known is not _shared(spec):

@@ -9,7 +9,7 @@ from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from .target import check_counts, finish, log_posterior, prepare, read_draws, starts
@@ -26,6 +26,8 @@ def numpyro_nuts(
     n_warmup: int = 500,
     n_draws: int = 1000,
     init: GMM | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
     target_accept: float = 0.8,
     max_depth: int = 10,
     chain_method: str = "vectorized",
@@ -34,6 +36,8 @@ def numpyro_nuts(
 
     Args:
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
+        missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
         target_accept: mean acceptance probability to tune the step size for.
         max_depth: at most 2**max_depth leapfrog steps a draw.
         chain_method: how NumPyro runs the chains: "vectorized" (all in one vmap), "sequential", or "parallel", a
@@ -52,7 +56,9 @@ def numpyro_nuts(
     if chain_method not in CHAIN_METHODS:
         raise ValueError(f"chain_method must be one of {', '.join(CHAIN_METHODS)}; got {chain_method!r}.")
     check_counts(max_depth=(max_depth, 1))
-    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    problem, scaling = prepare(
+        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
+    )
     if chain_method == "parallel" and n_chains > jax.local_device_count():
         raise ValueError(
             f"chain_method='parallel' needs a device for each chain; got n_chains={n_chains} and "

@@ -51,6 +51,8 @@ def smc(
     n_warmup: int = 10,
     n_draws: int = 1000,
     init: None = None,
+    labels: None = None,
+    missing: None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Posterior:
     """Draws from the posterior in all its labellings, and the evidence, by independent runs.
@@ -63,6 +65,7 @@ def smc(
         n_warmup: moves of each chain in every step.
         n_draws: particles of a run, and draws that it returns: n_draws / n_warmup chains, one after the other.
         init: must be None: particles start at draws of the prior, or there would be no evidence.
+        labels, missing: must be None: rows come in one by one, each with its whole density.
         progress: called after each step with (rows that the slowest run has taken, rows).
 
     Returns:
@@ -74,6 +77,8 @@ def smc(
     check_counts(n_warmup=(n_warmup, 1))
     if init is not None:
         raise NotSupported("smc starts from draws of the prior, so that init has no place: leave it out.")
+    if labels is not None or missing is not None:
+        raise NotSupported("smc knows neither labels nor missing values: use nuts or gibbs, and bridge for evidence.")
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
     problem = replace(problem, z=in_line(problem.z))
     n_samples, moves = problem.z.shape[0], choose_moves(problem)

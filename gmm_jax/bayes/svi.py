@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from .importance import weighted
@@ -30,6 +30,8 @@ def svi(
     n_warmup: int = 2000,
     n_draws: int = 1000,
     init: GMM | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
     guide: str = "normal",
 ) -> Posterior:
     """Draws from a variational approximation of the posterior.
@@ -37,6 +39,8 @@ def svi(
     Args:
         n_warmup: gradient steps of Adam, the step size falling to zero along a cosine.
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
+        missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
         guide: "normal" (independent normals in unconstrained space: variances come out too small), "multivariate"
             (one joint normal), "low_rank" (one whose covariance is a diagonal and a matrix of rank √P), or "delta":
             the mode of the posterior density of the sites in constrained space (MAP), polished by BFGS; then there is
@@ -53,7 +57,9 @@ def svi(
     if guide not in GUIDES:
         raise ValueError(f"guide must be one of {', '.join(GUIDES)}; got {guide!r}.")
     check_counts(n_warmup=(n_warmup, 1))
-    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    problem, scaling = prepare(
+        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
+    )
     key_start, key_run = jax.random.split(key)
     first = starts(key_start, problem, scaling, init, n_chains)
     n_kept = 1 if guide == "delta" else n_draws

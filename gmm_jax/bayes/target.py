@@ -235,4 +235,5 @@ def finish(problem: Problem, scaling: Scaling, draws: GMM, log_density, stats: d
     log_density = np.asarray(log_density, float) - volume
     if not np.all(np.isfinite(log_density)):
         status = Status.NON_FINITE
-    return Posterior(scaling.outward(jax.tree.map(np.asarray, draws)), log_density, stats, status)
+    named = None if problem.told.labels is None else np.unique(problem.told.labels[problem.told.labels >= 0])
+    return Posterior(scaling.outward(jax.tree.map(np.asarray, draws)), log_density, stats, status, named)

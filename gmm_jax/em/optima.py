@@ -18,6 +18,7 @@ from ..mixture import (
     Status,
     assign,
     check_data,
+    check_labels,
     check_sample_weight,
     e_step,
     free_parts,
@@ -59,6 +60,7 @@ def inadmissible(
     spec: MixtureSpec,
     *,
     sample_weight: Float[np.ndarray, "N"] | None = None,
+    labels: Int[np.ndarray, "N"] | None = None,
     narrowest: float = NARROWEST,
     few: float = FEW,
     largest_shift: float = LARGEST_SHIFT,
@@ -69,7 +71,7 @@ def inadmissible(
     standard deviations, or changes a free Σ_k by more than that share in some direction), if a free component has
     n·φ_k ≤ D + 1, or if some eigenvalue of S⁻¹Σ_k, with S the covariance of x, is below `narrowest` while
     n·φ_k < few·(D + 1). All three are affine invariant. A tight component that many samples support is real. Made for
-    fits of any program, in the units of x.
+    fits of any program, in the units of x; `labels` of rows as in fit_em_restarts.
 
     Reference:
         Hathaway (1985), Annals of Statistics 13, for the constraint on relative eigenvalues.
@@ -78,7 +80,8 @@ def inadmissible(
     spec = validate_spec(spec, x.shape[1])
     weight = check_sample_weight(sample_weight, x.shape[0])
     gmm = jax.tree.map(lambda leaf: np.asarray(leaf, float), gmm)
-    after = jax.tree.map(np.asarray, _em_step(x, gmm, spec.known, weight))
+    labels = check_labels(labels, x.shape[0], spec.n_components)
+    after = jax.tree.map(np.asarray, _em_step(x, gmm, spec.known, weight, labels))
     n_samples = x.shape[0] if weight is None else float(np.sum(weight))
     spread = np.cov(x.T, bias=True, aweights=weight).reshape(x.shape[1], -1)
     one = jax.tree.map(lambda leaf: leaf[None], (gmm, after))
@@ -86,8 +89,8 @@ def inadmissible(
 
 
 @jax.jit
-def _em_step(x, gmm, known, weight):
-    return m_step(e_step(gmm, x, weight, way="deviations"), gmm, known=known)
+def _em_step(x, gmm, known, weight, labels):
+    return m_step(e_step(gmm, x, weight, labels=labels, way="deviations"), gmm, known=known)
 
 
 def reasons(gmms, after, spec, spread, n_samples, narrowest=NARROWEST, few=FEW, largest_shift=LARGEST_SHIFT):

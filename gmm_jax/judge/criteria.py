@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..mixture import GMM, MixtureSpec, Posterior, log_prob, n_parameters, responsibilities
-from ..mixture.datatree import pointwise
+from ..mixture import GMM, MixtureSpec, Posterior, check_data, log_prob, n_parameters, responsibilities
+from ..mixture.datatree import pointwise, refuse_labels
 
 K_HAT_LIMIT = 0.7
 
@@ -59,10 +59,14 @@ def leave_one_out(
     Args:
         refit: n -> a posterior without row n, under the same prior; called for rows with k̂ above 0.7. Without it they
             are only flagged. With labels in the likelihood most rows would be: p(x_n | z_n, θ) has heavy weights.
+
+    Raises:
+        NotSupported: the draws were made with the labels of some rows.
     """
     from arviz_stats.base import array_stats
 
-    x = np.asarray(x)
+    refuse_labels(posterior)
+    x = check_data(x)
     log_likelihood = np.moveaxis(pointwise(posterior.draws, x), -1, 0)  # (N, C, S)
     terms, pareto_k = (np.array(v, float) for v in array_stats.loo(log_likelihood, chain_axis=1, draw_axis=2)[:2])
     flagged = ~(pareto_k <= K_HAT_LIMIT)

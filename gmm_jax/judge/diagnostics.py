@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..mixture import GMM, MixtureSpec, Posterior, Status, free_parts, structure
+from ..mixture import GMM, MixtureSpec, Posterior, Status, check_data, free_parts, structure
 from .allocations import all_probabilities, standardised
 
 R_HAT_LIMIT = 1.01
@@ -103,7 +103,7 @@ def co_clustering(
 
 def spread_pairs(x: Float[np.ndarray, "N D"]) -> Int[np.ndarray, "P 2"]:
     """All pairs of N_SPREAD samples, evenly spread in rank along the first principal axis of the scaled data."""
-    x = np.asarray(x, float)
+    x = np.asarray(check_data(x), float)
     scaled = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), np.finfo(float).tiny)
     along = scaled @ np.linalg.eigh(scaled.T @ scaled)[1][:, -1]
     low = ((np.arange(N_SPREAD // 2) + 0.5) / N_SPREAD * len(x)).astype(int)

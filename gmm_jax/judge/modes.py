@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..mixture import GMM, MixtureSpec, Posterior, assign, match_cost
+from ..mixture import GMM, MixtureSpec, Posterior, assign, match_cost, told_apart
 
 SAME_MODE = 1e-2  # match cost between two ends of climbs to one mode, which EM may stop short of
 
@@ -27,7 +27,9 @@ def modes_reached(
             too, and those that end together share the number of the first.
         climb: mixtures with one leading axis to their modes, as in `relabel`.
     """
-    shape = posterior.draws.weights.shape[:2]
+    shape, n_components = posterior.draws.weights.shape[:2], posterior.draws.n_components
+    spec = MixtureSpec(n_components, posterior.draws.covariance_type) if spec is None else spec
+    spec = told_apart(spec, posterior.named)
     flat = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), posterior.draws)
     both = jax.tree.map(lambda many, few: np.concatenate([many, np.asarray(few, many.dtype)]), flat, modes)
     ends = jax.tree.map(np.asarray, climb(both))

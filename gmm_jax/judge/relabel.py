@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..mixture import GMM, MixtureSpec, Posterior, assign, match_cost, permute
+from ..mixture import GMM, MixtureSpec, Posterior, assign, match_cost, permute, told_apart
 from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings, standardised
 
 RELABELLINGS = ("pivot", "ecr", "ecr-iterative", "stephens", "modes")
@@ -51,6 +51,8 @@ def relabel(
 ) -> Relabelled:
     """The same draws, each with its components in the reference's order.
 
+    Components that labels of rows name (`posterior.named`) stay where they are.
+
     Args:
         method: what the permutations make small, in the mean over draws.
             "pivot": the match cost (Bhattacharyya distances, and weights) between a draw and the reference.
@@ -79,12 +81,14 @@ def relabel(
     pivot = _highest(posterior) if reference is None else jax.tree.map(np.asarray, reference)
     shape = posterior.draws.weights.shape
     draws = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), posterior.draws)
+    spec = MixtureSpec(shape[-1], draws.covariance_type) if spec is None else spec
+    apart = told_apart(spec, posterior.named)
     if method == "pivot":
-        found = _cheapest(match_cost(draws, pivot, spec))
+        found = _cheapest(match_cost(draws, pivot, apart))
     elif method == "modes":
-        found = _by_modes(climb, draws, pivot, spec)
+        found = _by_modes(climb, draws, pivot, apart)
     else:
-        found = _by_allocations(method, x, climb, draws, pivot, spec, shape)
+        found = _by_allocations(method, x, climb, draws, pivot, spec, apart, shape)
     permutations = found.permutations.reshape(shape)
     relabelled = posterior._replace(draws=permute(jax.tree.map(np.asarray, posterior.draws), permutations))
     return Relabelled(relabelled, permutations, method, found.objective, _share_decided(found))
@@ -130,18 +134,18 @@ def _by_modes(climb, draws, reference, spec):
     return _cheapest(match_cost(jax.tree.map(lambda leaf: leaf[:-1], modes), top, spec))
 
 
-def _by_allocations(method, x, climb, draws, reference, spec, shape):
+def _by_allocations(method, x, climb, draws, reference, spec, apart, shape):
     """ECR against the reference, or the best fixed point of an iterative method from all labellings there are."""
-    z, checked, (inner_draws, inner_reference) = standardised(x, spec, draws, reference)
-    allocations = Allocations(inner_draws, z, checked)
+    z, _, (inner_draws, inner_reference) = standardised(x, spec, draws, reference)
+    allocations = Allocations(inner_draws, z, apart)
     by_ecr = _cheapest(_finite(allocations.cost_against(ECR, inner_reference), shape))
     if method == "ecr":
         return by_ecr
-    by_pivot = _cheapest(match_cost(draws, reference, spec))
+    by_pivot = _cheapest(match_cost(draws, reference, apart))
     identity = np.broadcast_to(np.arange(shape[-1]), by_pivot.permutations.shape)
     starts = [identity, by_pivot.permutations, by_ecr.permutations]
     if climb is not None:
-        starts.append(_by_modes(climb, draws, reference, spec).permutations)
+        starts.append(_by_modes(climb, draws, reference, apart).permutations)
     return best_labellings(allocations, starts, by_pivot.cost)[method]
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from .cores import ONE_AT_A_TIME
 from .covariance import structure
 from .gmm import GMM, log_prob, sample
-from .records import Posterior, Status
+from .records import NotSupported, Posterior, Status
 from .scaling import check_data, standardise
 from .spec import MixtureSpec
 
@@ -26,6 +26,8 @@ def to_datatree(posterior: Posterior, x=None, *, log_likelihood=False, predictiv
 
     if x is None and (log_likelihood or predictive_key is not None):
         raise ValueError("to_datatree needs x for log_likelihood and for posterior_predictive: pass the data as well.")
+    if log_likelihood:
+        refuse_labels(posterior)
     kind = structure(posterior.draws.covariance_type)
     n_axes = len(kind.shape(1, 1)) - kind.per_component
     dims = {
@@ -53,6 +55,8 @@ def to_datatree(posterior: Posterior, x=None, *, log_likelihood=False, predictiv
     if log_likelihood:
         tree["log_likelihood/x"] = DataArray(pointwise(posterior.draws, x), dims=["chain", "draw", "observation"])
     tree.attrs |= {"covariance_type": posterior.draws.covariance_type, "status": Status(posterior.status).name}
+    if posterior.named is not None:
+        tree.attrs["named"] = np.asarray(posterior.named)
     return tree
 
 
@@ -61,7 +65,17 @@ def from_datatree(tree) -> Posterior:
     leaves = {name: tree["posterior"][name].values for name in LEAVES}
     stats = {name: values.values for name, values in tree["sample_stats"].data_vars.items() if name != "lp"}
     draws = GMM(**leaves, covariance_type=tree.attrs["covariance_type"])
-    return Posterior(draws, tree["sample_stats"]["lp"].values, stats, Status[tree.attrs["status"]])
+    named = None if "named" not in tree.attrs else np.atleast_1d(tree.attrs["named"])
+    return Posterior(draws, tree["sample_stats"]["lp"].values, stats, Status[tree.attrs["status"]], named)
+
+
+def refuse_labels(posterior: Posterior) -> None:
+    """A NotSupported where labels took part: p(x_n | θ) without its label is not what the posterior saw of row n."""
+    if posterior.named is not None:
+        raise NotSupported(
+            "leave-one-out and its log-likelihoods know nothing of labels, by which these draws were made: leave the "
+            "labels out, or compare held-out rows."
+        )
 
 
 def pointwise(draws: GMM, x: Float[Array, "N D"]) -> Float[np.ndarray, "C S N"]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from .gmm import GMM
 
@@ -83,6 +84,7 @@ class Posterior(NamedTuple):
     log_density: Float[Array, "C S"]  # log p(x|θ) + log p(θ): labels summed out, constrained space, units of the data
     stats: dict[str, Any]  # sampler statistics, each (C, S, ...) or (C, ...)
     status: Status
+    named: Int[np.ndarray, "n"] | None = None  # components that labels of rows name: they may not be relabelled
 
     def to_datatree(self, x=None, *, log_likelihood=False, predictive_key=None):
         """The draws as an ArviZ DataTree.
