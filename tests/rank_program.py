@@ -27,12 +27,14 @@ def cases():
 
     fifty, to_the_end = EMConfig(max_iter=50, tol=0.0), EMConfig(max_iter=400, tol=1e-7)
     weight = data()[1]
+    labels = np.where((np.arange(N_SAMPLES) < 200) & (weight > 1.0), np.arange(N_SAMPLES) % 2, -1)  # of rank 0 alone
     known = Known(weights=np.array([0.3, np.nan, np.nan]), means=np.array([[50.0, -300.0], *[[np.nan] * 2] * 2]))
     return {
         "full": (MixtureSpec(3), {"config": fifty}),
         "tied": (MixtureSpec(3, "tied"), {"config": fifty}),
         "diag": (MixtureSpec(3, "diag"), {"config": fifty, "sample_weight": weight}),
         "spherical": (MixtureSpec(3, "spherical"), {"config": fifty, "init": "random_points"}),
+        "labels": (MixtureSpec(3), {"config": fifty, "labels": labels, "sample_weight": weight}),
         "known": (MixtureSpec(3, "full", known), {"config": fifty}),
         "tolerance": (MixtureSpec(3), {"config": to_the_end}),
         "accelerated": (MixtureSpec(3), {"config": EMConfig(max_iter=100, tol=1e-7, acceleration="lbfgs")}),
@@ -62,9 +64,8 @@ def main(folder, n_groups, n_devices, *names):
     mine = local_rows(N_SAMPLES, mesh)
     for name in names:
         spec, options = cases()[name]
-        if "sample_weight" in options:
-            options = options | {"sample_weight": options["sample_weight"][mine]}
-        fit = fit_em_sharded(jax.random.key(3), rows(name)[mine], spec, n_restarts=3, mesh=mesh, **options)
+        of_rows = {option: options[option][mine] for option in ("sample_weight", "labels") if option in options}
+        fit = fit_em_sharded(jax.random.key(3), rows(name)[mine], spec, n_restarts=3, mesh=mesh, **options | of_rows)
         for leaf, value in (fit.lanes.gmm.__dict__ | fit.lanes._asdict()).items():
             if leaf not in ("gmm", "covariance_type"):
                 found[f"{name}/{leaf}"] = value

@@ -57,6 +57,17 @@ def test_one_device_is_fit_em_restarts(in_memory):
     np.testing.assert_array_equal(here.optima.count, in_memory.optima.count)
 
 
+def test_labels_are_for_one_device_what_they_are_in_memory():
+    x, weight = rank_program.data()
+    labels = np.where(np.arange(len(x)) % 9 == 0, np.arange(len(x)) % 2, -1)  # any two of three classes
+    options = {"labels": labels, "sample_weight": weight, "n_restarts": 3, "config": EMConfig(max_iter=30, tol=0.0)}
+    here, there = (fit(jax.random.key(0), x, MixtureSpec(3), **options) for fit in (fit_em_sharded, fit_em_restarts))
+    assert_same_lanes(here.lanes, there.lanes, rtol=1e-10)
+    np.testing.assert_array_equal(here.optima.of_lane, there.optima.of_lane)
+    with pytest.raises(ValueError, match="labels must be integers from 0"):
+        fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), labels=labels + 2)
+
+
 def test_a_fit_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("gmm_jax.em.sharded.LOOK", 1)  # so that the host looks after every iteration
     x = rank_program.data()[0]
@@ -146,7 +157,7 @@ def test_two_ranks_find_what_one_memory_finds(table, in_memory):
     ("n_ranks", "n_groups", "n_devices", "names"),
     [
         (2, 1, 0, ["full", "known", "tolerance"]),
-        (3, 1, 0, ["diag", "tolerance"]),
+        (3, 1, 0, ["diag", "labels", "tolerance"]),
         (4, 1, 0, ["full", "tolerance"]),
         (4, 2, 0, ["spherical", "tolerance"]),
         (1, 1, 3, list(rank_program.cases())),

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from ..mixture import MixtureSpec, Scaling
 from ..mixture.scaling import scaling_of
+from ..mixture.starts import labelled_means
 from .checkpoint import digest
 
 AXES = ("restart", "data")
@@ -118,6 +119,21 @@ def summarise(x: np.ndarray, weight: np.ndarray | None, spec: MixtureSpec, *, co
         scaling = scaling_of(centre, reach * np.sqrt(np.diag(second)), constant, spec, x.dtype)
         stretch = np.where(constant, 0.0, reach / scaling.scale)
     return Summary(n_samples, scaling, second * np.outer(stretch, stretch))
+
+
+def means_of_labelled(
+    z: np.ndarray, labels: np.ndarray | None, n_components: int, weight, *, counts: bool
+) -> Float[np.ndarray, "K D"] | None:
+    """`labelled_means` of the rows of all ranks, (K, D); None where none knows a label. `counts` as in summarise."""
+    labels = np.full(len(z), -1) if labels is None else labels
+    share = np.ones(len(z)) if weight is None else weight
+    mass = np.array([share[labels == k].sum() for k in range(n_components)])
+    means = np.nan_to_num(labelled_means(z, labels, n_components, weight)).astype(np.float64)
+    told = gather(np.column_stack([mass * counts, mass[:, None] * counts * means])).sum(axis=0)
+    if not told[:, 0].any():
+        return None
+    with np.errstate(invalid="ignore"):
+        return (told[:, 1:] / told[:, :1]).astype(z.dtype)
 
 
 def put_rows(mesh: Mesh, rows: np.ndarray, n_rows: int) -> jax.Array:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from ..mixture import (
     GMM,
@@ -29,6 +29,7 @@ from ..mixture import (
     Status,
     Way,
     check_data,
+    check_labels,
     check_sample_weight,
     e_step,
     project,
@@ -45,6 +46,7 @@ from .ranks import (
     check_mesh,
     counting,
     gather,
+    means_of_labelled,
     mesh_of,
     put_rows,
     put_whole,
@@ -67,6 +69,7 @@ def fit_em_sharded(
     n_restarts: int = 50,
     init: str | Callable | GMM = "kmeans++",
     sample_weight: Float[Array, "n"] | None = None,
+    labels: Int[Array, "n"] | None = None,
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | None = None,
     mesh: Mesh | None = None,
@@ -83,6 +86,7 @@ def fit_em_sharded(
     Args:
         init: as for fit_em_restarts. Starts are drawn from START_ROWS rows if there are more; from fewer they are those
             of fit_em_restarts with the same key.
+        labels: as for fit_em_restarts, of this rank's rows; None on a rank that knows none.
         mesh: of `mesh_of`. With several groups each takes its part of the restarts, and ranks that stand in the same
             column of the mesh pass the same rows.
         checkpoint: a file in which rank 0 keeps where the fit stands, every second or so.
@@ -93,10 +97,11 @@ def fit_em_sharded(
         ValueError: as fit_em_restarts, and on every rank where one rank's arguments are at fault or differ.
     """
     mesh = mesh_of() if mesh is None else check_mesh(mesh)
-    data, n_rows, about = _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
+    data, n_rows, about = _prepare(key, x, spec, sample_weight, labels, config, prior, n_restarts, init, mesh)
     inits = _starts(key, data, init, n_restarts, n_rows)
     lanes = begin_sharded(data, inits, n_rows, mesh)
     file = _go_on(lanes, checkpoint, about, resume=resume)
+    judged = data._replace(told=Rows(labels=_named(data.means_told)))  # alike on all ranks
     try:
         while lanes.running.any():
             lanes.advance()
@@ -107,15 +112,15 @@ def fit_em_sharded(
                 best = np.where(np.isfinite(values), values, -np.inf).max()
                 progress(int(np.sum(~lanes.running)), lanes.n_lanes, float(best - data.volume))
     except KeyboardInterrupt:
-        raise Interrupted(restarts_of(*lanes.look(), data, inits, lanes.computed)) from None
-    return restarts_of(*lanes.look(), data, inits, lanes.computed)
+        raise Interrupted(restarts_of(*lanes.look(), judged, inits, lanes.computed)) from None
+    return restarts_of(*lanes.look(), judged, inits, lanes.computed)
 
 
 @dataclass
 class ShardedLanes:
     """Every restart as far as it has come, the same on all ranks, in NumPy; the rows lie on the devices."""
 
-    problem: tuple  # (z, known, weight, config, prior): rows divided over "data", the rest on every device
+    problem: tuple  # (z, known, Rows, config, prior): rows divided over "data", the rest on every device
     mesh: Mesh
     n_lanes: int  # others follow, which fill up the groups of the mesh and have ended
     limit: int  # iterations from one look to the next
@@ -168,9 +173,9 @@ def begin_sharded(data: Data, inits: GMM, n_rows: list[int], mesh: Mesh) -> Shar
     inits = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], -n_lanes % n_groups, axis=0)]), inits)
     m, (dtype, n_features) = rows_per_device(mesh, n_rows), (data.z.dtype, data.z.shape[1])
     weight = np.ones(len(data.z), dtype) if data.told.weight is None else data.told.weight
-    rows = put_rows(mesh, data.z, m), put_rows(mesh, weight, m)
+    z, *told = (None if rows is None else put_rows(mesh, rows, m) for rows in (data.z, weight, data.told.labels))
     known, config, prior = put_whole(mesh, (data.inner.known, data.config, data.prior))
-    problem = (rows[0], known, rows[1], config, prior)
+    problem = (z, known, Rows(*told), config, prior)
     ways = ("statistics", "deviations") if statistics_allowed(dtype) else ("deviations",)
     state, exact = None, np.full(len(inits.weights), len(ways) == 1)
     for way in ways:
@@ -188,7 +193,7 @@ def begin_sharded(data: Data, inits: GMM, n_rows: list[int], mesh: Mesh) -> Shar
     return ShardedLanes(problem, mesh, n_lanes, max(1, min(CHUNK, LOOK // work)), state, trace, exact)
 
 
-def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh):
+def _prepare(key, x, spec, sample_weight, labels, config, prior, n_restarts, init, mesh):
     """This rank's rows, standardised as all rows together ask for; the rows of each rank; what a checkpoint is of."""
     problem, weight = None, None
     try:
@@ -196,8 +201,10 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
         x = check_data(x)
         spec = validate_spec(spec, x.shape[1])
         weight = _check_weight(sample_weight, x.shape[0])
+        labels = check_labels(labels, x.shape[0], spec.n_components)
         if weight is not None:
-            x, weight = x[weight > 0.0], weight[weight > 0.0]
+            used = weight > 0.0
+            x, weight, labels = x[used], weight[used], None if labels is None else labels[used]
     except ValueError as error:
         problem = str(error)
     facts = {
@@ -216,11 +223,21 @@ def _prepare(key, x, spec, sample_weight, config, prior, n_restarts, init, mesh)
     counted = [n if counts_too else 0 for n, counts_too in zip(n_rows, counts, strict=True)]
     if sum(counted) < spec.n_components:
         raise ValueError(f"n_components={spec.n_components} is more than the {sum(counted)} rows of x on all ranks.")
-    n_samples, scaling, spread = summarise(x, weight, spec, counts=counts[jax.process_index()])
+    here = counts[jax.process_index()]
+    n_samples, scaling, spread = summarise(x, weight, spec, counts=here)
     check_total(np.array([n_samples]), spec.n_components)
-    data = data_of(scaling.rows_inward(x), Rows(weight), spec, scaling, config, prior, n_samples, spread)
-    about = {name: digest(value) for name, value in facts.items()} | {"data": digest((n_rows, scaling.centre, spread))}
-    return data, counted, about
+    z = scaling.rows_inward(x)
+    means = means_of_labelled(z, labels, spec.n_components, weight, counts=here)
+    if means is not None and labels is None:
+        labels = np.full(len(z), -1, np.int32)
+    data = data_of(z, Rows(weight, labels), spec, scaling, config, prior, n_samples, spread)._replace(means_told=means)
+    about = {name: digest(value) for name, value in facts.items()}
+    return data, counted, about | {"data": digest((n_rows, scaling.centre, spread, means))}
+
+
+def _named(means_told):
+    """The components that labels name."""
+    return None if means_told is None else np.flatnonzero(~np.isnan(means_told[:, 0]))
 
 
 def _check_weight(sample_weight, n_rows):
@@ -267,7 +284,7 @@ def _choose(first, a, b):
 
 # ---- on the devices
 
-PROBLEM = (P("data"), P(), P("data"), P(), P())  # z, known, weight, config, prior
+PROBLEM = (P("data"), P(), P("data"), P(), P())  # z, known, Rows, config, prior
 
 
 @partial(jax.jit, static_argnames=("mesh", "way"), compiler_options=ONE_AT_A_TIME)
@@ -305,13 +322,14 @@ def _wake(lane, chosen):
 
 def _map(problem, way):
     """EM as a map whose sum is over all devices of the group, its rule, and the evaluation of a mixture."""
-    z, known, weight, config, prior = problem
+    z, known, told, config, prior = problem
 
     def evaluate(gmm):
         whitener = structure(gmm.covariance_type).whitener(gmm.covariances)
-        return EMState(gmm, whitener, _everywhere(e_step(gmm, z, weight, whitener=whitener, way=way)))
+        sums = e_step(gmm, z, told.weight, labels=told.labels, whitener=whitener, way=way)
+        return EMState(gmm, whitener, _everywhere(sums))
 
-    return *map_of(evaluate, _everywhere(jnp.sum(weight)), known, config, prior, way), evaluate
+    return *map_of(evaluate, _everywhere(jnp.sum(told.weight)), known, config, prior, way), evaluate
 
 
 def _everywhere(sums):
