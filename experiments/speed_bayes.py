@@ -27,10 +27,10 @@ from gmm_jax.bench.speed.iterations import standardised_problem
 from gmm_jax.bench.speed.measure import seconds_of
 from gmm_jax.bench.speed.peers import ITERATIONS
 from gmm_jax.bench.speed.programs import run_program
-from gmm_jax.bench.speed.samplers import SAMPLERS, Job, measure, named, prepare_for
+from gmm_jax.bench.speed.samplers import SAMPLERS, Job, devices_for, measure, named
 from gmm_jax.bench.study import Study
 from gmm_jax.bench.workers import Lost, in_processes
-from gmm_jax.shell import experiment
+from gmm_jax.shell import configure_jax, experiment
 
 SIZE = {"n_chains": 4, "n_warmup": 500, "n_draws": 1000}
 SMOKE_SIZE = {"n_chains": 2, "n_warmup": 20, "n_draws": 100}
@@ -104,8 +104,10 @@ def run(book, part, name, setting, seeds):
     size = SMOKE_SIZE if book.smoke else SIZE
     jobs = [Job(name, setting, PROBLEM, seed, size) for seed in seeds]
     jobs = [job for job in jobs if book.lacks(part, case_of(job))]
-    options = {"timeout": MOST_SECONDS, "prepare": prepare_for(setting)}
-    for place, row in in_processes(measure, jobs, 1, **options) if jobs else ():
+    if not jobs:
+        return
+    options = {"timeout": MOST_SECONDS, "prepare": partial(configure_jax, devices_for(jobs[0]))}
+    for place, row in in_processes(measure, jobs, 1, **options):
         lost = isinstance(row, Lost)
         row = named(jobs[place]) | {"status": "failed", "reason": row.reason} if lost else row
         book.put(part, case_of(jobs[place]), [row])
@@ -128,7 +130,13 @@ def best(rows, name):
     return json.loads(max(good, key=good.get)) if good else dict(SAMPLERS[name].settings[0])
 
 
-COLD = "import sys\nfrom gmm_jax.bench.speed.samplers import cold\ncold(sys.argv[1])\n"
+COLD = """
+import json, sys
+from gmm_jax.shell import configure_jax
+configure_jax(json.loads(sys.argv[2]))
+from gmm_jax.bench.speed.samplers import cold
+cold(sys.argv[1])
+"""
 COLD_FIT = """
 import json, sys
 from gmm_jax.shell import configure_jax
@@ -148,8 +156,8 @@ def starts(book, samplers, *, pairs, **_):
     size = SMOKE_SIZE if book.smoke else SIZE
     programs = {}
     for name in samplers:
-        words = json.dumps(Job(name, best(book.rows, name), PROBLEM, 0, size))
-        programs[name] = partial(run_program, COLD, [words])
+        job = Job(name, best(book.rows, name), PROBLEM, 0, size)
+        programs[name] = partial(run_program, COLD, [json.dumps(job), json.dumps(devices_for(job))])
         if name in ("nuts", "gibbs"):
             programs[f"fit with {name}"] = partial(run_program, COLD_FIT, [name, PROBLEM, json.dumps(size)])
     for name, program in programs.items():

@@ -13,10 +13,15 @@ from pathlib import Path
 EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_FAILED_CELLS, EXIT_UNREADABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
-def configure_jax() -> None:
-    """float64 on CPU (JAX_PLATFORMS in the environment wins), and compiled programs kept for the next start."""
+def configure_jax(n_devices: int | None = None) -> None:
+    """float64 on CPU (JAX_PLATFORMS in the environment wins), and compiled programs kept for the next start.
+
+    n_devices: into so many the CPU is divided, for programs that ask for more than one; not ours.
+    """
     import jax
 
+    if n_devices is not None:
+        jax.config.update("jax_num_cpu_devices", n_devices)
     jax.config.update("jax_enable_x64", True)
     if "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")

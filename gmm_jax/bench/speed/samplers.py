@@ -23,7 +23,6 @@ from ...bayes.model import assemble, model, site_values
 from ...bayes.target import density_of, finish, prepare
 from ...judge.diagnostics import R_HAT_LIMIT
 from ...mixture import GMM, NotSupported, Posterior, Status
-from ...shell import configure_jax
 from ..clock import Clock
 from ..methods import jags, pymc_nuts
 from ..runner import derive_key
@@ -156,12 +155,6 @@ SAMPLERS = {
 # ---- measurements
 
 
-def configure_devices() -> None:
-    """JAX with a device for each of four chains, in a process where it has not begun."""
-    configure_jax()
-    jax.config.update("jax_num_cpu_devices", 4)
-
-
 def start_of(problem, seed: int) -> tuple[np.ndarray, GMM]:
     """A data set, and the best optimum of EM on it, in NumPy."""
     x, _ = problem.sample(derive_key(seed, "data", problem.name))
@@ -200,15 +193,14 @@ def named(job: Job) -> dict[str, Any]:
     return {"method": job.name, "setting": json.dumps(dict(job.setting), sort_keys=True), "seed": job.seed, **job.size}
 
 
-def prepare_for(setting: Mapping[str, Any]) -> Callable[[], None]:
-    """What a process does first that is to run a sampler with this setting."""
-    return configure_devices if setting.get("chain_method") == "parallel" else configure_jax
+def devices_for(job: Job) -> int | None:
+    """How many devices its process needs."""
+    return job.size["n_chains"] if job.setting.get("chain_method") == "parallel" else None
 
 
 def cold(words: str) -> None:
     """From a process's start to a diagnosed posterior, EM's start included: prints its row but for the time (JSON)."""
     job = Job(*json.loads(words))
-    prepare_for(job.setting)()
     problem = problems.load(job.problem)
     x, init = start_of(problem, job.seed)
     run = SAMPLERS[job.name].begin(x, problem.spec, init, job.size, **job.setting)
