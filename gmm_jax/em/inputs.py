@@ -89,13 +89,12 @@ def data_of(z, told, spec, scaling, config, prior, n_samples, spread) -> Data:
 
 
 def _spread(z, weight):
-    """Covariance of z, (D, D): of each pair of features, where some entries are NaN, in the rows that have both."""
+    """Covariance of z, (D, D), whose mean is 0: of two features in the rows that have both, where some are NaN."""
     seen = ~np.isnan(z)
-    if seen.all():
-        return np.cov(z.T, bias=True, aweights=weight).reshape(z.shape[1], -1)
     filled = np.where(seen, z, 0.0).astype(float)
     weight = np.ones((len(z), 1)) if weight is None else np.asarray(weight, float)[:, None]
-    return filled.T @ (weight * filled) / np.maximum(seen.T @ (weight * seen), np.finfo(float).tiny)
+    total = np.sum(weight) if seen.all() else np.maximum(seen.T @ (weight * seen), np.finfo(float).tiny)
+    return filled.T @ (weight * filled) / total
 
 
 def stack(data) -> tuple:

@@ -122,6 +122,7 @@ def begin_lanes(problem: tuple, inits: GMM, *, keep: Int[np.ndarray, "C"] | None
     n_pools = max(min(n_workers(), n_lanes), -(-n_lanes // LARGEST_POOL))
     members = np.array_split(np.arange(n_lanes), n_pools)
     width = members[0].size + 1
+    width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
     rows = [np.concatenate([lanes, np.full(width - lanes.size, -1)]) for lanes in members]
     way = "statistics" if statistics_allowed(problem[0].dtype, problem[2].groups) else "deviations"
     starts = [(jax.tree.map(lambda leaf, index=index: leaf[index], inits), index) for index in rows]
@@ -177,7 +178,7 @@ def _task(lanes, pool, way, chosen, until):
     _, n_samples, n_features = lanes.problem[0].shape
     n_components = lanes.n_components
     per_slot = n_components * min(n_samples, BLOCK_ROWS)
-    slots = max(1, min(SLOT_NUMBERS // per_slot, MOST_SLOTS, -(-(width - 1) // TURNS)))
+    slots = max(1, min(SLOT_NUMBERS // per_slot, MOST_SLOTS, -(-lanes.pools[0].lanes.size // TURNS)))
     work = slots * n_components * n_samples * n_features * n_features
     steps = STEPS if STEPS * work <= LOOK else 1
     rounds = max(1, LOOK // (steps * work))
@@ -200,12 +201,13 @@ def _begin(problem, inits, data_set, real, way: Way, n_kept):
     """A pool at its starts: its progress, and its trace."""
     of_lane = _problem_of(problem, data_set)
 
-    def one(lane, init):
+    def one(start):
+        lane, init = start
         z, known, told, *_ = of_lane(lane)
         mapping, rule = em_map(*of_lane(lane), way)
         return begin(mapping, first_state(z, init, known, told, way), rule)
 
-    progress = jax.vmap(one)(jnp.arange(real.shape[0]), inits)
+    progress = jax.lax.map(one, (jnp.arange(real.shape[0]), inits), batch_size=min(MOST_SLOTS, real.shape[0]))
     trace = jnp.full((real.shape[0], n_kept), jnp.nan, progress.value.dtype).at[:, 0].set(progress.value)
     return progress._replace(status=jnp.where(real, progress.status, jnp.int32(Status.MAX_ITER))), trace
 
