@@ -42,7 +42,7 @@ LIKELIHOOD = {  # what is tried beside the defaults
 }
 SAMPLERS = {
     "gibbs": (SAMPLING, SAMPLING | {"n_restarts": 10}),
-    "nuts": (SAMPLING, SAMPLING | {"n_restarts": 10, "target_accept": 0.9}),
+    "nuts": (SAMPLING,),
     "numpyro_nuts": (SAMPLING,),
     "pymc_nuts": (SAMPLING,),
 }
@@ -60,19 +60,29 @@ KEPT = (
 
 
 def main(
-    *, seeds: int = 10, sampler_seeds: int = 2, tuning_seeds: int = 3, out: Path = Path("results"), smoke: bool = False
+    *,
+    methods: tuple[str, ...] = tuple(METHODS),
+    seeds: int = 10,
+    sampler_seeds: int = 2,
+    tuning_seeds: int = 3,
+    out: Path = Path("results"),
+    smoke: bool = False,
 ) -> int:
     """One row a trial to out/peers, those of the tuning too; rows that are there already are kept.
 
     Args:
+        methods: which of them are run; the answer is about all whose rows are there.
         seeds: data sets of each problem that is reported.
         sampler_seeds: how many of them samplers see; they are tuned on one data set of each problem.
         tuning_seeds: data sets of each problem on which options are chosen.
         out: folder for results.
         smoke: two methods for maximum likelihood on one small data set, for tests.
     """
-    methods, tuning, report = (("em", "mclust"), TUNING[:1], TUNING[:1]) if smoke else (METHODS, TUNING, REPORT)
-    options = {"seeds": seeds, "sampler_seeds": sampler_seeds, "tuning_seeds": tuning_seeds}
+    methods, tuning, report = (("em", "mclust"), TUNING[:1], TUNING[:1]) if smoke else (methods, TUNING, REPORT)
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise ValueError(f"methods must be some of {', '.join(METHODS)}; got {unknown[0]!r}.")
+    options = {"methods": methods, "seeds": seeds, "sampler_seeds": sampler_seeds, "tuning_seeds": tuning_seeds}
     sizes = {m: (sampler_seeds, 1) if m in SAMPLERS else (1, 1) if smoke else (seeds, tuning_seeds) for m in methods}
     steps = sum((1 + len(METHODS[m])) * len(tuning) * t + 2 * len(report) * s for m, (s, t) in sizes.items())
     with Study(__doc__, "peers", out, options, steps=steps, seeds=seeds, smoke=smoke, keep=True) as study:
