@@ -8,7 +8,7 @@ import pytest
 
 from conftest import TYPES, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, Status, align, problems
-from gmm_jax.em import fit_em_online, fit_em_restarts, fit_em_stream
+from gmm_jax.em import OnlineInterrupted, fit_em_online, fit_em_restarts, fit_em_stream
 from gmm_jax.mixture import Known, e_step
 from gmm_jax.mixture.moments import moved
 
@@ -105,6 +105,24 @@ def test_a_bad_block_is_named_wherever_it_comes(bad, course):
         online(spoiled, problem, 200, init=problem.truth)
     with pytest.raises(ValueError, match="yields no rows"):
         fit_em_online(KEY, list, problem.spec)
+
+
+def test_a_resumed_pass_is_the_uninterrupted_one_to_the_last_bit(course, tmp_path, monkeypatch):
+    (problem, x), file = course, tmp_path / "pass.npz"
+    monkeypatch.setattr("gmm_jax.em.online.BATCHES", 10)  # of a hundred rows
+    whole = online(x, problem, 1000)
+
+    def left_off():
+        yield x[:4000]
+        raise KeyboardInterrupt
+
+    options = {"n_first": 1000, "n_restarts": 2, "batch_rows": 100, "checkpoint": file}
+    with pytest.raises(OnlineInterrupted) as caught:
+        fit_em_online(KEY, left_off, problem.spec, **options)
+    assert caught.value.online.n_samples == 4000
+    assert_trees_close(online(x, problem, 701, checkpoint=file, resume=True)[:4], whole[:4], rtol=0.0, atol=0.0)
+    with pytest.raises(ValueError, match="belongs to another fit, whose first rows and start were different"):
+        online(x[::-1], problem, 1000, checkpoint=file, resume=True)
 
 
 @SLOW

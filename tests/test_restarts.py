@@ -229,6 +229,33 @@ def test_ctrl_c_keeps_the_lanes_as_far_as_they_came(blobs, monkeypatch):
         assert lanes.trace[lane, lanes.n_iter[lane]] == lanes.log_likelihood[lane]
 
 
+def test_a_resumed_search_is_the_uninterrupted_one_whatever_the_cores(blobs, tmp_path, monkeypatch):
+    calls, config = [], EMConfig(max_iter=100, tol=0.0)
+
+    def stop(done, lanes, best):
+        calls.append(done)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(lanes_module, "LOOK", 1)
+    monkeypatch.setattr(lanes_module, "n_workers", lambda: 1)
+    keep = {"checkpoint": tmp_path / "fit.npz", "config": config}
+    with pytest.raises(Interrupted):
+        restarts(blobs, progress=stop, **keep)
+    monkeypatch.setattr(lanes_module, "LOOK", 1 << 29)
+    monkeypatch.setattr(lanes_module, "n_workers", lambda: 2)
+    whole, resumed = restarts(blobs, config=config), restarts(blobs, resume=True, **keep)
+    assert_trees_close(resumed.lanes, whole.lanes, rtol=1e-12, atol=1e-12)
+    assert_trees_close(resumed.effort.spent, whole.effort.spent)
+    assert_trees_close(restarts(blobs, resume=True, **keep).lanes, resumed.lanes, rtol=0.0, atol=0.0)  # at its end
+    with pytest.raises(ValueError, match="belongs to another fit, whose data and starts were different"):
+        restarts(blobs + 1e-9, resume=True, **keep)
+    with pytest.raises(ValueError, match="is there already"):
+        restarts(blobs, **keep)
+    with pytest.raises(ValueError, match="a race keeps no checkpoint"):
+        restarts(blobs, race=True, checkpoint=tmp_path / "race.npz")
+
+
 def test_progress_tells_the_likelihood_in_the_units_of_the_data(blobs):
     told = []
     found = restarts(1e-3 * blobs, progress=lambda done, lanes, best: told.append((done, lanes, best)))

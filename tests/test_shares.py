@@ -95,16 +95,20 @@ def test_workers_compute_in_the_precision_of_the_caller(wide, x, both):
     assert_trees_close(shared.best.gmm, one.best.gmm, rtol=1e-3, atol=1e-3)
 
 
-def test_ctrl_c_keeps_every_lane_as_far_as_it_came(x, shared, monkeypatch):
+def test_ctrl_c_keeps_every_lane_as_far_as_it_came_and_a_file_goes_on_from_there(x, shared, monkeypatch, tmp_path):
     def stop(done, lanes, best):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shares, "SECONDS_BETWEEN_LOOKS", 0.0)
+    keep = {"n_restarts": 2, "checkpoint": tmp_path / "fit.npz"}
     with pytest.raises(Interrupted) as caught:
-        shared(x[:58], MixtureSpec(3), n_restarts=2, progress=stop)
+        shared(x[:58], MixtureSpec(3), progress=stop, **keep)
     lanes = caught.value.restarts.lanes
     assert lanes.n_iter.tolist() == [1, 0]
     assert np.all(lanes.status == Status.RUNNING)
+    resumed, whole = shared(x[:58], MixtureSpec(3), resume=True, **keep), shared(x[:58], MixtureSpec(3), n_restarts=2)
+    assert_trees_close(resumed.lanes, whole.lanes, rtol=0.0, atol=0.0)
+    assert resumed.effort.spent == whole.effort.spent
 
 
 def test_progress_counts_lanes_and_tells_the_likelihood_in_the_units_of_the_data(x, shared):

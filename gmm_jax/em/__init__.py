@@ -5,7 +5,7 @@ from .bootstrap import Bootstrap, bootstrap
 from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates
 from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
-from .online import Online, fit_em_online
+from .online import Online, OnlineInterrupted, fit_em_online
 from .optima import Optima, inadmissible
 from .ranks import agree, local_rows, mesh_of
 from .restarts import Effort, Interrupted, Restarts, fit_em_restarts
@@ -24,6 +24,7 @@ __all__ = [
     "Interrupted",
     "Intervals",
     "Online",
+    "OnlineInterrupted",
     "Optima",
     "Restarts",
     "StreamInterrupted",

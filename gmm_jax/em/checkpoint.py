@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,22 @@ import numpy as np
 from ..mixture.atomic import write_bytes_atomic
 
 SCHEMA = 2  # of the archive: a reader refuses any other
+SECONDS_BETWEEN = 5.0
+
+
+@dataclass
+class Keeper:
+    """Where a fit is kept, every few seconds; nowhere without a path."""
+
+    path: Path | None
+    fingerprint: dict[str, str]
+    written: float = field(default_factory=time.monotonic)
+
+    def keep(self, tree: Callable[[], Any], *, at_once: bool = False) -> None:
+        """Write what `tree()` gives, if it is time."""
+        if self.path is not None and (at_once or time.monotonic() - self.written >= SECONDS_BETWEEN):
+            write_checkpoint(self.path, tree(), self.fingerprint)
+            self.written = time.monotonic()
 
 
 def checkpoint_path(checkpoint: str | Path | None, *, resume: bool) -> Path | None:

@@ -63,16 +63,30 @@ class Lanes:
     def look(self) -> tuple[Progress, Float[np.ndarray, "R C"]]:
         """All lanes in NumPy, and the objective after each iteration that is kept (NaN where a lane did not come)."""
         if self._seen is None:
-
-            def gather(*leaves):
-                kept = [np.asarray(leaf)[: p.lanes.size] for p, leaf in zip(self.pools, leaves, strict=True)]
-                return np.concatenate(kept)
-
-            state = jax.tree.map(gather, *[pool.progress for pool in self.pools])
+            state, trace = _lane_by_lane(self.pools)
             status = np.where(state.status == Status.NARROW, np.int32(Status.RUNNING), state.status)
             status = np.where(self.left == Status.RUNNING, status, self.left).astype(np.int32)
-            self._seen = state._replace(status=status), gather(*[pool.trace for pool in self.pools])
+            self._seen = state._replace(status=status), trace
         return self._seen
+
+    @property
+    def kept(self) -> tuple:
+        """What a checkpoint holds, lane by lane: it does not depend on how many cores there are."""
+        progress, trace = _lane_by_lane(self.pools)
+        return progress, trace, self.exact, self.left, np.asarray(self.computed)
+
+    @kept.setter
+    def kept(self, kept: tuple):
+        progress, trace, self.exact, self.left, computed = kept
+        for pool in self.pools:
+
+            def put(now, kept, pool=pool):
+                return np.concatenate([kept[pool.lanes], np.asarray(now)[pool.lanes.size :]])
+
+            pool.progress, pool.trace = jax.device_put(
+                jax.tree.map(put, (pool.progress, pool.trace), (progress, trace))
+            )
+        self.computed, self._seen = int(computed), None
 
     def values_after(self, n_iter: int) -> Float[np.ndarray, "R"]:
         """The objective of each lane after n_iter iterations, NaN where it did not come so far."""
@@ -105,6 +119,15 @@ class Lanes:
             _take_in(self, task[0], *answer)
         state, _ = self.look()
         return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
+
+
+def _lane_by_lane(pools):
+    """(progress, trace) of all lanes in NumPy."""
+
+    def gather(*leaves):
+        return np.concatenate([np.asarray(leaf)[: p.lanes.size] for p, leaf in zip(pools, leaves, strict=True)])
+
+    return jax.tree.map(gather, *[(pool.progress, pool.trace) for pool in pools])
 
 
 def begin_lanes(problem: tuple, inits: GMM, *, keep: Int[np.ndarray, "C"] | None = None) -> Lanes:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ from ..mixture import (
     validate_spec,
 )
 from ..mixture.moments import moved
+from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMState, map_of
 from .inputs import check_options, hold_known
 from .m_step import m_step
@@ -53,6 +55,14 @@ class Online(NamedTuple):
     message: str
 
 
+class OnlineInterrupted(KeyboardInterrupt):
+    """Ctrl-C during the pass: `.online` is what it had learnt."""
+
+    def __init__(self, online: Online):
+        super().__init__("interrupted; what was learnt is in .online")
+        self.online = online
+
+
 def fit_em_online(
     key: Key[Array, ""],
     blocks: Blocks,
@@ -64,6 +74,8 @@ def fit_em_online(
     batch_rows: int = 500,
     decay: float = 0.6,
     config: EMConfig = EMConfig(),
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
 ) -> Online:
     """Online EM in one pass: `blocks` is called once, and no row is kept.
 
@@ -76,9 +88,13 @@ def fit_em_online(
         batch_rows: rows a step.
         decay: α, between ½ and 1; larger is calmer and slower.
         config: of the fits to the first rows; its reg_covar is that of every step.
+        checkpoint: a file that is written every few seconds and at the end.
+        resume: go on from that file: blocks() begins again with the rows that it then began with, and those that were
+            learnt from are passed over. All other arguments are those it was written with.
 
     Raises:
         ValueError: bad data, spec or options; the sentence names block and row.
+        OnlineInterrupted: at Ctrl-C during the pass.
 
     Reference:
         Cappé & Moulines (2009), On-line expectation-maximization algorithm for latent data models, JRSS B 71.
@@ -88,6 +104,7 @@ def fit_em_online(
         raise ValueError(f"decay must lie between 0.5 and 1, both excluded; got {decay!r}: 0.6 is a good start.")
     if n_first < 1 or batch_rows < 1:
         raise ValueError(f"n_first and batch_rows must be at least 1; got {n_first!r} and {batch_rows!r}.")
+    file = checkpoint_path(checkpoint, resume=resume)
     x, weight, rest = _head(rows_of(blocks), n_first)
     spec = validate_spec(spec, x.shape[1])
     z, scaling = standardise(x, spec, weight)
@@ -95,15 +112,18 @@ def fit_em_online(
     start, _ = start_on(key, x, weight, spec, scaling, init, n_restarts=n_restarts, config=config)
     numbers = (np.asarray(value, z.dtype) for value in (decay, n_first / batch_rows))
     orders = _Orders(scaling.known_inward(spec), scaling.ridge_inward(config.reg_covar).astype(z.dtype), *numbers)
-    weight = np.ones(len(x)) if weight is None else weight
-    journey = _begin(orders, start, z, weight.astype(z.dtype))
-    n_scored = score = 0.0
-    for block, counts, _ in ahead(cut(rest, scaling, batch_rows * BATCHES, z.dtype)):
-        batches = block.reshape(-1, batch_rows, x.shape[1]), counts.reshape(-1, batch_rows)
-        journey, gained = _steps(orders, journey, *batches)
-        score, n_scored = score + float(gained), n_scored + float(np.sum(counts, dtype=float))
-    predictive = score / n_scored - scaling.log_volume if n_scored else float("nan")
-    return _found(orders, journey, predictive, float(np.sum(weight)) + n_scored, spec, scaling)
+    weight = (np.ones(len(x)) if weight is None else weight).astype(z.dtype)
+    learnt = _Learnt(_begin(orders, start, z, weight), *np.zeros(3))
+    marks = {"first rows": digest(z, weight), "spec or options": digest(orders, batch_rows), "start": digest(start)}
+    keeper = Keeper(file, marks)
+    if resume:
+        learnt = read_checkpoint(file, learnt, marks)
+    pieces = cut(rest, scaling, batch_rows * BATCHES, z.dtype)
+    learnt, interrupted = _learn(orders, learnt, islice(pieces, int(learnt.n_pieces), None), batch_rows, keeper)
+    found = _found(orders, learnt, float(np.sum(weight, dtype=float)), spec, scaling)
+    if interrupted:
+        raise OnlineInterrupted(found)
+    return found
 
 
 # ---- the steps
@@ -121,6 +141,31 @@ class _Journey(NamedTuple):
     sums: Moments  # S_t, about the means of θ_t; the masses add up to 1
     average: GMM  # of θ_1 … θ_t
     n_steps: Float[Array, ""]  # t; a batch with fewer rows counts in proportion
+
+
+class _Learnt(NamedTuple):
+    """As far as the rows have been passed."""
+
+    journey: _Journey
+    score: Float[np.ndarray, ""]  # log-likelihood of the rows after the first, each before it was learnt from
+    n_scored: Float[np.ndarray, ""]  # their total weight
+    n_pieces: Float[np.ndarray, ""]  # pieces of BATCHES batches that are done
+
+
+def _learn(orders, learnt, pieces, batch_rows, keeper):
+    """All pieces, or as many as Ctrl-C lets come: what was learnt, and whether it came."""
+    interrupted = False
+    try:
+        for block, counts, _ in ahead(pieces):
+            batches = block.reshape(-1, batch_rows, block.shape[1]), counts.reshape(-1, batch_rows)
+            journey, gained = _steps(orders, learnt.journey, *batches)
+            n_scored = learnt.n_scored + np.sum(counts, dtype=float)
+            learnt = _Learnt(journey, learnt.score + float(gained), n_scored, learnt.n_pieces + 1)
+            keeper.keep(lambda learnt=learnt: learnt)
+    except KeyboardInterrupt:
+        interrupted = True
+    keeper.keep(lambda: learnt, at_once=True)
+    return learnt, interrupted
 
 
 @jax.jit
@@ -181,10 +226,12 @@ def _head(rows, n_first):
     return x[first], None if weight is None else weight[first], chain([over], rows)
 
 
-def _found(orders, journey, predictive, n_samples, spec, scaling):
+def _found(orders, learnt, n_first, spec, scaling):
+    journey, n_scored, n_samples = learnt.journey, float(learnt.n_scored), n_first + float(learnt.n_scored)
+    predictive = float(learnt.score) / n_scored - scaling.log_volume if n_scored else float("nan")
     fault = int(_fault(orders, journey, np.asarray(n_samples, orders.decay.dtype)))
     average, last = (hold_known(scaling.outward(gmm), spec) for gmm in (journey.average, journey.gmm))
     finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((average, last)))
     status = Status(fault) if fault else Status.MAX_ITER if finite else Status.NON_FINITE
     message = f"one pass over {n_samples:.10g} samples." if status.ok else f"{status.advice}."
-    return Online(average, last, float(predictive), n_samples, status, message)
+    return Online(average, last, predictive, n_samples, status, message)

@@ -6,6 +6,7 @@ Entry points: they check, centre and scale the data, run the lanes, judge the op
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,8 @@ from ..mixture import (
     Status,
     told_apart,
 )
+from ..mixture.cores import n_workers
+from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, result_of
 from .inputs import Data, check_options, outward, prepare, stack, starts_of
 from .lanes import Lanes, begin_lanes
@@ -64,6 +67,8 @@ def fit_em_restarts(
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | None = None,
     race: bool = False,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Restarts:
     """EM from n_restarts starts, many at a time on every core; every lane is kept.
@@ -85,23 +90,44 @@ def fit_em_restarts(
             are then ranked by it, and no optimum is called spurious: none is singular.
         race: stop lanes that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
             but a thinner landscape. `optima` count only lanes that were run to their end.
+        checkpoint: a file that is written every few seconds and at the end. Not for a race, which looks at lanes and
+            keeps none.
+        resume: go on from that file; all other arguments are those it was written with. The answer is that of a fit
+            that was never interrupted.
         progress: called between chunks with (lanes done, lanes, best log-likelihood so far, -inf if none is finite).
 
     Raises:
+        Interrupted: at Ctrl-C during the iterations, with every lane as far as it came.
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
     check_options(n_restarts, config)
+    file = checkpoint_path(checkpoint, resume=resume)
+    if race and file is not None:
+        raise ValueError("a race keeps no checkpoint: leave checkpoint out, or race.")
     data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
     inits = starts_of(key, data, init, n_restarts)
     if worth_sharing(data, n_restarts):
-        lanes, race = begin_shared(data, inits), False
+        lanes, race, division = begin_shared(data, inits), False, n_workers()
     else:
-        lanes = begin_lanes(stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
-    interrupted = run_lanes(lanes, [data], race=race, progress=progress)
+        lanes, division = begin_lanes(stack([data]), jax.tree.map(lambda leaf: leaf[None], inits)), 1
+    keeper = Keeper(file, {} if file is None else _marks(data, inits, division))
+    if resume:
+        lanes.kept = read_checkpoint(file, lanes.kept, keeper.fingerprint)
+    interrupted = run_lanes(lanes, [data], race=race, progress=progress, keep=keeper.keep)
     found = restarts_of(*lanes.look(), data, inits, lanes.computed, raced=race)
     if interrupted:
         raise Interrupted(found)
     return found
+
+
+def _marks(data, inits, division):
+    """What a checkpoint belongs to, part by part; `division`: of each sum among cores."""
+    return {
+        "data": digest(data.z, data.told),
+        "spec or options": digest(data.inner.known, data.config, data.prior),
+        "starts": digest(inits),
+        "number of cores": digest(division),
+    }
 
 
 class Interrupted(KeyboardInterrupt):
@@ -112,13 +138,15 @@ class Interrupted(KeyboardInterrupt):
         self.restarts = restarts
 
 
-def run_lanes(lanes: Lanes | SharedLanes, data: Sequence[Data], *, race: bool, progress=None) -> bool:
-    """All lanes to their end, or as far as Ctrl-C lets them: whether it came."""
+def run_lanes(lanes: Lanes | SharedLanes, data: Sequence[Data], *, race: bool, progress=None, keep=None) -> bool:
+    """All lanes to their end, or as far as Ctrl-C lets them: whether it came. `keep` is a Keeper's."""
+    keep = Keeper(None, {}).keep if keep is None else keep
 
     def finish(lanes, which, *until):
         done = False
         while not done:
             done = lanes.advance(which, *until)
+            keep(lambda: lanes.kept)
             if progress is not None:
                 values = lanes.look()[0].best_value
                 best = np.where(np.isfinite(values), values, -np.inf).max()
@@ -133,9 +161,11 @@ def run_lanes(lanes: Lanes | SharedLanes, data: Sequence[Data], *, race: bool, p
         if race:
             run_race(lanes, told_apart(data[0].inner, data[0].told.labels), admissible, finish)
         finish(lanes, lanes.running)
+        interrupted = False
     except KeyboardInterrupt:
-        return True
-    return False
+        interrupted = True
+    keep(lambda: lanes.kept, at_once=True)
+    return interrupted
 
 
 def spread_of_lanes(lanes, data):

@@ -80,6 +80,15 @@ class SharedLanes:
     def n_lanes(self) -> int:
         return len(self.journeys)
 
+    @property
+    def kept(self) -> tuple:
+        """What a checkpoint holds."""
+        return self.journeys, np.asarray(self.computed)
+
+    @kept.setter
+    def kept(self, kept: tuple):
+        self.journeys, self.computed = kept[0], int(kept[1])
+
     def look(self) -> tuple[Progress, Float[np.ndarray, "R T"]]:
         """All lanes in NumPy, and the objective after each iteration (NaN where a lane did not come)."""
         state = jax.tree.map(lambda *leaves: np.stack(leaves), *[journey.progress for journey in self.journeys])

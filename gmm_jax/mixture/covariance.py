@@ -304,7 +304,8 @@ class Diag(Full):
         return jnp.exp(logs).reshape(self.shape(n_components, n_features))
 
     def dense(self, covariances, n_components, n_features):
-        return covariances[..., None] * np.eye(n_features, dtype=covariances.dtype)
+        eye = np.eye(n_features, dtype=covariances.dtype)
+        return covariances[..., None] * last_axes(eye, covariances.ndim + 1)
 
     def from_dense(self, matrices, weights):
         return jnp.diagonal(matrices, axis1=-2, axis2=-1)
@@ -385,7 +386,8 @@ class Spherical(Full):
         return jnp.exp(logs).reshape(self.shape(n_components, n_features))
 
     def dense(self, covariances, n_components, n_features):
-        return covariances[..., None, None] * np.eye(n_features, dtype=covariances.dtype)
+        eye = np.eye(n_features, dtype=covariances.dtype)
+        return covariances[..., None, None] * last_axes(eye, covariances.ndim + 2)
 
     def from_dense(self, matrices, weights):
         return jnp.mean(jnp.diagonal(matrices, axis1=-2, axis2=-1), axis=-1)
