@@ -223,7 +223,8 @@ class Tied(Full):
         return (mass * covariances + size) / (mass + dof + n_features + 1.0)
 
     def dense(self, covariances, n_components, n_features):
-        return covariances[..., None, :, :] * np.ones((n_components, 1, 1), covariances.dtype)
+        ones = np.ones((n_components, 1, 1), covariances.dtype)
+        return covariances[..., None, :, :] * last_axes(ones, covariances.ndim + 1)
 
     def from_dense(self, matrices, weights):
         return jnp.einsum("k,kij->ij", weights / jnp.sum(weights), matrices)
@@ -304,7 +305,8 @@ class Diag(Full):
         return jnp.exp(logs).reshape(self.shape(n_components, n_features))
 
     def dense(self, covariances, n_components, n_features):
-        return covariances[..., None] * np.eye(n_features, dtype=covariances.dtype)
+        eye = np.eye(n_features, dtype=covariances.dtype)
+        return covariances[..., None] * last_axes(eye, covariances.ndim + 1)
 
     def from_dense(self, matrices, weights):
         return jnp.diagonal(matrices, axis1=-2, axis2=-1)
@@ -385,7 +387,8 @@ class Spherical(Full):
         return jnp.exp(logs).reshape(self.shape(n_components, n_features))
 
     def dense(self, covariances, n_components, n_features):
-        return covariances[..., None, None] * np.eye(n_features, dtype=covariances.dtype)
+        eye = np.eye(n_features, dtype=covariances.dtype)
+        return covariances[..., None, None] * last_axes(eye, covariances.ndim + 2)
 
     def from_dense(self, matrices, weights):
         return jnp.mean(jnp.diagonal(matrices, axis1=-2, axis2=-1), axis=-1)
