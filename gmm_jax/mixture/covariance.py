@@ -223,7 +223,8 @@ class Tied(Full):
         return (mass * covariances + size) / (mass + dof + n_features + 1.0)
 
     def dense(self, covariances, n_components, n_features):
-        return covariances[..., None, :, :] * np.ones((n_components, 1, 1), covariances.dtype)
+        ones = np.ones((n_components, 1, 1), covariances.dtype)
+        return covariances[..., None, :, :] * last_axes(ones, covariances.ndim + 1)
 
     def from_dense(self, matrices, weights):
         return jnp.einsum("k,kij->ij", weights / jnp.sum(weights), matrices)
