@@ -1,19 +1,34 @@
 """Pairing whole components: against all K! permutations, under ties, far offsets and what the spec allows."""
 
 import itertools
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 import oracles
-from conftest import as_tuple, assert_trees_close, random_gmm
+from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, Known, MixtureSpec, affine, align, match, match_cost, permute
 
 
 def test_cost_is_the_formula(mixture):
     other = random_gmm(6, 3, 2, mixture.covariance_type)
     assert_trees_close(match_cost(mixture, other), oracles.match_cost(as_tuple(mixture), as_tuple(other)))
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_cost_is_the_formula_with_many_features_too(covariance_type, monkeypatch):
+    """Also one by one, and where one of them is no covariance: that one alone costs more than any pairing of others."""
+    p, q = random_gmm(3, 3, 6, covariance_type), random_gmm(6, 3, 6, covariance_type)
+    expected = oracles.match_cost(as_tuple(p), as_tuple(q))
+    many = jax.tree.map(lambda leaf: np.stack([leaf] * 5), p)
+    monkeypatch.setattr(sys.modules[match.__module__], "COST_NUMBERS", 2 * 3**2 * 6**2)
+    assert_trees_close(match_cost(many, q), np.stack([expected] * 5))
+    broken = GMM(p.weights, p.means, np.where(np.arange(3) == 1, -1.0, 1.0)[:, None, None] * q.covariances[[0, 0, 0]])
+    if covariance_type == "full":
+        found = match_cost(broken, q)
+        assert np.all(found[1] > 3.0 * found[[0, 2]].max())
 
 
 def test_a_reference_for_each_leading_index_is_the_loop():
