@@ -125,6 +125,8 @@ class GaussianMixture(MixtureDoor):
         weight = check_sample_weight(sample_weight, X.shape[0])
         self._warn_of_large_ridge(X, weight)
         again = self.warm_start and hasattr(self, "converged_")
+        if again:
+            self._check_same_model(X)
         search = {
             "n_restarts": 1 if again else self.n_init,
             "sample_weight": weight,
@@ -196,6 +198,16 @@ class GaussianMixture(MixtureDoor):
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = {spec.n_components}, "
                 f"n_samples = {X.shape[0]}"
+            )
+
+    def _check_same_model(self, X):
+        """A ValueError where a warm start would go on from a mixture of another kind or size."""
+        fitted = self.restarts_.best.gmm
+        (n_components, n_features), kind = fitted.means.shape, fitted.covariance_type
+        if (n_components, n_features, kind) != (self.n_components, X.shape[1], self.covariance_type):
+            raise ValueError(
+                f"warm_start goes on from what was fitted, {n_components} components of type {kind!r} in {n_features} "
+                "features: set warm_start=False to fit another model."
             )
 
     def _warn_of_large_ridge(self, X, weight):

@@ -65,6 +65,8 @@ class MixtureDoor(DensityMixin, BaseEstimator):
     def sample(self, n_samples: int = 1) -> tuple[Float[np.ndarray, "n D"], Int[np.ndarray, "n"]]:
         """Rows drawn from p(x), and the components that made them, component by component."""
         check_is_fitted(self)
+        if not isinstance(n_samples, (int, np.integer)):
+            raise ValueError(f"n_samples must be an integer; got {n_samples!r}.")
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
         inner, frame = standard_units(self.mixture_, self.means_.dtype, self._mixtures())

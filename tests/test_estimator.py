@@ -152,6 +152,10 @@ def test_warm_start_goes_on_where_it_stopped(x):
         fit.fit(x)
     after, _ = oracles.em(as_tuple(random_gmm(0, 3, 2, "full")), x, 40, reg_covar=1e-6)
     np.testing.assert_allclose(fit.means_, after[1], rtol=1e-8)
+    for other, rows in (({"n_components": 2}, x), ({"covariance_type": "tied"}, x), ({}, x[:, :1])):
+        with pytest.raises(ValueError, match="goes on from what was fitted, 3 components of type 'full' in 2 features"):
+            fit.set_params(**other).fit(rows)
+        fit.set_params(n_components=3, covariance_type="full")
 
 
 @pytest.mark.slow
@@ -206,6 +210,7 @@ def test_failure_is_an_error_and_stopping_early_a_warning(x):
         ({"reg_covar": "large"}, "reg_covar must be a number or 'relative'; got 'large'"),
         ({"reg_covar": None}, "reg_covar must be a number or 'relative'; got None"),
         ({"reg_covar": -1.0}, "reg_covar must be finite and not negative"),
+        ({"init_params": lambda key, x, spec: 3}, r"must return a GMM of type 'full' .* of shapes \(\(3,\), \(3, 2\)"),
         ({"init_params": "best"}, "init_params must be one of .*kmeans.*; got 'best'"),
         ({"random_state": "now"}, "cannot be used to seed|must be an integer"),
         ({"n_components": 61}, "Expected n_samples >= n_components"),
@@ -214,6 +219,11 @@ def test_failure_is_an_error_and_stopping_early_a_warning(x):
 def test_what_cannot_be_is_a_sentence(options, sentence, x):
     with pytest.raises(ValueError, match=sentence):
         GaussianMixture(**{"n_components": 3, **options}).fit(x)
+
+
+def test_a_number_of_samples_is_whole(fit):
+    with pytest.raises(ValueError, match=r"n_samples must be an integer; got 2\.5"):
+        fit.sample(2.5)
 
 
 def test_samples_are_those_of_the_mixture(fit):

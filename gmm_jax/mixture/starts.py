@@ -128,7 +128,21 @@ def draw_starts(
 
 @partial(jax.jit, static_argnames=("start", "n_starts"))
 def _draw(key, x, spec, start, n_starts):
-    return jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, n_starts), x, spec)
+    starts = jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, n_starts), x, spec)
+    _check_start(starts, spec, x.shape[1])
+    return starts
+
+
+def _check_start(starts, spec, n_features):
+    """A ValueError, while a start function is traced, where what it returns is no mixture of that size."""
+    means = (spec.n_components, n_features)
+    shapes = (means[:1], means, structure(spec.covariance_type).shape(*means))
+    found = [leaf.shape[1:] for leaf in jax.tree.leaves(starts)]
+    if not isinstance(starts, GMM) or starts.covariance_type != spec.covariance_type or tuple(found) != shapes:
+        raise ValueError(
+            f"a start function must return a GMM of type {spec.covariance_type!r} with weights, means and covariances "
+            f"of shapes {shapes}; got {type(starts).__name__} with {tuple(found)}."
+        )
 
 
 def in_known_order(starts: GMM, spec: MixtureSpec, fixed: Bool[np.ndarray, "K"] | None = None) -> GMM:
