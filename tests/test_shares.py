@@ -18,10 +18,9 @@ FIFTY = EMConfig(max_iter=50, tol=0.0, reg_covar=0.0)  # without a ridge the las
 FULL_FIRST = ["full", *(pytest.param(kind, marks=SLOW) for kind in TYPES if kind != "full")]
 
 
-def fit_where(monkeypatch, *, share):
+def fit_in(n_parts, monkeypatch):
     def fit(x, spec, **options):
-        monkeypatch.setattr(restarts, "worth_sharing", lambda data, n_lanes: share)
-        monkeypatch.setattr(shares, "n_workers", lambda: 3)
+        monkeypatch.setattr(restarts, "n_shares", lambda data, n_lanes: n_parts)
         return fit_em_restarts(KEY, x, spec, **{"n_restarts": 1, "config": FIFTY, **options})
 
     return fit
@@ -29,14 +28,14 @@ def fit_where(monkeypatch, *, share):
 
 @pytest.fixture
 def shared(monkeypatch):
-    """A fit with its rows shared out over three workers."""
-    return fit_where(monkeypatch, share=True)
+    """A fit with its rows in three parts."""
+    return fit_in(3, monkeypatch)
 
 
 @pytest.fixture
 def both(shared, monkeypatch):
     """The same fit in one program, and shared out."""
-    alone = fit_where(monkeypatch, share=False)
+    alone = fit_in(1, monkeypatch)
     return lambda *data, **options: (alone(*data, **options), shared(*data, **options))
 
 
@@ -121,14 +120,13 @@ def test_progress_counts_lanes_and_tells_the_likelihood_in_the_units_of_the_data
 def test_rows_are_shared_where_few_lanes_meet_much_data(monkeypatch, x):
     """On an accelerator, or one core, or for little work, one program does it all; and where values are missing."""
 
-    def worth(x, n_lanes, n_workers=2):
+    def parts(x, n_lanes, n_workers=2):
         monkeypatch.setattr(shares, "n_workers", lambda: n_workers)
         data = prepare(x, MixtureSpec(2), None, EMConfig(), None, missing="marginalise")
-        return shares.worth_sharing(data, n_lanes)
+        return shares.n_shares(data, n_lanes)
 
     much = np.tile(x, (shares.LEAST_WORK // (len(x) * 2 * 3) + 1, 1))
-    assert worth(much, 1)
-    assert not worth(much, 2)
-    assert not worth(much, 1, n_workers=1)
-    assert not worth(x, 1)
-    assert not worth(np.where(np.arange(len(much))[:, None] == 0, np.array([[np.nan, 0.0]]), much), 1)
+    assert parts(much, 1) == 2
+    assert parts(much, 1, n_workers=64) == 3
+    assert parts(much, 2, n_workers=64) == parts(much, 2) == parts(much, 1, n_workers=1) == parts(x, 1) == 1
+    assert parts(np.where(np.arange(len(much))[:, None] == 0, np.array([[np.nan, 0.0]]), much), 1) == 1

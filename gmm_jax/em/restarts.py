@@ -20,7 +20,6 @@ from ..mixture import (
     Status,
     told_apart,
 )
-from ..mixture.cores import n_workers
 from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, result_of
 from .inputs import Data, check_options, outward, prepare, stack, starts_of
@@ -29,7 +28,7 @@ from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
 from .race import calibration_sample
 from .race import race as run_race
-from .shares import SharedLanes, begin_shared, worth_sharing
+from .shares import SharedLanes, begin_shared, n_shares
 
 
 class Effort(NamedTuple):
@@ -71,7 +70,7 @@ def fit_em_restarts(
     resume: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Restarts:
-    """EM from n_restarts starts, many at a time on every core; every lane is kept.
+    """EM from n_restarts starts on every core, many at a time, or few on much data one by one; every lane is kept.
 
     x is checked, centred and scaled here in float64, and everything is mapped back: fits are affine equivariant, and
     config.reg_covar=None means 1e-6 of each feature's variance. Eligible for best are lanes that CONVERGED or reached
@@ -89,7 +88,8 @@ def fit_em_restarts(
         prior: raise the log posterior under this prior, in the units of x (`bayes.hyperparameters`): see fit_em. Lanes
             are then ranked by it, and no optimum is called spurious: none is singular.
         race: stop lanes that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
-            but a thinner landscape. `optima` count only lanes that were run to their end.
+            but a thinner landscape. `optima` count only lanes that were run to their end. Lanes that are run one by one
+            do not race.
         checkpoint: a file that is written every few seconds and at the end. Not for a race, which looks at lanes and
             keeps none.
         resume: go on from that file; all other arguments are those it was written with. The answer is that of a fit
@@ -106,10 +106,10 @@ def fit_em_restarts(
         raise ValueError("a race keeps no checkpoint: leave checkpoint out, or race.")
     data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
     inits = starts_of(key, data, init, n_restarts)
-    if worth_sharing(data, n_restarts):
-        lanes, race, division = begin_shared(data, inits), False, n_workers()
+    if (division := n_shares(data, n_restarts)) > 1:
+        lanes, race = begin_shared(data, inits, division), False
     else:
-        lanes, division = begin_lanes(stack([data]), jax.tree.map(lambda leaf: leaf[None], inits)), 1
+        lanes = begin_lanes(stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
     keeper = Keeper(file, {} if file is None else _marks(data, inits, division))
     if resume:
         lanes.kept = read_checkpoint(file, lanes.kept, keeper.fingerprint)

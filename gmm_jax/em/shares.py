@@ -23,19 +23,26 @@ from .inputs import Data
 from .optima import pick
 
 LEAST_WORK = 1 << 20  # N·K·(D + 1) from which sharing pays: about a millisecond an iteration on one core
+PARTS = 10  # that cost as much on the host as LEAST_WORK on a core
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
-def worth_sharing(data: Data, n_lanes: int) -> bool:
-    """Whether so few lanes would leave cores idle while there is work enough for them; not where values are missing."""
+def n_shares(data: Data, n_lanes: int) -> int:
+    """Into how many parts the rows are best cut; 1 where lanes side by side are better, or values are missing.
+
+    With T the time of an iteration on one core and c what a part costs on the host, an iteration of one lane takes
+    T/p + cp in p parts, least at p² = T/c, and n_lanes of them should take less than the T of lanes side by side.
+    """
     (n_samples, n_features), n_components = data.z.shape, data.spec.n_components
-    much = n_samples * n_components * (n_features + 1) >= LEAST_WORK
-    return n_lanes < n_workers() and much and data.told.groups is None
+    work = n_samples * n_components * (n_features + 1) / LEAST_WORK
+    if 2 * n_lanes > n_workers() or work < n_lanes**2 or data.told.groups is not None:
+        return 1
+    return min(n_workers(), int(np.sqrt(PARTS * work)))
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Standardised rows on the device, a part for each core."""
+    """Standardised rows on the device, in parts, of which a core takes one."""
 
     parts: list[tuple]  # (z, weight, labels)
     programs: dict = field(default_factory=dict)  # way -> what sums one part
@@ -114,10 +121,10 @@ class SharedLanes:
         return True
 
 
-def begin_shared(data: Data, inits: GMM) -> SharedLanes:
+def begin_shared(data: Data, inits: GMM, n_parts: int) -> SharedLanes:
     """Lanes at their starts; `inits` has a leading axis."""
     total = np.asarray(data.n_samples, data.z.dtype)
     problem = jax.device_put(Problem(total, data.inner.known, data.config, data.prior))
-    shares = share_out(data.z, data.told, n_workers())
+    shares = share_out(data.z, data.told, n_parts)
     starts = [pick(inits, lane) for lane in range(len(inits.weights))]
     return SharedLanes(shares, problem, [depart(shares, problem, start) for start in starts])
