@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 import oracles
-from conftest import TYPES, near, posterior_of, scrambled
-from gmm_jax import GMM, MixtureSpec, NotSupported, Status, log_prob, permute
+from conftest import TYPES, near, posterior_of, random_gmm, scrambled
+from gmm_jax import GMM, MixtureSpec, NotSupported, Status, judge, log_prob, permute
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
-from gmm_jax.bench.methods import _peers
+from gmm_jax.bench.methods import _peers, pymc_nuts
 from gmm_jax.bench.methods._posterior import as_fit
 from gmm_jax.em import EMConfig, fit_em
+from gmm_jax.judge.diagnostics import diagnostics_of, quantities
+from gmm_jax.mixture import Hyperparameters
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +202,10 @@ def test_what_is_not_installed_says_how_to_get_it(monkeypatch, tmp_path):
     for name, packages in (needs | {"pymc_nuts": "pymc nutpie"}).items():
         with pytest.raises(methods.Unavailable, match=f"^unavailable: pip install {packages}$"):
             fit(name, MixtureSpec(K))
-    with pytest.raises(methods.Unavailable, match=r"unavailable: install R, then in it install\.packages"):
-        fit("mclust", MixtureSpec(K))
+    for name, package in {"mclust": "mclust", "jags": "rjags"}.items():
+        said = rf"unavailable: install R, then in it install\.packages\('{package}'"
+        with pytest.raises(methods.Unavailable, match=said):
+            fit(name, MixtureSpec(K))
 
 
 @pytest.mark.parametrize("name", ["em", "sklearn_em", "sklearn_bayes", "gmmx", "gibbs", "nuts"])
@@ -230,8 +234,42 @@ def test_peers_refuse_what_they_cannot_know():
     for name in ("sklearn_em", "sklearn_bayes", "gmmx", "mclust"):
         with pytest.raises(NotSupported, match=f"{name} cannot know weights and covariances"):
             fit(name, conformance.PARTLY_KNOWN)
+    with pytest.raises(NotSupported, match="jags cannot know weights and covariances"):
+        fit("jags", conformance.PARTLY_KNOWN)
+    with pytest.raises(NotSupported, match="jags has no tied covariances, only full"):
+        fit("jags", MixtureSpec(K, "tied"))
     with pytest.raises(NotSupported, match="gmmx has no tied covariances, only full, diag"):
         fit("gmmx", MixtureSpec(K, "tied"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["jags", "pymc_nuts"])
+def test_other_samplers_have_the_posterior_of_gibbs(name, easy):
+    """Means of all free numbers within five standard errors of the difference."""
+    size = {"n_chains": 2, "n_warmup": 300, "n_draws": 1000}
+    try:
+        theirs = methods.load(name).fit(jax.random.key(1), easy[0], MixtureSpec(K), **size)
+    except methods.Unavailable as reason:
+        pytest.skip(str(reason))
+    ours = methods.load("gibbs").fit(jax.random.key(2), easy[0], MixtureSpec(K), **size)
+    theirs = judge.relabel(theirs.draws, reference=ours.point, spec=MixtureSpec(K)).posterior
+    a, b = (quantities(draws, MixtureSpec(K)) for draws in (theirs.draws, ours.draws.draws))
+    errors = [diagnostics_of(found).mcse_mean for found in (a, b)]
+    gaps = [abs(a[q].mean() - b[q].mean()) for q in a]
+    assert np.all(np.array(gaps) <= 5.0 * np.hypot(*errors))
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_pymcs_variables_are_those_of_the_mixture_and_back(covariance_type):
+    n_features = 3
+    gmm = jax.tree.map(np.asarray, random_gmm(0, K, n_features, covariance_type))
+    matrix = covariance_type in ("full", "tied")
+    size = np.diag([1.0, 0.5, 2.0]) + 0.1 if matrix else np.ones(n_features)
+    hyper = Hyperparameters(np.ones(K), np.arange(3.0), np.diag([1.0, 4.0, 0.5]) + 0.1, 5.0, size)
+    variables = {name: np.asarray(v)[None, None] for name, v in pymc_nuts._variables(gmm, hyper).items()}
+    back = pymc_nuts._mixtures(variables, hyper, covariance_type)
+    for leaf in ("weights", "means", "covariances"):
+        np.testing.assert_allclose(getattr(back, leaf)[0, 0], getattr(gmm, leaf), rtol=1e-10, atol=1e-12)
 
 
 RSCRIPT = """#!{python}

@@ -185,6 +185,15 @@ def test_traces_before_and_after_relabelling(tmp_path):
     assert is_a_picture(tmp_path / "a.png")
 
 
+def test_marginals_against_the_truth_of_what_is_free(tmp_path, n_features):
+    draws, truth = mixture(n_features, leading=(2, 150)), mixture(n_features)
+    draws.means[...] += 0.1 * np.random.default_rng(1).standard_normal(draws.means.shape)
+    plots.marginals(tmp_path / "a.png", draws, truth)
+    plots.marginals(tmp_path / "b.png", draws, None, Known(weights=truth.weights, covariances=truth.covariances))
+    assert is_a_picture(tmp_path / "a.png")
+    assert is_a_picture(tmp_path / "b.png")
+
+
 def test_posterior_predictive_beside_the_truth(tmp_path, n_features):
     x, _ = samples(n_features)
     draws = mixture(n_features, leading=(2, 150))

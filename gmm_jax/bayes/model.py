@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..mixture import GMM, MixtureSpec, NotSupported, Prior, Rows, Scaling, free_parts, log_prob_of_rows, structure
-from .prior import from_leaves, standardised, to_leaves
+from .prior import from_leaves, log_inverse_wishart, standardised, to_leaves
 
 MATRIX = ("full", "tied")
 NOTHING_TOLD = Rows()
@@ -114,14 +114,19 @@ def _site(problem, name, distribution, batch):
     import numpyro
     import numpyro.distributions as dist
 
-    if name not in problem.foreign:
+    foreign = name in problem.foreign
+    if not foreign and not isinstance(distribution, dist.InverseWishart):
         return numpyro.sample(name, distribution.expand(batch) if batch else distribution)
     support = {"means": dist.constraints.real_vector, "covariances": _covariance_support(problem)}.get(
         name, _positive(len(distribution.event_shape))
     )
-    value = numpyro.sample(name, dist.ImproperUniform(support, batch, distribution.event_shape))
-    outward, log_volume = _units(problem, name)
-    density = distribution.log_prob(outward(value)) + log_volume
+    # masked, or each gradient would ask for the eigenvalues of a matrix to know that it is positive definite
+    value = numpyro.sample(name, dist.ImproperUniform(support, batch, distribution.event_shape).mask(False))
+    if foreign:
+        outward, log_volume = _units(problem, name)
+        density = distribution.log_prob(outward(value)) + log_volume
+    else:
+        density = log_inverse_wishart(distribution, value)
     numpyro.factor(f"{name}_prior", jnp.sum(density))
     return value
 

@@ -58,7 +58,7 @@ def check_answer(done: subprocess.CompletedProcess) -> str:
 
 
 def free_data(name: str, x, spec: MixtureSpec, covariance_types=("full", "tied", "diag", "spherical")) -> np.ndarray:
-    """x checked, for a program that fits by maximum likelihood with nothing known; else NotSupported."""
+    """x checked, for a program that fits with nothing known; else NotSupported."""
     x = check_data(x, n_components=spec.n_components)
     known = validate_spec(spec, x.shape[1]).known
     parts = [part for part in ("weights", "means", "covariances") if getattr(known, part) is not None]

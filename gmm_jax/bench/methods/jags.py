@@ -13,7 +13,7 @@ from ... import bayes
 from ...bayes.model import Problem
 from ...bayes.target import check_counts, density_of, finish, prepare
 from ...mixture import GMM, Fit, NotSupported, Posterior, Status, predict
-from ._peers import ask_r, check_answer, seed_of, terms
+from ._peers import ask_r, check_answer, free_data, seed_of, terms
 from ._posterior import as_fit, check_relabelling, em_starts
 
 MODEL = """
@@ -112,11 +112,9 @@ _density = jax.jit(density_of)
 
 def check_supported(spec, x) -> None:
     """NotSupported where there is no model of it here."""
-    known = [part for part in ("weights", "means", "covariances") if getattr(spec.known, part) is not None]
-    if known:
-        raise NotSupported(f"jags cannot know {' and '.join(known)} beforehand: use gibbs.")
-    if spec.covariance_type != "full" or np.ndim(x) != 2 or min(np.shape(x)[1], spec.n_components) < 2:
-        raise NotSupported("jags is asked for full covariances of two features and two components or more: use gibbs.")
+    x = free_data("jags", x, spec, ("full",))
+    if min(x.shape[1], spec.n_components) < 2:
+        raise NotSupported("jags is asked for two features and two components or more: use gibbs.")
 
 
 def _arrays(problem: Problem, hyper, first):

@@ -9,7 +9,7 @@ Matplotlib does.
 """
 
 from .fits import data, em_animation, em_iterations, log_likelihood, parameter_errors, posterior_of_means, recovered
-from .posteriors import posterior_predictive, traces
+from .posteriors import marginals, posterior_predictive, traces
 from .trials import calibration, curves, landscape, recovery, scaling
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "em_iterations",
     "landscape",
     "log_likelihood",
+    "marginals",
     "parameter_errors",
     "posterior_of_means",
     "posterior_predictive",

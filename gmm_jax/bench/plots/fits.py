@@ -186,7 +186,7 @@ FIELD_NAMES = {"weights": "weights φ", "means": "means μ", "covariances": "cov
 
 
 def posterior_of_means(path, x, draws_by_method, truth=None):
-    """Posterior draws of each μ_k, every method in one panel a component; the black cross is the truth.
+    """Posterior draws of each μ_k with ellipses at 1 and 2 sd, a panel a component; the black cross is the truth.
 
     Args:
         draws_by_method: method -> GMM with leading (chains, draws), relabelled; at most 1000 draws are shown of each

@@ -92,7 +92,10 @@ def draw_errors(panel, truth, fits, entries):
 
 
 def draw_clouds(panel, x, clouds, truth, pair, looks):
-    """(S, D) draws of one mean by each method, features `pair`; a curve of their density in one dimension."""
+    """(S, D) draws of one mean by each method, features `pair`, with ellipses of their covariance at 1 and 2 sd.
+
+    In one dimension a curve of their density.
+    """
     first, second = pair
     panel.set_xlabel(f"μ, feature {first + 1}")
     if second is None:
@@ -107,6 +110,11 @@ def draw_clouds(panel, x, clouds, truth, pair, looks):
         return
     for name, cloud in clouds.items():
         panel.plot(cloud[:, first], cloud[:, second], ".", color=looks[name][0], markersize=3, alpha=0.35, mew=0)
+        seen = cloud[:, [first, second]]
+        root = square_root(np.cov(seen.T))
+        for radius in (1.0, 2.0):
+            ellipse = seen.mean(axis=0)[:, None] + radius * root @ sphere(2, sparse=True)[0]
+            panel.plot(*ellipse, color=looks[name][0], linewidth=1.6 / radius)
     if truth is not None:
         panel.plot(truth[first], truth[second], "+", color="white", markersize=13, markeredgewidth=3.6, zorder=5)
         panel.plot(truth[first], truth[second], "+", color=INK, markersize=12, markeredgewidth=1.8, zorder=6)

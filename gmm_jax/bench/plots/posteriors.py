@@ -1,13 +1,17 @@
-"""Figures of a posterior: its chains before and after relabelling, and the density that it foretells."""
+"""Figures of a posterior: its chains before and after relabelling, its marginals, and the density that it foretells."""
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
+from ...judge.diagnostics import quantities
+from ...mixture import Known, MixtureSpec
 from .page import legend_below, open_page, same_limits
 from .pens import COMPONENTS, DASHED, INK, MUTED, colours_of, draw_data, marginal, one_of
 
 MOST_CHAINS, MOST_STEPS, MOST_DRAWS = 4, 400, 200
+MOST_MARGINALS = 24
 SIDE = 70  # points of the grid along each feature
 HELD = (0.9, 0.5, 0.1)  # probability inside the contours
 
@@ -37,6 +41,32 @@ def traces(path, before, after, feature=0):
         if before.n_components <= len(COMPONENTS):
             looks = enumerate(colours_of(before.n_components))
             legend_below(page, [(f"component {k + 1}", {"color": colour}) for k, colour in looks])
+
+
+def marginals(path, draws, truth=None, known=Known()):
+    """The posterior density of every free number, a panel each: a histogram of all draws, and the truth a dashed line.
+
+    Args:
+        draws: GMM with leading (chains, draws), relabelled; the first 24 numbers are shown, φ before μ before Σ.
+        known: has no panels; of symmetric matrices the lower triangle has.
+    """
+    spec = MixtureSpec(draws.n_components, draws.covariance_type, known)
+    found = dict(list(quantities(draws, spec).items())[:MOST_MARGINALS])
+    true = None if truth is None else quantities(jax.tree.map(lambda leaf: np.asarray(leaf)[None, None], truth), spec)
+    n_columns = min(4, len(found))
+    n_rows = -(-len(found) // n_columns)
+    with open_page(path, 1.9 * n_columns + 0.4, 1.5 * n_rows + 0.5) as page:
+        panels = page.subplots(n_rows, n_columns, squeeze=False).ravel()
+        for panel, (name, values) in zip(panels, found.items(), strict=False):
+            panel.hist(np.ravel(values), bins=40, density=True, color=COMPONENTS[0], alpha=0.6)
+            if true is not None:
+                panel.axvline(true[name].item(), color=INK, linestyle=DASHED)
+            panel.set_title(name, fontsize=8)
+            panel.set_yticks([])
+        for panel in panels[len(found) :]:
+            panel.set_axis_off()
+        entries = [("posterior", {"color": COMPONENTS[0]})]
+        legend_below(page, entries + [("truth", {"color": INK, "linestyle": DASHED})] * (truth is not None))
 
 
 def posterior_predictive(path, x, draws, truth=None):

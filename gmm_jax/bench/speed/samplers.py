@@ -1,9 +1,7 @@
 """Samplers side by side: same model, prior, data and start, same relabelling and diagnostics, each timed by itself.
 
 A sampler is begun on data, which may compile, and then called with a key. NumPyro's MCMC runs as its documentation
-shows, un-jitted, a second `run` of the same object using what the first compiled; and jitted whole, which is no
-documented use. Each with the tutorials' likelihood, MixtureSameFamily of MultivariateNormal, and with our model, whose
-gradient is the responsibilities, so that the gain of the likelihood and that of the driver are told apart.
+shows, un-jitted, and jitted whole, which is no documented use; each with the tutorials' model and with ours.
 """
 
 from __future__ import annotations
@@ -15,14 +13,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ... import bayes, em, judge, problems
-from ...bayes.model import assemble, model, site_values
-from ...bayes.target import density_of, finish, prepare
+from ...bayes.numpyro_mcmc import documented, jitted, tutorial
 from ...judge.diagnostics import R_HAT_LIMIT
-from ...mixture import GMM, NotSupported, Posterior, Status
+from ...mixture import GMM, NotSupported, Posterior
 from ..clock import Clock
 from ..methods import jags, pymc_nuts
 from ..runner import derive_key
@@ -55,47 +51,6 @@ def ours(engine, x, spec, init, size, **setting):
     return lambda key: engine(key, x, spec, init=init, **size, **setting)
 
 
-def tutorial(problem):
-    """The mixture as NumPyro's tutorials write it, with our prior, in standardised units."""
-    import numpyro
-    import numpyro.distributions as dist
-
-    prior, k = problem.prior, problem.spec.n_components
-    weights = numpyro.sample("weights", prior.weights)
-    means = numpyro.sample("means", prior.means.expand((k,)))
-    covariances = numpyro.sample("covariances", prior.covariances.expand((k,)))
-    components = dist.MultivariateNormal(means, covariances)
-    with numpyro.plate("data", problem.z.shape[0]):
-        numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), components), obs=problem.z)
-
-
-def documented(likelihood, x, spec, init, size, *, chain_method="sequential", dense_mass=False):
-    """NumPyro's MCMC un-jitted; chain_method "parallel" needs as many devices as chains."""
-    problem, scaling = prepare(x, spec, **size)
-    if chain_method == "parallel" and jax.local_device_count() < size["n_chains"]:
-        raise NotSupported("chains in parallel need a device each: set jax_num_cpu_devices before JAX starts.")
-    mcmc = _mcmc(likelihood, problem, scaling.inward(init), size, chain_method=chain_method, dense_mass=dense_mass)
-
-    def run(key):
-        mcmc.run(key, problem)
-        draws = _mixtures(problem, mcmc.get_samples(group_by_chain=True))
-        return finish(problem, scaling, draws, density_of(problem, draws), {}, Status.SAMPLED)
-
-    return run
-
-
-def jitted(likelihood, x, spec, init, size):
-    """NumPyro's MCMC as one compiled program."""
-    problem, scaling = prepare(x, spec, **size)
-    start, sizes = jax.tree.map(jnp.asarray, scaling.inward(init)), tuple(size.values())
-
-    def run(key):
-        draws = _run_jitted(key, problem, start, likelihood, tuple(size), sizes)
-        return finish(problem, scaling, draws, density_of(problem, draws), {}, Status.SAMPLED)
-
-    return run
-
-
 def pymc(x, spec, init, size, *, n_threads=1, backend="numba"):
     """PyMC's model compiled by nutpie and sampled by its NUTS."""
     return partial(pymc_nuts.Sampler(x, spec, init=init, backend=backend, **size), n_threads=n_threads)
@@ -111,31 +66,6 @@ def from_r(x, spec, init, size):
     return run
 
 
-def _mcmc(likelihood, problem, start, size, **options):
-    from numpyro.infer import MCMC, NUTS, init_to_value
-
-    start = init_to_value(values=jax.tree.map(jnp.asarray, site_values(problem, start)))
-    kernel = NUTS(likelihood, init_strategy=start, dense_mass=options.pop("dense_mass", False))
-    sizes = dict(zip(("num_warmup", "num_samples", "num_chains"), _sizes(size), strict=True))
-    return MCMC(kernel, progress_bar=False, **sizes, **options)
-
-
-def _sizes(size):
-    return size["n_warmup"], size["n_draws"], size["n_chains"]
-
-
-@partial(jax.jit, static_argnums=(3, 4, 5))
-def _run_jitted(key, problem, start, likelihood, names, sizes):
-    mcmc = _mcmc(likelihood, problem, start, dict(zip(names, sizes, strict=True)), chain_method="vectorized")
-    mcmc.run(key, problem)
-    return _mixtures(problem, mcmc.get_samples(group_by_chain=True))
-
-
-@jax.jit
-def _mixtures(problem, values) -> GMM:
-    return jax.vmap(jax.vmap(partial(assemble, problem)))(values)
-
-
 CHAIN_METHODS = ("sequential", "vectorized", "parallel")
 NUMPYRO = tuple({"chain_method": m, "dense_mass": dense} for dense in (False, True) for m in CHAIN_METHODS)
 NUTPIE = tuple({"backend": b, "n_threads": t} for b in ("numba", "jax") for t in (1, 2))
@@ -143,11 +73,11 @@ SAMPLERS = {
     "nuts": Sampler(partial(ours, bayes.nuts)),
     "gibbs": Sampler(partial(ours, bayes.gibbs)),
     "NumPyro, tutorial": Sampler(partial(documented, tutorial), NUMPYRO),
-    "NumPyro, our model": Sampler(partial(documented, model), NUMPYRO),
+    "NumPyro, our model": Sampler(partial(documented, bayes.model), NUMPYRO),
     "PyMC with nutpie": Sampler(pymc, NUTPIE),
     "JAGS": Sampler(from_r),
     "NumPyro jitted, tutorial": Sampler(partial(jitted, tutorial)),
-    "NumPyro jitted, our model": Sampler(partial(jitted, model)),
+    "NumPyro jitted, our model": Sampler(partial(jitted, bayes.model)),
     "NumPyro jitted, our model, flat": Sampler(partial(ours, bayes.numpyro_nuts)),
 }
 
