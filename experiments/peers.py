@@ -110,14 +110,17 @@ def cells(method, setting, problems, seeds):
 
 
 def trial(study, part, cell):
-    """A row, unless it is there already; of a program that is not installed, the first says so for all."""
-    options = json.dumps(dict(cell.options), sort_keys=True)
-    head = {"part": part, "method": cell.method, "problem": cell.problem, "seed": cell.seed}
-    for row in study.rows:
-        if {name: row[name] for name in head} == head and json.dumps(row["options"], sort_keys=True) == options:
-            return study.step()
-        if (row["method"], row["status"]) == (cell.method, "NOT_SUPPORTED"):
-            return study.step()
+    """A row, unless it is there already; of a program that is not installed, the first says so for all.
+
+    Where the tuned options are the defaults, the row is that of the defaults.
+    """
+    head = {"method": cell.method, "problem": cell.problem, "seed": cell.seed, "options": dict(cell.options)}
+    same = [row for row in study.rows if {name: row[name] for name in head} == head]
+    missing = any((row["method"], row["status"]) == (cell.method, "NOT_SUPPORTED") for row in study.rows)
+    if missing or part in {row["part"] for row in same}:
+        return study.step()
+    if same:
+        return study.add(same[0] | {"part": part})
     found = run(cell).row
     return study.add(
         {"part": part}
@@ -200,6 +203,8 @@ def sentence_of(rows, ours):
     cost = f"{median(rows, AXIS):.2g} evaluations, {median(rows, 'seconds_run'):.2g} s, and {compiling:.2g} s compiling"
     doubtful = sum(row["status"] not in WELL for row in known)
     ended = f"of {len(rows)} {len(rows) - len(known)} without an answer, {doubtful} doubtful"
+    seen = [problem for problem in REPORT if problem in {row["problem"] for row in rows}]
+    ended += f"; only {' and '.join(seen)}" if 0 < len(seen) < len(REPORT) else ""
     if not known:
         return f"{head}: {ended}"
     log, error = mean_log(known, less=ours)

@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gmm_jax import GMM, Fit, Posterior, Status, problems
+from gmm_jax import GMM, Fit, Posterior, Status, problems, shell
 from gmm_jax.bench import methods, store
 from gmm_jax.bench.demo import demo
 from gmm_jax.bench.draws import read_draws
@@ -65,6 +66,20 @@ def test_every_experiment_asks_a_question_and_says_what_it_expects(name):
     assert "?" in doc
     assert "Expected:" in doc
     assert f"results/{name}" in doc
+
+
+def test_an_experiment_is_taken_for_no_package(monkeypatch):
+    """experiments/coverage.py stood for the package that numba imports, and every fit by PyMC failed."""
+    here = str(ROOT / "experiments")
+    monkeypatch.setattr(sys, "path", [here, *sys.path])
+    monkeypatch.setattr(sys, "argv", [f"{here}/coverage.py"])
+    monkeypatch.setattr(shell, "configure_jax", lambda: None)
+
+    def main() -> int:
+        return 0 if here in sys.path else 3
+
+    with pytest.raises(SystemExit, match="3"):
+        shell.experiment(main)
 
 
 def test_the_course_leaves_its_pictures_and_a_report_without_any_outside_address(run):
