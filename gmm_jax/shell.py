@@ -82,7 +82,7 @@ def guarded(work: Callable[[], int | None]) -> int:
     try:
         return work() or EXIT_OK
     except KeyboardInterrupt:
-        print("interrupted; trials that were finished and written to disk are kept.", file=sys.stderr)
+        print("interrupted; what was finished and written to disk is kept.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except UnreadableResult as error:
         print(f"gmm-jax: {error}", file=sys.stderr)

@@ -264,6 +264,21 @@ def test_ctrl_c_is_130(csv, monkeypatch, capsys):
 # ---- fit --stream
 
 
+def test_ctrl_c_during_em_leaves_the_last_iterate(csv, monkeypatch, capsys):
+    @contextmanager
+    def impatient(_):
+        def update(*_):
+            raise KeyboardInterrupt
+
+        yield update
+
+    monkeypatch.setattr("gmm_jax.bench.report.progress_bar", impatient)
+    assert run("fit", csv(GOOD), "--json", "--option", "n_restarts=2", "tol=0") == 130
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["status"] in ("RUNNING", "MAX_ITER")
+    assert np.shape(answer["estimate"]["means"]) == (2, 2)
+
+
 @pytest.fixture
 def npy(tmp_path, faithful):
     """Old Faithful's geyser as a .npy file."""

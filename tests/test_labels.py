@@ -9,7 +9,16 @@ import pytest
 import oracles
 from conftest import as_tuple, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, NotSupported, permute
-from gmm_jax.em import EMConfig, fit_em, fit_em_restarts, fit_labelled, inadmissible, standard_errors
+from gmm_jax.em import (
+    EMConfig,
+    fit_em,
+    fit_em_batch,
+    fit_em_restarts,
+    fit_em_restarts_batch,
+    fit_labelled,
+    inadmissible,
+    standard_errors,
+)
 from gmm_jax.mixture import Known, Rows, e_step, log_prob_of_rows, missing_groups
 
 N, K, D = 60, 3, 2
@@ -80,6 +89,24 @@ def test_a_few_labels_say_which_component_is_which(x):
         own = np.array([x[renamed == k].mean(axis=0) for k in range(K)])
         distance = ((np.asarray(found.best.gmm.means)[:, None] - own[None]) ** 2).sum(-1)
         np.testing.assert_array_equal(np.argmin(distance, axis=1), np.arange(K))
+
+
+def test_many_data_sets_at_once_are_each_as_alone(x):
+    """One with labels, one with gaps, one with neither: all are given the same shape."""
+    gaps = np.where(np.random.default_rng(2).random(x.shape) < 0.2, np.nan, x)
+    many, labels = np.stack([x, gaps, x[::-1]]), np.full((3, N), -1)
+    labels[0] = some_labels(x)
+    keys, told = jax.random.split(KEY, 3), {"n_restarts": 2, "config": CONFIG, "missing": "marginalise"}
+    found = fit_em_restarts_batch(keys, many, MixtureSpec(K), labels=labels, **told)
+    best = fit_em_batch(KEY, many, MixtureSpec(K), labels=labels, **told)
+    for p, here in enumerate(found):
+        alone = fit_em_restarts(keys[p], many[p], MixtureSpec(K), labels=labels[p], **told)
+        assert_trees_close(here.lanes, alone.lanes, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(best.log_likelihood[p], alone.lanes.log_likelihood, rtol=1e-10)
+    with pytest.raises(ValueError, match=r"data set 1: x must be finite"):
+        fit_em_batch(KEY, many, MixtureSpec(K))
+    with pytest.raises(ValueError, match=r"labels must have shape \(3, 60\)"):
+        fit_em_batch(KEY, many, MixtureSpec(K), labels=labels[0], missing="marginalise")
 
 
 def test_a_labelled_optimum_is_stationary_for_who_knows_the_labels(x):

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .. import em
 from ..judge import information_criteria
 from ..mixture import Fit, Known, MixtureSpec, Status, check_data, validate_spec
 from ..problems import open_blocks
@@ -29,21 +30,35 @@ def fit_file(
     seed: int = 0,
     as_json: bool = False,
 ) -> int:
-    """Fit and print; returns the exit code: 3 where the fit failed, with the reason."""
+    """Fit and print; returns the exit code: 3 where the fit failed, with the reason.
+
+    At Ctrl-C during EM the best lane as far as it came is printed.
+    """
     x, names = read_table(path, columns)
     chosen = methods.load(method)
     methods.check_options(chosen, options or {})
     spec = MixtureSpec(n_components, covariance_type, read_known(known))
     check_data(x, n_components=n_components, name=Path(path).name)
     spec = validate_spec(spec, x.shape[1])
-    extra = {}
+    extra, interrupted = {}, None
     with report.progress_bar(f"{method} on {Path(path).name}") as update:
         if "progress" in chosen.options:
             extra = {"progress": lambda done, total, *_: update(done, total)}
-        fit = chosen.fit(jax.random.key(seed), x, spec, **(options or {}), **extra)
+        try:
+            fit = chosen.fit(jax.random.key(seed), x, spec, **(options or {}), **extra)
+        except em.Interrupted as error:
+            interrupted, fit = error, as_far_as_it_came(error.restarts)
     scores = information_criteria(fit.point, x, spec)
     show(fit, Path(path).name, names, x.shape[0], spec, scores, as_json=as_json)
+    if interrupted is not None:
+        raise interrupted
     return 0 if fit.status.ok else 3
+
+
+def as_far_as_it_came(found: em.Restarts) -> Fit:
+    """The best lane of an interrupted search."""
+    best = found.best
+    return Fit(best.gmm, None, None, Status(int(best.status)), {"n_iter": int(best.n_iter), "message": found.message})
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:

@@ -17,7 +17,7 @@ from ..judge import penalised
 from ..mixture import Fit, MixtureSpec, Status, n_parameters, validate_spec
 from ..problems import open_blocks
 from . import methods
-from .files import read_known, show
+from .files import as_far_as_it_came, read_known, show
 
 
 def fit_ranks(
@@ -33,13 +33,19 @@ def fit_ranks(
     resume: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Fit by EM and print; the same exit code on every rank: 2 for what is wrong with the input, 3 for a failed fit."""
+    """Fit by EM and print; the same exit code on every rank: 2 for what is wrong with the input, 3 for a failed fit.
+
+    At Ctrl-C the best lane as far as it came is printed.
+    """
+    interrupted = None
     with _stdout_for_the_answer():
         try:
             x, names, n_samples, known = _read_share(path, columns, known)
             spec = validate_spec(MixtureSpec(n_components, covariance_type, known), len(names))
             files = {"checkpoint": checkpoint, "resume": resume}
             fit, found = _fit(seed, x, spec, options or {}, files)
+        except em.Interrupted as error:
+            interrupted, found, fit = error, error.restarts, as_far_as_it_came(error.restarts)
         except ValueError:
             if jax.process_index() == 0:
                 raise
@@ -47,6 +53,8 @@ def fit_ranks(
     if jax.process_index() == 0:
         scores = penalised(float(found.best.log_likelihood), n_parameters(spec, len(names)), n_samples)
         show(fit, Path(path).name, names, n_samples, spec, scores, as_json=as_json)
+    if interrupted is not None:
+        raise interrupted
     return 0 if fit.status.ok else 3
 
 

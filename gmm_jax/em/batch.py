@@ -16,9 +16,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import Hyperparameters, MixtureSpec, check_sample_weight, exchangeable
 from ..mixture.cores import n_workers, program, side_by_side
+from ..mixture.rows import same_size
 from ..mixture.starts import in_known_order, start_function
 from .fit import EMConfig, EMResult
-from .inputs import check_options, outward, prepare, stack
+from .inputs import check_options, outward, prepare, stack, starts_of
 from .lanes import begin_lanes
 from .optima import eligible, pick, reasons
 from .race import kept_by_race
@@ -45,6 +46,8 @@ def fit_em_batch(
     n_restarts: int = 10,
     init: str | Callable = "kmeans++",
     sample_weight: Float[Array, "P N"] | None = None,
+    labels: Int[Array, "P N"] | None = None,
+    missing: str | None = None,
     config: EMConfig = EMConfig(),
     race: bool = False,
 ) -> Batch:
@@ -52,6 +55,9 @@ def fit_em_batch(
 
     Data sets of different sizes are filled up to one shape with rows of weight zero, which may hold anything. With
     race=True each data set has a race of its own, and lanes that left it have status MERGED or DROPPED.
+
+    Args:
+        labels, missing: as for fit_em_restarts, labels of each data set.
 
     Raises:
         ValueError: as fit_em_restarts, for the first data set at fault, which is named.
@@ -62,9 +68,13 @@ def fit_em_batch(
         raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
     if sample_weight is not None and np.shape(sample_weight) != x.shape[:2]:
         raise ValueError(f"sample_weight must have shape {x.shape[:2]}; got {np.shape(sample_weight)}.")
-    data = [_member(x, spec, sample_weight, config, None, p) for p in range(len(x))]
+    told = _told(x, labels, missing)
+    data = _alike([_member(x, spec, sample_weight, config, None, p, told) for p in range(len(x))])
     problem = stack(data)
-    inits = _draw(jax.random.split(key, (len(data), n_restarts)), problem[0], data, start_function(init))
+    if _plain(data):
+        inits = _draw(jax.random.split(key, (len(data), n_restarts)), problem[0], data, start_function(init))
+    else:
+        inits = _draw_each(jax.random.split(key, len(data)), data, init, n_restarts)
     lanes = begin_lanes(problem, inits, keep=kept_by_race(config.max_iter))
     if run_lanes(lanes, data, race=race):
         raise KeyboardInterrupt
@@ -78,6 +88,8 @@ def fit_em_restarts_batch(
     *,
     n_restarts: int = 50,
     init: str | Callable = "kmeans++",
+    labels: Int[Array, "P N"] | None = None,
+    missing: str | None = None,
     config: EMConfig = EMConfig(),
     priors: Sequence[Hyperparameters] | None = None,
 ) -> list[Restarts]:
@@ -86,6 +98,7 @@ def fit_em_restarts_batch(
     Of effort.wasted, lane-iterations of idle slots, each data set has a share in proportion to what it spent.
 
     Args:
+        labels, missing: as for fit_em_restarts, labels of each data set.
         priors: one for each data set, as the default one depends on the data.
 
     Raises:
@@ -95,10 +108,13 @@ def fit_em_restarts_batch(
     if np.ndim(x) != 3 or len(x) != len(keys) or not len(x):
         raise ValueError(f"x must be (P, N, D), one block for each of {len(keys)} keys; got shape {np.shape(x)}.")
     priors = [None] * len(x) if priors is None else priors
-    data = [_member(x, spec, None, config, prior, p) for p, prior in enumerate(priors)]
+    told = _told(np.asarray(x), labels, missing)
+    data = _alike([_member(x, spec, None, config, prior, p, told) for p, prior in enumerate(priors)])
     problem = stack(data)
-    each = jax.vmap(partial(jax.random.split, num=n_restarts))(keys)
-    inits = _draw(each, problem[0], data, start_function(init))
+    if _plain(data):
+        inits = _draw(jax.vmap(partial(jax.random.split, num=n_restarts))(keys), problem[0], data, start_function(init))
+    else:
+        inits = _draw_each(keys, data, init, n_restarts)
     lanes = begin_lanes(problem, inits)
     if run_lanes(lanes, data, race=False):
         raise KeyboardInterrupt
@@ -113,7 +129,35 @@ def fit_em_restarts_batch(
     return found
 
 
-def _member(x, spec, sample_weight, config, prior, p):
+def _told(x, labels, missing):
+    """What is told of the rows of each data set, as options of `prepare`."""
+    if labels is not None and np.shape(labels) != x.shape[:2]:
+        raise ValueError(f"labels must have shape {x.shape[:2]}, -1 where unknown; got {np.shape(labels)}.")
+    return [{"labels": None if labels is None else labels[p], "missing": missing} for p in range(len(x))]
+
+
+def _alike(data):
+    """The same data sets, with labels or gaps in all of them where some have any: a program is for one shape."""
+    some, shape = any(d.told.labels is not None for d in data), data[0].z.shape
+    unknown = np.full(shape[0], -1, np.int32) if some else None
+    labels = [unknown if d.told.labels is None else d.told.labels for d in data]
+    groups = same_size([d.told.groups for d in data], *shape)
+    told = [d.told._replace(labels=one, groups=gaps) for d, one, gaps in zip(data, labels, groups, strict=True)]
+    return [d._replace(told=rows) for d, rows in zip(data, told, strict=True)]
+
+
+def _plain(data):
+    """Whether nothing is told of any row that starts look at."""
+    return data[0].told.labels is None and data[0].told.groups is None
+
+
+def _draw_each(keys, data, init, n_restarts):
+    """Standardised starts (P, R), one data set after another: labels and gaps change what each is drawn from."""
+    drawn = [starts_of(key, d, init, n_restarts) for key, d in zip(keys, data, strict=True)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
+
+
+def _member(x, spec, sample_weight, config, prior, p, told):
     """Data set p; rows of weight zero take copies of the others, so that starts can be drawn from any row."""
     rows, weight = x[p], None if sample_weight is None else np.asarray(sample_weight[p], float)
     try:
@@ -121,7 +165,7 @@ def _member(x, spec, sample_weight, config, prior, p):
             check_sample_weight(weight, len(rows))
             used = np.flatnonzero(weight > 0.0)
             rows = np.where((weight > 0.0)[:, None], rows, rows[used[np.arange(len(rows)) % used.size]])
-        return prepare(rows, spec, weight, config, prior, keep_rows=True)
+        return prepare(rows, spec, weight, config, prior, keep_rows=True, **told[p])
     except ValueError as error:
         raise ValueError(f"data set {p}: {error}") from error
 

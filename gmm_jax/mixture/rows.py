@@ -81,6 +81,21 @@ def _groups(seen):
     return Groups(np.concatenate(rows).astype(np.int32), np.repeat(patterns, n_groups, axis=0))
 
 
+def same_size(many: list[Groups | None], n_samples: int, n_features: int) -> list[Groups | None]:
+    """Groups of many data sets of (n_samples, n_features) filled up to one shape; None where none of them has any."""
+    if all(groups is None for groups in many):
+        return many
+    many = [_groups(np.ones((n_samples, n_features), bool)) if groups is None else groups for groups in many]
+    n_groups, size = (max(groups.rows.shape[axis] for groups in many) for axis in (0, 1))
+
+    def fill(groups):
+        short = n_groups - len(groups.rows)
+        rows = np.pad(groups.rows, ((0, short), (0, size - groups.rows.shape[1])), constant_values=-1)
+        return Groups(rows, np.pad(groups.seen, ((0, short), (0, 0)), constant_values=True))
+
+    return [fill(groups) for groups in many]
+
+
 def groups_at_once(groups: Groups, gmm) -> int:
     """How many groups' factorisations and deviations are held at a time."""
     n_components, n_features = gmm.means.shape
