@@ -62,7 +62,7 @@ def test_whatever_is_told_of_the_rows(x, both):
 @SLOW
 @pytest.mark.parametrize("stop", ["gain", "relative", "aitken", "gradient"])
 def test_accelerated_steps_under_a_prior_stop_where_they_stop_in_one_program(stop, x, both):
-    config = EMConfig(tol=1e-6, acceleration="lbfgs", stop=stop)
+    config = EMConfig(tol=1e-6, acceleration="lbfgs", stop=stop, reg_covar=0.0)
     one, shared = both(x, MixtureSpec(3), config=config, prior=priors("full")._replace(alpha=np.ones(3)))
     assert shared.best.status == one.best.status == Status.CONVERGED
     assert abs(shared.best.n_iter - one.best.n_iter) <= 1
