@@ -150,17 +150,21 @@ def answered(rows):
 
 
 def mean_log(rows, less=None):
-    """Mean over data sets of the log distance, and its Monte-Carlo standard error (0 where there is but one).
+    """Mean over data sets of the log distance, and its Monte-Carlo standard error for these problems.
 
     `less` are rows whose log distances on the same data sets are subtracted first; those without such a row are left
-    out.
+    out. The error is NaN where a problem has one data set only.
     """
-    gaps = [np.log(row["hellinger"]) for row in rows]
-    if less is not None:
-        there = {(row["problem"], row["seed"]): np.log(row["hellinger"]) for row in less}
-        at = [(row["problem"], row["seed"]) for row in rows]
-        gaps = [gap - there[place] for gap, place in zip(gaps, at, strict=True) if place in there]
-    return float(np.mean(gaps)), float(np.std(gaps, ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else 0.0
+    there = None if less is None else {(row["problem"], row["seed"]): np.log(row["hellinger"]) for row in less}
+    gaps = {}
+    for row in rows:
+        place = row["problem"], row["seed"]
+        if there is None or place in there:
+            gap = np.log(row["hellinger"]) - (0.0 if there is None else there[place])
+            gaps.setdefault(row["problem"], []).append(gap)
+    n = sum(map(len, gaps.values()))
+    squares = [len(each) * np.var(each, ddof=1) if len(each) > 1 else np.nan for each in gaps.values()]
+    return float(np.sum([np.sum(each) for each in gaps.values()]) / n), float(np.sqrt(np.sum(squares)) / n)
 
 
 def median(rows, name):
@@ -181,9 +185,10 @@ def frontier(rows, problem):
 
 
 def answer(rows):
-    """Geometric mean distances as shares of those of em's defaults on the same data sets, method by method."""
+    """Geometric mean distances as shares of those of em's defaults on the same data sets, problem by problem."""
     ours = answered(row for row in rows if (row["method"], row["part"]) == ("em", "defaults"))
     parts = []
+    missing = [method for method in METHODS if method not in {row["method"] for row in rows}]
     for method, part in dict.fromkeys((row["method"], row["part"]) for row in rows):
         mine = [row for row in rows if (row["method"], row["part"]) == (method, part)]
         if mine[0]["status"] == "NOT_SUPPORTED":
@@ -191,7 +196,8 @@ def answer(rows):
         else:
             parts.append(f"{method} {part}{sentence_of(mine, ours)}")
     about = "Hellinger distance from the truth as a share of that of em's defaults on the same data sets"
-    return f"{about} (geometric mean ± Monte-Carlo error), and what a fit cost: {'; '.join(parts)}."
+    later = f" Not run yet: {', '.join(missing)}." if missing else ""
+    return f"{about} (geometric mean ± Monte-Carlo error), and what a fit cost: {'; '.join(parts)}.{later}"
 
 
 def sentence_of(rows, ours):
@@ -203,12 +209,14 @@ def sentence_of(rows, ours):
     cost = f"{median(rows, AXIS):.2g} evaluations, {median(rows, 'seconds_run'):.2g} s, and {compiling:.2g} s compiling"
     doubtful = sum(row["status"] not in WELL for row in known)
     ended = f"of {len(rows)} {len(rows) - len(known)} without an answer, {doubtful} doubtful"
-    seen = [problem for problem in REPORT if problem in {row["problem"] for row in rows}]
-    ended += f"; only {' and '.join(seen)}" if 0 < len(seen) < len(REPORT) else ""
-    if not known:
-        return f"{head}: {ended}"
-    log, error = mean_log(known, less=ours)
-    return f"{head}: {np.exp(log):.3f} ± {np.exp(log) * error:.3f} for {cost}; {ended}"
+    seen = dict.fromkeys(row["problem"] for row in rows)
+    shares = []
+    for problem in seen:
+        mine = [row for row in known if row["problem"] == problem]
+        if mine:
+            log, error = mean_log(mine, less=ours)
+            shares.append(f"{problem} {np.exp(log):.2f} ± {np.exp(log) * error:.2f}")
+    return f"{head}: {', '.join(shares)} for {cost}; {ended}" if shares else f"{head}: {ended}"
 
 
 if __name__ == "__main__":

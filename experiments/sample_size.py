@@ -64,7 +64,11 @@ def main(
         for name, n, *sizes in plan:
             chain = APART if name == SEPARATED else CHAIN
             study.add(*map(scaled, many.study_of(problems.load(name), n, *sizes, **chain)))
-    looks = {"expected": {"efficiency": 1.0, "coverage": many.LEVEL}, "logarithmic": ("n_samples", "efficiency", "kl")}
+    looks = {
+        "expected": {"efficiency": 1.0, "coverage": many.LEVEL},
+        "logarithmic": ("n_samples", "efficiency", "kl"),
+        "shares": ("ambiguous", "failed"),
+    }
     for name in dict.fromkeys(row["problem"] for row in study.rows):
         mine = [row for row in study.rows if row["problem"] == name]
         plots.curves(study.folder / f"{name}.png", mine, "n_samples", PANELS, **looks)

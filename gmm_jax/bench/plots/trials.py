@@ -109,7 +109,7 @@ def scaling(path, rows, axes, floor="floor"):
         legend_below(page, [*entries, (floor, {"color": INK, "linestyle": DASHED})])
 
 
-def curves(path, rows, axis, panels, *, expected=MappingProxyType({}), logarithmic=()):
+def curves(path, rows, axis, panels, *, expected=MappingProxyType({}), logarithmic=(), shares=()):
     """Numbers against an axis, a panel a number, a line a method, with 1.96 Monte-Carlo standard errors.
 
     Args:
@@ -118,6 +118,7 @@ def curves(path, rows, axis, panels, *, expected=MappingProxyType({}), logarithm
         panels: metric -> title.
         expected: metric -> what it should be, in black dashes.
         logarithmic: metrics on a log scale, and the axis if it is to be on one; else its places are the ticks.
+        shares: metrics whose scale begins at 0.
     """
     looks = method_looks(dict.fromkeys(row["method"] for row in rows))
     n_columns = min(3, len(panels))
@@ -137,6 +138,8 @@ def curves(path, rows, axis, panels, *, expected=MappingProxyType({}), logarithm
                 panel.axhline(expected[metric], color=INK, linestyle=DASHED, linewidth=1.0)
             panel.set(xlabel=axis.replace("_", " "), title=title)
             panel.set_yscale("log" if metric in logarithmic else "linear")
+            if metric in shares:
+                panel.set_ylim(bottom=0.0)
             if axis in logarithmic:
                 panel.set_xscale("log")
             else:
