@@ -24,6 +24,7 @@ seconds <- function(n) system.time(for (i in seq_len(n_calls)) em(
 cat(sprintf("%.9g\\n", (seconds(8) - seconds(2)) / 6))
 """
 LEAST = 0.3  # seconds that the iterations of one measurement take at least: R's clock has milliseconds
+MOST = 1.0  # seconds of an iteration, above which it is not timed again and again
 
 
 def mclust_iterations(x, start, reg_covar, n_iter):
@@ -44,7 +45,9 @@ def mclust_iterations(x, start, reg_covar, n_iter):
         found = float(done.stdout)
         return found if found > 0.0 else math.nan  # where noise was larger than the difference, nothing is known
 
-    n_calls = 1
+    n_calls, once = 1, seconds(1)
+    if once > MOST:
+        raise ValueError(f"its iteration was timed once only, at {once:.3g} s.")
     while n_calls < 4096 and not seconds(n_calls) >= LEAST / 6:
         n_calls *= 4
     return lambda: seconds(n_calls) / n_calls
