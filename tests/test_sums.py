@@ -12,7 +12,7 @@ from test_m_step import make_known
 
 from conftest import TYPES, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, Status
-from gmm_jax.em import EMConfig, StreamInterrupted, fit_em, fit_em_restarts, fit_em_stream, streamed
+from gmm_jax.em import EMConfig, StreamInterrupted, fit_em, fit_em_restarts, fit_em_stream
 from gmm_jax.em.checkpoint import read_checkpoint, write_checkpoint
 from gmm_jax.em.inputs import outward
 from gmm_jax.em.sums import open_stream
@@ -314,7 +314,7 @@ def test_a_checkpoint_of_another_fit_is_refused(x, tmp_path):
 
 
 def test_checkpoints_are_written_while_the_fit_runs(x, tmp_path, monkeypatch):
-    monkeypatch.setattr(streamed, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("gmm_jax.em.checkpoint.SECONDS_BETWEEN", 0.0)
     seen, file = {}, tmp_path / "fit.npz"
 
     def progress(n_iter, mean_log_likelihood):

@@ -71,10 +71,7 @@ def fit_em_batch(
     told = _told(x, labels, missing)
     data = _alike([_member(x, spec, sample_weight, config, None, p, told) for p in range(len(x))])
     problem = stack(data)
-    if _plain(data):
-        inits = _draw(jax.random.split(key, (len(data), n_restarts)), problem[0], data, start_function(init))
-    else:
-        inits = _draw_each(jax.random.split(key, len(data)), data, init, n_restarts)
+    inits = _starts(jax.random.split(key, len(data)), problem[0], data, init, n_restarts)
     lanes = begin_lanes(problem, inits, keep=kept_by_race(config.max_iter))
     if run_lanes(lanes, data, race=race):
         raise KeyboardInterrupt
@@ -111,10 +108,7 @@ def fit_em_restarts_batch(
     told = _told(np.asarray(x), labels, missing)
     data = _alike([_member(x, spec, None, config, prior, p, told) for p, prior in enumerate(priors)])
     problem = stack(data)
-    if _plain(data):
-        inits = _draw(jax.vmap(partial(jax.random.split, num=n_restarts))(keys), problem[0], data, start_function(init))
-    else:
-        inits = _draw_each(keys, data, init, n_restarts)
+    inits = _starts(keys, problem[0], data, init, n_restarts)
     lanes = begin_lanes(problem, inits)
     if run_lanes(lanes, data, race=False):
         raise KeyboardInterrupt
@@ -146,13 +140,10 @@ def _alike(data):
     return [d._replace(told=rows) for d, rows in zip(data, told, strict=True)]
 
 
-def _plain(data):
-    """Whether nothing is told of any row that starts look at."""
-    return data[0].told.labels is None and data[0].told.groups is None
-
-
-def _draw_each(keys, data, init, n_restarts):
-    """Standardised starts (P, R), one data set after another: labels and gaps change what each is drawn from."""
+def _starts(keys, z, data, init, n_restarts):
+    """Standardised starts (P, R), all at once, or where labels or gaps change what they are drawn from one by one."""
+    if data[0].told.labels is None and data[0].told.groups is None:
+        return _draw(jax.vmap(partial(jax.random.split, num=n_restarts))(keys), z, data, start_function(init))
     drawn = [starts_of(key, d, init, n_restarts) for key, d in zip(keys, data, strict=True)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
 

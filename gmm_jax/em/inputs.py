@@ -113,7 +113,6 @@ def check_options(n_restarts: int, config: EMConfig) -> None:
 
 
 def check_total(weight, n_components: int) -> None:
-    """A ValueError where the weights sum to less than a row for each component."""
     """A ValueError where the weights count less than a row for each component."""
     if np.sum(weight) < n_components:
         raise ValueError(

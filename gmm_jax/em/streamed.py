@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,7 +21,7 @@ from ..mixture import (
     structure,
     validate_spec,
 )
-from .checkpoint import checkpoint_path, digest, read_checkpoint, write_checkpoint
+from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, result_of
 from .host_loop import Journey, Problem, begin_journey, depart, iterations
 from .inputs import check_options, outward, starts_inward
@@ -30,8 +29,6 @@ from .optima import pick
 from .restarts import Restarts, fit_em_restarts
 from .sums import open_stream
 from .survey import Blocks, survey
-
-SECONDS_BETWEEN_CHECKPOINTS = 5.0
 
 
 class Streamed(NamedTuple):
@@ -110,27 +107,24 @@ def fit_em_stream(
             mean = journey.trace[-1] / seen.columns.n_samples
             progress(int(journey.progress.n_iter), float(mean - stream.scaling.log_volume))
 
-    journey, interrupted = _travel(stream, problem, journey, look, partial(_keep, file, marks))
+    journey, interrupted = _travel(stream, problem, journey, look, Keeper(file, marks))
     found = _found(journey, stream, spec, config, search)
     if interrupted:
         raise StreamInterrupted(found)
     return found
 
 
-def _travel(stream, problem, begun, look, keep):
+def _travel(stream, problem, begun, look, keeper):
     """To the end, or as far as Ctrl-C lets it: the journey, and whether it came."""
-    kept, journey = time.monotonic(), begun
+    journey, interrupted = begun, False
     try:
         for journey in iterations(stream, problem, begun):
             look(journey)
-            if time.monotonic() - kept >= SECONDS_BETWEEN_CHECKPOINTS:
-                keep(journey)
-                kept = time.monotonic()
+            keeper.keep(lambda journey=journey: journey)
     except KeyboardInterrupt:
-        keep(journey)
-        return journey, True
-    keep(journey)
-    return journey, False
+        interrupted = True
+    keeper.keep(lambda: journey, at_once=True)
+    return journey, interrupted
 
 
 _result = jax.jit(result_of)
@@ -180,11 +174,6 @@ def _found(journey, stream, spec, config, search):
 
 
 # ---- checkpoints
-
-
-def _keep(file, marks, journey):
-    if file is not None:
-        write_checkpoint(file, journey, marks)
 
 
 def _marks(key, seen, spec, config, prior, init, search):

@@ -17,10 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .factor import cholesky, inverse_cholesky, last_axes, outer
+from .factor import cholesky, inverse_cholesky, last_axes
 
 # math, not np: a NumPy float64 would make float32 data float64 when x64 is on
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def outer(a, b):
+    """a bᵀ over the last axis, leading axes kept."""
+    return a[..., :, None] * b[..., None, :]
 
 
 def pairs(n_features):

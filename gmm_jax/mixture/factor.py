@@ -12,11 +12,6 @@ import jax.numpy as jnp
 UNROLL = 4  # up to so many features a factorisation is cheaper written out than called for
 
 
-def outer(a, b):
-    """a bᵀ over the last axis, leading axes kept."""
-    return a[..., :, None] * b[..., None, :]
-
-
 def last_axes(array, ndim):
     """The same array with ones in front of its shape: broadcasting that is seen."""
     return array.reshape((1,) * (ndim - array.ndim) + array.shape)

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .covariance import structure
-from .factor import outer
+from .covariance import outer, structure
 from .gmm import GMM
 from .rows import MARGINALISE, condition, groups_at_once, missing_groups, ungroup
 from .scaling import check_data, standard_units

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from .covariance import structure
-from .factor import inverse_cholesky, outer
+from .covariance import outer, structure
+from .factor import inverse_cholesky
 from .gmm import GMM, permute
 from .match import assign, exchangeable
 from .moments import moments

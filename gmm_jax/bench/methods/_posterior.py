@@ -124,16 +124,19 @@ def _climb(z, gmms, known, prior):
 GRADIENT = 3  # component densities that a gradient of one costs, as is usually counted
 
 
-def on_terms(answer: Fit, x, n_restarts: int, cost: int, passes: float) -> Fit:
-    """The answer with what it cost, `cost` of starts and `passes` over the data, and on which terms it ran."""
+def on_terms(answer: Fit, x, n_restarts: int, cost: int, passes: float, threads="XLA's own", precision=None) -> Fit:
+    """The answer with what it cost, `cost` of starts and `passes` over the data, and on which terms it ran.
+
+    precision: by default that of the answer.
+    """
     each = len(x) * answer.point.n_components
     info = {"density_evaluations": int(cost + passes * each)} | terms(
         start=f"EM's optima, best of {n_restarts} by kmeans++",
         reg_covar="none",
         tol=None,
         tol_is="none: it samples",
-        threads="XLA's own",
-        precision=str(answer.point.means.dtype),
+        threads=threads,
+        precision=precision or str(answer.point.means.dtype),
         same_prior="yes",
     )
     return answer._replace(info=answer.info | info)

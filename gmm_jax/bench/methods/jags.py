@@ -13,8 +13,8 @@ from ... import bayes
 from ...bayes.model import Problem
 from ...bayes.target import check_counts, density_of, finish, prepare
 from ...mixture import GMM, Fit, NotSupported, Posterior, Status, predict
-from ._peers import ask_r, check_answer, free_data, seed_of, terms
-from ._posterior import as_fit, check_relabelling, em_starts
+from ._peers import ask_r, check_answer, free_data, seed_of
+from ._posterior import as_fit, check_relabelling, em_starts, on_terms
 
 MODEL = """
 model {
@@ -69,16 +69,7 @@ def fit(
     size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
     run = sample(key_draw, x, spec, init, timeout=timeout, **size)
     answer = as_fit(run.posterior, spec, x=np.asarray(x), relabelling=relabelling)
-    info = {"density_evaluations": int(cost + n_chains * (n_warmup + n_draws) * len(x) * spec.n_components)} | terms(
-        start=f"EM's optima, best of {n_restarts} by kmeans++",
-        reg_covar="none",
-        tol=None,
-        tol_is="none: it samples",
-        threads=1,
-        precision="float64",
-        same_prior="yes",
-    )
-    return answer._replace(info=answer.info | info)
+    return on_terms(answer, x, n_restarts, cost, n_chains * (n_warmup + n_draws), threads=1, precision="float64")
 
 
 class Run(NamedTuple):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from ..methods import Unavailable
+from ..methods._peers import ask_r, check_answer
+
 PROGRAM = """
 arguments <- commandArgs(trailingOnly = TRUE)
+if (!requireNamespace("mclust", quietly = TRUE)) quit(status = 64)
+if (length(arguments) == 0) quit()
 suppressPackageStartupMessages(library(mclust))
 sizes <- as.integer(arguments[2:5]); n <- sizes[1]; d <- sizes[2]; k <- sizes[3]; n_calls <- sizes[4]
 read <- function(name, count) readBin(file.path(arguments[1], name), "double", count)
@@ -37,12 +40,8 @@ def mclust_iterations(x, start, reg_covar, n_iter):
         with TemporaryDirectory() as folder:
             for name, leaf in files.items():
                 np.ascontiguousarray(leaf, dtype="<f8").tofile(Path(folder) / name)
-            arguments = [folder, *map(str, (*x.shape, start.n_components, n_calls))]
-            command = [shutil.which("Rscript"), "--vanilla", "-e", PROGRAM, *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
-        if done.returncode:
-            raise RuntimeError(f"Rscript ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-        found = float(done.stdout)
+            done = ask_r("mclust", PROGRAM, folder, *x.shape, start.n_components, n_calls)
+        found = float(check_answer(done))
         return found if found > 0.0 else math.nan  # where noise was larger than the difference, nothing is known
 
     n_calls, once = 1, seconds(1)
@@ -55,7 +54,8 @@ def mclust_iterations(x, start, reg_covar, n_iter):
 
 def how_to_get_mclust() -> str:
     """Why mclust cannot be timed here, "" where it can."""
-    rscript = shutil.which("Rscript")
-    asked = "quit(status = !requireNamespace('mclust', quietly = TRUE))"
-    there = rscript and not subprocess.run([rscript, "--vanilla", "-e", asked], check=False).returncode  # noqa: S603
-    return "" if there else "unavailable: install R, then in it install.packages('mclust')"
+    try:
+        ask_r("mclust", PROGRAM)
+    except Unavailable as reason:
+        return str(reason)
+    return ""
