@@ -5,6 +5,7 @@ the modules named in LENIENT are not.
 """
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -24,6 +25,10 @@ LENIENT = ("test_bayes", "test_bench", "test_cli", "test_experiments", "test_rea
 TYPES = ("full", "tied", "diag", "spherical")
 EPS = np.finfo(np.float64).eps
 MOST_MAPS = 30_000
+
+# a shell's background jobs ignore Ctrl-C, and so would the programs that tests start and interrupt
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_platforms", "cpu")

@@ -21,6 +21,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
+from ..mixture.cores import divide, on_each, together
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.moments import Moments, Way, chosen, e_step, is_narrow, statistics_allowed
@@ -87,16 +88,19 @@ def gibbs(
         problem = replace(problem, z=in_line(problem.z)[spread_order(problem.z.shape[0])])
 
     def advance(carry, start):
-        chains, narrow, rungs = carry
+        parts, narrow, rungs = carry
         way = "statistics" if fast and not narrow else "deviations"
-        chains, narrow, output = _advance(problem, hyper, rungs, chains, size, way)
+        done = on_each(_advance, parts, problem, hyper, rungs, n_sweeps=size, way=way)
+        parts, narrow, outputs = zip(*done, strict=True)
+        narrow, output = np.any(narrow), together(outputs, n_chains)
         if start + size <= n_warmup:
             rungs = respaced(rungs, np.mean(output.exchange_rate, axis=(0, 1)))
-        return (chains, narrow, rungs), output
+        return (parts, narrow, rungs), output
 
     fast = n_rungs == 1 and statistics_allowed(problem.z.dtype, problem.told.groups)
     rungs = first_rungs(n_rungs, problem.z.shape[0]).astype(problem.z.dtype)
-    output = run_chunks(advance, (*_begin(key_chain, problem, first, n_rungs), rungs), total, size, progress)
+    chains, narrow = _begin(key_chain, problem, first, n_rungs)
+    output = run_chunks(advance, (divide(chains), narrow, rungs), total, size, progress)
     kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
     stats = {"occupied": kept.occupied}
     if n_rungs > 1:
@@ -138,7 +142,7 @@ def _any_narrow(gmms):
 
 
 @partial(jax.jit, static_argnames=("n_sweeps", "way"), compiler_options=ONE_AT_A_TIME)
-def _advance(problem, hyper, rungs, chains, n_sweeps, way):
+def _advance(chains, problem, hyper, rungs, n_sweeps, way):
     n_rungs = rungs.size
     power = powers(rungs, problem.z.shape[0]) if n_rungs > 1 else None  # multiplying by 1 cost 7 %
 

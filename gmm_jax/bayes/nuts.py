@@ -1,4 +1,4 @@
-"""NUTS on the NumPyro model's potential, driven by BlackJAX: all chains in one vmap, one step traced once.
+"""NUTS on the NumPyro model's potential, driven by BlackJAX: each core's chains in one vmap, one step traced once.
 
 Warm-up is Stan's: the step size by dual averaging, the diagonal mass matrix in doubling windows.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
+from ..mixture.cores import divide, on_each, together
 from ..mixture.gmm import real_array
 from .target import check_counts, finish, log_posterior, prepare, read_draws, run_chunks, starts
 
@@ -70,10 +71,12 @@ def nuts(
     stages = _stages(n_warmup, -(-total // size) * size)
     target = np.asarray(target_accept, problem.z.dtype)
 
-    def advance(carry, start):
-        return _advance(problem, carry, stages[start : start + size], target, max_depth)
+    def advance(parts, start):
+        done = on_each(_advance, parts, problem, stages[start : start + size], target, max_depth=max_depth)
+        chains, outputs = zip(*done, strict=True)
+        return chains, together(outputs, n_chains)
 
-    chains = _begin(key_chain, problem, first, mass, step_size)
+    chains = divide(_begin(key_chain, problem, first, mass, step_size))
     output = run_chunks(advance, chains, total, size, progress)
     kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
     draws, log_density, _ = read_draws(problem, kept.position)
@@ -157,8 +160,8 @@ def _begin(key, problem, starts, inverse_mass, step_size):
 
 
 @partial(jax.jit, static_argnames="max_depth", compiler_options=ONE_AT_A_TIME)
-def _advance(problem, chains, stages, target_accept, max_depth):
-    """The next len(stages) steps of all chains."""
+def _advance(chains, problem, stages, target_accept, max_depth):
+    """The next len(stages) steps of these chains."""
     from blackjax.mcmc.nuts import build_kernel
 
     kernel = build_kernel()

@@ -29,6 +29,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status
+from ..mixture.cores import divide, on_each, together
 from ..mixture.gmm import deviations
 from .gibbs import log_densities
 from .ladder import in_line, spread_order
@@ -84,25 +85,28 @@ def smc(
     n_samples, moves = problem.z.shape[0], choose_moves(problem)
     n_starts = max(2, -(-n_draws // n_warmup))
     if isinstance(moves, Gibbs):
-        runs = _move(problem, moves, _begin(key, problem, moves, n_chains, n_starts), n_warmup)
+        parts = divide(_begin(key, problem, moves, n_chains, n_starts))
+        parts = on_each(_move, parts, problem, moves, n_moves=n_warmup)
     else:
-        runs = _begin(key, problem, moves, n_chains, n_starts * n_warmup)
+        parts = divide(_begin(key, problem, moves, n_chains, n_starts * n_warmup))
     n_stages, taken, moved = np.zeros(n_chains, int), np.zeros(n_chains), True
     while moved and np.any(taken < n_samples):
         before = taken
-        runs = _move(problem, moves, _weigh(problem, moves, runs, n_warmup), n_warmup)
-        taken = np.asarray(runs.n_taken) + np.asarray(runs.part, float)
+        parts = on_each(_weigh, parts, problem, moves, n_moves=n_warmup)
+        parts = on_each(_move, parts, problem, moves, n_moves=n_warmup)
+        taken = together([runs.n_taken + runs.part for runs in parts], n_chains)
         n_stages += before < n_samples
         moved = np.all((taken > before) | (before == n_samples))  # not so where all densities are NaN
         if progress is not None:
             progress(int(taken.min()), n_samples)
+    runs = together([runs._replace(key=None) for runs in parts], n_chains)
     draws = _mixtures(problem, moves, jax.tree.map(lambda leaf: leaf[:, :n_draws], runs.particles))
-    log_evidence = np.where(moved, np.asarray(runs.log_evidence, float) - n_samples * scaling.log_volume, np.nan)
+    log_evidence = np.where(moved, runs.log_evidence.astype(float) - n_samples * scaling.log_volume, np.nan)
     stats = {
         "log_evidence": log_evidence,
-        "log_evidence_error": np.sqrt(np.asarray(runs.variance, float)),
+        "log_evidence_error": np.sqrt(runs.variance.astype(float)),
         "n_stages": n_stages,
-        "acceptance_rate": np.asarray(runs.acceptance_rate, float),
+        "acceptance_rate": runs.acceptance_rate.astype(float),
     }
     status = Status.SAMPLED if np.all(np.isfinite(log_evidence)) else Status.NON_FINITE
     return finish(problem, scaling, draws, density_of(problem, draws), stats, status)
@@ -144,7 +148,7 @@ def _begin(key, problem, moves, n_chains, n_particles):
 
 
 @partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
-def _weigh(problem, moves, runs, n_moves):
+def _weigh(runs, problem, moves, n_moves):
     """Every run reaches for its next distribution; its particles become the starts of chains (C, M, ...)."""
     key, key_resample = jnp.moveaxis(jax.vmap(jax.random.split)(runs.key), 1, 0)
     reach = jax.vmap(partial(_reach, problem.z.shape[0]))
@@ -161,7 +165,7 @@ def _weigh(problem, moves, runs, n_moves):
 
 
 @partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
-def _move(problem, moves, runs, n_moves):
+def _move(runs, problem, moves, n_moves):
     """The chains' states: particles (C, M·n_moves, ...)."""
     n_runs, n_starts = _shape(runs.particles)
     keys = jax.vmap(lambda key: jax.random.split(key, n_starts + 1))(runs.key)

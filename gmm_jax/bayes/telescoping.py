@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, log_prob, permute
+from ..mixture.cores import divide, on_each, together
 from ..mixture.moments import e_step
 from .gibbs import CHUNK, draw_components, draw_weights
 from .model import assemble
@@ -87,10 +88,14 @@ def telescoping(
         lambda leaf: np.asarray(leaf, dtype), (hyper, log_prior, concentration)
     )
     key_start, key_chain = jax.random.split(key)
-    chains = _begin(key_chain, problem, starts(key_start, problem, scaling, init, n_chains))
     law, total = (hyper, log_prior, concentration), n_warmup + n_draws
-    advance = partial(_advance, problem, law)
-    output = run_chunks(lambda carry, _: advance(carry, CHUNK), chains, total, CHUNK, progress)
+
+    def advance(parts, _):
+        chains, outputs = zip(*on_each(_advance, parts, problem, law, n_sweeps=CHUNK), strict=True)
+        return chains, together(outputs, n_chains)
+
+    chains = divide(_begin(key_chain, problem, starts(key_start, problem, scaling, init, n_chains)))
+    output = run_chunks(advance, chains, total, CHUNK, progress)
     draws, n_components, occupied = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
     log_likelihood = np.asarray(_log_likelihood(problem, draws), float) - len(problem.z) * scaling.log_volume
     return Telescoped(scaling.outward(draws), log_likelihood, n_components, occupied)
@@ -146,7 +151,7 @@ def _begin(key, problem, starts):
 
 
 @partial(jax.jit, static_argnames="n_sweeps", compiler_options=ONE_AT_A_TIME)
-def _advance(problem, law, chains, n_sweeps):
+def _advance(chains, problem, law, n_sweeps):
     def step(chain, _):
         key, key_sweep = jax.random.split(chain.key)
         gmm, k, occupied = _sweep(key_sweep, problem, *law, chain.gmm)

@@ -9,6 +9,7 @@ from functools import cache, lru_cache, partial
 from typing import Any
 
 import jax
+import numpy as np
 
 Call = tuple[Any, tuple]  # a compiled program and its arguments
 
@@ -43,6 +44,32 @@ def begin_side_by_side(calls: Sequence[Call]) -> list:
     (first, arguments), *others = calls
     coming = [_thread(i).submit(program, *arguments) for i, (program, arguments) in enumerate(others)]
     return [first(*arguments), *(answer.result() for answer in coming)]
+
+
+def divide(rows) -> list:
+    """Parts of a tree's leading axis, one for each core; the last row fills them up to one size, so to one program."""
+    n_rows = jax.tree.leaves(rows)[0].shape[0]
+    size = -(-n_rows // n_workers())
+    return _parts(rows, size, -(-n_rows // size))
+
+
+@partial(jax.jit, static_argnames=("size", "n_parts"))
+def _parts(rows, size, n_parts):
+    last = jax.tree.leaves(rows)[0].shape[0] - 1
+    places = [np.minimum(np.arange(i * size, (i + 1) * size), last) for i in range(n_parts)]
+    return [jax.tree.map(lambda leaf, index=index: leaf[index], rows) for index in places]
+
+
+def on_each(function, parts: Sequence, *shared, **static) -> list:
+    """function(part, *shared, **static) of every part, side by side; what is static is given by name."""
+    shared = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), shared)
+    calls = [(program(function, (part, *shared), **static), (part, *shared)) for part in parts]
+    return side_by_side(calls, n_workers())
+
+
+def together(parts: Sequence, n_rows: int):
+    """The first n_rows rows of all parts, in NumPy."""
+    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:n_rows], *parts)
 
 
 def program(function, arguments: tuple, **static):
