@@ -9,7 +9,19 @@ import pytest
 
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
-from gmm_jax.mixture import Moments, e_step, is_narrow, structure
+from gmm_jax.mixture import (
+    MixtureSpec,
+    Moments,
+    Rows,
+    e_step,
+    free_coordinates,
+    is_narrow,
+    log_prob_of_rows,
+    missing_groups,
+    static_masks,
+    structure,
+)
+from gmm_jax.mixture.moments import log_likelihood
 
 
 def test_e_step_is_the_formula(mixture, x):
@@ -90,3 +102,29 @@ def test_far_rows_keep_finite_responsibilities(covariance_type):
     sums = e_step(gmm, np.array([[1e6, 1e6]]))
     assert np.isfinite(sums.log_likelihood)
     np.testing.assert_allclose(np.sum(sums.mass), 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("told", ["nothing", "labels and gaps"])
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_the_likelihood_and_its_derivatives_are_those_of_the_density(x, covariance_type, told):
+    """Fisher's identity for the first derivative, and the second along a direction through the sums."""
+    gmm, rng = jax.tree.map(jnp.asarray, random_gmm(5, 3, 2, covariance_type)), np.random.default_rng(3)
+    z, rows = x, Rows()
+    if told != "nothing":
+        z, groups = missing_groups(np.where(rng.random(x.shape) < 0.3, np.nan, x), "marginalise")
+        rows = Rows(labels=np.where(np.arange(len(x)) % 5 == 0, 1, -1), groups=groups)
+    theta, unpack = free_coordinates(gmm, static_masks(MixtureSpec(3, covariance_type)))
+    direction = rng.standard_normal(theta.shape)
+
+    def of(function):
+        slope = jax.value_and_grad(lambda theta: function(unpack(theta)))
+        return jax.jit(lambda theta: jax.jvp(slope, (theta,), (direction,)))(theta)
+
+    found = of(lambda gmm: log_likelihood(gmm, z, rows))
+    assert_trees_close(found, of(lambda gmm: jnp.sum(log_prob_of_rows(gmm, z, rows))), rtol=1e-9, atol=1e-8)
+
+
+def test_the_likelihood_has_no_derivative_in_the_data(x):
+    gmm = random_gmm(5, 3, 2, "full")
+    with pytest.raises(NotImplementedError, match="differentiate log_prob"):
+        jax.grad(lambda x: log_likelihood(gmm, x, Rows()))(jnp.asarray(x))

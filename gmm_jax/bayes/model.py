@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, MixtureSpec, NotSupported, Prior, Rows, Scaling, free_parts, log_prob_of_rows, structure
+from ..mixture import GMM, MixtureSpec, NotSupported, Prior, Rows, Scaling, free_parts, structure
+from ..mixture.moments import log_likelihood
 from .prior import from_leaves, log_inverse_wishart, standardised, to_leaves
 
 MATRIX = ("full", "tied")
@@ -63,7 +64,7 @@ def model(problem: Problem) -> None:
     import numpyro
 
     gmm = assemble(problem, sample_sites(problem))
-    numpyro.factor("log_likelihood", jnp.sum(log_prob_of_rows(gmm, problem.z, problem.told)))
+    numpyro.factor("log_likelihood", log_likelihood(gmm, problem.z, problem.told))
 
 
 def sample_sites(problem: Problem) -> dict:

@@ -1,4 +1,4 @@
-"""NUTS on the NumPyro model's potential, driven by BlackJAX: each core's chains in one vmap, one step traced once.
+"""NUTS on the NumPyro model's potential, driven by BlackJAX: one step traced once, chains divided over the cores.
 
 Warm-up is Stan's: the step size by dual averaging, the diagonal mass matrix in doubling windows.
 """
@@ -183,7 +183,11 @@ def _advance(chains, problem, stages, target_accept, max_depth):
         )
         return Chain(key, state, sizes, mass), left
 
-    return jax.vmap(lambda chain: jax.lax.scan(step, chain, stages))(chains)
+    def run(chain):
+        return jax.lax.scan(step, chain, stages)
+
+    # on a core one chain after the other: side by side all trees would be as deep as the deepest
+    return jax.lax.map(run, chains) if jax.default_backend() == "cpu" else jax.vmap(run)(chains)
 
 
 def _where(condition, a, b):

@@ -1,8 +1,6 @@
 """A mixture as one vector without bounds, and the gradient of its likelihood there.
 
-Coordinates are log φ (softmax back), μ, and the log-Cholesky factors of Σ (log variances where Σ is diagonal). By
-Fisher's identity ∇ℓ(θ) = ∇Q(θ' | θ) at θ' = θ, with Q the expected complete-data log-likelihood, which sees nothing but
-Moments.
+Coordinates are log φ (softmax back), μ, and the log-Cholesky factors of Σ (log variances where Σ is diagonal).
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..mixture import GMM, Hyperparameters, Known, Moments, project, structure
+from ..mixture.moments import expected_log_joint
 from .m_step import log_prior
 
 
@@ -29,26 +28,10 @@ def from_coordinates(vector: Float[Array, "n_coordinates"], like: GMM) -> GMM:
     return GMM(jax.nn.softmax(weights), means.reshape(like.means.shape), covariances, like.covariance_type)
 
 
-def expected_log_joint(
-    gmm: GMM, moments: Moments, means: Float[Array, "K D"], reg_covar: Float[Array, "..."]
-) -> Float[Array, ""]:
-    """Q = Σ_k mass_k (log φ_k − ½ log |Σ_k| − ½ tr Σ_k⁻¹ (S_k + ridge)), the constant left out: what m_step maximises.
-
-    S_k is the scatter about μ_k divided by the mass; `moments` are about `means`.
-    """
-    kind, n_features = structure(gmm.covariance_type), means.shape[1]
-    mass = jnp.where(moments.mass > 0.0, moments.mass, jnp.ones_like(moments.mass))
-    scatter = kind.estimate(mass, moments.second, moments.first / mass[:, None], gmm.means - means)
-    scatter = kind.add_to_diagonal(scatter, jnp.broadcast_to(reg_covar, (n_features,)))
-    whitener = kind.whitener(gmm.covariances)
-    fit = kind.half_log_precision(whitener, n_features) - 0.5 * kind.trace(whitener, scatter, n_features)
-    return jnp.sum(moments.mass * (_log(gmm.weights) + fit))
-
-
 def gradient(
     gmm: GMM, moments: Moments, known: Known, reg_covar: Float[Array, "..."], prior: Hyperparameters | None = None
 ) -> Float[Array, "n_coordinates"]:
-    """∇(ℓ + log prior) in coordinates, 0 for known parts, from the sums of e_step(gmm).
+    """∇(ℓ + log prior) in coordinates, 0 for known parts, from the sums of e_step(gmm), by Fisher's identity.
 
     With a ridge it is ∇Q of the M-step that adds it: zero where that M-step changes nothing.
     """

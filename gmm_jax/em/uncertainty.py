@@ -26,7 +26,6 @@ from ..mixture import (
     free_coordinates,
     free_parts,
     inverse_root,
-    log_prob_of_rows,
     missing_groups,
     n_parameters,
     score_products,
@@ -36,6 +35,7 @@ from ..mixture import (
     validate_spec,
 )
 from ..mixture.free import COLUMNS
+from ..mixture.moments import log_likelihood
 from .bootstrap import bootstrap
 from .fit import EMResult
 
@@ -170,7 +170,7 @@ def _status(at, rcond, decrement):
 def _derivatives(z, gmm, told, masks):
     """Score (p,), observed information (p, p), ∂(mixture)/∂θ with the leaves' shapes and p last, and rcond of Σ."""
     theta, unpack = free_coordinates(gmm, masks)
-    slope = jax.grad(lambda t: jnp.sum(log_prob_of_rows(unpack(t), z, told)))
+    slope = jax.grad(lambda t: log_likelihood(unpack(t), z, told))
     basis = jnp.eye(theta.size, dtype=theta.dtype)
     score = slope(theta)
     columns = jax.lax.map(lambda v: jax.jvp(slope, (theta,), (v,))[1], basis, batch_size=COLUMNS)

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -91,6 +92,49 @@ def e_step(
         narrow = is_narrow(gmm, whitener)
         return jax.lax.cond(narrow, *(partial(take, block_size=block_size) for take in WAYS.values()), *arguments)
     return WAYS[way or "deviations"](*arguments, block_size=block_size)
+
+
+def expected_log_joint(
+    gmm: GMM, moments: Moments, means: Float[Array, "K D"], reg_covar: Float[Array, "..."] | float = 0.0
+) -> Float[Array, ""]:
+    """Q = Σ_k mass_k (log φ_k − ½ log |Σ_k| − ½ tr Σ_k⁻¹ (S_k + ridge)), the constant left out: what m_step maximises.
+
+    S_k is the scatter about μ_k divided by the mass; `moments` are about `means`.
+    """
+    kind, n_features = structure(gmm.covariance_type), means.shape[1]
+    mass = jnp.where(moments.mass > 0.0, moments.mass, jnp.ones_like(moments.mass))
+    scatter = kind.estimate(mass, moments.second, moments.first / mass[:, None], gmm.means - means)
+    scatter = kind.add_to_diagonal(scatter, jnp.broadcast_to(jnp.asarray(reg_covar, means.dtype), (n_features,)))
+    whitener = kind.whitener(gmm.covariances)
+    fit = kind.half_log_precision(whitener, n_features) - 0.5 * kind.trace(whitener, scatter, n_features)
+    weights = jnp.maximum(gmm.weights, jnp.finfo(gmm.weights.dtype).tiny)
+    return jnp.sum(moments.mass * (jnp.log(weights) + fit))
+
+
+@jax.custom_jvp
+def log_likelihood(gmm: GMM, x: Float[Array, "N D"], rows: Rows) -> Float[Array, ""]:
+    """Σ_n log p(x_n) of what was seen and told of the rows, nats: a sum of e_step, and so is its gradient.
+
+    By Fisher's identity ∇ℓ(θ) = ∇Q(θ' | θ) at θ' = θ, where Q sees nothing but moments: no pass back over the data. It
+    is differentiable in the mixture alone, as often as is asked for.
+    """
+    return _sums(gmm, x, rows).log_likelihood
+
+
+def _sums(gmm, x, rows):
+    return e_step(gmm, x, rows.weight, labels=rows.labels, groups=rows.groups)
+
+
+@partial(log_likelihood.defjvp, symbolic_zeros=True)
+def _log_likelihood_jvp(primals, tangents):
+    gmm, x, rows = primals
+    if not all(isinstance(leaf, SymbolicZero) for leaf in jax.tree.leaves(tangents[1:])):
+        raise NotImplementedError("log_likelihood is differentiable in the mixture alone: differentiate log_prob.")
+    sums = _sums(gmm, x, rows)
+    slopes = jax.tree.leaves(jax.grad(expected_log_joint)(gmm, sums, gmm.means))
+    moves = jax.tree.leaves(tangents[0])
+    climb = [jnp.sum(slope * d) for slope, d in zip(slopes, moves, strict=True) if not isinstance(d, SymbolicZero)]
+    return sums.log_likelihood, sum(climb, jnp.zeros_like(sums.log_likelihood))
 
 
 def statistics_allowed(dtype, groups: Groups | None = None) -> bool:
