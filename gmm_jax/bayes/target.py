@@ -212,10 +212,14 @@ def prior_of(problem: Problem, gmms: GMM):
 
 
 def over_draws(function, draws, numbers):
-    """function of each draw (C, S), some at a time: all at once would hold as many copies of the data's deviations."""
+    """function of each draw (C, S): one after another on a core, where a sum is then taken in one way and not in both.
+
+    On an accelerator some at a time: all at once would hold as many copies of the data's deviations.
+    """
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
-    values = jax.lax.map(function, flat, batch_size=max(1, DRAW_NUMBERS // numbers))
+    at_once = None if jax.default_backend() == "cpu" else max(1, DRAW_NUMBERS // numbers)
+    values = jax.lax.map(function, flat, batch_size=at_once)
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), values)
 
 

@@ -26,9 +26,9 @@ from jax.scipy.special import betaln, gammaln
 from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, log_prob, permute
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, permute
 from ..mixture.cores import divide, on_each, together
-from ..mixture.moments import e_step
+from ..mixture.moments import e_step, log_likelihood
 from .gibbs import CHUNK, draw_components, draw_weights
 from .model import assemble
 from .prior import hyperparameters
@@ -189,4 +189,4 @@ def log_sizes(counts: Float[Array, "K"], concentration: Float[Array, "K"]) -> Fl
 
 @jax.jit
 def _log_likelihood(problem, draws):
-    return over_draws(lambda gmm: jnp.sum(log_prob(gmm, problem.z)), draws, problem.z.size)
+    return over_draws(lambda gmm: log_likelihood(gmm, problem.z, problem.told), draws, problem.z.size)
