@@ -1,12 +1,13 @@
 """Pair the components of two mixtures, whole components at once.
 
 The cost of a pair is the Bhattacharyya distance of the two Gaussians plus (√φ − √φ′)²: φ, μ and Σ are never sorted
-apart, so a swapped answer cannot pass. Costs are jitted and vmapped; the assignment is scipy's, on the host.
+apart, so a swapped answer cannot pass. Costs are jitted and vmapped; the assignment is scipy's, on the host, where K is large.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from .gmm import GMM, permute
 from .spec import MixtureSpec, free_parts
 
 AMBIGUOUS = 2.0  # a second pairing that costs less than so many times the best could as well be it
+MOST_LISTED = 4  # components, whose K! pairings are listed
 COST_NUMBERS = 1 << 20  # K²·D²·mixtures at a time: 8 MiB of float64
 
 
@@ -64,12 +66,12 @@ def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Flo
 
 def assign(cost: Float[np.ndarray, "*batch K K"]) -> Int[np.ndarray, "*batch K"]:
     """For each column j the row that is paired with it, at the least total cost."""
+    n_components = cost.shape[-1]
+    if n_components <= MOST_LISTED:  # all at once, where scipy would be asked one by one
+        orders = np.array(list(permutations(range(n_components))))
+        return orders[np.argmin(np.sum(cost[..., orders, np.arange(n_components)], axis=-1), axis=-1)]
     from scipy.optimize import linear_sum_assignment
 
-    n_components = cost.shape[-1]
-    if n_components == 2:  # the common case, without a loop on the host
-        swap = cost[..., 1, 0] + cost[..., 0, 1] < cost[..., 0, 0] + cost[..., 1, 1]
-        return np.where(swap[..., None], np.array([1, 0]), np.array([0, 1]))
     flat = cost.reshape(-1, n_components, n_components)
     order = np.array([linear_sum_assignment(c.T)[1] for c in flat], int)
     return order.reshape(cost.shape[:-1])

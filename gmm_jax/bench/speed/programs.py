@@ -28,7 +28,7 @@ import jax, numpy
 from gmm_jax import MixtureSpec, em
 config = em.EMConfig(tol=1e-6, max_iter=2000, reg_covar=1e-6)
 x = numpy.load(sys.argv[1])
-found = em.fit_em_restarts(jax.random.key(0), x, MixtureSpec(2), n_restarts=int(sys.argv[2]), config=config, race=True)
+found = em.fit_em_restarts(jax.random.key(0), x, MixtureSpec(2), n_restarts=int(sys.argv[2]), config=config)
 print(float(found.best.log_likelihood))
 """,
     "scikit-learn": """
