@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, Hyperparameters, Known, MixtureSpec, NotSupported, Scaling, project
-from ..mixture.cores import n_workers, program, side_by_side
+from ..mixture.cores import divide, on_each, together
 from .gibbs import sweep
 from .model import Problem
 from .prior import hyperparameters
@@ -50,13 +50,9 @@ def gibbs_batch(
         raise ValueError(f"init holds {np.shape(init.means)[0]} starts for {len(x)} data sets: make them agree.")
     members = [_member(x, spec, init, p, n_warmup, n_draws) for p in range(len(x))]
     shared = jax.tree.map(np.asarray, (replace(members[0].problem, z=None), np.int32(n_warmup), np.int32(thin)))
-    keys, calls = jax.random.split(key, len(x)), []
-    for part in np.array_split(np.arange(len(x)), min(n_workers(), len(x))):  # a vmapped program keeps one core
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[members[p].numbers for p in part])
-        arguments = (keys[part], *stacked, *shared)
-        calls.append((program(_run, arguments, n_draws=n_draws), arguments))
-    parts = side_by_side(calls, n_workers())
-    draws = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[member.numbers for member in members])
+    parts = divide((jax.random.split(key, len(x)), *stacked))  # a vmapped program keeps one core
+    draws = together(on_each(_run, parts, *shared, n_draws=n_draws), len(x))
     outward = [m.scaling.outward(jax.tree.map(lambda leaf, p=p: leaf[p], draws)) for p, m in enumerate(members)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *outward)
 
@@ -83,7 +79,7 @@ def _member(x, spec, init, p, n_warmup, n_draws):
 
 
 @partial(jax.jit, static_argnames="n_draws", compiler_options=ONE_AT_A_TIME)
-def _run(keys, z, known, hyper, starts, template, n_warmup, thin, n_draws):
+def _run(data_sets, template, n_warmup, thin, n_draws):
     def chain(key, z, known, hyper, start):
         problem = replace(template, z=z, spec=replace(template.spec, known=known))
 
@@ -100,4 +96,4 @@ def _run(keys, z, known, hyper, starts, template, n_warmup, thin, n_draws):
         first = sweeps(n_warmup, key_warmup, project(start, known))
         return jax.lax.scan(draw, first, jax.random.split(key_draws, n_draws))[1]
 
-    return jax.vmap(chain)(keys, z, known, hyper, starts)
+    return jax.vmap(chain)(*data_sets)

@@ -1,7 +1,8 @@
 """Pair the components of two mixtures, whole components at once.
 
 The cost of a pair is the Bhattacharyya distance of the two Gaussians plus (√φ − √φ′)²: φ, μ and Σ are never sorted
-apart, so a swapped answer cannot pass. Costs are jitted and vmapped; the assignment is scipy's, on the host, where K is large.
+apart, so a swapped answer cannot pass. Costs are jitted and vmapped; the assignment is made on the host, by scipy where
+K is large.
 """
 
 from __future__ import annotations
