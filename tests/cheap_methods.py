@@ -88,6 +88,19 @@ def dies(key, x, spec):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def dies_while(key, x, spec, *, there=""):
+    """Its process is killed as long as that file is there."""
+    return dies(key, x, spec) if os.path.exists(there) else split(key, x, spec)
+
+
+def takes_a_second(key, x, spec, *, log=""):
+    """Writes to the file log which process works, and takes its time."""
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(1.0)
+    return split(key, x, spec)
+
+
 class NotAFunction:
     pass
 

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -137,6 +138,58 @@ def test_a_cluster_gives_the_rows_of_one(tmp_path):
     alone = run_grid("alone", cells, results=tmp_path)
     on_cluster = run_grid("cluster", cells, results=tmp_path, how=How(scheduler="local", prepare=configure_jax))
     assert told(alone) == told(on_cluster)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_of_a_cluster_killed_in_the_middle_costs_its_running_cells_only(tmp_path):
+    """Dask runs them again on the other worker: every cell has a row, and what was on disk stays as it was."""
+    distributed = pytest.importorskip("distributed")
+    log = tmp_path / "log"
+    options = (("log", str(log)),)
+    cells = [Cell(**SMALL, method="cheap_methods:takes_a_second", options=options, seed=seed) for seed in range(12)]
+    killed = {}
+
+    def kill_who_works():
+        while not killed:
+            time.sleep(0.01)
+            done = {path: path.read_bytes() for path in (tmp_path / "cluster" / "cells").glob("*.json")}
+            if len(done) >= 4:
+                killed.update(pid=int(log.read_text().split()[-1]), done=done)
+                os.kill(killed["pid"], signal.SIGKILL)
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        threading.Thread(target=kill_who_works, daemon=True).start()
+        how = How(scheduler=cluster.scheduler_address, prepare=configure_jax)
+        rows = run_grid("cluster", cells, results=tmp_path, how=how)
+    pids = log.read_text().split()
+    assert [(row["seed"], row["status"]) for row in rows] == [(seed, "CONVERGED") for seed in range(12)]
+    assert len(killed["done"]) < 12
+    assert all(path.read_bytes() == content for path, content in killed["done"].items())
+    # what it ran, and at most one whose answer had not been fetched from it
+    assert 12 < len(pids) <= 12 + 2
+    assert len(set(pids)) >= 2
+    assert told(run_grid("cluster", cells, results=tmp_path)) == told(rows)
+    assert log.read_text().split() == pids  # nothing was missing
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cell_that_kills_every_worker_of_a_cluster_is_a_failed_row_until_it_is_resumed(tmp_path):
+    pytest.importorskip("distributed")
+    there = tmp_path / "there"
+    there.touch()
+    cell = Cell(**SMALL, method="cheap_methods:dies_while", options=(("there", str(there)),))
+    rows = run_grid("sweep", [cell, *GOOD], results=tmp_path, how=How(scheduler="local", prepare=configure_jax))
+    assert [row["status"] for row in rows] == ["FAILED"] + ["CONVERGED"] * len(GOOD)
+    assert rows[0]["reason"] == "the cluster lost it: KilledWorker"
+    kept = {path: path.read_bytes() for path in (tmp_path / "sweep" / "cells").glob("*.json")}
+    assert len(kept) == len(GOOD)
+    there.unlink()
+    again = run_grid("sweep", [cell, *GOOD], results=tmp_path)
+    assert [row["status"] for row in again] == ["CONVERGED"] * 4
+    assert told(again[1:]) == told(rows[1:])
+    assert all(path.read_bytes() == content for path, content in kept.items())
 
 
 def test_the_time_left_is_told_in_one_unit():

@@ -100,21 +100,30 @@ def on_cluster(
 ) -> Iterator[tuple[int, Any]]:
     """The same on a running Dask cluster, or with address "local" on one of n_workers processes that is made for it.
 
-    A job whose worker dies is run again on another one, three times; its workers should have one thread each.
+    A job whose worker dies is run again on another one, three times; its workers should have one thread each. Where no
+    worker is left it waits for one.
     """
     try:
         from distributed import Client, as_completed
     except ImportError:
         raise ValueError("a Dask cluster needs Dask: pip install 'gmm-jax[cluster]'.") from None
     local = {"n_workers": n_workers, "threads_per_worker": 1, "dashboard_address": None}
+    waiting, places = deque(enumerate(jobs)), {}
     with Client(**local) if address == LOCAL else Client(address) as client:
-        options = {"pure": False, "key": None}
-        places = {client.submit(prepared, work, prepare, job, **options): place for place, job in enumerate(jobs)}
-        for future in as_completed(list(places)):
-            if future.status == "finished":
-                yield places.pop(future), future.result()
-            else:
-                yield places.pop(future), Lost(f"the cluster lost it: {type(future.exception()).__name__}")
+        coming = as_completed()
+        while waiting or places:
+            # no more than can run at once: Dask blames all jobs that wait at a worker that dies
+            while waiting and len(places) < max(1, sum(client.nthreads().values())):
+                place, job = waiting.popleft()
+                future = client.submit(prepared, work, prepare, job, pure=False, key=None)
+                places[future] = place
+                coming.add(future)
+            future = next(coming)
+            try:
+                answer = future.result()  # which waits again for one that was lost with its worker since it was done
+            except Exception as error:
+                answer = Lost(f"the cluster lost it: {type(error).__name__}")
+            yield places.pop(future), answer
 
 
 def prepared(work, prepare, job):
