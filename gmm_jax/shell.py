@@ -5,6 +5,7 @@ Used by the command gmm-jax and by experiments: float64 on CPU, and JAX's compil
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -106,5 +107,6 @@ def experiment(main: Callable[..., int]) -> None:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}."
+        full = "; make room and run the same command again, what is finished is kept"
+        return f"{error.filename}: {error.strerror}{full if error.errno == errno.ENOSPC else ''}."
     return str(error)

@@ -1,6 +1,8 @@
 import json
 import math
 import os
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_jax.bench import parquet, store
+from gmm_jax.cli import main
 from gmm_jax.mixture import Status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def fail(*_):
-    raise OSError("disk full")
+    raise OSError(28, "disk full")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -26,11 +29,44 @@ def test_a_failed_write_leaves_what_was_there_and_no_litter(tmp_path, monkeypatc
     if before is not None:
         path.write_text(before)
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"disk full: .*a\.txt"):
         store.write_text_atomic(path, "new")
     monkeypatch.undo()
     assert (path.read_text() if path.exists() else None) == before
     assert [p.name for p in tmp_path.iterdir()] == (["a.txt"] if before else [])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Folder, and a function that gives it another size: a disk of 200 KiB where that may be mounted."""
+
+    def mount(*options):
+        return subprocess.run(["mount", *options, str(tmp_path)], capture_output=True).returncode == 0
+
+    if shutil.which("mount") is None or not mount("-t", "tmpfs", "-o", "size=200k", "tmpfs"):
+        pytest.skip("a small disk cannot be mounted here")
+    yield tmp_path, lambda size: mount("-o", f"remount,size={size}")
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_named_and_costs_nothing_that_is_finished(small_disk, monkeypatch, capsys):
+    monkeypatch.setattr("gmm_jax.cli.configure_jax", lambda: None)
+    disk, resize = small_disk
+    grid = ["--problems", "well_separated", "--methods", "cheap_methods:split", "--seeds", "60", "--n", "60"]
+    command = ["compare", "sweep", *grid, "--out", str(disk)]
+    assert main(command) == 2
+    (sentence,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("gmm-jax: "))
+    assert f"{disk / 'sweep' / 'rows.csv'}: No space left on device; make room" in sentence
+    found = store.load_cells(disk / "sweep")
+    assert 30 < len(found.rows) < 60  # of 50 blocks of 4 KiB each cell takes one
+    assert not found.unreadable
+    assert not list(disk.rglob("*.tmp"))
+    finished = {path: path.stat().st_mtime_ns for path in (disk / "sweep" / "cells").iterdir()}
+    assert resize("20m")
+    assert main(command) == 0
+    assert [row["seed"] for row in store.read_rows(disk / "sweep")] == list(range(60))
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
 def test_content_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
