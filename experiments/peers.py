@@ -215,7 +215,8 @@ def sentence_of(rows, ours):
         mine = [row for row in known if row["problem"] == problem]
         if mine:
             log, error = mean_log(mine, less=ours)
-            shares.append(f"{problem} {np.exp(log):.2f} ± {np.exp(log) * error:.2f}")
+            known_to = f" ± {np.exp(log) * error:.2f}" if np.isfinite(error) else " on one data set"
+            shares.append(f"{problem} {np.exp(log):.2f}{known_to}")
     return f"{head}: {', '.join(shares)} for {cost}; {ended}" if shares else f"{head}: {ended}"
 
 

@@ -73,12 +73,18 @@ def test_two_real_runs_of_one_program_hardly_ever_differ(tmp_path):
 
 
 def test_a_time_that_trials_share_is_one_measurement_and_no_regression():
-    """One lot of ten takes three times as long as another; so does each of ten trials that ran alone."""
+    """One lot of ten takes three times as long as another; so does each of ten that ran alone, or took milliseconds."""
     head = {"problem": "p", "case": "c", "method": "m", "status": "CONVERGED"}
-    shared = [[head | {"seed": i, "seconds_run": seconds} for i in range(10)] for seconds in (0.1, 0.3)]
-    alone = [[row | {"seconds_run": row["seconds_run"] + 0.001 * row["seed"]} for row in rows] for rows in shared]
-    mixed = [shared[0], alone[1]]
-    for (a, b), verdict, n in ((shared, "too few", 1), (alone, "regression", 10), (mixed, "too few", 1)):
+    lots = [[head | {"seed": i, "seconds_run": s, "together": 10} for i in range(10)] for s in (0.1, 0.3)]
+    slow = [[row | {"seconds_run": row["seconds_run"] + 0.001 * row["seed"], "together": 1} for row in s] for s in lots]
+    fast = [[row | {"seconds_run": 0.02 * row["seconds_run"]} for row in s] for s in slow]
+    for a, b, verdict, n in (
+        (*slow, "regression", 10),
+        (*lots, "too few", 1),
+        (lots[0], slow[1], "too few", 1),
+        (*fast, "same", 10),
+        (fast[0], slow[1], "regression", 10),
+    ):
         (found,) = diff.compare_rows(a, b, {"seconds_run": EVERY["seconds_run"]})
         assert (found["verdict"], found["n"]) == (verdict, n)
 

@@ -41,6 +41,7 @@ class Margin(NamedTuple):
 
 
 SMALLEST = 1e-12  # errors below are rounding
+SHORTEST = 0.01  # seconds: a trial that takes less waits longer for a busy machine than it works
 MARGINS = {
     "kl": Margin(0.1, True),
     "means_error": Margin(0.1, True),
@@ -171,8 +172,8 @@ def _difference(a, b, metric, margin) -> Difference | None:
     if paired:
         x, y = ({seed: run[seed] for seed in shared} for run in (x, y))
     x, y = (np.array(list(run.values()), float) for run in (x, y))
-    if metric == SECONDS and any(np.unique(v).size < v.size for v in (x, y)):  # some ran together
-        x, y, paired = np.unique(x), np.unique(y), False
+    if metric == SECONDS and any((row.get("together") or 1) > 1 for run in (a, b) for row in run.values()):
+        x, y, paired = np.unique(x), np.unique(y), False  # equal shares of one time
     before, after = (float(v.mean()) if v.size else np.nan for v in (x, y))
     n = min(x.size, y.size)
     if n < 2:
@@ -182,13 +183,14 @@ def _difference(a, b, metric, margin) -> Difference | None:
 
 
 def _value(row, metric, margin):
-    """A number to average; kl is known no better than its Monte-Carlo error."""
+    """A number to average; kl is known no better than its Monte-Carlo error, and a time than to a hundredth second."""
     if metric == FAILURES:
         return float(row["status"] not in FINISHED)
     value = row.get(metric)
     if not isinstance(value, (int, float)) or not np.isfinite(value):
         return None
-    return float(np.log(max(value, row.get(f"{metric}_se") or 0.0, SMALLEST))) if margin.is_share else float(value)
+    least = SHORTEST if metric == SECONDS else max(row.get(f"{metric}_se") or 0.0, SMALLEST)
+    return float(np.log(max(value, least))) if margin.is_share else float(value)
 
 
 def _pairs(x, y):
