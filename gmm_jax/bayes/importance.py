@@ -15,6 +15,7 @@ from ..mixture import GMM, Posterior, Status
 K_HAT_LIMIT = 0.7
 FEWEST = 25  # draws: with fewer there is no tail to fit
 ALIKE = 1e-4  # nats: a spread of log weights that is rounding, and nothing to correct
+WIDE = 700.0  # nats: beyond it a weight is 0 beside the largest; ArviZ then fits a tail of zeros and finds k̂ = 0.05
 
 
 def importance(log_ratio: Float[np.ndarray, "C S"]) -> tuple[Float[np.ndarray, "C S"], Float[np.ndarray, "C"]]:
@@ -23,7 +24,8 @@ def importance(log_ratio: Float[np.ndarray, "C S"]) -> tuple[Float[np.ndarray, "
     Args:
         log_ratio: log p − log q of each draw, each up to a constant.
 
-    k̂ is 0 where all weights are alike, and NaN where there are fewer than 25 draws or a ratio that is no number.
+    k̂ is 0 where all weights are alike, infinite where the tail's smallest weight is nothing beside its largest, and NaN
+    where there are fewer than 25 draws or a ratio that is no number.
 
     Reference:
         Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25; for approximations
@@ -42,6 +44,9 @@ def _one(log_ratio):
         return plain, np.nan
     if np.ptp(log_ratio) < ALIKE:
         return plain, 0.0
+    n_tail = int(np.ceil(min(0.2 * log_ratio.size, 3.0 * np.sqrt(log_ratio.size))))  # the reference's
+    if np.ptp(np.sort(log_ratio)[-n_tail:]) > WIDE:
+        return plain, np.inf
     return array_stats.psislw(-log_ratio, axis=-1)
 
 
