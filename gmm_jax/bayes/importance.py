@@ -11,11 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ..mixture import GMM, Posterior, Status
+from ..mixture.tail import K_HAT_LIMIT, tail_is_lost
 
-K_HAT_LIMIT = 0.7
 FEWEST = 25  # draws: with fewer there is no tail to fit
 ALIKE = 1e-4  # nats: a spread of log weights that is rounding, and nothing to correct
-WIDE = 700.0  # nats: beyond it a weight is 0 beside the largest; ArviZ then fits a tail of zeros and finds k̂ = 0.05
 
 
 def importance(log_ratio: Float[np.ndarray, "C S"]) -> tuple[Float[np.ndarray, "C S"], Float[np.ndarray, "C"]]:
@@ -44,8 +43,7 @@ def _one(log_ratio):
         return plain, np.nan
     if np.ptp(log_ratio) < ALIKE:
         return plain, 0.0
-    n_tail = int(np.ceil(min(0.2 * log_ratio.size, 3.0 * np.sqrt(log_ratio.size))))  # the reference's
-    if np.ptp(np.sort(log_ratio)[-n_tail:]) > WIDE:
+    if tail_is_lost(log_ratio):
         return plain, np.inf
     return array_stats.psislw(-log_ratio, axis=-1)
 
