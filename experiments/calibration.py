@@ -14,6 +14,7 @@ Reference:
     Talts et al. (2018), arXiv 1804.06788; Säilynoja et al. (2022), Statistics and Computing 32.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
 from gmm_jax.judge.calibration import counts_below, ranks, uniform_p_value
 from gmm_jax.mixture import ONE_AT_A_TIME, Scaling
+from gmm_jax.mixture.cores import n_workers
 from gmm_jax.mixture.starts import kmeans_plusplus
 from gmm_jax.shell import experiment
 
@@ -54,7 +56,7 @@ class Size(NamedTuple):
 def main(
     *,
     gibbs: int = 500,
-    smc: int = 100,
+    smc: int = 500,
     nuts: int = 100,
     ladder: int = 100,
     out: Path = Path("results"),
@@ -66,7 +68,7 @@ def main(
 
     Args:
         gibbs: simulations of each case, in one program.
-        smc: simulations of each case, one after another; 0 leaves it out.
+        smc: simulations of each case; 0 leaves it out.
         nuts: simulations of each case with two components; 0 leaves it out.
         ladder: simulations of gibbs with n_rungs in the smallest case; 0 leaves it out.
         out: folder for results.
@@ -200,36 +202,40 @@ _starts = jax.jit(jax.vmap(kmeans_plusplus, in_axes=(0, 0, None)))
 
 
 def draw_by_smc(key, x, n_components, size):
-    """One run of 2,000 particles a data set."""
-    return _one_by_one(partial(bayes.smc, n_chains=1, n_warmup=10, n_draws=2000), key, x, n_components, size)
+    """One run a data set, as large as smc makes it unasked."""
+    return _each_alone(partial(bayes.smc, n_chains=1), key, x, n_components, size)
 
 
 def draw_by_nuts(key, x, n_components, size):
     """As many chains and transitions as `size` says."""
     n_draws = size.draws // size.chains * size.thin
     engine = partial(bayes.nuts, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws)
-    return _one_by_one(engine, key, x, n_components, size)
+    return _each_alone(engine, key, x, n_components, size)
 
 
 def draw_by_ladder(key, x, n_components, size):
     """Gibbs with a ladder to the prior, short enough that its top would show a wrong exchange."""
     n_draws = size.draws // size.chains * size.thin
     engine = partial(bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws, n_rungs=RUNGS)
-    return _one_by_one(engine, key, x, n_components, size)
+    return _each_alone(engine, key, x, n_components, size)
 
 
-def _one_by_one(engine, key, x, n_components, size):
-    """An entry point on one data set after another; draws are evenly chosen among all that it returns."""
+def _each_alone(engine, key, x, n_components, size):
+    """An entry point on each data set, a core each; draws are evenly chosen among all that it returns."""
     key_run, key_shuffle = jax.random.split(key)
     spec = MixtureSpec(n_components, prior=prior(n_components, x.shape[-1]))
-    kept, doubtful = [], 0
-    for key_one, one in zip(jax.random.split(key_run, len(x)), x, strict=True):
+
+    def draw(key_one, one):
         posterior = engine(key_one, one, spec)
         flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), posterior.draws)
         rows = ((np.arange(size.draws) + 0.5) / size.draws * len(flat.weights)).astype(int)
-        kept.append(jax.tree.map(lambda leaf, rows=rows: leaf[rows], flat))
-        doubtful += not posterior.status.ok
-    return shuffled(key_shuffle, jax.tree.map(lambda *leaves: np.stack(leaves), *kept)), doubtful
+        return jax.tree.map(lambda leaf: leaf[rows], flat), not posterior.status.ok
+
+    keys = jax.random.split(key_run, len(x))
+    first = draw(keys[0], x[0])  # alone: it traces, and NumPyro's handlers know no threads
+    with ThreadPoolExecutor(n_workers()) as pool:
+        kept, doubtful = zip(first, *pool.map(draw, keys[1:], x[1:]), strict=True)
+    return shuffled(key_shuffle, jax.tree.map(lambda *leaves: np.stack(leaves), *kept)), sum(doubtful)
 
 
 def shuffled(key, draws):

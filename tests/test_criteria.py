@@ -62,6 +62,12 @@ def test_leave_one_out_is_exact_for_the_normal_model():
     assert found.standard_error == pytest.approx(np.sqrt(30) * found.pointwise.std(ddof=1))
 
 
+def test_a_row_on_which_draws_differ_beyond_all_weights_is_flagged():
+    """log N(x | μ, 1) of draws of μ differs by thousands of nats: k̂ of such weights is not small, it is infinite."""
+    x = np.append(np.random.default_rng(0).standard_normal(10), 1e4)
+    assert leave_one_out(draws_of_the_mean(x[:10], 1), x[:, None]).pareto_k[10] == np.inf
+
+
 def test_a_row_that_decides_alone_is_flagged_and_refitted():
     x = np.array([0.0, 0.5, -0.4, 12.0])
     posterior = draws_of_the_mean(x, 2)

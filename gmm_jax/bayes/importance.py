@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..mixture import GMM, Posterior, Status
+from ..mixture.tail import K_HAT_LIMIT, tail_is_lost
 
-K_HAT_LIMIT = 0.7
 FEWEST = 25  # draws: with fewer there is no tail to fit
 ALIKE = 1e-4  # nats: a spread of log weights that is rounding, and nothing to correct
 
@@ -23,7 +23,8 @@ def importance(log_ratio: Float[np.ndarray, "C S"]) -> tuple[Float[np.ndarray, "
     Args:
         log_ratio: log p − log q of each draw, each up to a constant.
 
-    k̂ is 0 where all weights are alike, and NaN where there are fewer than 25 draws or a ratio that is no number.
+    k̂ is 0 where all weights are alike, infinite where the tail's smallest weight is nothing beside its largest, and NaN
+    where there are fewer than 25 draws or a ratio that is no number.
 
     Reference:
         Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25; for approximations
@@ -42,6 +43,8 @@ def _one(log_ratio):
         return plain, np.nan
     if np.ptp(log_ratio) < ALIKE:
         return plain, 0.0
+    if tail_is_lost(log_ratio):
+        return plain, np.inf
     return array_stats.psislw(-log_ratio, axis=-1)
 
 

@@ -108,6 +108,8 @@ def _climb(problem, start, n_steps) -> Mode:
     u = np.asarray(start, float)
     if n_steps:
         u = minimize(fall, u, jac=True, method="L-BFGS-B", options={"maxiter": n_steps, "gtol": 1e-6}).x
+    if not np.isfinite(fall(u)[0]):
+        return _no_mode(len(u))
     options = {"maxiter": POLISH, "gtol": math.sqrt(eps * n_samples)}
     end = minimize(fall, u, jac=True, hess=curvature, method="trust-exact", options=options)
     return _gaussian(end.x, -end.fun, end.jac, curvature(end.x))
@@ -117,15 +119,18 @@ def _gaussian(position, height, slope, precision) -> Mode:
     """The Gaussian at a point, if that is a mode: slope zero, and the precision positive definite."""
     from scipy.linalg import solve_triangular
 
-    nothing = Mode(np.full_like(position, np.nan), np.nan, np.full_like(precision, np.nan), np.nan)
     try:
         cholesky = np.linalg.cholesky(precision)
     except np.linalg.LinAlgError:
-        return nothing
+        return _no_mode(len(position))
     whitener = solve_triangular(cholesky, np.eye(len(position)), lower=True)
     if not 0.5 * np.sum((whitener @ slope) ** 2) <= DECREMENT:
-        return nothing
+        return _no_mode(len(position))
     return Mode(position, height, whitener.T, np.sum(np.log(np.diag(cholesky))))
+
+
+def _no_mode(n_coordinates):
+    return Mode(np.full(n_coordinates, np.nan), np.nan, np.full((n_coordinates, n_coordinates), np.nan), np.nan)
 
 
 @partial(jax.jit, compiler_options=ONE_AT_A_TIME)

@@ -22,6 +22,8 @@ from jaxtyping import Array, Float
 from ..mixture import Hyperparameters, MixtureSpec, NotSupported, Prior, Scaling, check_data, standardise, validate_spec
 from ..mixture.factor import inverse_cholesky
 
+FAR = 1e30  # what float32 holds, and its inverse
+
 
 def default_prior(x: Float[Array, "N D"], spec: MixtureSpec) -> Prior:
     """The spec's prior with every default made explicit, in the units of the data."""
@@ -78,6 +80,7 @@ def standardised(spec: MixtureSpec, scaling: Scaling) -> tuple[Prior, tuple[str,
             continue
         mapped[name] = convert(distribution, scaling) if convert is not None else None
         if mapped[name] is None:
+            _check_support(name, distribution)
             mapped[name] = distribution
             foreign.append(name)
     return Prior(**mapped), tuple(foreign)
@@ -204,6 +207,19 @@ def _check_events(prior, spec, n_features):
                 f"prior.{name} must have event shape {event}; got {tuple(distribution.event_shape)}"
                 + (": use .to_event(1) on a distribution over features." if len(event) == 1 else ".")
             )
+
+
+def _check_support(name, distribution):
+    """The model's coordinates reach all means and all scales, and NumPyro's densities do not end at their bounds."""
+    if len(distribution.event_shape) == 2:
+        return  # a distribution over matrices
+    ends = (-FAR, FAR) if name == "means" else (1.0 / FAR, FAR)
+    if not all(np.all(distribution.support(np.full(distribution.event_shape, end))) for end in ends):
+        reach = "every real number" if name == "means" else "every positive number"
+        raise NotSupported(
+            f"prior.{name} must be possible for {reach}; {_name(distribution)} has bounds: use one without, such as "
+            f"{'Normal or StudentT' if name == 'means' else 'HalfNormal or Gamma'}."
+        )
 
 
 def _base(distribution):

@@ -26,7 +26,7 @@ from jax.scipy.special import betaln, gammaln
 from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, permute
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, permute
 from ..mixture.cores import divide, on_each, together
 from ..mixture.moments import e_step, log_likelihood
 from .gibbs import CHUNK, draw_components, draw_weights
@@ -42,6 +42,7 @@ class Telescoped(NamedTuple):
     log_likelihood: Float[np.ndarray, "C S"]  # Σ_n log p(x_n | θ), nats, units of the data
     n_components: Int[np.ndarray, "C S"]  # K, components of the model
     occupied: Int[np.ndarray, "C S"]  # K₊, components that hold a sample
+    status: Status  # SAMPLED, or NON_FINITE where a log_likelihood is not finite
 
     def shares(self, counts: Int[np.ndarray, "C S"]) -> tuple[Float[np.ndarray, "K+1"], Float[np.ndarray, "K+1"]]:
         """P(k | x) for k = 0, 1, ..., of n_components or of occupied; and its standard error by the chains' scatter."""
@@ -98,7 +99,8 @@ def telescoping(
     output = run_chunks(advance, chains, total, CHUNK, progress)
     draws, n_components, occupied = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
     log_likelihood = np.asarray(_log_likelihood(problem, draws), float) - len(problem.z) * scaling.log_volume
-    return Telescoped(scaling.outward(draws), log_likelihood, n_components, occupied)
+    status = Status.SAMPLED if np.all(np.isfinite(log_likelihood)) else Status.NON_FINITE
+    return Telescoped(scaling.outward(draws), log_likelihood, n_components, occupied, status)
 
 
 def beta_negative_binomial(n: Int[np.ndarray, "n"], a: float = 4.0, b: float = 3.0) -> Float[np.ndarray, "n"]:

@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float
 
 from ..mixture import GMM, MixtureSpec, Posterior, check_data, log_prob, n_parameters, responsibilities
 from ..mixture.datatree import pointwise, refuse_labels
-
-K_HAT_LIMIT = 0.7
+from ..mixture.tail import K_HAT_LIMIT, tail_is_lost
 
 
 def information_criteria(gmm: GMM, x: Float[np.ndarray, "N D"], spec: MixtureSpec) -> dict[str, float]:
@@ -73,7 +72,10 @@ def leave_one_out(
     refuse_labels(posterior)
     x = check_data(x)
     log_likelihood = np.moveaxis(pointwise(posterior.draws, x), -1, 0)  # (N, C, S)
-    terms, pareto_k = (np.array(v, float) for v in array_stats.loo(log_likelihood, chain_axis=1, draw_axis=2)[:2])
+    with np.errstate(divide="ignore", invalid="ignore"):  # where the tail is lost
+        found = array_stats.loo(log_likelihood, chain_axis=1, draw_axis=2)
+    terms, pareto_k = (np.array(values, float) for values in found[:2])
+    pareto_k = np.where(tail_is_lost(-log_likelihood.reshape(len(terms), -1)), np.inf, pareto_k)
     flagged = ~(pareto_k <= K_HAT_LIMIT)
     refitted = flagged & (refit is not None)
     for n in np.flatnonzero(refitted):

@@ -66,7 +66,8 @@ _ADVICE = {
     Status.MERGED: "left the race: on the way to the optimum that another lane reached",
     Status.DROPPED: "left the race: too low to catch up with the best lane",
     Status.UNRELIABLE: "the approximation is too far from the posterior for importance weights to mend it (Pareto "
-    "k-hat above 0.7, or not known for want of draws); use nuts, gibbs, or a richer approximation",
+    "k-hat above 0.7, or not known for want of draws), or smc found no way to it: use nuts, gibbs, or a richer "
+    "approximation, and see whether what is known or the prior contradicts the data",
     Status.NOT_STATIONARY: "not a maximum yet: Newton's next step would gain more than 1e-3 nats, so errors from the "
     "curvature here mean nothing; lower tol, raise max_iter, or set reg_covar=0",
     Status.BOUNDARY: "a component has less than one sample's mass or a singular covariance: at the boundary the "
