@@ -18,7 +18,7 @@ from gmm_jax.bench.speed.searches import many, same_answer, same_work
 from gmm_jax.bench.speed.sure import certainty
 from gmm_jax.bench.speed.verdict import verdict
 from gmm_jax.bench.study import Study
-from gmm_jax.shell import experiment
+from gmm_jax.shell import configure_jax, experiment
 
 PARTS = {
     "iteration": iteration,
@@ -64,7 +64,7 @@ def main(
     with Study(__doc__, "speed_em", out, options, keep=True, **about) as study:
         book = Book(study, fresh=fresh)
         for part in parts:
-            PARTS[part](book, **sizes)
+            PARTS[part](book, prepare=configure_jax, **sizes)
             study.step()
     met, sentence = verdict(study.rows)
     return study.conclude(sentence, met=met)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from gmm_jax.bench import plots, speed
+from gmm_jax.bench.speed import book, iterations, peers
+from gmm_jax.bench.workers import Lost
 
 
 def test_rounds_alternate_their_order():
@@ -14,6 +16,28 @@ def test_rounds_alternate_their_order():
     seconds = speed.interleave(calls, 3)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert all(values.tolist() == [1.0] * 3 for values in seconds.values())
+
+
+def test_who_leaves_has_the_first_rounds_and_is_compared_in_them():
+    answers = {"gmm_jax": iter([1.0, 2.0, 4.0, 8.0]), "slow": iter([3.0, 8.0, None])}
+    seconds = speed.interleave({name: lambda it=it: next(it) for name, it in answers.items()}, 4)
+    assert {name: values.tolist() for name, values in seconds.items()} == {
+        "gmm_jax": [1.0, 2.0, 4.0, 8.0],
+        "slow": [3.0, 8.0],
+    }
+    ours, slow = book.compare(seconds, ["gmm_jax"], {})
+    assert (ours["n_pairs"], slow["n_pairs"], slow["ratio"]) == (4, 2, 3.5)
+
+
+def test_a_program_leaves_when_it_has_failed_or_has_had_rounds_and_time_enough(monkeypatch):
+    answers = iter([0.5, 0.25, 0.25, 0.25, 0.25, 0.25, Lost("out of luck")])
+    visit = iterations.Visit(peers.ITERATIONS["scikit-learn"], lambda job, limit: next(answers))
+    assert visit.answer() == 0.5
+    monkeypatch.setattr(iterations, "ENOUGH", 0.0)
+    assert [visit() for _ in range(6)] == [0.25] * 5 + [None]
+    monkeypatch.setattr(iterations, "ENOUGH", 1e9)
+    assert [visit(), visit(), visit()] == [None, None, None]
+    assert visit.reason == "out of luck"
 
 
 def test_the_interval_of_a_ratio_is_as_narrow_as_95_percent_allows():

@@ -57,7 +57,7 @@ def compare(seconds, ours, about, **common):
     """A row a method: median and quartiles, and for the others the ratio to each of ours, with its interval.
 
     Args:
-        seconds: method -> (pairs,).
+        seconds: method -> (pairs,), ours at least as many as any other.
         ours: names of our own methods among them.
         about: method -> what else its row says.
     """
@@ -70,7 +70,7 @@ def compare(seconds, ours, about, **common):
             rows.append(row)
             continue
         for mine in ours:
-            r = ratio(values, seconds[mine])
+            r = ratio(values, seconds[mine][: len(values)])
             rows.append(row | {"against": mine, "ratio": r.median, "ratio_low": r.low, "ratio_high": r.high})
             rows[-1]["coverage"] = r.coverage
     return rows
