@@ -88,6 +88,18 @@ def alive(pid):
 
 
 @pytest.mark.slow
+def test_a_process_alone_that_dies_between_two_questions_is_lost_at_the_next():
+    with workers.alone(Adds()) as ask:
+        assert ask(2) == 4
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        process.join()
+        assert ask(2) == Lost("its process ended with code -9")
+    with workers.alone(Adds(), prepare=leave) as ask:
+        assert ask(2) == Lost("its process ended with code 7")
+
+
+@pytest.mark.slow
 def test_a_process_alone_that_hangs_is_lost_in_time():
     with workers.alone(Adds()) as ask:
         assert ask(5, 0.5) == Lost("took longer than 0.5 s")

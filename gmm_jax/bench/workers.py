@@ -179,12 +179,13 @@ def _end_with_parent():
 
 
 def _ask(worker, job, timeout=None):
-    if worker.place is None:
-        _answer(worker, timeout)  # that it is ready
+    n_answers = 1 if worker.place is not None else 2  # the first says that it is ready
     worker.place, worker.deadline = 0, math.inf if timeout is None else time.monotonic() + timeout
-    worker.pipe.send(job)
-    _ready([worker])
-    answer = _answer(worker, timeout)
+    with suppress(OSError):  # it has died, as the answer says
+        worker.pipe.send(job)
+    for _ in range(n_answers):
+        _ready([worker])
+        answer = _answer(worker, timeout)
     if isinstance(answer, Lost):
         _stop(worker)
     return answer
@@ -200,7 +201,7 @@ def _ready(workers):
 
 
 def _answer(worker, timeout):
-    if worker.place is not None and not worker.pipe.poll():
+    if not worker.pipe.poll():
         return Lost(f"took longer than {timeout:g} s")
     try:
         return worker.pipe.recv()
