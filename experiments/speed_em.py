@@ -38,7 +38,7 @@ def main(
     parts: tuple[str, ...] = (),
     pairs: int = 7,
     seeds: int = 200,
-    starts: int = 10_000,
+    starts: int = 5_000,
     fresh: bool = False,
     out: Path = Path("results"),
     smoke: bool = False,
@@ -49,7 +49,7 @@ def main(
         parts: which, none for all; cases whose rows are there already are not measured again.
         pairs: interleaved pairs for each ratio.
         seeds: runs of the same-answer comparison.
-        starts: our starts of each kind for T99; scikit-learn gets a tenth of them.
+        starts: our starts of each of two kinds for T99; scikit-learn gets a fifth of them.
         fresh: measure again what is already there.
         out: folder for results.
         smoke: a quick pass over everything, for tests; its numbers mean little.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmm_jax.bench import plots, speed
-from gmm_jax.bench.speed import book, iterations, peers
+from gmm_jax.bench.speed import book, iterations, peers, sure
 from gmm_jax.bench.workers import Lost
 
 
@@ -95,3 +95,17 @@ def test_scaling_is_drawn_from_rows_alone(tmp_path):
     ]
     plots.scaling(tmp_path / "a.png", rows, {"n": "one iteration", "restarts": "a search"})
     assert (tmp_path / "a.png").stat().st_size > 2000
+
+
+def test_hits_are_judged_by_the_best_of_all_kinds_whenever_they_came():
+    def row(method, kind, near, n_starts=100):
+        return {"method": method, "start": kind, "near": near, "n_starts": n_starts, "seconds_chunks": [1.0, 1.0]}
+
+    first = [row("gmm_jax", "a", {"-5.000000": 3, "-5.000050": 2}), row("other", "a", {"-5.000000": 20})]
+    assert [r["n_hits"] for r in sure.judged(first)] == [5, 20]
+    higher = [row("gmm_jax", "b", {"-4.999920": 7}), row("other", "b", {})]
+    rows = sure.judged([*sure.judged(first), *higher])
+    assert [r["n_hits"] for r in rows] == [3, 20, 7, 0]
+    assert {(r["best_known"], r["n_starts_of_all"]) for r in rows} == {(-4.99992, 400)}
+    assert rows == sure.judged(rows)
+    assert rows[1]["ratio"] == pytest.approx(rows[1]["t99"] / rows[0]["t99"])
