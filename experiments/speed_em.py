@@ -2,6 +2,7 @@
 
 Parts, each alone or together (--parts iteration same_work ...): one iteration; 100 restarts as the same work, to the
 same answer, and cold; the time to be 99 % sure (T99); many data sets; memory; and scaling in n, d, K and restarts.
+Of one iteration every program is timed in a process of its own.
 scikit-learn runs at its best: the faster of its own threads and two processes with one BLAS thread each.
 
 Expected: 30, 25, 40, 30 times scikit-learn's iteration in the plane and 15, 10, 6 times in 10, 32 and 64 dimensions;

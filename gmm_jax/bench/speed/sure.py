@@ -38,11 +38,10 @@ def certainty(book, *, starts, **_):
     """Each kind of start of each problem; then again what the best optimum known, that of all of them, says of each."""
     for case, (x, k) in list(t99_problems().items())[: 1 if book.smoke else None]:
         for kind in KINDS[:1] if book.smoke else KINDS:
-            there = [row for row in book.rows if (row["part"], row["case"]) == ("t99", case)]
+            there = [row for row in book.rows if row["case"] == case and row.get("near") is not None]
             if book.fresh or kind not in [row["start"] for row in there]:
                 rows = t99_rows(np.ascontiguousarray(x), MixtureSpec(k), starts, kind, smoke=book.smoke)
-                others = [row for row in there if row["start"] != kind and row.get("near") is not None]
-                book.put("t99", case, judged([*others, *rows]))
+                book.put("t99", case, judged([*(row for row in there if row["start"] != kind), *rows]))
 
 
 def t99_rows(x, spec, n_starts, kind, *, smoke, n_chunks=10, tol=TIGHT):
