@@ -32,6 +32,7 @@ PLAIN = em.EMConfig(max_iter=20_000, tol=1e-14)
 ACCELERATED = em.EMConfig(max_iter=2_000, tol=1e-14, acceleration="lbfgs")
 CLOSE = 1e-8  # nats a sample: where counting ends
 SAME = 1e-6  # nats a sample: two ends are one optimum
+PARTS = ("counts", "seconds")  # of E-steps, which no other work on the machine disturbs, and under vmap
 PAIRS = 5  # interleaved, of seconds under vmap
 SLOW = {  # weights, means, covariances, covariance_type, n: components one and a half or two standard deviations apart
     "line": ([0.5, 0.5], [[-0.75], [0.75]], [[[1.0]], [[1.4]]], "full", 1000),
@@ -41,24 +42,35 @@ SLOW = {  # weights, means, covariances, covariance_type, n: components one and 
 REAL = {"acidity": 3, "faithful": 3, "iris": 3}  # number of components, full covariances
 
 
-def main(*, starts: int = 50, out: Path = Path("results"), smoke: bool = False) -> int:
+def main(*, parts: tuple[str, ...] = (), starts: int = 50, out: Path = Path("results"), smoke: bool = False) -> int:
     """One row a start, and one with the seconds of all, to out/acceleration; exit code 3 where not as expected.
 
     Args:
+        parts: counts, seconds or (none) both; rows of the other are kept, and the seconds need those of the counts.
         starts: how many random points starts on each problem.
         out: folder for results.
         smoke: 3 starts on one problem, for tests.
     """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise ValueError(f"parts must be among {', '.join(PARTS)}; got {', '.join(unknown)}.")
+    parts = parts or PARTS
     starts, names = (3, ["acidity"]) if smoke else (starts, [*SLOW, *REAL])
-    with Study(__doc__, "acceleration", out, {"starts": starts}, steps=len(names), smoke=smoke) as study:
+    options, steps = {"parts": parts, "starts": starts}, len(names) * len(parts)
+    with Study(__doc__, "acceleration", out, options, steps=steps, smoke=smoke, keep=True) as study:
+        study.rows = [row for row in study.rows if ("seconds" if row["start"] == "all" else "counts") not in parts]
         for name in names:
-            study.add(*compare(name, starts))
+            if "counts" in parts:
+                study.add(*compare(name, starts))
+            if "seconds" in parts:
+                mine = [row for row in study.rows if row["problem"] == name]
+                study.add({"problem": name, "start": "all", **seconds_under_vmap(name, starts, mine)})
     met, sentence = verdict(study.rows)
     return study.conclude(sentence, met=met)
 
 
-def load(name):
-    """Standardised data and the specification."""
+def problem(name, n_starts):
+    """Standardised data, and starts with a leading axis."""
     if name in REAL:
         x, spec = datasets.load(name)[0], MixtureSpec(REAL[name])
     else:
@@ -66,13 +78,13 @@ def load(name):
         truth = GMM(*(np.array(leaf, float) for leaf in leaves), covariance_type)
         x = np.asarray(sample(derive_key(0, "data", name), truth, n)[0])
         spec = MixtureSpec(truth.n_components, covariance_type)
-    return (x - x.mean(axis=0)) / x.std(axis=0), spec
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    return x, draw_starts(jax.random.split(derive_key(0, "method", name), n_starts), x, spec)
 
 
 def compare(name, n_starts):
     """A row for each start; nothing is compared where plain EM did not converge."""
-    x, spec = load(name)
-    inits = draw_starts(jax.random.split(derive_key(0, "method", name), n_starts), x, spec)
+    x, inits = problem(name, n_starts)
     plain, accelerated = fit_all(x, inits, PLAIN), fit_all(x, inits, ACCELERATED)
     rates = np.asarray(rate_of_convergence(plain.gmm, x))
     rows = []
@@ -96,15 +108,17 @@ def compare(name, n_starts):
             "ratio": counts[0] / counts[1] if same else None,
         }
         rows.append({key: store.plain(value) for key, value in row.items()})
-    return [*rows, {"problem": name, "start": "all", **seconds_under_vmap(x, inits, rows)}]
+    return rows
 
 
-def seconds_under_vmap(x, inits, rows):
+def seconds_under_vmap(name, n_starts, rows):
     """Of both sides, for as many E-steps as the last start takes; nothing where none reached the same optimum."""
+    if sorted(row["start"] for row in rows) != list(range(n_starts)):
+        raise ValueError(f"the counts of {n_starts} starts on {name} are not there: run the part counts first.")
     compared = [row for row in rows if row["same_optimum"]]
     if not compared:
         return {}
-    calls = {}
+    (x, inits), calls = problem(name, n_starts), {}
     for side, config in (("plain", PLAIN), ("accelerated", ACCELERATED)):
         enough = replace(config, tol=0.0, max_iter=max(row[f"e_steps_{side}"] for row in compared) - 1)
         program = jax.jit(partial(_fit_all, config=enough)).lower(x, inits).compile()
@@ -165,10 +179,11 @@ def verdict(rows):
         met &= name in REAL or bool(mean >= 5.0 and ratios.min() >= 1 / 1.2 and rate > 0.98 and faster)
         other = sum(row["same_optimum"] is False for row in mine)
         failed = len(mine) - ratios.size - other
+        time = "time not measured" if seconds is None else f"{seconds:.3g} times less time"
         failures = f" and from {failed} plain EM did not converge" if failed else ""
         parts.append(
-            f"{name} (rate {rate:.4f}) {mean:.1f} times fewer, at worst {ratios.min():.2f} times, and "
-            f"{seconds or np.nan:.3g} times less time; of {len(mine)} starts {other} ended in another optimum{failures}"
+            f"{name} (rate {rate:.4f}) {mean:.1f} times fewer, at worst {ratios.min():.2f} times, {time}; "
+            f"of {len(mine)} starts {other} ended in another optimum{failures}"
         )
     slow = [row["ratio"] for row in rows if row["problem"] in SLOW and row.get("ratio") is not None]
     head = f"where EM is slow {np.exp(np.mean(np.log(slow))):.1f} times fewer E-steps. " if slow else ""

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from gmm_jax.bench import plots, speed
+from gmm_jax.bench.speed import book, iterations, peers, sure
+from gmm_jax.bench.workers import Lost
 
 
 def test_rounds_alternate_their_order():
@@ -14,6 +16,28 @@ def test_rounds_alternate_their_order():
     seconds = speed.interleave(calls, 3)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert all(values.tolist() == [1.0] * 3 for values in seconds.values())
+
+
+def test_who_leaves_has_the_first_rounds_and_is_compared_in_them():
+    answers = {"gmm_jax": iter([1.0, 2.0, 4.0, 8.0]), "slow": iter([3.0, 8.0, None])}
+    seconds = speed.interleave({name: lambda it=it: next(it) for name, it in answers.items()}, 4)
+    assert {name: values.tolist() for name, values in seconds.items()} == {
+        "gmm_jax": [1.0, 2.0, 4.0, 8.0],
+        "slow": [3.0, 8.0],
+    }
+    ours, slow = book.compare(seconds, ["gmm_jax"], {})
+    assert (ours["n_pairs"], slow["n_pairs"], slow["ratio"]) == (4, 2, 3.5)
+
+
+def test_a_program_leaves_when_it_has_failed_or_has_had_rounds_and_time_enough(monkeypatch):
+    answers = iter([0.5, 0.25, 0.25, 0.25, 0.25, 0.25, Lost("out of luck")])
+    visit = iterations.Visit(peers.ITERATIONS["scikit-learn"], lambda job, limit: next(answers))
+    assert visit.answer() == 0.5
+    monkeypatch.setattr(iterations, "ENOUGH", 0.0)
+    assert [visit() for _ in range(6)] == [0.25] * 5 + [None]
+    monkeypatch.setattr(iterations, "ENOUGH", 1e9)
+    assert [visit(), visit(), visit()] == [None, None, None]
+    assert visit.reason == "out of luck"
 
 
 def test_the_interval_of_a_ratio_is_as_narrow_as_95_percent_allows():
@@ -71,3 +95,17 @@ def test_scaling_is_drawn_from_rows_alone(tmp_path):
     ]
     plots.scaling(tmp_path / "a.png", rows, {"n": "one iteration", "restarts": "a search"})
     assert (tmp_path / "a.png").stat().st_size > 2000
+
+
+def test_hits_are_judged_by_the_best_of_all_kinds_whenever_they_came():
+    def row(method, kind, near, n_starts=100):
+        return {"method": method, "start": kind, "near": near, "n_starts": n_starts, "seconds_chunks": [1.0, 1.0]}
+
+    first = [row("gmm_jax", "a", {"-5.000000": 3, "-5.000050": 2}), row("other", "a", {"-5.000000": 20})]
+    assert [r["n_hits"] for r in sure.judged(first)] == [5, 20]
+    higher = [row("gmm_jax", "b", {"-4.999920": 7}), row("other", "b", {})]
+    rows = sure.judged([*sure.judged(first), *higher])
+    assert [r["n_hits"] for r in rows] == [3, 20, 7, 0]
+    assert {(r["best_known"], r["n_starts_of_all"]) for r in rows} == {(-4.99992, 400)}
+    assert rows == sure.judged(rows)
+    assert rows[1]["ratio"] == pytest.approx(rows[1]["t99"] / rows[0]["t99"])

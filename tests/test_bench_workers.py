@@ -55,6 +55,58 @@ def test_a_process_that_dies_or_hangs_costs_its_job_only():
     assert not multiprocessing.active_children()
 
 
+class Adds:
+    """Work that keeps a sum, starts a process of its own when it is asked to add 0, and dies of 3."""
+
+    total = 0
+
+    def __call__(self, number):
+        self.total += square(number)
+        if number == 0:
+            return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]).pid
+        return self.total
+
+
+def test_a_process_alone_keeps_what_it_knows_and_ends_with_all_that_it_has_started():
+    with workers.alone(Adds()) as ask:
+        child = ask(0)
+        assert [ask(1), ask(2)] == [1, 5]
+        os.kill(child, 0)  # it lives
+        assert ask(3, 60.0) == Lost("its process ended with code -9")
+    deadline = time.monotonic() + 30.0
+    while alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not multiprocessing.active_children()
+
+
+def alive(pid):
+    """Whether it runs: one that has ended may wait for somebody to look."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_process_alone_that_dies_between_two_questions_is_lost_at_the_next():
+    with workers.alone(Adds()) as ask:
+        assert ask(2) == 4
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        process.join()
+        assert ask(2) == Lost("its process ended with code -9")
+    with workers.alone(Adds(), prepare=leave) as ask:
+        assert ask(2) == Lost("its process ended with code 7")
+
+
+@pytest.mark.slow
+def test_a_process_alone_that_hangs_is_lost_in_time():
+    with workers.alone(Adds()) as ask:
+        assert ask(5, 0.5) == Lost("took longer than 0.5 s")
+        assert not multiprocessing.active_children()
+
+
 @pytest.mark.slow
 def test_who_asks_no_more_leaves_no_process_behind():
     coming = workers.in_processes(square, [1, 2, 5, 5], 2)

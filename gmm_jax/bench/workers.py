@@ -13,7 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, NamedTuple
 
@@ -90,6 +92,20 @@ def answers(
         yield answer
 
 
+@contextmanager
+def alone(work: Callable[[Any], Any], *, prepare: Callable[[], Any] | None = None) -> Iterator[Callable[..., Any]]:
+    """ask(job, timeout=None): work(job), or Lost, by one process that does nothing between two questions.
+
+    It starts at once, keeps what `work` keeps in itself from one job to the next, may start processes of its own, and
+    ends with the block, they too; once lost it is not asked again.
+    """
+    worker = _start(work, prepare, daemon=False)
+    try:
+        yield partial(_ask, worker)
+    finally:
+        _stop(worker)
+
+
 def on_cluster(
     work: Callable[[Any], Any],
     jobs: Sequence[Any],
@@ -140,10 +156,10 @@ _PREPARED: set[Callable] = set()
 # ---- one process
 
 
-def _start(work, prepare):
+def _start(work, prepare, *, daemon=True):
     context = get_context("spawn")
     pipe, other_end = context.Pipe()
-    process = context.Process(target=_serve, args=(other_end, work, prepare), daemon=True)
+    process = context.Process(target=_serve, args=(other_end, work, prepare), daemon=daemon)
     process.start()
     other_end.close()  # so that its death is the end of the pipe
     return Worker(process, pipe)
@@ -152,6 +168,8 @@ def _start(work, prepare):
 def _serve(pipe, work, prepare):
     """In the process: ready, then an answer for each job, until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # so that what it starts ends with it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare is not None:
         prepare()
@@ -165,7 +183,21 @@ def _serve(pipe, work, prepare):
 
 def _end_with_parent():
     parent_process().join()
+    _kill(os.getpid())
     os._exit(1)
+
+
+def _ask(worker, job, timeout=None):
+    n_answers = 1 if worker.place is not None else 2  # the first says that it is ready
+    worker.place, worker.deadline = 0, math.inf if timeout is None else time.monotonic() + timeout
+    with suppress(OSError):  # it has died, as the answer says
+        worker.pipe.send(job)
+    for _ in range(n_answers):
+        _ready([worker])
+        answer = _answer(worker, timeout)
+    if isinstance(answer, Lost):
+        _stop(worker)
+    return answer
 
 
 def _ready(workers):
@@ -191,5 +223,12 @@ def _answer(worker, timeout):
 
 def _stop(worker):
     worker.pipe.close()
-    worker.process.kill()
+    _kill(worker.process.pid)
+    worker.process.kill()  # where it has had no time yet to be a group
     worker.process.join()
+
+
+def _kill(pid):
+    """All processes of the group that a worker has made."""
+    with suppress(OSError, AttributeError):  # they have ended, or the system has no groups
+        os.killpg(pid, signal.SIGKILL)

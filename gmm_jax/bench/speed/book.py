@@ -37,12 +37,12 @@ class Book:
         return self.fresh or not any((row["part"], row["case"]) == (part, case) for row in self.rows)
 
     def put(self, part, case, rows):
-        """Replace the rows of this case."""
+        """Replace the rows of this case; one that was here before keeps when and where it was measured."""
         head = {"part": part, "case": case}
         tail = {"device": jax.devices()[0].device_kind, "cores": usable_cores(), "smoke": self.smoke}
         tail["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
         kept = [row for row in self.rows if (row["part"], row["case"]) != (part, case)]
-        self.study.rows = [*kept, *(store.plain(head | row | tail) for row in rows)]
+        self.study.rows = [*kept, *(store.plain(head | tail | row) for row in rows)]
         store.write_rows(self.folder, self.rows)
         print(f"{part}, {case}: " + "; ".join(map(shown, (row for row in rows if row.get("seconds")))), flush=True)
 
@@ -57,7 +57,7 @@ def compare(seconds, ours, about, **common):
     """A row a method: median and quartiles, and for the others the ratio to each of ours, with its interval.
 
     Args:
-        seconds: method -> (pairs,).
+        seconds: method -> (pairs,), ours at least as many as any other.
         ours: names of our own methods among them.
         about: method -> what else its row says.
     """
@@ -70,7 +70,7 @@ def compare(seconds, ours, about, **common):
             rows.append(row)
             continue
         for mine in ours:
-            r = ratio(values, seconds[mine])
+            r = ratio(values, seconds[mine][: len(values)])
             rows.append(row | {"against": mine, "ratio": r.median, "ratio_low": r.low, "ratio_high": r.high})
             rows[-1]["coverage"] = r.coverage
     return rows

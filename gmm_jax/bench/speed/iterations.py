@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -12,6 +16,7 @@ from ...problems import generators
 from .. import plots
 from ..clock import Clock
 from ..runner import derive_key
+from ..workers import Lost, alone
 from . import peers
 from .book import MAX_ITER, RIDGE, TOL, compare, sklearn_ways, timed_calls
 from .measure import floor, interleave, measure_rates
@@ -33,49 +38,97 @@ GRID = {
 }
 AXES = {"n": "one iteration, d = 2, K = 5", "d": "n = 10⁴, K = 8", "K": "n = 10⁴, d = 8", "restarts": "course_2d"}
 SMOKE_NAMES = ("gmm_jax one lane", "scikit-learn one thread", "mclust")
-ENOUGH = 24  # iterations of ours
+ENOUGH = 10.0  # seconds of calls, after which a program leaves that has had its least number of rounds
 NO_STOP = "fixed number of iterations"
 
 
-def iteration(book, *, pairs, **_):
+def iteration(book, *, pairs, prepare, **_):
     """The sizes of the table of targets."""
     for size in list(SIZES)[: 1 if book.smoke else None]:
         case = "n={} d={} K={}".format(*size)
         if book.lacks("iteration", case):
-            book.put("iteration", case, iteration_rows(size, pairs, smoke=book.smoke))
+            book.put("iteration", case, iteration_rows(size, pairs, prepare, smoke=book.smoke))
 
 
-def iteration_rows(size, pairs, *, smoke=False, names=None):
-    """Every program that is here, beside the floor; one row that says why for each that is not."""
-    x, start = standardised_problem(*size)
+def iteration_rows(size, pairs, prepare, *, smoke=False, names=None):
+    """Every program that is here, beside the floor; for each that gives no time a row that says why.
+
+    Each runs in a process of its own, which calls prepare() first: neither the waiting threads nor the memory of one
+    disturb another.
+    """
     rates = {dtype: measure_rates(dtype, size=256 if smoke else 2048) for dtype in ("float64", "float32")}
     floors = {dtype: floor(r, *size, np.dtype(dtype).itemsize) for dtype, r in rates.items()}
-    n_iter = int(np.clip(0.3 / (20.0 * floors["float64"][0]), 4, 40 if smoke else 20_000))
     names = names or (SMOKE_NAMES if smoke else tuple(peers.ITERATIONS))
     common = dict(zip(("n", "d", "k"), size, strict=True)) | {"reg_covar": 0.0, "stopping": NO_STOP, "start": "truth"}
-    timers, about, rows = {}, {}, []
-    for name in names:
-        reason = peers.missing(name)
-        if reason:
-            rows.append({"method": name, "status": "unavailable", "reason": reason, **common})
-            continue
-        timer = peers.ITERATIONS[name]
-        # an entry point checks and scales first: its iterations must stand out from the noise of that
-        m = max(n_iter, ENOUGH) if name.startswith("gmm_jax") and not smoke else n_iter
-        try:
-            with Clock() as clock:
-                timers[name] = timer.make(x, start, 0.0, m)
-        except Exception as error:  # a peer may fail as it likes: that is a row
-            rows.append({"method": name, "status": "failed", "reason": f"{type(error).__name__}: {error}", **common})
-            continue
-        about[name] = {"precision": timer.precision, "threads": timer.threads, "counted": timer.what, "m": m}
-        about[name]["seconds_compile"] = clock.seconds["seconds_trace"] + clock.seconds["seconds_compile"]
-    seconds = interleave(timers, pairs)
+    reasons = {name: peers.missing(name) for name in names}
+    rows = [{"method": n, "status": "unavailable", "reason": why, **common} for n, why in reasons.items() if why]
+    timers = {name: peers.ITERATIONS[name] for name in names if not reasons[name]}
+    visits, about = {}, {}
+    with ExitStack() as stack:
+        for name, timer in timers.items():
+            n_iter = int(np.clip(0.3 / (timer.n_floors * floors["float64"][0]), 4, 40 if smoke else 20_000))
+            visits[name] = Visit(timer, stack.enter_context(alone(Program(name, size, n_iter), prepare=prepare)))
+            about[name] = {"precision": timer.precision, "threads": timer.threads, "counted": timer.what, "m": n_iter}
+        for name, visit in visits.items():
+            about[name]["seconds_compile"] = visit.answer()
+        seconds = interleave(visits, pairs)
     for name, said in about.items():
+        if visits[name].reason:
+            del seconds[name]
+            rows.append({"method": name, "status": "failed", "reason": visits[name].reason, **common})
+            continue
         least, limit = floors[said["precision"]]
         said |= {"floor_seconds": least, "floor_limit": limit, **rates[said["precision"]]._asdict()}
         said["fraction_of_floor"] = least / float(np.median(seconds[name]))
-    return compare(seconds, [n for n in timers if n.startswith("gmm_jax")], about, **common) + rows
+    return compare(seconds, [n for n in seconds if n.startswith("gmm_jax")], about, **common) + rows
+
+
+@dataclass
+class Program:
+    """One of ITERATIONS, in its process: the first call makes its timer, each other gives seconds an iteration."""
+
+    name: str
+    size: tuple[int, int, int]
+    n_iter: int
+    once: Callable[[], float] | None = None
+
+    def __call__(self, _):
+        """Seconds of compilation, then those of an iteration; Lost where it fails, as a peer may as it likes."""
+        try:
+            if self.once is not None:
+                return self.once()
+            with Clock() as clock:
+                self.once = peers.ITERATIONS[self.name].make(*standardised_problem(*self.size), 0.0, self.n_iter)
+        except Exception as error:
+            return Lost(f"{type(error).__name__}: {error}")
+        return clock.seconds["seconds_trace"] + clock.seconds["seconds_compile"]
+
+
+@dataclass
+class Visit:
+    """A program as the rounds call it: it leaves where it has failed, or has had rounds and time enough."""
+
+    timer: peers.Timer
+    ask: Callable
+    spent: list[float] = field(default_factory=list)
+    reason: str = ""  # it has failed
+
+    def __call__(self):
+        """Seconds of an iteration, or None."""
+        if self.reason or (len(self.spent) >= self.timer.least and sum(self.spent) > ENOUGH):
+            return None
+        begin = time.perf_counter()
+        seconds = self.answer()
+        self.spent.append(time.perf_counter() - begin)
+        return seconds
+
+    def answer(self):
+        """What the program says, None where it has failed."""
+        found = self.ask(None, self.timer.limit)
+        if not isinstance(found, Lost):
+            return found
+        self.reason = found.reason
+        return None
 
 
 def standardised_problem(n, d, k, seed=0):
@@ -93,7 +146,7 @@ def standardised_problem(n, d, k, seed=0):
     return np.ascontiguousarray((x - centre) / scale), start
 
 
-def grid(book, *, pairs, **_):
+def grid(book, *, pairs, prepare, **_):
     """One iteration against n, d and K, and a whole search against the number of restarts; then the picture."""
     if book.smoke:
         return
@@ -102,7 +155,7 @@ def grid(book, *, pairs, **_):
         for size in sizes:
             at, case = size["ndK".index(axis)], "against {}: n={} d={} K={}".format(axis, *size)
             if book.lacks("grid", case):
-                rows = iteration_rows(size, min(pairs, 6), names=names)
+                rows = iteration_rows(size, min(pairs, 6), prepare, names=names)
                 book.put("grid", case, [row | {"axis": axis, "at": at} for row in rows])
     x, spec = course()
     options = {"tol": TOL, "max_iter": MAX_ITER, "reg_covar": RIDGE}

@@ -35,12 +35,19 @@ class Ratio(NamedTuple):
     n_pairs: int
 
 
-def interleave(calls: Mapping[str, Callable[[], float]], n_rounds: int) -> dict[str, Float[np.ndarray, "R"]]:
-    """What each call returns (seconds of its own), round by round; every other round runs in the opposite order."""
-    seen = {name: [] for name in calls}
+def interleave(calls: Mapping[str, Callable[[], float | None]], n_rounds: int) -> dict[str, Float[np.ndarray, "R"]]:
+    """What each call returns (seconds of its own), round by round; every other round runs in the opposite order.
+
+    One that returns None has left: it is not called again, and has the first rounds only.
+    """
+    seen, staying = {name: [] for name in calls}, list(calls)
     for i in range(n_rounds):
-        for name in list(calls)[:: 1 if i % 2 == 0 else -1]:
-            seen[name].append(float(calls[name]()))
+        for name in staying[:: 1 if i % 2 == 0 else -1]:
+            seconds = calls[name]()
+            if seconds is None:
+                staying.remove(name)
+            else:
+                seen[name].append(float(seconds))
     return {name: np.array(values) for name, values in seen.items()}
 
 

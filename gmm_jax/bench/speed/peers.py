@@ -20,7 +20,7 @@ import numpy as np
 from ...em import EMConfig, fit_em_restarts
 from ...mixture import GMM, MixtureSpec
 from ..methods._peers import gmmx_loop, how_to_get, sklearn_model
-from .mclust import how_to_get_mclust, mclust_iterations
+from .mclust import MCLUST_COUNTED, how_to_get_mclust, mclust_iterations
 from .measure import seconds_of
 
 N_LANES = 4
@@ -35,6 +35,9 @@ class Timer(NamedTuple):
     what: str  # is counted
     threads: str
     precision: str
+    n_floors: float = 20.0  # that an iteration takes, about: it says how many are timed
+    least: float = 5  # rounds that it takes part in, however long they take
+    limit: float = 120.0  # seconds of a round, above which it is given up
 
 
 # ---- one iteration
@@ -79,7 +82,7 @@ def sklearn_workers(x, start, reg_covar, n_iter):
         parallel(delayed(sklearn_iterations)(x, start, reg_covar, n_repeats, n_threads=1) for _ in range(N_WORKERS))
         return time.perf_counter() - begin
 
-    run(1)
+    run(0)  # the processes start
     n_repeats = _repeats(run)
     return lambda: run(n_repeats) / (n_repeats * N_WORKERS)
 
@@ -139,12 +142,15 @@ def pomegranate(x, start, reg_covar, n_iter):
     return lambda: run(n_repeats) / n_repeats
 
 
+def _of_ours(n_lanes, what):
+    make = partial(ours, n_lanes=n_lanes)
+    return Timer(make, "jax", what, "all cores", "float64", n_floors=float(n_lanes), least=math.inf)
+
+
 _QUOTIENT = "(time of m − time of m/4 iterations) / (3m/4)"
 ITERATIONS = {
-    "gmm_jax one lane": Timer(partial(ours, n_lanes=1), "jax", _QUOTIENT, "all cores", "float64"),
-    "gmm_jax lanes": Timer(
-        partial(ours, n_lanes=N_LANES), "jax", f"{N_LANES} lanes, per lane: {_QUOTIENT}", "all cores", "float64"
-    ),
+    "gmm_jax one lane": _of_ours(1, _QUOTIENT),
+    "gmm_jax lanes": _of_ours(N_LANES, f"{N_LANES} lanes, per lane: {_QUOTIENT}"),
     "scikit-learn": Timer(
         partial(sklearn_one_process, n_threads=None), "sklearn", "_e_step + _m_step", "its own", "float64"
     ),
@@ -156,7 +162,7 @@ ITERATIONS = {
     ),
     "gmmx": Timer(gmmx, "gmmx", _QUOTIENT, "XLA's own", "float32"),
     "pomegranate": Timer(pomegranate, "pomegranate", "summarize + from_summaries", "torch's own", "float32"),
-    "mclust": Timer(mclust_iterations, "mclust", "(time of 8 − time of 2 iterations) / 6", "1", "float64"),
+    "mclust": Timer(mclust_iterations, "mclust", MCLUST_COUNTED, "1", "float64", least=2, limit=30.0),
 }
 
 
@@ -178,7 +184,8 @@ def _positive(seconds):
 
 def _repeats(run, least=0.1):
     """How often to repeat, so that it takes long enough to be timed; run(n) gives the seconds of n."""
-    run(1)
+    if run(1) > 10.0 * least:  # the first is the slowest
+        return 1
     return max(1, min(1000, round(least / max(run(1), 1e-6))))
 
 
