@@ -261,9 +261,10 @@ def test_galaxies_of_unequal_variances_have_one_evidence_by_both_ways(n_componen
 
 @pytest.mark.slow
 def test_standard_errors_of_the_evidence_are_the_scatter_over_seeds():
+    """Over 40 seeds the ratio has an error of 13 %, over 20 of 19 %: one run in 30 would leave 1.5 by chance."""
     spec = galaxies_spec(3, "tied")
     found = {"smc": [], "bridge": []}
-    for seed in range(20):
+    for seed in range(40):
         posterior = bayes.smc(jax.random.key(seed), galaxies(), spec)
         found["smc"].append(bayes.pool(posterior)[:2])
         found["bridge"].append(bayes.bridge(jax.random.key(100 + seed), galaxies(), spec, posterior)[:2])
@@ -271,7 +272,7 @@ def test_standard_errors_of_the_evidence_are_the_scatter_over_seeds():
         values, errors = np.array(results).T
         scatter, reported = np.std(values, ddof=1), np.sqrt(np.mean(errors**2))
         assert 1.0 / 1.5 <= reported / scatter <= 1.5, way
-        assert abs(np.mean(values) + 226.813) <= 4.0 * scatter / np.sqrt(20.0), way
+        assert abs(np.mean(values) + 226.813) <= 4.0 * scatter / np.sqrt(len(values)), way
 
 
 # ---- posteriordb
