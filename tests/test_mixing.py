@@ -166,11 +166,14 @@ def gibbs_verdict(seed, x, starts):
 
 @pytest.mark.slow
 def test_gibbs_chains_in_two_modes_are_stuck_in_20_of_20():
-    """Three groups, two components: the middle group goes with the left or with the right one."""
+    """Three groups, two components: the middle group goes with the left or with the right one.
+
+    Of 60 rows each: with 30 a chain was seen to change over, which is then no stuck one.
+    """
     wide, round_ = np.diag([10.0, 1.0]), np.eye(2)
     left = GMM(np.array([2 / 3, 1 / 3]), np.array([[-3.0, 0.0], [6.0, 0.0]]), np.stack([wide, round_]))
     right = GMM(np.array([1 / 3, 2 / 3]), np.array([[-6.0, 0.0], [3.0, 0.0]]), np.stack([round_, wide]))
-    groups = np.repeat([[-6.0, 0.0], [0.0, 0.0], [6.0, 0.0]], 30, axis=0)
+    groups = np.repeat([[-6.0, 0.0], [0.0, 0.0], [6.0, 0.0]], 60, axis=0)
     verdicts = Counter(
         gibbs_verdict(
             seed, groups + np.random.default_rng(seed).standard_normal(groups.shape), [left, left, right, right]

@@ -44,7 +44,7 @@ def mode_weights(
     """
     key_start, key_laplace, key_smc = jax.random.split(key, 3)
     climb = climb_posterior(x, spec)
-    init = em_starts(key_start, x, spec, CLIMBS, n_restarts)
+    init, _ = em_starts(key_start, x, spec, CLIMBS, n_restarts)
     found = bayes.laplace(key_laplace, x, spec, n_chains=CLIMBS, n_draws=LAPLACE_DRAWS, init=init)
     chains = np.array(
         [c for c in np.unique(found.stats["mode"]) if np.isfinite(found.stats["log_evidence_of_mode"][c])]
