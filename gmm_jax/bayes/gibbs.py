@@ -30,6 +30,7 @@ from .ladder import exchange, first_rungs, in_line, powers, respaced, spread_ord
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, hyperparameters
 from .target import check_counts, constrain, finish, prepare, prior_of, run_chunks, starts
+from .variates import Noise, Proposals, draw_noise, inverse_wishart, log_gamma
 
 CHUNK = 250  # sweeps between two looks from the host
 PLACING = 50  # the same, where the host places the rungs of a ladder
@@ -146,20 +147,25 @@ def _advance(chains, problem, hyper, rungs, n_sweeps, way):
     n_rungs = rungs.size
     power = powers(rungs, problem.z.shape[0]) if n_rungs > 1 else None  # multiplying by 1 cost 7 %
 
-    def step(chain, turn):
-        key, key_exchange, key_sweeps = jax.random.split(chain.key, 3)
+    def step(chain, numbered):
+        turn, key_exchange, keys = numbered
         source, rate = exchange(key_exchange, problem.z, rungs, chain.gmms, turn)
         gmms, climbs = jax.tree.map(lambda leaf: leaf[source], (chain.gmms, chain.climbs))
         arrived = climbs[-1]
         climbs = climbs.at[-1].set(False).at[0].set(n_rungs > 1)
-        keys = jax.random.split(key_sweeps, n_rungs)
         swept = jax.vmap(partial(sweep, way=way), in_axes=(0, None, None, 0, 0))(keys, problem, hyper, gmms, power)
         before, top = jax.tree.map(lambda leaf: leaf[-1], (gmms, swept))
         output = Output(before, top.log_likelihood, jnp.sum(top.counts > 0.0), arrived, rate)
-        return Chain(key, swept.gmm, climbs), output
+        return chain._replace(gmms=swept.gmm, climbs=climbs), output
 
-    # an even number of sweeps, so that turns go on from one call to the next
-    chains, output = jax.vmap(lambda chain: jax.lax.scan(step, chain, jnp.arange(n_sweeps)))(chains)
+    def run(chain):
+        # an even number of sweeps, so that turns go on from one call to the next
+        key, key_exchange, key_sweeps = jax.random.split(chain.key, 3)
+        keys = jax.random.split(key_exchange, n_sweeps), jax.random.split(key_sweeps, (n_sweeps, n_rungs))
+        chain, output = jax.lax.scan(step, chain, (jnp.arange(n_sweeps), *keys))
+        return chain._replace(key=key), output
+
+    chains, output = jax.vmap(run)(chains)
     return chains, _any_narrow(chains.gmms), output
 
 
@@ -179,29 +185,28 @@ def sweep(
     With powers w_n it leaves p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n invariant: μ and Σ count a sample w_n times, and φ
     once, or not at all where w_n = 0. `way` is how the sums are taken where there are neither powers nor gaps.
     """
-    key_labels, key_weights, key_components = jax.random.split(key, 3)
+    noise = draw_noise(key, problem.z.shape[0], *gmm.means.shape, problem.z.dtype)
     if power is None and problem.told.groups is None:
-        u = jax.random.uniform(key_labels, problem.z.shape[:1], problem.z.dtype)
-        sums = e_step(gmm, problem.z, labels=problem.told.labels, uniforms=u, way=way)
+        sums = e_step(gmm, problem.z, labels=problem.told.labels, uniforms=noise.labels, way=way)
         counts = sums.mass
     else:
-        sums, counts = _sums_of_powers(key_labels, problem, gmm, power)
-    weights = draw_weights(key_weights, hyper.alpha + counts, problem.spec.known.weights)
-    new = draw_components(key_components, problem, hyper, gmm, sums)
+        sums, counts = _sums_of_powers(noise, problem, gmm, power)
+    weights = draw_weights(noise.weights, hyper.alpha + counts, problem.spec.known.weights)
+    new = draw_components(noise, problem, hyper, gmm, sums)
     return Swept(replace(new, weights=weights), counts, sums.log_likelihood)
 
 
-def _sums_of_powers(key, problem, gmm, power):
+def _sums_of_powers(noise, problem, gmm, power):
     """The sums of rows counted w_n times, unseen entries drawn, and the counts of labels where w_n > 0."""
     if problem.told.groups is None:
         d = deviations(gmm, problem.z)
         density = log_densities(gmm, d)
     else:
-        key, key_gaps = jax.random.split(key)
-        d, density = _draw_gaps(key_gaps, gmm, problem)
+        d, density = _draw_gaps(noise.key, gmm, problem)
     power = jnp.ones(d.shape[-1], d.dtype) if power is None else power
     log_weights = jnp.log(gmm.weights)[:, None]
-    labels = draw_labels(key, strike_out(log_weights + power[None] * density, problem.told.labels))  # (K, N) one-hot
+    joint = strike_out(log_weights + power[None] * density, problem.told.labels)
+    labels = chosen(jax.nn.softmax(joint, axis=0), jnp.ones_like(noise.labels), noise.labels)  # (K, N) one-hot
     log_prob = logsumexp(strike_out(log_weights + density, problem.told.labels), axis=0)
     return moments(gmm, d, labels * power[None], log_prob), jnp.sum(labels * (power > 0.0)[None], axis=1)
 
@@ -233,39 +238,31 @@ def _draw_gaps(key, gmm, problem):
     return d.transpose(1, 2, 0), density.T
 
 
-def draw_labels(key: Key[Array, ""], joint: Float[Array, "K N"]) -> Float[Array, "K N"]:
-    """One-hot labels from their joint log densities, by inverse distribution function: one uniform a sample."""
-    u = jax.random.uniform(key, (joint.shape[1],), joint.dtype)
-    return chosen(jax.nn.softmax(joint, axis=0), jnp.ones_like(u), u)
-
-
-def draw_weights(key: Key[Array, ""], concentration: Float[Array, "K"], known=None) -> Float[Array, "K"]:
+def draw_weights(noise: Proposals, concentration: Float[Array, "K"], known=None) -> Float[Array, "K"]:
     """Dirichlet over the free φ, which share what the known ones leave."""
-    log_gamma = jax.random.loggamma(key, concentration)
+    gammas = log_gamma(noise, concentration)
     if known is None:
-        return jax.nn.softmax(log_gamma)
+        return jax.nn.softmax(gammas)
     known = jnp.asarray(known, concentration.dtype)
     is_free = jnp.isnan(known)
     fixed = jnp.where(is_free, 0.0, known)
-    shares = jax.nn.softmax(jnp.where(is_free, log_gamma, -jnp.inf))
+    shares = jax.nn.softmax(jnp.where(is_free, gammas, -jnp.inf))
     return jnp.where(is_free, (1.0 - jnp.sum(fixed)) * shares, fixed)
 
 
-def draw_components(key: Key[Array, ""], problem: Problem, hyper: Hyperparameters, gmm: GMM, sums: Moments) -> GMM:
+def draw_components(noise: Noise, problem: Problem, hyper: Hyperparameters, gmm: GMM, sums: Moments) -> GMM:
     """The mixture with new μ and Σ given the sums of labelled rows about its means."""
-    key_means, key_covariances = jax.random.split(key)
     known, kind = problem.spec.known, structure(gmm.covariance_type)
-    means = put(known.means, _draw_means(key_means, hyper, gmm, sums))
+    means = put(known.means, _draw_means(noise.means, hyper, gmm, sums))
     mass = jnp.maximum(sums.mass, jnp.finfo(sums.mass.dtype).tiny)  # an empty one adds nothing to a shared covariance
     residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
-    covariances = _draw_covariances(key_covariances, hyper, gmm.covariance_type, sums.mass, residual)
+    covariances = _draw_covariances(noise, hyper, gmm.covariance_type, sums.mass, residual)
     return replace(gmm, means=means, covariances=put(known.covariances, covariances))
 
 
-def _draw_means(key, hyper, gmm, sums):
+def _draw_means(noise, hyper, gmm, sums):
     """μ_k | Σ_k, z ~ N(A⁻¹b, A⁻¹), A = Λ₀ + n_k Σ_k⁻¹, b = Λ₀ m₀ + Σ_k⁻¹ Σ_n x_n, about the current means."""
     dense = structure(gmm.covariance_type).dense(gmm.covariances, *gmm.means.shape)
-    noise = jax.random.normal(key, gmm.means.shape, gmm.means.dtype)
 
     def one(mean, covariance, mass, first, noise):
         whitener = inverse_cholesky(covariance)
@@ -277,28 +274,19 @@ def _draw_means(key, hyper, gmm, sums):
     return jax.vmap(one)(gmm.means, dense, sums.mass, sums.first, noise)
 
 
-def _draw_covariances(key, hyper, covariance_type, mass, residual):
+def _draw_covariances(noise, hyper, covariance_type, mass, residual):
     """Σ | μ, z from residual covariances about the new means."""
     if covariance_type == "tied":
         total = jnp.sum(mass)
-        return _inverse_wishart(key, hyper.dof + total, hyper.size + total * residual)
+        size = hyper.size + total * residual
+        return inverse_wishart(noise.below[0], noise.scales.at(0), hyper.dof + total, size)
     if covariance_type in MATRIX:
-        draw = jax.vmap(_inverse_wishart)
-        return draw(jax.random.split(key, mass.size), hyper.dof + mass, hyper.size + mass[:, None, None] * residual)
+        size = hyper.size + mass[:, None, None] * residual
+        return inverse_wishart(noise.below, noise.scales, hyper.dof + mass, size)
     if covariance_type == "diag":
         mass = mass[:, None]
         shape, rate = hyper.dof + mass / 2.0, hyper.size + mass * residual / 2.0
-    else:
-        n_features = hyper.loc.size
-        shape, rate = hyper.dof + n_features * mass / 2.0, hyper.size + n_features * mass * residual / 2.0
-    return rate / jax.random.gamma(key, jnp.broadcast_to(shape, rate.shape))
-
-
-def _inverse_wishart(key, dof, size):
-    """Σ ~ IW(dof, size): Σ = M Mᵀ, M = L A⁻ᵀ with size = L Lᵀ and A the Bartlett factor of a standard Wishart."""
-    key_diagonal, key_below = jax.random.split(key)
-    n = size.shape[0]
-    chi = jnp.sqrt(2.0 * jax.random.gamma(key_diagonal, (dof - jnp.arange(n)) / 2.0))
-    bartlett = jnp.tril(jax.random.normal(key_below, (n, n), size.dtype), -1) + jnp.diag(chi.astype(size.dtype))
-    factor = cholesky(size) @ inverse_cholesky(bartlett @ bartlett.T).T
-    return factor @ factor.T
+        return rate * jnp.exp(-log_gamma(noise.scales, jnp.broadcast_to(shape, rate.shape)))
+    n_features = hyper.loc.size
+    shape, rate = hyper.dof + n_features * mass / 2.0, hyper.size + n_features * mass * residual / 2.0
+    return rate * jnp.exp(-log_gamma(noise.scales.at((slice(None), 0)), jnp.broadcast_to(shape, rate.shape)))

@@ -33,6 +33,7 @@ from .gibbs import CHUNK, draw_components, draw_weights
 from .model import assemble
 from .prior import hyperparameters
 from .target import constrain, over_draws, prepare, run_chunks, starts
+from .variates import draw_noise
 
 
 class Telescoped(NamedTuple):
@@ -154,25 +155,28 @@ def _begin(key, problem, starts):
 
 @partial(jax.jit, static_argnames="n_sweeps", compiler_options=ONE_AT_A_TIME)
 def _advance(chains, problem, law, n_sweeps):
-    def step(chain, _):
-        key, key_sweep = jax.random.split(chain.key)
-        gmm, k, occupied = _sweep(key_sweep, problem, *law, chain.gmm)
-        return Chain(key, gmm), (gmm, k, occupied)
+    def step(gmm, key):
+        gmm, k, occupied = _sweep(key, problem, *law, gmm)
+        return gmm, (gmm, k, occupied)
 
-    return jax.vmap(lambda chain: jax.lax.scan(step, chain, None, length=n_sweeps))(chains)
+    def run(chain):
+        keys = jax.random.split(chain.key, n_sweeps + 1)
+        gmm, output = jax.lax.scan(step, chain.gmm, keys[1:])
+        return Chain(keys[0], gmm), output
+
+    return jax.vmap(run)(chains)
 
 
 def _sweep(key, problem, hyper, log_prior, concentration, gmm):
     """Labels, components given labels, K given the counts, φ given K and the counts."""
-    key_labels, key_components, key_size, key_weights = jax.random.split(key, 4)
-    u = jax.random.uniform(key_labels, problem.z.shape[:1], problem.z.dtype)
-    sums = e_step(gmm, problem.z, uniforms=u, way="deviations")
-    gmm, counts = draw_components(key_components, problem, hyper, gmm, sums), sums.mass
+    noise = draw_noise(key, problem.z.shape[0], *gmm.means.shape, problem.z.dtype)
+    sums = e_step(gmm, problem.z, uniforms=noise.labels, way="deviations")
+    gmm, counts = draw_components(noise, problem, hyper, gmm, sums), sums.mass
     order = jnp.argsort(counts == 0.0, stable=True)  # occupied ones first
     gmm, counts = permute(gmm, order), counts[order]
-    size = jax.random.categorical(key_size, log_prior + log_sizes(counts, concentration))
+    size = jax.random.categorical(noise.key, log_prior + log_sizes(counts, concentration))
     beyond = jnp.where(jnp.arange(counts.size) <= size, jnp.nan, 0.0)  # as known weights: free, or none
-    weights = draw_weights(key_weights, concentration[size] + counts, beyond)
+    weights = draw_weights(noise.weights, concentration[size] + counts, beyond)
     return replace(gmm, weights=weights), size + 1, jnp.sum(counts > 0.0)
 
 
