@@ -1,24 +1,25 @@
 """How many optima has a mixture's likelihood, how often is the best reached, and which may not be believed?
 
-From random rows of the data as centres, every start kept: EM to its end, then on to the point where the gradient
-vanishes, so that plateaus are not counted as optima; optima are the same up to a permutation of components.
+Data: course_2d and real data sets, each with one or several K.
+Estimands: the optima of the likelihood, the same up to a permutation of components, and the share of starts at each.
+Methods: EM from random rows of the data as centres, every start kept, to its end, then on to the point where the
+    gradient vanishes, so that plateaus are not counted as optima.
+Performance: shares ± their Monte-Carlo standard error; which optima are inadmissible, and why; starts that end nowhere.
 
 Expected: few optima where clusters are few and apart; where components are many, or more than there are clusters, tens,
 the highest of which hold a handful of samples and may not be called best. Found: see results/landscape.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from gmm_jax import MixtureSpec, em, problems
-from gmm_jax.bench import landscape, plots, report, store
-from gmm_jax.bench.clock import Clock
+from gmm_jax.bench import landscape, plots, report
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
 
-QUESTION = "How many optima has a mixture's likelihood, how often is the best reached, and which may not be believed?"
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)
 CASES = (  # a data set and K, or a named problem
     ("course_2d", None),
@@ -40,30 +41,14 @@ def main(*, restarts: int = 1000, out: Path = Path("results"), smoke: bool = Fal
         smoke: 8 starts of one case, for tests.
     """
     cases, restarts = (SMOKE, 8) if smoke else (CASES, restarts)
-    folder, started, rows = store.result_folder(out, "landscape"), datetime.now(UTC), []
     console = report.console()
-    with Clock() as clock, report.progress_bar("landscape", len(cases)) as update:
-        for i, (name, n_components) in enumerate(cases):
+    with Study(__doc__, "landscape", out, {"restarts": restarts}, steps=len(cases), smoke=smoke) as study:
+        for name, n_components in cases:
             mine = one(name, n_components, restarts)
-            rows += mine
-            store.write_rows(folder, rows)
-            plots.landscape(folder / f"{mine[0]['case']}.png", mine)
+            study.add(*mine)
+            plots.landscape(study.folder / f"{mine[0]['case']}.png", mine)
             report.print_table(console, f"{mine[0]['case']}, {restarts} starts", landscape.table(mine))
-            update(i + 1)
-    sentence = answer(rows)
-    record = store.provenance(
-        f"python experiments/landscape.py --restarts {restarts}",
-        {"cases": [list(case) for case in cases], "restarts": restarts},
-        started,
-        datetime.now(UTC),
-        clock.so_far(),
-        seeds=[0],
-        question=QUESTION,
-        answer=sentence,
-    )
-    store.write_json(folder / "provenance.json", record)
-    print(sentence)
-    return 0
+    return study.conclude(answer(study.rows))
 
 
 def one(name, n_components, restarts):
@@ -100,7 +85,7 @@ def answer(rows):
             f"{where}, {len(sound)} of them admissible; the best of these is reached by {best['share']:.1%} "
             f"± {best['share_se']:.1%} of the starts, and {len(above)} inadmissible ones above it by {others:.1%}"
         )
-    return "; ".join(parts) + "."
+    return "\n".join(["Where EM ended.", *parts])
 
 
 if __name__ == "__main__":

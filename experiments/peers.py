@@ -1,14 +1,16 @@
 """On equal terms, which program comes nearest to the truth, and for how many evaluations of component densities?
 
-Each method twice: with its own defaults, and tuned. Tuned means the options, of a few, whose mean log Hellinger
-distance from the truth is least on problems and seeds of their own; what is reported comes from other problems and
-other seeds. The budget is counted in evaluations of a component density at a sample (n·K in one pass over the data, a
-gradient counts three, starts count) and, beside it, in seconds of a fit and seconds of compilation, which on a shared
-machine say less. k-means' distances and hierarchical clustering at the starts of scikit-learn, gmmx and mclust cannot
-be seen and are not counted; they are in the seconds, and so is the start of R. Every row records start, reg_covar, tol
-and its meaning, threads, precision and whether the prior is ours; programs that are not installed have a row that says
-how to get them. Samplers see fewer data sets than the others; every method is compared with em's defaults on the data
-sets that it saw, so that all are paired.
+Data: ten data sets each of three named problems; samplers see fewer. Options are chosen on other problems and seeds.
+Estimands: the density of the truth, which needs no pairing of components.
+Methods: each program twice: with its own defaults, and tuned, with those options, of a few, whose mean log distance is
+    least on the data sets for tuning. Every row records start, reg_covar, tol and its meaning, threads, precision and
+    whether the prior is ours; programs that are not installed have a row that says how to get them.
+Performance: Hellinger distance as a share of that of em's defaults on the same data sets (geometric mean ± Monte-Carlo
+    error); trials without an answer or with a doubtful one. The budget is counted in evaluations of a component density
+    at a sample (n·K in one pass over the data, a gradient counts three, starts count) and, beside it, in seconds of a
+    fit and seconds of compilation, which on a shared machine say less. k-means' distances and hierarchical clustering
+    at the starts of scikit-learn, gmmx and mclust cannot be seen and are not counted; they are in the seconds, and so
+    is R's start.
 
 Expected: tuned, the programs for maximum likelihood agree where starts are enough, in different numbers of evaluations;
 the posterior mean is nearer to the truth where components overlap, at a hundred times the cost. Found: see
@@ -197,7 +199,7 @@ def answer(rows):
             parts.append(f"{method} {part}{sentence_of(mine, ours)}")
     about = "Hellinger distance from the truth as a share of that of em's defaults on the same data sets"
     later = f" Not run yet: {', '.join(missing)}." if missing else ""
-    return f"{about} (geometric mean ± Monte-Carlo error), and what a fit cost: {'; '.join(parts)}.{later}"
+    return "\n".join([f"{about} (geometric mean ± Monte-Carlo error), and what a fit cost.{later}", *parts])
 
 
 def sentence_of(rows, ours):

@@ -1,7 +1,10 @@
 """How many starts does a problem need, and how often does a race lose the best fit?
 
-On every named problem, from the same k-means++ starts: all lanes run to their end, and a race that lets lanes leave.
-Lost means that the best fit of the race is more than 1e-4 nats below that of all lanes.
+Data: several data sets from every named problem.
+Estimands: the best admissible optimum that all starts together reach, and how likely one start is to reach it.
+Methods: EM from the same k-means++ starts twice: all lanes run to their end, and a race that lets lanes leave.
+Performance: share of runs in which the race's best fit is more than 1e-4 nats below that of all lanes, with its upper
+    95 % bound; lane-iterations saved; starts needed for 99 %; optima seen, and the basin mass not seen (Good–Turing).
 
 Expected: lost in at most 1 % of the runs, with fewer lane-iterations where optima are many. Found: see
 results/restarts.

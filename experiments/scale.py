@@ -1,12 +1,13 @@
 """How do time and memory of EM grow with the number of rows, in memory, streamed from disk, and over processes?
 
-Each row of the table is measured in a process of its own: n rows of a mixture in a .npy file, some iterations from one
-start. Seconds are medians over iterations; memory is the peak of the process, and what of it lies above the peak before
-any row was read. "cold": the file was put out of the page cache before the iteration. Processes have a core each and
-add their sums once an iteration: the same rows over more of them (strong scaling), and as many rows for each (weak).
+Data: n rows of a mixture in a .npy file, K = 8, d = 4; "cold": the file was put out of the page cache before.
+Methods: some iterations from one start, each row of the table in a process of its own. Processes have a core each and
+    add their sums once an iteration: the same rows over more of them (strong scaling), and as many for each (weak).
+Performance: seconds, medians over iterations; the peak memory of the process, and what of it lies above the peak before
+    any row was read.
 
 Expected: at K = 8, d = 4 in float32 a streamed iteration takes at most twice as long for each row as one in memory, and
-the peak stays under 1 GB at any n (with --full at n = 10⁸, 1.6 GB on disk).  Found: see results/scale.
+the peak stays under 1 GB at any n (with --full at n = 10⁸, 1.6 GB on disk). Found: see results/scale.
 """
 
 import json

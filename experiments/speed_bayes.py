@@ -215,7 +215,7 @@ PARTS = {"sweep": sweep, "samplers": compared, "cold": starts, "sweeps": sweeps}
 def verdict(rows):
     """Whether what was measured meets the expectations, and the sentence with the numbers."""
     judged = [judge(rows) for judge in (verdict_samplers, verdict_cold, verdict_sweeps)]
-    return all(met for met, _ in judged), " ".join(said for _, said in judged if said)
+    return all(met for met, _ in judged), "\n".join(said for _, said in judged if said)
 
 
 def verdict_samplers(rows):
@@ -234,12 +234,12 @@ def verdict_samplers(rows):
         parts.append(f"{name} {middle:.0f} ({low:.0f} to {high:.0f}{bad})")
     if not parts:
         return True, ""
-    said, met = f"Effective draws a second, median and quartiles over data sets: {', '.join(parts)}.", True
+    said, met = f"Effective draws a second, median and quartiles over data sets: {', '.join(parts)}", True
     for ours in ("nuts", "gibbs"):
         ratios = {name: times(per_second, ours, name) for name in per_second if name not in ("nuts", "gibbs")}
         known = {name: value for name, value in ratios.items() if value is not None}
         if known:
-            said += f" {ours} gives " + "; ".join(f"{value:.3g} times {name}" for name, value in known.items()) + "."
+            said += f"\n{ours} gives " + "; ".join(f"{value:.3g} times {name}" for name, value in known.items())
         if ours == "nuts":
             met = all(known.get(name, least) >= least for name, least in LEAST.items())
     return met, said
@@ -264,7 +264,7 @@ def verdict_cold(rows):
         parts.append(f"{name} {seconds['empty']:.1f} s, {seconds['filled']:.1f} s with the cache filled{worth}")
         if name.startswith("fit with"):
             met &= all(seconds[state] <= most for state, most in MOST_COLD.items())
-    return met, f"Cold, compilation counted: {'; '.join(parts)}." if parts else ""
+    return met, f"Cold, compilation counted: {'; '.join(parts)}" if parts else ""
 
 
 def verdict_sweeps(rows):

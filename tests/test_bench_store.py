@@ -201,7 +201,7 @@ def test_provenance_says_what_is_needed_and_not_where_or_who(monkeypatch):
     command = [f"{home}/.venv/bin/gmm-jax", "fit", f"{home}/My Data.csv", "--out=/srv/deep/x.csv", "--k", "2"]
     note = "from ~/a/b and C:\\Users\\me\\c.csv"
     config = {"seeds": range(3), "file": Path("/srv/data/x.csv"), "note": note, "r": 1 / 3}
-    record = store.provenance(command, config, NOW, NOW, {"compile": 1.0, "trace": 0.5, "run": 2.0}, question="Is it?")
+    record = store.provenance(command, config, NOW, NOW, {"compile": 1.0, "trace": 0.5, "run": 2.0}, doc="Is it?")
     text = json.dumps(record, allow_nan=False)
     for secret in (home, "/srv", "deep", "Users", "hidden-value", os.uname().nodename + ".", "~"):
         assert secret not in text

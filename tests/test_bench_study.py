@@ -3,12 +3,19 @@
 import pytest
 
 from gmm_jax.bench import store
-from gmm_jax.bench.study import Study, question_of
+from gmm_jax.bench.design import design_of
+from gmm_jax.bench.study import Study
 
 DOC = """Does it
 work?
 
-Expected: yes.
+Data: one set,
+of rows.
+Methods: this: only.
+
+Parts can be run alone. Data: are not named here.
+
+Expected: yes. Found: see results/toy.
 """
 
 
@@ -45,4 +52,9 @@ def test_a_kept_study_goes_on_where_it_was(tmp_path):
         with Study(DOC, "toy", tmp_path, {}, keep=True) as study:
             study.add(row)
     assert [row["a"] for row in study.rows] == [1, 2]
-    assert question_of(DOC) == "Does it work?"
+
+
+def test_a_docstring_tells_the_question_and_the_design():
+    design = {"Data": "one set, of rows.", "Methods": "this: only.", "Expected": "yes."}
+    assert design_of(DOC) == {"question": "Does it work?", "design": design}
+    assert design_of("") == {"question": None, "design": {}}

@@ -43,7 +43,7 @@ def test_every_command_is_understood(line, monkeypatch):
 
 def test_the_shares_of_criteria_are_those_of_the_rows():
     answer = store.read_json(ROOT / "results" / "choose_k" / "provenance.json")["answer"]
-    at_three = re.search(r"3 sd apart \(.*?\): (.*?);", answer).group(1)
+    at_three = re.search(r"3 sd apart \(.*?\): (.*?)[;\n]", answer).group(1)
     said = dict(part.split() for part in at_three.split(", "))
     table = TEXT.partition("## Which number")[2].partition("## Which uncertainty")[0]
     for row in re.findall(r"^\| (`.*?) \|.*\| (\d\.\d+)", table, flags=re.MULTILINE):

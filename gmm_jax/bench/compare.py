@@ -50,7 +50,7 @@ def compare_grid(
     leave_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
     results="results",
     command: str = "",
-    question: str = "",
+    doc: str = "",
     answer=None,
     how: How = HERE,
     as_json: bool = False,
@@ -62,9 +62,7 @@ def compare_grid(
     """
     cells = [cell for cell in grid.cells() if cell.problem not in leave_out.get(cell.method, ())]
     record = {"grid": asdict(grid)}
-    rows = run_grid(
-        name, cells, results=results, command=command, question=question, answer=answer, how=how, config=record
-    )
+    rows = run_grid(name, cells, results=results, command=command, doc=doc, answer=answer, how=how, config=record)
     folder = store.result_folder(results, name)
     path = write_report(folder)
     if as_json:

@@ -150,10 +150,10 @@ def write_course(
             tables = (parameter_table(course, case), score_table(course, case))
             heading = f"{course.problem}, {case}: {KNOWING[case]}"
             sections.append(report.Section(heading, (), tables, pictures[case]))
-    answer = " ".join(f"{course.problem}: {course.answer}" for course in courses if course.answer)
+    answer = "\n".join(f"{course.problem}: {course.answer}" for course in courses if course.answer)
     config = {"problems": [course.problem for course in courses], "seed": seed}
     record = store.provenance(
-        command, config, started, datetime.now(UTC), clock.so_far(), seeds=[seed], question=QUESTION, answer=answer
+        command, config, started, datetime.now(UTC), clock.so_far(), seeds=[seed], doc=QUESTION, answer=answer
     )
     store.write_json(folder / "provenance.json", record | {"draws": checksums})
     summary = f"«{QUESTION}»\n\n" + "\n\n".join(f"{c.problem}: {c.answer}" for c in courses)

@@ -20,6 +20,7 @@ from .parameters import parameters
 from .store import UnreadableResult, read_json, write_text_atomic
 
 DASH = "—"
+TOLD_ELSEWHERE = ("command", "question", "design", "answer")  # of a provenance
 
 
 class Table(NamedTuple):
@@ -231,7 +232,7 @@ def write_html(
         summary=[paragraph for paragraph in summary.split("\n\n") if paragraph.strip()],
         sections=sections,
         command=(provenance or {}).get("command"),
-        facts=list(_facts({k: v for k, v in (provenance or {}).items() if k not in ("command", "question", "answer")})),
+        facts=list(_facts({k: v for k, v in (provenance or {}).items() if k not in TOLD_ELSEWHERE})),
     )
     return write_text_atomic(path, text)
 
@@ -266,35 +267,44 @@ def _short(value):
 
 # ---- the index of results
 
+INDEX = (
+    "Generated from each folder's `provenance.json`; do not edit. `report.html` opens in any browser, offline. "
+    "An experiment is told by its aim (a question), data, estimands, methods and performance measures (ADEMP: "
+    "Morris, White & Crowther 2019, Statistics in Medicine 38), and what was found."
+)
+
 
 def write_index(results_root) -> Path:
-    """results/README.md: each experiment with its question, its answer, its date and what can be opened."""
-    root = Path(results_root)
-    lines = [
-        "# Results",
-        "",
-        "Generated from each folder's `provenance.json`; do not edit. `report.html` opens in any browser, offline.",
-        "",
-        "| experiment | question | answer | date | files |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [_index_line(path.parent) for path in sorted(root.glob("*/provenance.json"))]
-    return write_text_atomic(root / "README.md", "\n".join(lines) + "\n")
+    """results/README.md: each experiment with its question, its design, its answer, and what can be opened."""
+    folders = [path.parent for path in sorted(Path(results_root).glob("*/provenance.json"))]
+    lines = ["# Results", "", INDEX, "", *(f"- [{folder.name}](#{folder.name})" for folder in folders)]
+    for folder in folders:
+        lines += ["", *_section(folder)]
+    return write_text_atomic(Path(results_root) / "README.md", "\n".join(lines) + "\n")
 
 
-def _index_line(folder):
+def _section(folder):
     try:
         record = read_json(folder / "provenance.json")
         if not isinstance(record, dict):
             raise UnreadableResult(folder / "provenance.json", "not a provenance")
     except UnreadableResult as error:
         record = {"question": f"unreadable: {str(error).removeprefix(str(folder)).lstrip('/')}"}
-    files = [f"[{name}]({folder.name}/{name})" for name in ("report.html", "rows.csv") if (folder / name).exists()]
+    names = ("report.html", "rows.csv", "provenance.json")
+    files = ", ".join(f"[{name}]({folder.name}/{name})" for name in names if (folder / name).exists())
     date = str(record.get("ended") or record.get("started") or "")[:10]
-    texts = (folder.name, record.get("question"), record.get("answer"), date)
-    return f"| {' | '.join(map(_markdown, texts))} | {' '.join(files)} |"
+    answer = str(record.get("answer") or "").splitlines()
+    design = record.get("design")
+    told = design.items() if isinstance(design, dict) else ()
+    return [
+        *(f"## {folder.name}", "", f"**{_markdown(record.get('question'))}**", ""),
+        *(f"- *{_markdown(part)}:* {_markdown(text)}" for part, text in told),
+        *([f"- *Found{f', {date}' if date else ''}:* {_markdown(answer[0])}"] if answer else []),
+        *(f"  - {_markdown(line)}" for line in answer[1:]),
+        f"- *Files:* {files}",
+    ]
 
 
 def _markdown(text):
-    escaped = str(text or "").replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    escaped = str(text or "").replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("*", "\\*")
     return " ".join(escaped.split())

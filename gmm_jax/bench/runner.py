@@ -182,7 +182,7 @@ def run_grid(
     *,
     results="results",
     command: str = "",
-    question: str = "",
+    doc: str = "",
     answer=None,
     how: How = HERE,
     config: Mapping[str, Any] = MappingProxyType({}),
@@ -191,7 +191,7 @@ def run_grid(
 
     Ctrl-C leaves rows.csv with what is finished; a damaged cell is named before anything is touched. A trial whose
     process died or took too long is a row with status FAILED, and is tried again by the next run. `answer(rows)` gives
-    the sentence that stands beside the question; `config` stands in the provenance.
+    the sentence that stands beside the question in `doc`; `config` stands in the provenance.
     """
     cells = list(cells)
     folder = store.result_folder(results, name)
@@ -219,9 +219,7 @@ def run_grid(
             known = {"cells": len(cells), "finished": len(rows), "seeds": sorted({cell.seed for cell in cells})}
             found = answer(rows) if answer is not None and len(rows) == len(cells) else None
             ended, seconds = datetime.now(UTC), clock.so_far()
-            record = store.provenance(
-                command, known | dict(config), started, ended, seconds, question=question, answer=found
-            )
+            record = store.provenance(command, known | dict(config), started, ended, seconds, doc=doc, answer=found)
             store.write_json(folder / "provenance.json", record)
     return rows
 

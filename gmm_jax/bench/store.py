@@ -27,6 +27,7 @@ import numpy as np
 
 from ..mixture import GMM
 from ..mixture.atomic import write_bytes_atomic
+from .design import design_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCHEMA = 1  # of a trial's configuration and row; a reader refuses what a later one wrote
@@ -198,7 +199,7 @@ def provenance(
     seconds: Mapping[str, float],
     *,
     seeds: Sequence[int] | None = None,
-    question: str | None = None,
+    doc: str = "",
     answer: str | None = None,
 ) -> dict[str, Any]:
     """What is needed to repeat a result. It names no folder, user, host or environment variable.
@@ -207,11 +208,12 @@ def provenance(
         command: what was typed, as text or as argv; absolute paths are cut to their last part.
         started: aware datetimes; stored in UTC.
         seconds: compile, trace and run apart.
-        question: what the experiment asks, and `answer` what it found, a sentence each; results/README.md shows both.
+        doc: the experiment's docstring, with its question and its design (see design.py).
+        answer: what it found, a sentence, or a line for each thing; results/README.md shows them all.
     """
     command = _bare(command) if isinstance(command, str) else shlex.join(map(_bare, command))
     return {
-        "question": question,
+        **design_of(doc),
         "answer": answer,
         "command": command,
         "config": _bare(plain(config)),

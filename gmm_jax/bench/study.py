@@ -39,7 +39,7 @@ class Study:
         """Begin or go on.
 
         Args:
-            doc: the experiment's docstring, which begins with its question.
+            doc: the experiment's docstring, which begins with its question and tells its design (see design.py).
             name: of the experiment's file, and of its folder in `out`.
             options: what was chosen on the command line; the command that repeats the study is made of them.
             steps: how many times `add` or `step` will be called, for the progress bar.
@@ -47,7 +47,7 @@ class Study:
             smoke: a quick pass for tests, whose numbers mean little and meet no expectation.
             keep: begin with the rows that are in the folder, so that an interrupted study goes on.
         """
-        self.question, self.name, self.options, self.smoke = question_of(doc), name, dict(options), smoke
+        self.doc, self.name, self.options, self.smoke = doc, name, dict(options), smoke
         self.folder, self.started = store.result_folder(out, name), datetime.now(UTC)
         self.rows = store.read_rows(self.folder) if keep and (self.folder / "rows.csv").exists() else []
         self._steps, self._seeds, self._done = steps, sorted({0, seeds - 1}), 0
@@ -83,17 +83,12 @@ class Study:
             datetime.now(UTC),
             self._clock.seconds,
             seeds=self._seeds,
-            question=self.question,
+            doc=self.doc,
             answer=answer,
         )
         store.write_json(self.folder / "provenance.json", record)
         print(answer)
         return 0 if met or self.smoke else EXIT_UNMET
-
-
-def question_of(doc: str) -> str:
-    """The question that a docstring begins with, on one line."""
-    return " ".join(doc[: doc.index("?") + 1].split())
 
 
 def _words(options):

@@ -14,7 +14,7 @@ def verdict(rows):
     clauses += said_of_memory(rows)
     if not clauses:
         return True, "Nothing that has a target was measured."
-    return all(met for met, _ in clauses), "; ".join(text for _, text in clauses) + "."
+    return all(met for met, _ in clauses), "\n".join(text for _, text in clauses)
 
 
 def said_of_iterations(rows):
