@@ -35,7 +35,7 @@ from ..mixture.rows import put_gaps
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .model import Problem, assemble, log_volume, model, pose, sample_sites, site_values
 
-DRAW_NUMBERS = 1 << 20  # N·D·draws at a time, where a density is taken of every draw
+DRAW_NUMBERS = 1 << 20  # at a time, where a density is taken of every draw
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 
@@ -208,18 +208,20 @@ def density_of(problem: Problem, gmms: GMM):
 @jax.jit
 def prior_of(problem: Problem, gmms: GMM):
     """log p(θ) (C, S) of standardised mixtures with leading (C, S)."""
-    return over_draws(lambda gmm: log_prior(problem, site_values(problem, gmm)), gmms, 1)
+    *_, n_components, n_features = gmms.means.shape
+    numbers = n_components * n_features * n_features
+    return over_draws(lambda gmm: log_prior(problem, site_values(problem, gmm)), gmms, numbers, sums=False)
 
 
-def over_draws(function, draws, numbers):
-    """function of each draw (C, S): one after another on a core, where a sum is then taken in one way and not in both.
+def over_draws(function, draws, numbers, *, sums=True):
+    """function of each draw (C, S), which takes so many numbers: some at a time, as all at once would fill the memory.
 
-    On an accelerator some at a time: all at once would hold as many copies of the data's deviations.
+    Sums over the data are taken draw by draw on a core, where each is then taken in one way and not in both.
     """
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
-    at_once = None if jax.default_backend() == "cpu" else max(1, DRAW_NUMBERS // numbers)
-    values = jax.lax.map(function, flat, batch_size=at_once)
+    one_by_one = sums and jax.default_backend() == "cpu"
+    values = jax.lax.map(function, flat, batch_size=None if one_by_one else max(1, DRAW_NUMBERS // numbers))
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), values)
 
 
