@@ -1,14 +1,25 @@
 """Starts are proper mixtures that see the data, keep known means, and differ from key to key."""
 
 from functools import partial
+from itertools import permutations
 
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from conftest import TYPES
 from gmm_jax import Known, MixtureSpec, validate
-from gmm_jax.mixture.starts import STARTS, from_labels, kmeans, kmeans_plusplus, random_points, start_function
+from gmm_jax.mixture.starts import (
+    STARTS,
+    _row_at,
+    distinct_rows,
+    from_labels,
+    kmeans,
+    kmeans_plusplus,
+    random_points,
+    start_function,
+)
 
 KEYS = jax.random.split(jax.random.key(0), 16)
 
@@ -45,6 +56,26 @@ def test_kmeans_finds_groups_that_are_far_apart(start, groups):
 def test_kmeans_means_are_the_means_of_their_rows(groups):
     means = np.sort(np.asarray(draw(kmeans, groups, MixtureSpec(3)).means)[0], axis=0)
     np.testing.assert_allclose(means, np.sort(groups.reshape(3, 30, 2).mean(axis=1), axis=0), atol=1e-12)
+
+
+def test_each_ordered_choice_of_distinct_rows_is_as_likely():
+    choices = np.asarray(jax.vmap(lambda key: distinct_rows(key, 5, 3))(jax.random.split(jax.random.key(0), 20_000)))
+    found, times = np.unique(choices, axis=0, return_counts=True)
+    assert sorted(map(tuple, found)) == list(permutations(range(5), 3))
+    assert stats.chisquare(times).pvalue > 1e-4
+
+
+def test_all_rows_can_be_chosen():
+    choice = np.asarray(distinct_rows(jax.random.key(1), 7, 7))
+    np.testing.assert_array_equal(np.sort(choice), np.arange(7))
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 10, 17, 500])
+def test_rows_are_drawn_in_proportion_to_their_odds(n_rows):
+    odds = np.random.default_rng(n_rows).exponential(size=n_rows) * (np.arange(n_rows) % 3 != 1)
+    u = (np.arange(20_000) + 0.5) / 20_000
+    rows = np.asarray(jax.vmap(_row_at, in_axes=(0, None))(u, odds))
+    np.testing.assert_array_equal(rows, np.searchsorted(np.cumsum(odds) / odds.sum(), u, side="right"))
 
 
 def test_random_points_are_distinct_rows(groups):

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import Hyperparameters, MixtureSpec, check_sample_weight, exchangeable
-from ..mixture.cores import n_workers, program, side_by_side
+from ..mixture.cores import divide, on_each, together
 from ..mixture.rows import same_size
 from ..mixture.starts import in_known_order, start_function
 from .fit import EMConfig, EMResult
@@ -185,15 +185,9 @@ def _best_of_each(lanes, data):
 
 
 def _draw(keys, z, data, start):
-    """Standardised starts, one a key, (P, R): some data sets a program, programs side by side."""
-    inner, calls = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data]), []
-    size = max(1, min(len(z), DRAWN_AT_ONCE // keys.shape[1]))
-    for first in range(0, len(z), size):
-        some = np.minimum(np.arange(first, first + size), len(z) - 1)
-        arguments = (keys[some], z[some], jax.tree.map(lambda leaf, some=some: leaf[some], inner))
-        calls.append((program(_draw_starts, arguments, start=start), arguments))
-    drawn = side_by_side(calls, n_workers())
-    starts = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[: len(z)], *drawn)
+    """Standardised starts, one a key, (P, R): a program for each core."""
+    inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
+    starts = together(on_each(_draw_starts, divide((keys, z, inner)), start=start), len(z))
     if exchangeable(data[0].inner).all():
         return starts
     ordered = [in_known_order(pick(starts, p), d.inner) for p, d in enumerate(data)]
@@ -201,5 +195,9 @@ def _draw(keys, z, data, start):
 
 
 @partial(jax.jit, static_argnames="start")
-def _draw_starts(keys, z, inner, start):
-    return jax.vmap(jax.vmap(start, in_axes=(0, None, None)))(keys, z, inner)
+def _draw_starts(problem, start):
+    def of_one(problem):
+        keys, z, inner = problem
+        return jax.vmap(start, in_axes=(0, None, None))(keys, z, inner)
+
+    return jax.lax.map(of_one, problem, batch_size=max(1, DRAWN_AT_ONCE // problem[0].shape[1]))

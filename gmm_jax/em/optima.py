@@ -30,6 +30,7 @@ from .m_step import m_step
 
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
 NARROWEST = 1e-3  # least eigenvalue of S⁻¹Σ_k where few samples support component k
+COMPARED = 1024  # mixtures at a time
 FEW = 10  # "few" are fewer than so many times D + 1
 LARGEST_SHIFT = 0.05  # at a stationary point an EM step without a ridge changes no Σ_k and no μ_k by more, relatively
 
@@ -157,10 +158,13 @@ def eligible(lanes) -> Bool[np.ndarray, "R"]:
 
 def same_mixture(gmms, references, among, spec) -> Bool[np.ndarray, "..."]:
     """Which of `among` equal their reference up to a permutation of components; see match_cost for the axes."""
-    same = np.zeros(among.shape, bool)
-    if among.any():  # costs are for all, so that one program serves
-        cost = match_cost(gmms, references, spec)[among]
-        same[among] = np.take_along_axis(cost, assign(cost)[:, None, :], axis=1).sum(axis=(1, 2)) < SAME_COST
+    same, where = np.zeros(among.shape, bool), np.argwhere(among)
+    lead, size = references.means.ndim - 2, min(among.size, COMPARED)  # always so many: one program serves
+    for first in range(0, len(where), size):
+        rows = tuple(np.resize(where[first : first + size], (size, among.ndim)).T)
+        cost = match_cost(pick(gmms, rows), pick(references, rows[:lead]) if lead else references, spec)
+        total = np.take_along_axis(cost, assign(cost)[:, None, :], axis=1).sum(axis=(1, 2))
+        same[rows] = total < SAME_COST
     return same
 
 

@@ -173,7 +173,7 @@ def _from_deviations(gmm, whitener, x, sample_weight, labels, uniforms, block_si
         joint = strike_out(log_joint_components_first(gmm, d, whitener), labels)  # (K, N)
         return _shared_out(gmm, d, joint, weight, uniforms)
 
-    return _add_blocks(block, (x, labels, uniforms), sample_weight, size)
+    return add_blocks(block, (x, labels, uniforms), sample_weight, size)
 
 
 def _shared_out(gmm, d, joint, weight, uniforms=None):
@@ -202,7 +202,7 @@ def _from_groups(gmm, x, rows):
         new = jnp.ones(groups.rows.shape[:1], x.dtype) if new is None else new
         return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), jax.vmap(one)(*groups, new))
 
-    return _add_blocks(block, rows.groups, None, groups_at_once(rows.groups, gmm), x.dtype)
+    return add_blocks(block, rows.groups, None, groups_at_once(rows.groups, gmm), x.dtype)
 
 
 def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_size):
@@ -232,7 +232,7 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_si
         # statistics first, both contracted over their last axis: the order in which the product is fast
         return jax.lax.dot_general(statistics, r, (((1,), (1,)), ((), ()))), log_likelihood
 
-    sums, log_likelihood = _add_blocks(block, (x, labels, uniforms), sample_weight, block_size or BLOCK_ROWS)
+    sums, log_likelihood = add_blocks(block, (x, labels, uniforms), sample_weight, block_size or BLOCK_ROWS)
     n_features = x.shape[1]
     mass, first, squares = sums[0], sums[1 : 1 + n_features].T, sums[1 + n_features :].T
     about = kind.second_about(gmm.means, mass, first, squares)
@@ -248,7 +248,7 @@ def _sum_of_logs(totals):
 WAYS = {"deviations": _from_deviations, "statistics": _from_statistics}
 
 
-def _add_blocks(block, rows, weight, size, dtype=None):
+def add_blocks(block, rows, weight, size, dtype=None):
     """block(rows, weight) summed over blocks of at most `size` rows, sliced from arrays where they lie.
 
     The last block may reach back into the one before; rows that were counted there weigh nothing.

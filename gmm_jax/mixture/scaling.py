@@ -178,18 +178,11 @@ def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[n
 
     Where a column has NaN, its centre and scale are those of its other entries.
     """
-    wide = x.astype(np.float64)
     weight = np.ones(x.shape[0]) if sample_weight is None else sample_weight
-    seen = ~np.isnan(wide)
-    if not seen.any(axis=0).all():
-        raise ValueError(f"x column {int(np.argmin(seen.any(axis=0)))} holds no number, only NaN: drop the column.")
-    if seen.all():
-        moments = _centre_and_deviation(wide, weight, x.dtype)
-    else:
-        columns = [_centre_and_deviation(c[s, None], weight[s], x.dtype) for c, s in zip(wide.T, seen.T, strict=True)]
-        moments = tuple(np.concatenate(parts) for parts in zip(*columns, strict=True))
-    scaling = scaling_of(*moments, spec, x.dtype)
-    return scaling.rows_inward(wide), scaling
+    moments = np.array([_centre_and_deviation(x[:, j], weight, j) for j in range(x.shape[1])]).T
+    centre, deviation, constant = moments[0], moments[1], moments[2].astype(bool)
+    scaling = scaling_of(centre, deviation, constant, spec, x.dtype)
+    return scaling.rows_inward(x), scaling
 
 
 def scaling_of(centre, deviation, constant, spec: MixtureSpec, dtype) -> Scaling:
@@ -223,16 +216,23 @@ def standard_units(gmm: GMM, dtype, others: GMM | None = None) -> tuple[GMM, Sca
     return jax.tree.map(lambda leaf: leaf.astype(compute_dtype), inner), frame
 
 
-def _centre_and_deviation(wide, weight, dtype):
-    """Mean and sd of each column, and whether it is constant."""
+def _centre_and_deviation(column, weight, j):
+    """Mean and sd of what was seen of column j, and whether it is constant; a column at a time, as in rows_inward."""
+    wide, dtype = column.astype(np.float64), column.dtype
+    seen = ~np.isnan(wide)
+    if not seen.all():
+        if not seen.any():
+            raise ValueError(f"x column {j} holds no number, only NaN: drop the column.")
+        wide, weight = wide[seen], weight[seen]
     share = weight / np.sum(weight)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by _check_range
         centre = wide[0] + share @ (wide - wide[0])  # about a row: the mean of a constant column is exact
-        reach = np.max(np.abs(wide - centre), axis=0)
+        off = wide - centre
+        reach = np.max(np.abs(off))
         # relative to the offset: what is left of a constant column is rounding
-        constant = reach <= 4.0 * np.finfo(dtype).eps * np.max(np.abs(wide), axis=0)
-        safe = np.where(constant, 1.0, reach)
-        return centre, safe * np.sqrt(share @ ((wide - centre) / safe) ** 2), constant
+        constant = reach <= 4.0 * np.finfo(dtype).eps * np.max(np.abs(wide))
+        safe = 1.0 if constant else reach
+        return centre, safe * np.sqrt(share @ (off / safe) ** 2), constant
 
 
 def _check_range(scale, dtype):
