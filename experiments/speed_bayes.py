@@ -1,12 +1,15 @@
 """How many effective draws a second does each sampler give, and how much of it is the likelihood, how much the driver?
 
-Parts, each alone or together (--parts sweep samplers ...); what is measured is not measured again:
-sweep: every documented setting of each peer, on data sets of its own; the best is used below.
-samplers: course_2d, Case II, the default prior, the same data, and the same start at EM's optimum for all; 4 chains.
-Effective draws are the smallest of bulk and tail over all free numbers after relabelling and the log density; seconds
-are those of a whole run, warm-up included, once programs are compiled. A run with R-hat above 1.01 is a failure.
-cold: from a process's start to a diagnosed posterior, compilation counted, with the cache empty and filled.
-sweeps: seconds of a Gibbs sweep over those of an EM iteration at n = 100,000, d = 2, K = 8.
+Data: course_2d, Case II, the default prior; every program gets the same data sets and the same start, EM's optimum.
+Estimands: effective draws a second of 4 chains: the smallest of bulk and tail over all free numbers after relabelling
+    and the log density, over the seconds of a whole run, warm-up included, once programs are compiled.
+Methods: nuts and gibbs; NumPyro on the tutorial's likelihood and on our model, PyMC with nutpie, and JAGS, each at the
+    best of its documented settings, which were tried on data sets of their own.
+Performance: medians over data sets, and ratios; a run with R-hat above 1.01 is a failure.
+
+Parts, each alone or together (--parts sweep samplers ...); what is measured is not measured again. sweep: the settings
+of each peer. samplers: the draws. cold: from a process's start to a diagnosed posterior, compilation counted, with the
+cache empty and filled. sweeps: seconds of a Gibbs sweep over those of an EM iteration at n = 100,000, d = 2, K = 8.
 
 Expected: nuts at least 20 times NumPyro's MCMC and 8 times PyMC with nutpie; cold 15 s, 6 s with the cache filled; a
 sweep at most 3 iterations. Found: see results/speed_bayes.

@@ -1,9 +1,15 @@
 """How fast is EM here beside its peers, and how far from what the machine could do at best?
 
-Parts, each alone or together (--parts iteration same_work ...): one iteration; 100 restarts as the same work, to the
-same answer, and cold; the time to be 99 % sure (T99); many data sets; memory; and scaling in n, d, K and restarts.
-Of one iteration every program is timed in a process of its own.
-scikit-learn runs at its best: the faster of its own threads and two processes with one BLAS thread each.
+Data: mixtures whose components overlap, at the sizes of the table; course_2d; iris, galaxies and twenty overlapping
+    components; 1,000 data sets of course_2d.
+Estimands: seconds of one iteration; of 100 restarts as the same work, to the same answer, and cold; the time to be 99 %
+    sure of the best admissible optimum (T99); of many data sets; memory; and all against n, d, K and restarts. Each is a
+    part, alone or together (--parts iteration same_work ...).
+Methods: one lane, and a lane among many, of gmm_jax; scikit-learn at its best (the faster of its own threads and two
+    processes with one BLAS thread each), gmmx, pomegranate and mclust, as far as they are installed. Of one iteration
+    every program is timed in a process of its own.
+Performance: the peer's seconds divided by ours in the same run, interleaved, with a 95 % interval; the part of the
+    machine's own limit that is reached (see floor); how often the best answer was found.
 
 Expected: 30, 25, 40, 30 times scikit-learn's iteration in the plane and 15, 10, 6 times in 10, 32 and 64 dimensions;
 the same work 15, the same answer 50, many data sets 50, T99 10 times faster; cold not slower.
