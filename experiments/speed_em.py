@@ -3,8 +3,8 @@
 Data: mixtures whose components overlap, at the sizes of the table; course_2d; iris, galaxies and twenty overlapping
     components; 1,000 data sets of course_2d.
 Estimands: seconds of one iteration; of 100 restarts as the same work, to the same answer, and cold; the time to be 99 %
-    sure of the best admissible optimum (T99); of many data sets; memory; and all against n, d, K and restarts. Each is a
-    part, alone or together (--parts iteration same_work ...).
+    sure of the best admissible optimum (T99); of many data sets; memory; and all against n, d, K and restarts. Each
+    is a part, alone or together (--parts iteration same_work ...).
 Methods: one lane, and a lane among many, of gmm_jax; scikit-learn at its best (the faster of its own threads and two
     processes with one BLAS thread each), gmmx, pomegranate and mclust, as far as they are installed. Of one iteration
     every program is timed in a process of its own.

@@ -113,11 +113,21 @@ def test_degenerate_data_have_proper_starts(name, case, groups):
         validate(jax.tree.map(lambda leaf, r=r: leaf[r], starts))
 
 
-def test_labels_give_the_moments_of_their_rows(groups):
-    start = jax.jit(from_labels)(groups, np.repeat([2, 0, 1], 30), MixtureSpec(3))
-    expected = groups.reshape(3, 30, 2).mean(axis=1)[[1, 2, 0]]
-    np.testing.assert_allclose(start.means, expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(start.weights, 1 / 3, rtol=1e-14)
+@pytest.mark.parametrize("n_samples", [90, 1300])  # in one block, and in some that overlap
+def test_labels_give_the_moments_of_their_rows(n_samples):
+    rng = np.random.default_rng(n_samples)
+    x, labels = rng.standard_normal((n_samples, 2)), rng.integers(0, 3, n_samples)
+    x[labels == 1] *= 0.01  # a narrow one, off the origin
+    x[labels == 1] += 1.0
+    start = jax.jit(from_labels, static_argnums=2)(x, labels, MixtureSpec(3))
+    groups = [x[labels == k] for k in range(3)]
+    count = np.array([len(rows) for rows in groups])
+    scatter = np.array([len(rows) * np.cov(rows.T, bias=True) for rows in groups])
+    pooled = scatter.sum(axis=0) / n_samples + 1e-3 * np.diag(x.var(axis=0))
+    expected = (scatter + 3 * pooled) / (count + 3)[:, None, None]
+    np.testing.assert_allclose(start.means, [rows.mean(axis=0) for rows in groups], rtol=1e-12)
+    np.testing.assert_allclose(start.weights, (count + 1) / (n_samples + 3), rtol=1e-12)
+    np.testing.assert_allclose(start.covariances, expected, rtol=1e-9)
 
 
 def test_a_callable_is_taken_as_it_is_and_an_unknown_name_is_a_sentence():

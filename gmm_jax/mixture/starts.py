@@ -90,7 +90,7 @@ def from_labels(x: Float[Array, "N D"], labels: Int[Array, "N"], spec: MixtureSp
     def block(rows, new):
         x, labels = rows
         one_hot = _one_hot(labels, spec.n_components, x.dtype)
-        one_hot = one_hot if new is None else one_hot * new
+        one_hot = one_hot if new is None else one_hot * new[None]
         return jax.lax.dot_general(full.statistics(x.T), one_hot, (((1,), (1,)), ((), ())))
 
     # sums as products lose digits where a group is narrow and far off: for a start there are enough
