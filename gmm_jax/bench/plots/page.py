@@ -154,7 +154,8 @@ def legend_below(page, entries):
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=name, **look) for name, look in entries]
-    page.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
+    widest = 0.6 + 0.08 * max(len(name) for name, _ in entries)  # inches
+    page.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), int(page.get_figwidth() / widest)))
 
 
 def name_components(panel, n_components):

@@ -19,7 +19,14 @@ METHODS = {  # Tol's muted scheme, which is safe for colour-blind readers too
     "svi": ("#999933", "D"),
     "oracle": ("#777777", "P"),
 }
-OTHER_METHODS = (("#44aa99", "v"), ("#aa4499", "X"), ("#88ccee", "<"), ("#882255", ">"), ("#ddcc77", "p"))
+OTHER_METHODS = (
+    ("#44aa99", "v"),
+    ("#aa4499", "X"),
+    ("#88ccee", "<"),
+    ("#882255", ">"),
+    ("#ddcc77", "p"),
+    ("#000000", "*"),
+)
 
 
 def draw_data(panel, x, colours=None, *, labels=None, size=9, alpha=0.65):

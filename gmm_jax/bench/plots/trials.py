@@ -102,6 +102,9 @@ def scaling(path, rows, axes, floor="floor"):
             limits = dict(sorted(limits))  # at each place the largest, which is that of float64
             panel.plot(list(limits), list(limits.values()), color=INK, linestyle=DASHED, linewidth=1.0)
             panel.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds", title=title)
+            panel.set_xticks(sorted({row["at"] for row in shown}), minor=False)
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter("")
             panel.grid()
         for panel in panels[len(axes) :]:
             panel.set_axis_off()
