@@ -159,6 +159,12 @@ def test_rows_have_all_columns_in_order_of_appearance(tmp_path):
     assert (tmp_path / "rows.csv").read_text() == 'b,a,c\n1,"{""x"":[1,null]}",\n,,true\n'
 
 
+def test_rows_may_hold_large_matrices(tmp_path):
+    matrices = np.random.default_rng(0).standard_normal((3, 50, 50)).tolist()
+    store.write_rows(tmp_path, [{"covariances": matrices}])
+    assert store.read_rows(tmp_path) == [{"covariances": matrices}]
+
+
 def test_rows_with_a_field_too_few_are_unreadable(tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(store.UnreadableResult, match="line 3"):

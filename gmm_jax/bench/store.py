@@ -175,6 +175,9 @@ def read_rows(folder) -> list[dict[str, Any]]:
         raise UnreadableResult(path, "does not exist", "run the command that makes it first") from None
     except (OSError, ValueError) as error:
         raise UnreadableResult(path, f"cannot be read ({error})") from None
+    csv.field_size_limit(
+        max(csv.field_size_limit(), len(text))
+    )  # matrices in 50 dimensions are longer than its 128 KiB
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = next(lines, [])
