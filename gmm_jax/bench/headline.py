@@ -43,7 +43,7 @@ def _cell(trials):
 
 def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: ours against the fastest way of each peer that ran, medians and 95 % intervals of one run."""
-    compared = [row for row in rows if row["part"] in SPEED_PARTS and np.isfinite(row.get("ratio") or np.nan)]
+    compared = [row for row in rows if row["part"] in SPEED_PARTS and _known(row.get("ratio"), row.get("ratio_low"))]
     lines = [
         "How many times faster than each peer's fastest way (its own threads, one thread, two processes): medians of",
         "interleaved runs in float64 on two cores, with 95 % intervals; gmmx in float32. *one lane*: one fit; *lanes*:",
@@ -68,10 +68,17 @@ def _times(rows):
     """The ratio to a peer's fastest way, with its interval."""
     if not rows:
         return ""
-    row = min(rows, key=lambda r: r["ratio"])
+    row = min(rows, key=lambda r: r["ratio"] if _known(r.get("ratio")) else np.inf)
     low, high = row.get("ratio_low"), row.get("ratio_high")
+    if not _known(row.get("ratio")):
+        return f"at least {low:.3g}"
     interval = "" if low is None else f" (at least {low:.3g})" if high is None else f" ({low:.3g} to {high:.3g})"
     return f"{row['ratio']:.3g}{interval}"
+
+
+def _known(*numbers):
+    """Whether one of them is a finite number."""
+    return any(number is not None and np.isfinite(number) for number in numbers)
 
 
 SPEED_PARTS = ("iteration", "same_work", "same_answer", "many", "cold", "t99")
