@@ -167,6 +167,18 @@ def test_a_finished_cell_is_not_run_again(stub, tmp_path):
     assert [row["seed"] for row in store.read_rows(tmp_path / "grid")] == [0, 1, 2]
 
 
+def test_trials_of_other_source_are_kept_and_told(stub, tmp_path, monkeypatch):
+    calls = []
+    stub("em", counting(calls))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "source", lambda: "another")
+        run_grid("grid", cells(2), results=tmp_path)
+    with pytest.warns(UserWarning, match="2 of 3 trials in .* were made by other source"):
+        run_grid("grid", cells(3), results=tmp_path)
+    assert len(calls) == 3
+    assert store.read_json(tmp_path / "grid" / "provenance.json")["config"]["of_other_source"] == 2
+
+
 def test_ctrl_c_keeps_what_is_finished(stub, tmp_path):
     calls = []
     stub("em", counting(calls, fail_at=2))

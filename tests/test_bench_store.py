@@ -84,6 +84,7 @@ def test_a_cell_comes_back_as_it_was_but_nan_as_null(tmp_path):
     assert store.read_cell(path) == {
         "config": {"seed": 1},
         "row": {"kl": 0.5, "bad": None, "worse": None, "status": "CONVERGED", "x": [0, 1]},
+        "source": store.source(),
     }
 
 

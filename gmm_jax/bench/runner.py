@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from warnings import warn
 from zlib import crc32
 
 import jax
@@ -195,9 +196,14 @@ def run_grid(
     """
     cells = list(cells)
     folder = store.result_folder(results, name)
-    finished = {
-        i: store.read_cell(path)["row"] for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()
-    }
+    kept = {i: store.read_cell(path) for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()}
+    finished = {i: trial["row"] for i, trial in kept.items()}
+    if older := sum(trial.get("source") != store.source() for trial in kept.values()):
+        warn(
+            f"{older} of {len(cells)} trials in {folder} were made by other source of gmm_jax: if what is measured has "
+            f"changed since, delete {folder / 'cells'} and run the same command again.",
+            stacklevel=2,
+        )
     missing = [i for i in range(len(cells)) if i not in finished]
     started = datetime.now(UTC)
     with Clock() as clock, progress_bar(name, len(cells)) as advance:
@@ -216,7 +222,12 @@ def run_grid(
             rows = [finished[i] for i in sorted(finished)]
             store.write_rows(folder, rows)
             write_parquet(folder, rows)
-            known = {"cells": len(cells), "finished": len(rows), "seeds": sorted({cell.seed for cell in cells})}
+            known = {
+                "cells": len(cells),
+                "finished": len(rows),
+                "of_other_source": older,
+                "seeds": sorted({cell.seed for cell in cells}),
+            }
             found = answer(rows) if answer is not None and len(rows) == len(cells) else None
             ended, seconds = datetime.now(UTC), clock.so_far()
             record = store.provenance(command, known | dict(config), started, ended, seconds, doc=doc, answer=found)

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +70,13 @@ def cell_path(folder, config: Mapping[str, Any]) -> Path:
     return Path(folder) / "cells" / f"{_digest(plain(config))[:24]}.json"
 
 
+@cache
+def source() -> str:
+    """A digest of this package's source: what other source has measured may mean something else."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
 # ---- writing
 
 
@@ -84,7 +92,7 @@ def write_json(path, value) -> Path:
 
 def write_cell(folder, config: Mapping[str, Any], row: Mapping[str, Any]) -> Path:
     """Keep the row of one trial under its configuration."""
-    payload = {"config": plain(config), "row": plain(row)}
+    payload = {"config": plain(config), "row": plain(row), "source": source()}
     return write_json(cell_path(folder, config), {"sha256": _digest(payload), "payload": payload})
 
 
@@ -142,7 +150,7 @@ def read_json(path):
 
 
 def read_cell(path) -> dict[str, Any]:
-    """{"config": ..., "row": ...} of one trial, or UnreadableResult where the checksum does not agree."""
+    """{"config": ..., "row": ..., "source": ...} of one trial, or UnreadableResult where its checksum disagrees."""
     cell = read_json(path)
     payload = cell.get("payload") if isinstance(cell, dict) else None
     if not isinstance(payload, dict) or not {"config", "row"} <= payload.keys():
