@@ -81,8 +81,14 @@ def program(function, arguments: tuple, **static):
     if n_workers() == 1:
         return partial(function, **static)
     leaves, tree = jax.tree.flatten(arguments)
-    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    shapes = tuple((leaf.shape, _held_as(leaf.dtype)) for leaf in leaves)
     return compiled(function, tree, shapes, tuple(static.items()), jax.dtypes.canonicalize_dtype(float))
+
+
+def _held_as(dtype):
+    """What JAX takes an array of that type for: 32 bits while x64 is off."""
+    keys = jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
+    return dtype if keys else jax.dtypes.canonicalize_dtype(dtype)
 
 
 @lru_cache(maxsize=128)
