@@ -179,6 +179,21 @@ def test_trials_of_other_source_are_kept_and_told(stub, tmp_path, monkeypatch):
     assert store.read_json(tmp_path / "grid" / "provenance.json")["config"]["of_other_source"] == 2
 
 
+def test_large_mixtures_stay_in_their_cells(stub, tmp_path):
+    def wide(key, x, spec):
+        n_features = 60
+        fit = truth_itself(key, x, spec)
+        means, covariances = np.zeros((2, n_features)), np.broadcast_to(np.eye(n_features), (2, n_features, n_features))
+        return fit._replace(standard_errors=GMM(fit.point.weights, means, np.pi * covariances))
+
+    stub("em", wide)
+    run_grid("grid", cells(1), results=tmp_path)
+    (kept,), (told,) = store.load_cells(tmp_path / "grid").rows, store.read_rows(tmp_path / "grid")
+    assert np.shape(kept["standard_errors"]["covariances"]) == (2, 60, 60)
+    assert told["standard_errors"] is None
+    assert told["estimate"] == kept["estimate"]
+
+
 def test_ctrl_c_keeps_what_is_finished(stub, tmp_path):
     calls = []
     stub("em", counting(calls, fail_at=2))

@@ -30,6 +30,7 @@ from .workers import Lost, in_processes, on_cluster
 
 N_TEST = 10_000  # held-out samples
 TOGETHER = 20  # trials at most that one fit_many makes, and that Ctrl-C can cost
+MIXTURES, LONGEST = ("truth", "estimate", "standard_errors"), 32_767  # characters, which a spreadsheet's field holds
 FAILED = tuple(s.name for s in (Status.FAILED, Status.COLLAPSED, Status.NON_FINITE, Status.DECREASED))  # exit code 3
 
 
@@ -220,7 +221,7 @@ def run_grid(
                     advance(len(finished), note=time_left(clock.so_far()["seconds"], done, len(missing) - done))
         finally:
             rows = [finished[i] for i in sorted(finished)]
-            store.write_rows(folder, rows)
+            store.write_rows(folder, map(_in_table, rows))
             write_parquet(folder, rows)
             known = {
                 "cells": len(cells),
@@ -271,6 +272,13 @@ def _rows_here(cells):
             some = places[first : first + TOGETHER]
             trials = [run(cells[some[0]])] if len(some) == 1 else run_together([cells[place] for place in some])
             yield from ((place, trial.row) for place, trial in zip(some, trials, strict=True))
+
+
+def _in_table(row):
+    """The row without mixtures that are longer than a spreadsheet's field: in 50 dimensions; their cell has them."""
+    return {
+        name: None if name in MIXTURES and len(json.dumps(field)) > LONGEST else field for name, field in row.items()
+    }
 
 
 def _failure(error):

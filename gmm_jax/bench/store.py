@@ -70,13 +70,6 @@ def cell_path(folder, config: Mapping[str, Any]) -> Path:
     return Path(folder) / "cells" / f"{_digest(plain(config))[:24]}.json"
 
 
-@cache
-def source() -> str:
-    """A digest of this package's source: what other source has measured may mean something else."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-
-
 # ---- writing
 
 
@@ -183,9 +176,7 @@ def read_rows(folder) -> list[dict[str, Any]]:
         raise UnreadableResult(path, "does not exist", "run the command that makes it first") from None
     except (OSError, ValueError) as error:
         raise UnreadableResult(path, f"cannot be read ({error})") from None
-    csv.field_size_limit(
-        max(csv.field_size_limit(), len(text))
-    )  # matrices in 50 dimensions are longer than its 128 KiB
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # it is 128 KiB otherwise
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = next(lines, [])
@@ -236,6 +227,13 @@ def provenance(
         "ended": _utc(ended),
         "seconds": plain(seconds),
     }
+
+
+@cache
+def source() -> str:
+    """A digest of this package's source: what other source has measured may mean something else."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 def _versions():

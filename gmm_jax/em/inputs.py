@@ -90,12 +90,11 @@ def data_of(z, told, spec, scaling, config, prior, n_samples, spread) -> Data:
 
 def _spread(z, weight):
     """Covariance of z, (D, D), whose mean is 0: of two features in the rows that have both, where some are NaN."""
-    seen, weight = ~np.isnan(z), None if weight is None else np.asarray(weight, float)[:, None]
-    if seen.all():
-        wide = z.astype(float)
-        return wide.T @ wide / len(z) if weight is None else wide.T @ (weight * wide) / np.sum(weight)
-    filled, weight = np.where(seen, z, 0.0).astype(float), np.ones((len(z), 1)) if weight is None else weight
-    return filled.T @ (weight * filled) / np.maximum(seen.T @ (weight * seen), np.finfo(float).tiny)
+    seen = ~np.isnan(z)
+    filled = np.where(seen, z, 0.0).astype(float)
+    weight = np.ones((len(z), 1)) if weight is None else np.asarray(weight, float)[:, None]
+    total = np.sum(weight) if seen.all() else np.maximum(seen.T @ (weight * seen), np.finfo(float).tiny)
+    return filled.T @ (weight * filled) / total
 
 
 def stack(data) -> tuple:

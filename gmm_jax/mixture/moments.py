@@ -229,14 +229,22 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_si
             log_likelihood = jnp.sum(top) + _sum_of_logs(total)
         else:
             log_likelihood = jnp.sum(weight * (top + jnp.log(total)))
-        # statistics first, both contracted over their last axis: the order in which the product is fast
-        return jax.lax.dot_general(statistics, r, (((1,), (1,)), ((), ()))), log_likelihood
+        return weigh(statistics, r), log_likelihood
 
     sums, log_likelihood = add_blocks(block, (x, labels, uniforms), sample_weight, block_size or BLOCK_ROWS)
-    n_features = x.shape[1]
-    mass, first, squares = sums[0], sums[1 : 1 + n_features].T, sums[1 + n_features :].T
+    mass, first, squares = about_origin(sums, x.shape[1])
     about = kind.second_about(gmm.means, mass, first, squares)
     return Moments(mass, first - mass[:, None] * gmm.means, about, log_likelihood)
+
+
+def weigh(statistics: Float[Array, "S N"], r: Float[Array, "K N"]) -> Float[Array, "S K"]:
+    """Σ_n r_kn s_n. Statistics first, both contracted over their last axis: the order in which the product is fast."""
+    return jax.lax.dot_general(statistics, r, (((1,), (1,)), ((), ())))
+
+
+def about_origin(sums: Float[Array, "S K"], n_features: int):
+    """Σ r, (K,), Σ r x, (K, D), and Σ r x_i x_j, (K, S − 1 − D), of summed statistics."""
+    return sums[0], sums[1 : 1 + n_features].T, sums[1 + n_features :].T
 
 
 def _sum_of_logs(totals):

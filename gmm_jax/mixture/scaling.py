@@ -179,9 +179,8 @@ def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[n
     Where a column has NaN, its centre and scale are those of its other entries.
     """
     weight = np.ones(x.shape[0]) if sample_weight is None else sample_weight
-    moments = np.array([_centre_and_deviation(x[:, j], weight, j) for j in range(x.shape[1])]).T
-    centre, deviation, constant = moments[0], moments[1], moments[2].astype(bool)
-    scaling = scaling_of(centre, deviation, constant, spec, x.dtype)
+    columns = [_centre_and_deviation(x[:, j], weight, j) for j in range(x.shape[1])]
+    scaling = scaling_of(*map(np.array, zip(*columns, strict=True)), spec, x.dtype)
     return scaling.rows_inward(x), scaling
 
 

@@ -20,7 +20,7 @@ from .covariance import outer, structure
 from .factor import inverse_cholesky
 from .gmm import GMM, permute
 from .match import assign, exchangeable
-from .moments import BLOCK_ROWS, add_blocks
+from .moments import BLOCK_ROWS, about_origin, add_blocks, weigh
 from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
@@ -91,11 +91,10 @@ def from_labels(x: Float[Array, "N D"], labels: Int[Array, "N"], spec: MixtureSp
         x, labels = rows
         one_hot = _one_hot(labels, spec.n_components, x.dtype)
         one_hot = one_hot if new is None else one_hot * new[None]
-        return jax.lax.dot_general(full.statistics(x.T), one_hot, (((1,), (1,)), ((), ())))
+        return weigh(full.statistics(x.T), one_hot)
 
     # sums as products lose digits where a group is narrow and far off: for a start there are enough
-    sums = add_blocks(block, (x, labels), None, BLOCK_ROWS)
-    count, first, squares = sums[0], sums[1 : 1 + n_features].T, sums[1 + n_features :].T
+    count, first, squares = about_origin(add_blocks(block, (x, labels), None, BLOCK_ROWS), n_features)
     centre = jnp.mean(x, axis=0, keepdims=True)
     means = jnp.where(count[:, None] > 0.0, first / jnp.maximum(count, 1.0)[:, None], centre)
     scatter = full.second_about(means, count, first, squares)
@@ -302,8 +301,8 @@ def _row_at(u, odds):
     target = u * ends[-1]
     block = jnp.minimum(jnp.sum(ends <= target), ends.shape[0] - 1)
     start = jnp.where(block > 0, ends[block - 1], jnp.zeros_like(target))
-    row = block * width + jnp.sum(start + jnp.cumsum(blocks[block]) <= target)
-    return jnp.minimum(row, n_rows - 1)
+    place = jnp.sum(start + jnp.cumsum(blocks[block]) <= target)
+    return jnp.minimum(block * width + jnp.minimum(place, width - 1), n_rows - 1)
 
 
 def _squared_distances(x, means):
