@@ -156,7 +156,7 @@ def _fit_all(x, inits, config):
 def _jacobians(gmms, x):
     def step(vector, like):
         here = from_coordinates(vector, like)
-        return to_coordinates(em.m_step(e_step(here, x, way="deviations"), here))
+        return to_coordinates(em.m_step(e_step(here, x, sums="exact"), here))
 
     return jax.vmap(lambda gmm: jax.jacfwd(step)(to_coordinates(gmm), gmm))(gmms)
 

@@ -62,7 +62,7 @@ def one(name, n_components, restarts):
     found = em.fit_em_restarts(key, x, spec, n_restarts=restarts, init="random_points", config=CONFIG)
     optima = landscape.polished(key, x, spec, found)
     case = {"case": f"{name}_K{spec.n_components}", "n_samples": len(x), "stopped_at": int(found.optima.count.size)}
-    rows = [case | row for row in landscape.rows_of(optima, found.lanes.status, x, spec)]
+    rows = [case | row for row in landscape.rows_of(optima, found.fits.status, x, spec)]
     for row, curved in zip(rows, landscape.curvature(optima, x, spec), strict=False):
         row["curvature"] = curved
     return rows

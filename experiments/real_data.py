@@ -92,7 +92,7 @@ def sklearn_of(key, x, spec, restarts):
     point = GMM(
         *(np.asarray(leaf, float) for leaf in (point.weights, point.means, point.covariances)), spec.covariance_type
     )
-    return {"sklearn": float(np.sum(log_prob(point, x))), "sklearn_note": em.inadmissible(x, point, spec)}
+    return {"sklearn": float(np.sum(log_prob(point, x))), "sklearn_note": em.spurious(x, point, spec)}
 
 
 def verdict(rows):

@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
 from .mixture import GMM, ONE_AT_A_TIME, check_sample_weight, log_joint, sample, standard_units
-from .mixture.rows import check_missing
+from .mixture.annotations import check_missing
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin

@@ -10,7 +10,7 @@ import inspect
 import numpy as np
 
 from .mixture import check_data
-from .mixture.rows import MARGINALISE
+from .mixture.annotations import MARGINALISE
 
 
 class ConvergenceWarning(UserWarning):

@@ -66,7 +66,7 @@ def main(folder, n_groups, n_devices, *names):
         spec, options = cases()[name]
         of_rows = {option: options[option][mine] for option in ("sample_weight", "labels") if option in options}
         fit = fit_em_sharded(jax.random.key(3), rows(name)[mine], spec, n_restarts=3, mesh=mesh, **options | of_rows)
-        for leaf, value in (fit.lanes.gmm.__dict__ | fit.lanes._asdict()).items():
+        for leaf, value in (fit.fits.gmm.__dict__ | fit.fits._asdict()).items():
             if leaf not in ("gmm", "covariance_type"):
                 found[f"{name}/{leaf}"] = value
     rank = jax.process_index()

@@ -16,7 +16,7 @@ from gmm_jax.em import EMConfig, fit_em, m_step
 from gmm_jax.em.coordinates import expected_log_joint, from_coordinates, gradient, to_coordinates
 from gmm_jax.em.fit import em_map, first_state
 from gmm_jax.em.fixed_point import advance, begin
-from gmm_jax.mixture import Rows, e_step, project
+from gmm_jax.mixture import Annotations, e_step, project
 
 LBFGS = EMConfig(max_iter=100, tol=1e-15, acceleration="lbfgs")
 PARTS = ("weights", "means", "covariances")
@@ -156,8 +156,8 @@ def test_every_iteration_costs_one_e_step_and_rejections_count(x, monkeypatch):
 
 
 def journey(x, init, chunks, config=LBFGS):
-    mapping, rule = em_map(x, Known(), Rows(), config, None, "deviations")
-    progress, pieces = begin(mapping, first_state(x, init, Known(), Rows()), rule), []
+    mapping, rule = em_map(x, Known(), Annotations(), config, None, "exact")
+    progress, pieces = begin(mapping, first_state(x, init, Known(), Annotations()), rule), []
     for n_steps in chunks:
         progress, piece = jax.jit(partial(advance, mapping, rule=rule, n_steps=n_steps))(progress)
         pieces.append(piece)

@@ -21,7 +21,7 @@ def stopped(x):
 
 @pytest.fixture(scope="module")
 def rows(stopped, x):
-    return landscape.rows_of(stopped.optima, stopped.lanes.status, x, SPEC)
+    return landscape.rows_of(stopped.optima, stopped.fits.status, x, SPEC)
 
 
 def test_every_lane_is_counted_once_and_gaps_are_to_the_best_that_may_be_believed(rows, stopped):
@@ -65,12 +65,12 @@ def test_polished_optima_are_stationary_fewer_and_no_lower(stopped, x):
     """At a stationary point Newton's next step gains nothing; each lane ends at least as high as it was stopped."""
     ends = landscape.polished(jax.random.key(1), x, SPEC, stopped)
     assert 0 < ends.count.size < stopped.optima.count.size
-    assert ends.count.sum() == np.sum(ends.of_lane >= 0)
-    reached = ends.of_lane >= 0
-    gain = ends.log_likelihood[ends.of_lane[reached]] - stopped.lanes.log_likelihood[reached]
+    assert ends.count.sum() == np.sum(ends.of_fit >= 0)
+    reached = ends.of_fit >= 0
+    gain = ends.log_likelihood[ends.of_fit[reached]] - stopped.fits.log_likelihood[reached]
     assert gain.min() > -1e-6
-    for m, lane in enumerate(ends.lane):
-        assert ends.of_lane[lane] == m
+    for m, lane in enumerate(ends.fit):
+        assert ends.of_fit[lane] == m
     kinds = set(landscape.curvature(ends, x, SPEC))
     assert "maximum" in kinds
     assert "NOT_STATIONARY" not in kinds

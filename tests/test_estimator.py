@@ -120,7 +120,7 @@ def test_parts_of_the_start_may_be_given_and_the_rest_is_the_starts(x):
 def test_every_restart_is_kept_and_a_seed_repeats_it(x):
     options = {"n_components": 3, "n_init": 4, "max_iter": 20, "init_params": random_points, "random_state": 3}
     one, two = fitted(x, **options), fitted(x, **options)
-    assert one.restarts_.lanes.log_likelihood.shape == (4,)
+    assert one.restarts_.fits.log_likelihood.shape == (4,)
     assert_trees_close(one.mixture_, two.mixture_, rtol=0, atol=0)
     assert one.lower_bound_ * 60 == pytest.approx(float(one.restarts_.best.log_likelihood), rel=1e-11)
 

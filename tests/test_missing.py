@@ -110,7 +110,7 @@ def test_nothing_missing_is_bit_for_bit_the_path_without_the_option():
     assert_trees_close(fit_em(x, gmm, config=CONFIG, **OPTION), fit_em(x, gmm, config=CONFIG), rtol=0.0, atol=0.0)
     spec = MixtureSpec(K)
     with_option, without = (fit_em_restarts(KEY, x, spec, n_restarts=2, **option) for option in (OPTION, {}))
-    assert_trees_close(with_option.lanes, without.lanes, rtol=0.0, atol=0.0)
+    assert_trees_close(with_option.fits, without.fits, rtol=0.0, atol=0.0)
     assert missing_groups(x, "marginalise")[1] is None
 
 
@@ -135,7 +135,7 @@ def test_many_patterns_and_large_groups_are_only_other_ways_of_taking_the_sum(mo
     gmm, x = with_gaps(3)
     filled, groups = missing_groups(x, "marginalise")
     expected = e_step(gmm, filled, groups=groups)
-    monkeypatch.setattr("gmm_jax.mixture.rows.GROUP_NUMBERS", 1)
+    monkeypatch.setattr("gmm_jax.mixture.annotations.GROUP_NUMBERS", 1)
     assert_trees_close(e_step(gmm, filled, groups=groups), expected)
     assert np.sort(groups.rows[groups.rows >= 0]).tolist() == list(range(N))
 

@@ -143,4 +143,4 @@ def test_a7_iris_and_its_many_optima(n_components, expected):
     found = fit(datasets.load("iris")[0], MixtureSpec(n_components))
     np.testing.assert_allclose(found.best.log_likelihood, expected, atol=1e-6)
     if n_components == 3:
-        assert found.optima.lane.size >= 8
+        assert found.optima.fit.size >= 8

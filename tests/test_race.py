@@ -8,7 +8,7 @@ from scipy.stats import invwishart
 import oracles
 from conftest import as_tuple
 from gmm_jax import GMM, Known, MixtureSpec, Status
-from gmm_jax.em import EMConfig, fit_em_batch, fit_em_restarts, inadmissible, m_step
+from gmm_jax.em import EMConfig, fit_em_batch, fit_em_restarts, m_step, spurious
 from gmm_jax.em.optima import unseen
 from gmm_jax.mixture import Hyperparameters, e_step
 
@@ -38,19 +38,19 @@ def test_a_race_finds_the_same_best_fit_with_fewer_iterations(both):
 
 def test_every_lane_of_a_race_is_accounted_for(both):
     raced = both[1]
-    effort, status = raced.effort, raced.lanes.status
+    effort, status = raced.effort, raced.fits.status
     assert effort.merged + effort.dropped > 0
     assert effort.finished + effort.merged + effort.dropped == status.size == 40
-    assert np.all(raced.optima.of_lane[np.isin(status, (Status.MERGED, Status.DROPPED))] == -1)
-    assert raced.optima.count.sum() == np.sum(raced.optima.of_lane >= 0)
-    assert effort.spent == raced.lanes.n_iter.sum()
+    assert np.all(raced.optima.of_fit[np.isin(status, (Status.MERGED, Status.DROPPED))] == -1)
+    assert raced.optima.count.sum() == np.sum(raced.optima.of_fit >= 0)
+    assert effort.spent == raced.fits.n_iter.sum()
     assert effort.wasted >= 0
 
 
 def test_a_merged_lane_was_on_the_way_to_an_optimum_that_was_found(both):
     whole, raced = both
-    merged = np.flatnonzero(raced.lanes.status == Status.MERGED)
-    ends = whole.lanes.log_likelihood[merged][:, None]
+    merged = np.flatnonzero(raced.fits.status == Status.MERGED)
+    ends = whole.fits.log_likelihood[merged][:, None]
     assert np.all(np.abs(ends - raced.optima.log_likelihood[None]).min(axis=1) < 1e-3)
 
 
@@ -106,21 +106,21 @@ def test_a_batch_names_the_data_set_at_fault(three):
 
 def test_an_optimum_is_admissible_in_any_units(both, three):
     best = both[0].best.gmm
-    assert inadmissible(three, best, SPEC) == ""
+    assert spurious(three, best, SPEC) == ""
     stretch = np.array([1e-3, 50.0])
     moved = GMM(best.weights, best.means * stretch + 9.0, best.covariances * np.outer(stretch, stretch))
-    assert inadmissible(three * stretch + 9.0, moved, SPEC) == ""
+    assert spurious(three * stretch + 9.0, moved, SPEC) == ""
 
 
 def test_what_is_not_an_optimum_has_a_reason(three, both):
     best = both[0].best.gmm
     shifted = GMM(best.weights, best.means + 0.5, best.covariances)
-    assert inadmissible(three, shifted, SPEC) == "not stationary"
+    assert spurious(three, shifted, SPEC) == "not stationary"
     few = GMM(np.array([0.98, 0.02]), np.array([[1.5, 1.5], three[0]]), np.stack([4.0 * np.eye(2), 0.01 * np.eye(2)]))
-    assert inadmissible(three, few, MixtureSpec(2)) == "tiny component"
+    assert spurious(three, few, MixtureSpec(2)) == "tiny component"
     line = np.array([[1.0, 0.0], [0.0, 1e-4]])
     flat = GMM(np.array([0.8, 0.2]), np.array([[1.5, 1.5], three[0]]), np.stack([4.0 * np.eye(2), line]))
-    assert inadmissible(three, flat, MixtureSpec(2)) == "near-singular component"
+    assert spurious(three, flat, MixtureSpec(2)) == "near-singular component"
 
 
 def test_an_optimum_held_up_by_its_ridge_is_not_stationary(three):
@@ -129,7 +129,7 @@ def test_an_optimum_held_up_by_its_ridge_is_not_stationary(three):
     found = fit_em_restarts(KEY, data, SPEC, n_restarts=10, config=EMConfig(reg_covar=1e-2))
     assert "not stationary" in set(found.optima.reason)
     bare = fit_em_restarts(KEY, data, SPEC, n_restarts=10, config=EMConfig(reg_covar=0.0))
-    assert inadmissible(data, bare.best.gmm, SPEC) == ""  # a tight component that 40 samples support is real
+    assert spurious(data, bare.best.gmm, SPEC) == ""  # a tight component that 40 samples support is real
 
 
 # ---- a prior
@@ -149,8 +149,8 @@ def test_the_log_posterior_never_falls(covariance_type, three, both):
     spec = MixtureSpec(3, covariance_type)
     config = EMConfig(max_iter=60, tol=0.0, reg_covar=0.0)
     found = fit_em_restarts(KEY, three, spec, n_restarts=4, config=config, prior=priors(covariance_type))
-    assert np.all(found.lanes.status == Status.MAX_ITER)
-    gains = np.diff(found.lanes.trace, axis=1)
+    assert np.all(found.fits.status == Status.MAX_ITER)
+    gains = np.diff(found.fits.trace, axis=1)
     assert np.all(gains >= -1e-9)
     gmm = found.best.gmm
     np.testing.assert_allclose(found.best.log_likelihood, oracles.log_likelihood(as_tuple(gmm), three), rtol=1e-10)
@@ -174,7 +174,7 @@ def test_a_prior_cures_the_collapse(three):
     x, spec = three[::3], MixtureSpec(20)
     prior = priors("full")._replace(alpha=np.ones(20))
     found = fit_em_restarts(KEY, x, spec, n_restarts=4, config=EMConfig(reg_covar=0.0), prior=prior)
-    assert np.all(found.lanes.status == Status.CONVERGED)
-    assert np.linalg.eigvalsh(found.lanes.gmm.covariances).min() > 1e-3
+    assert np.all(found.fits.status == Status.CONVERGED)
+    assert np.linalg.eigvalsh(found.fits.gmm.covariances).min() > 1e-3
     without = fit_em_restarts(KEY, x, spec, n_restarts=4, config=EMConfig(reg_covar=0.0))
-    assert not np.all(without.lanes.status == Status.CONVERGED)
+    assert not np.all(without.fits.status == Status.CONVERGED)

@@ -42,7 +42,7 @@ def test_restarts_are_a_loop_of_single_fits(covariance_type, x):
     for lane, start in enumerate(starts):
         config = EMConfig(max_iter=100, tol=1e-6, reg_covar=np.full(2, 1e-6))
         alone = jax.tree.map(np.asarray, fit_em(z, scaling.inward(start), config=config))
-        one = jax.tree.map(lambda leaf, lane=lane: leaf[lane], together.lanes)
+        one = jax.tree.map(lambda leaf, lane=lane: leaf[lane], together.fits)
         assert (one.status, one.n_iter) == (alone.status, alone.n_iter)
         assert_trees_close(one.gmm, scaling.outward(alone.gmm), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(one.log_likelihood, oracles.log_likelihood(as_tuple(one.gmm), x), rtol=1e-12)
@@ -52,14 +52,14 @@ def test_restarts_are_a_loop_of_single_fits(covariance_type, x):
 def test_best_is_the_highest_lane_and_the_optima_account_for_every_lane(x):
     """scikit-learn #10869: lower_bound_ was that of the last restart."""
     found = restarts(x, "full", 3, n_restarts=20)
-    ok = np.isin(found.lanes.status, (Status.CONVERGED, Status.MAX_ITER))
-    clean = found.optima.lane[~found.optima.spurious]
-    assert found.best.log_likelihood == found.lanes.log_likelihood[clean].max()
-    assert found.optima.count.sum() == ok.sum() == np.sum(found.optima.of_lane >= 0)
+    ok = np.isin(found.fits.status, (Status.CONVERGED, Status.MAX_ITER))
+    clean = found.optima.fit[~found.optima.spurious]
+    assert found.best.log_likelihood == found.fits.log_likelihood[clean].max()
+    assert found.optima.count.sum() == ok.sum() == np.sum(found.optima.of_fit >= 0)
     assert np.all(np.diff(found.optima.log_likelihood) <= 0)
-    for i, lane in enumerate(found.optima.lane):
-        assert found.optima.of_lane[lane] == i
-        assert found.optima.count[i] == np.sum(found.optima.of_lane == i)
+    for i, lane in enumerate(found.optima.fit):
+        assert found.optima.of_fit[lane] == i
+        assert found.optima.count[i] == np.sum(found.optima.of_fit == i)
 
 
 def test_permuted_starts_reach_one_optimum(x):
@@ -145,14 +145,14 @@ ZOO = ["constant column", "constant column far away", "constant", "two points", 
 
 def assert_honest(found):
     """No lane whose status is a success holds anything but a proper, finite mixture."""
-    for lane in np.flatnonzero(np.isin(found.lanes.status, (Status.CONVERGED, Status.MAX_ITER))):
-        gmm = jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane], float), found.lanes.gmm)
-        assert np.isfinite(found.lanes.log_likelihood[lane])
+    for lane in np.flatnonzero(np.isin(found.fits.status, (Status.CONVERGED, Status.MAX_ITER))):
+        gmm = jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane], float), found.fits.gmm)
+        assert np.isfinite(found.fits.log_likelihood[lane])
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gmm))
         np.testing.assert_allclose(gmm.weights.sum(), 1.0, rtol=1e-6)
         matrices = oracles.dense(gmm.covariances, gmm.covariance_type, *gmm.means.shape)
         assert np.all(np.linalg.eigvalsh(matrices) > 0)
-    assert not np.any(found.lanes.status == Status.RUNNING)
+    assert not np.any(found.fits.status == Status.RUNNING)
     assert found.message.endswith(".")
 
 
@@ -175,7 +175,7 @@ def test_degenerate_data_are_never_a_false_success(name, covariance_type, dtype,
     if name == "constant":
         assert "column(s) 0, 1" in found.message
     if reg_covar == 0.0 and name in ("constant column", "collinear") and covariance_type in ("full", "tied"):
-        assert set(found.lanes.status.tolist()) == {Status.COLLAPSED}
+        assert set(found.fits.status.tolist()) == {Status.COLLAPSED}
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_a_component_on_three_close_rows_is_flagged_and_not_best(blobs):
     split = GMM(np.array([0.5, 0.5]), np.array([[0.0, 0.0], [4.0, 0.0]]), np.stack([np.eye(2)] * 2))
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), tight, split, split, split)
     found = restarts(data, init=stacked, config=EMConfig(max_iter=100, reg_covar=0.0))
-    assert found.lanes.log_likelihood[0] > found.lanes.log_likelihood[1]
+    assert found.fits.log_likelihood[0] > found.fits.log_likelihood[1]
     assert found.optima.spurious.tolist() == [True, False]
     assert found.optima.count.tolist() == [1, 3]
-    assert found.best.log_likelihood == found.lanes.log_likelihood[1]
+    assert found.best.log_likelihood == found.fits.log_likelihood[1]
 
 
 def test_every_lane_may_fail_and_best_says_how(blobs):
@@ -208,7 +208,7 @@ def test_every_lane_may_fail_and_best_says_how(blobs):
     known = Known(weights=np.array([3e-37, 1.0]), covariances=np.stack([np.eye(2)] * 2))
     found = restarts(blobs, known=known)
     assert found.best.status == Status.COLLAPSED
-    assert found.optima.lane.size == 0
+    assert found.optima.fit.size == 0
     assert "collapsed" in found.message
 
 
@@ -220,7 +220,7 @@ def test_ctrl_c_keeps_the_lanes_as_far_as_they_came(blobs, monkeypatch):
     monkeypatch.setattr(lanes_module, "n_workers", lambda: 1)
     with pytest.raises(Interrupted) as caught:
         restarts(blobs, config=EMConfig(max_iter=100, tol=0.0), progress=stop)
-    lanes = caught.value.restarts.lanes
+    lanes = caught.value.restarts.fits
     assert np.all(lanes.status == Status.RUNNING)
     assert lanes.n_iter.tolist() == [1, 0, 0, 0]  # four lanes take turns in one slot
     for lane in range(4):
@@ -245,9 +245,9 @@ def test_a_resumed_search_is_the_uninterrupted_one_whatever_the_cores(blobs, tmp
     monkeypatch.setattr(lanes_module, "LOOK", 1 << 29)
     monkeypatch.setattr(lanes_module, "n_workers", lambda: 2)
     whole, resumed = restarts(blobs, config=config), restarts(blobs, resume=True, **keep)
-    assert_trees_close(resumed.lanes, whole.lanes, rtol=1e-12, atol=1e-12)
+    assert_trees_close(resumed.fits, whole.fits, rtol=1e-12, atol=1e-12)
     assert_trees_close(resumed.effort.spent, whole.effort.spent)
-    assert_trees_close(restarts(blobs, resume=True, **keep).lanes, resumed.lanes, rtol=0.0, atol=0.0)  # at its end
+    assert_trees_close(restarts(blobs, resume=True, **keep).fits, resumed.fits, rtol=0.0, atol=0.0)  # at its end
     with pytest.raises(ValueError, match="belongs to another fit, whose data and starts were different"):
         restarts(blobs + 1e-9, resume=True, **keep)
     with pytest.raises(ValueError, match="is there already"):
@@ -260,7 +260,7 @@ def test_progress_tells_the_likelihood_in_the_units_of_the_data(blobs):
     told = []
     found = restarts(1e-3 * blobs, progress=lambda done, lanes, best: told.append((done, lanes, best)))
     assert told[-1][:2] == (4, 4)
-    np.testing.assert_allclose(told[-1][2], found.lanes.log_likelihood.max(), rtol=1e-12)
+    np.testing.assert_allclose(told[-1][2], found.fits.log_likelihood.max(), rtol=1e-12)
 
 
 def test_max_iter_zero_returns_the_start(blobs):

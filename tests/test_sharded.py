@@ -52,7 +52,7 @@ def in_memory():
 
 def test_one_device_is_fit_em_restarts(in_memory):
     here = fit_em_sharded(jax.random.key(0), rank_program.data()[0], MixtureSpec(2), **FIT)
-    assert_same_lanes(here.lanes, in_memory.lanes, rtol=1e-10)
+    assert_same_lanes(here.fits, in_memory.fits, rtol=1e-10)
     assert here.message == in_memory.message
     np.testing.assert_array_equal(here.optima.count, in_memory.optima.count)
 
@@ -62,8 +62,8 @@ def test_labels_are_for_one_device_what_they_are_in_memory():
     labels = np.where(np.arange(len(x)) % 9 == 0, np.arange(len(x)) % 2, -1)  # any two of three classes
     options = {"labels": labels, "sample_weight": weight, "n_restarts": 3, "config": EMConfig(max_iter=30, tol=0.0)}
     here, there = (fit(jax.random.key(0), x, MixtureSpec(3), **options) for fit in (fit_em_sharded, fit_em_restarts))
-    assert_same_lanes(here.lanes, there.lanes, rtol=1e-10)
-    np.testing.assert_array_equal(here.optima.of_lane, there.optima.of_lane)
+    assert_same_lanes(here.fits, there.fits, rtol=1e-10)
+    np.testing.assert_array_equal(here.optima.of_fit, there.optima.of_fit)
     with pytest.raises(ValueError, match="labels must be integers from 0"):
         fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), labels=labels + 2)
 
@@ -85,7 +85,7 @@ def test_a_fit_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     keep = {"checkpoint": file, "resume": True}
     again = fit_em_sharded(jax.random.key(0), x, MixtureSpec(2), progress=leave, **keep, **FIT)
     assert len(calls) == 50  # no iteration was taken twice
-    assert_same_lanes(again.lanes, whole.lanes, rtol=0.0)
+    assert_same_lanes(again.fits, whole.fits, rtol=0.0)
     with pytest.raises(ValueError, match="belongs to another fit, whose data were different"):
         fit_em_sharded(jax.random.key(0), x + 1.0, MixtureSpec(2), **keep, **FIT)
     with pytest.raises(ValueError, match="is there already"):
@@ -179,7 +179,7 @@ def test_every_case_is_what_it_is_in_one_memory(tmp_path, n_ranks, n_groups, n_d
             np.testing.assert_array_equal(other[name], value, err_msg=name)  # to the last bit
     for name in names:
         spec, options = rank_program.cases()[name]
-        there = fit_em_restarts(jax.random.key(3), rank_program.rows(name), spec, n_restarts=3, **options).lanes
+        there = fit_em_restarts(jax.random.key(3), rank_program.rows(name), spec, n_restarts=3, **options).fits
         assert_as_in_memory(name, found[0], there, N=rank_program.N_SAMPLES)
     broken, other_key = found[0]["sentences"]
     if n_ranks > 1:

@@ -41,7 +41,7 @@ def both(shared, monkeypatch):
 
 def assert_same(one, shared):
     """To rounding."""
-    assert_trees_close(shared.lanes, one.lanes, rtol=1e-10, atol=1e-10)
+    assert_trees_close(shared.fits, one.fits, rtol=1e-10, atol=1e-10)
     assert shared.message == one.message
     assert shared.effort.spent == one.effort.spent
 
@@ -102,11 +102,11 @@ def test_ctrl_c_keeps_every_lane_as_far_as_it_came_and_a_file_goes_on_from_there
     keep = {"n_restarts": 2, "checkpoint": tmp_path / "fit.npz"}
     with pytest.raises(Interrupted) as caught:
         shared(x[:58], MixtureSpec(3), progress=stop, **keep)
-    lanes = caught.value.restarts.lanes
+    lanes = caught.value.restarts.fits
     assert lanes.n_iter.tolist() == [1, 0]
     assert np.all(lanes.status == Status.RUNNING)
     resumed, whole = shared(x[:58], MixtureSpec(3), resume=True, **keep), shared(x[:58], MixtureSpec(3), n_restarts=2)
-    assert_trees_close(resumed.lanes, whole.lanes, rtol=0.0, atol=0.0)
+    assert_trees_close(resumed.fits, whole.fits, rtol=0.0, atol=0.0)
     assert resumed.effort.spent == whole.effort.spent
 
 
@@ -114,7 +114,7 @@ def test_progress_counts_lanes_and_tells_the_likelihood_in_the_units_of_the_data
     told = []
     found = shared(1e-3 * x[:58], MixtureSpec(3), n_restarts=2, progress=lambda *now: told.append(now))
     assert told[-1][:2] == (2, 2)
-    np.testing.assert_allclose(told[-1][2], found.lanes.log_likelihood.max(), rtol=1e-12)
+    np.testing.assert_allclose(told[-1][2], found.fits.log_likelihood.max(), rtol=1e-12)
 
 
 def test_rows_are_shared_where_few_lanes_meet_much_data(monkeypatch, x):

@@ -121,7 +121,7 @@ def test_a_search_on_the_sample_ends_at_the_best_optimum_of_all_rows(x):
     best = fit_em_restarts(KEY, x, MixtureSpec(3), n_restarts=10).best
     found = fit_em_stream(KEY, in_blocks(x), MixtureSpec(3), n_restarts=10)
     assert found.n_samples == len(x)
-    assert found.search.lanes.status.shape == (10,)
+    assert found.search.fits.status.shape == (10,)
     np.testing.assert_allclose(found.best.log_likelihood, best.log_likelihood, atol=1e-5)
 
 
@@ -134,9 +134,9 @@ def test_sums_over_float32_rows_are_within_1e_6_of_those_in_float64(n):
     gmm = random_gmm(5, 3, 2, "full", dtype=np.float32)
     rows = np.random.default_rng(0).standard_normal((n, 2), np.float32)
     stream = open_stream(in_blocks(rows, 50_000), survey(in_blocks(rows, 50_000), np.random.default_rng(0), 10), SPEC)
-    (single,) = stream._replace(scaling=unit_scaling(np.float32)).moments(gmm, whitener_of(gmm), "deviations")
+    (single,) = stream._replace(scaling=unit_scaling(np.float32)).moments(gmm, whitener_of(gmm), "exact")
     wide = jax.tree.map(np.float64, gmm)
-    (double,) = stream._replace(scaling=unit_scaling(np.float64)).moments(wide, whitener_of(wide), "deviations")
+    (double,) = stream._replace(scaling=unit_scaling(np.float64)).moments(wide, whitener_of(wide), "exact")
     reach = np.abs(rows).max() + np.abs(gmm.means).max()
     for name, size in (("mass", 1.0), ("first", reach), ("second", reach**2), ("log_likelihood", None)):
         a, b = getattr(single, name), getattr(double, name)
@@ -162,7 +162,7 @@ def test_sums_do_not_depend_on_the_cut(x):
     seen = survey(in_blocks(x), np.random.default_rng(0), 10)
     for size, block_rows in ((7, 13), (60, 13), (1, 60)):
         stream = open_stream(in_blocks(x, size), seen, SPEC, block_rows)
-        assert_trees_close(*stream.moments(gmm, whitener_of(gmm), "deviations"), expected, rtol=1e-11, atol=1e-11)
+        assert_trees_close(*stream.moments(gmm, whitener_of(gmm), "exact"), expected, rtol=1e-11, atol=1e-11)
 
 
 # ---- the survey

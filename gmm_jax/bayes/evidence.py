@@ -89,7 +89,7 @@ def bridge(
     """
     check_counts(n_proposals=(n_proposals, 100))
     problem, scaling = prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, labels=labels, missing=missing)
-    volume = scaling.log_volume_of(problem.z.shape[0], problem.told)
+    volume = scaling.log_volume_of(problem.z.shape[0], problem.annotations)
     draws = jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), scaling.inward(posterior.draws))
     classes, density = _classes(problem, draws)
     eps = np.finfo(posterior.draws.means.dtype).eps

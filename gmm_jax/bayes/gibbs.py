@@ -21,11 +21,11 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
+from ..mixture.annotations import condition, groups_at_once, strike_out, ungroup
 from ..mixture.cores import divide, on_each, together
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
-from ..mixture.moments import Moments, Way, chosen, e_step, is_narrow, statistics_allowed
-from ..mixture.rows import condition, groups_at_once, strike_out, ungroup
+from ..mixture.moments import Moments, Precision, chosen, e_step, fast_sums_allowed, ill_conditioned
 from .ladder import exchange, first_rungs, in_line, powers, respaced, spread_order
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, hyperparameters
@@ -74,7 +74,7 @@ def gibbs(
         x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
     )
     check_counts(n_rungs=(n_rungs, 1))
-    if n_rungs > 1 and (problem.told.labels is not None or problem.told.groups is not None):
+    if n_rungs > 1 and (problem.annotations.labels is not None or problem.annotations.groups is not None):
         raise NotSupported("a ladder (n_rungs > 1) knows neither labels nor missing values: use n_rungs=1, or nuts.")
     if problem.foreign:
         raise NotSupported(f"gibbs needs a semi-conjugate prior; {', '.join(problem.foreign)} has none: use nuts.")
@@ -90,15 +90,15 @@ def gibbs(
 
     def advance(carry, start):
         parts, narrow, rungs = carry
-        way = "statistics" if fast and not narrow else "deviations"
-        done = on_each(_advance, parts, problem, hyper, rungs, n_sweeps=size, way=way)
+        sums = "fast" if fast and not narrow else "exact"
+        done = on_each(_advance, parts, problem, hyper, rungs, n_sweeps=size, sums=sums)
         parts, narrow, outputs = zip(*done, strict=True)
         narrow, output = np.any(narrow), together(outputs, n_chains)
         if start + size <= n_warmup:
             rungs = respaced(rungs, np.mean(output.exchange_rate, axis=(0, 1)))
         return (parts, narrow, rungs), output
 
-    fast = n_rungs == 1 and statistics_allowed(problem.z.dtype, problem.told.groups)
+    fast = n_rungs == 1 and fast_sums_allowed(problem.z.dtype, problem.annotations.groups)
     rungs = first_rungs(n_rungs, problem.z.shape[0]).astype(problem.z.dtype)
     chains, narrow = _begin(key_chain, problem, first, n_rungs)
     output = run_chunks(advance, (divide(chains), narrow, rungs), total, size, progress)
@@ -139,11 +139,11 @@ def _begin(key, problem, starts, n_rungs):
 def _any_narrow(gmms):
     """Whether the next sums are to be taken from deviations, for some (C, L) mixture."""
     whitener = structure(gmms.covariance_type).whitener
-    return jnp.any(jax.vmap(jax.vmap(lambda gmm: is_narrow(gmm, whitener(gmm.covariances))))(gmms))
+    return jnp.any(jax.vmap(jax.vmap(lambda gmm: ill_conditioned(gmm, whitener(gmm.covariances))))(gmms))
 
 
-@partial(jax.jit, static_argnames=("n_sweeps", "way"), compiler_options=ONE_AT_A_TIME)
-def _advance(chains, problem, hyper, rungs, n_sweeps, way):
+@partial(jax.jit, static_argnames=("n_sweeps", "sums"), compiler_options=ONE_AT_A_TIME)
+def _advance(chains, problem, hyper, rungs, n_sweeps, sums):
     n_rungs = rungs.size
     power = powers(rungs, problem.z.shape[0]) if n_rungs > 1 else None  # multiplying by 1 cost 7 %
 
@@ -153,7 +153,7 @@ def _advance(chains, problem, hyper, rungs, n_sweeps, way):
         gmms, climbs = jax.tree.map(lambda leaf: leaf[source], (chain.gmms, chain.climbs))
         arrived = climbs[-1]
         climbs = climbs.at[-1].set(False).at[0].set(n_rungs > 1)
-        swept = jax.vmap(partial(sweep, way=way), in_axes=(0, None, None, 0, 0))(keys, problem, hyper, gmms, power)
+        swept = jax.vmap(partial(sweep, sums=sums), in_axes=(0, None, None, 0, 0))(keys, problem, hyper, gmms, power)
         before, top = jax.tree.map(lambda leaf: leaf[-1], (gmms, swept))
         output = Output(before, top.log_likelihood, jnp.sum(top.counts > 0.0), arrived, rate)
         return chain._replace(gmms=swept.gmm, climbs=climbs), output
@@ -178,36 +178,36 @@ class Swept(NamedTuple):
 
 
 def sweep(
-    key, problem, hyper: Hyperparameters, gmm: GMM, power: Float[Array, "N"] | None = None, way: Way = "deviations"
+    key, problem, hyper: Hyperparameters, gmm: GMM, power: Float[Array, "N"] | None = None, sums: Precision = "exact"
 ) -> Swept:
     """One sweep over z, φ, μ, Σ.
 
     With powers w_n it leaves p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n invariant: μ and Σ count a sample w_n times, and φ
-    once, or not at all where w_n = 0. `way` is how the sums are taken where there are neither powers nor gaps.
+    once, or not at all where w_n = 0. `sums` is how the sums are taken where there are neither powers nor gaps.
     """
     noise = draw_noise(key, problem.z.shape[0], *gmm.means.shape, problem.z.dtype)
-    if power is None and problem.told.groups is None:
-        sums = e_step(gmm, problem.z, labels=problem.told.labels, uniforms=noise.labels, way=way)
-        counts = sums.mass
+    if power is None and problem.annotations.groups is None:
+        moments = e_step(gmm, problem.z, labels=problem.annotations.labels, uniforms=noise.labels, sums=sums)
+        counts = moments.mass
     else:
-        sums, counts = _sums_of_powers(noise, problem, gmm, power)
+        moments, counts = _sums_of_powers(noise, problem, gmm, power)
     weights = draw_weights(noise.weights, hyper.alpha + counts, problem.spec.known.weights)
-    new = draw_components(noise, problem, hyper, gmm, sums)
-    return Swept(replace(new, weights=weights), counts, sums.log_likelihood)
+    new = draw_components(noise, problem, hyper, gmm, moments)
+    return Swept(replace(new, weights=weights), counts, moments.log_likelihood)
 
 
 def _sums_of_powers(noise, problem, gmm, power):
     """The sums of rows counted w_n times, unseen entries drawn, and the counts of labels where w_n > 0."""
-    if problem.told.groups is None:
+    if problem.annotations.groups is None:
         d = deviations(gmm, problem.z)
         density = log_densities(gmm, d)
     else:
         d, density = _draw_gaps(noise.key, gmm, problem)
     power = jnp.ones(d.shape[-1], d.dtype) if power is None else power
     log_weights = jnp.log(gmm.weights)[:, None]
-    joint = strike_out(log_weights + power[None] * density, problem.told.labels)
+    joint = strike_out(log_weights + power[None] * density, problem.annotations.labels)
     labels = chosen(jax.nn.softmax(joint, axis=0), jnp.ones_like(noise.labels), noise.labels)  # (K, N) one-hot
-    log_prob = logsumexp(strike_out(log_weights + density, problem.told.labels), axis=0)
+    log_prob = logsumexp(strike_out(log_weights + density, problem.annotations.labels), axis=0)
     return moments(gmm, d, labels * power[None], log_prob), jnp.sum(labels * (power > 0.0)[None], axis=1)
 
 
@@ -221,7 +221,7 @@ def _draw_gaps(key, gmm, problem):
 
     If e ~ N(0, Σ), then e_u − E[e_u | e_o] has the conditional covariance.
     """
-    groups, kind = problem.told.groups, structure(gmm.covariance_type)
+    groups, kind = problem.annotations.groups, structure(gmm.covariance_type)
     even = replace(gmm, weights=jnp.ones_like(gmm.weights))
     root = cholesky(kind.dense(gmm.covariances, *gmm.means.shape))
 

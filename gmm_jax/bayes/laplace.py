@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, assign, free_parts, match_cost, told_apart
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, assign, distinguished, free_parts, match_cost
 from .importance import weighted
 from .model import Problem
 from .target import finish, log_posterior, prepare, read_draws, starts
@@ -79,7 +79,7 @@ def laplace(
     stats, status = weighted(log_ratio)
     stats |= {"inverse_mass": np.sum(modes.root**2, axis=-1)} | _evidence(problem, modes, centres, log_ratio)
     for name in ("log_evidence_of_mode", "log_evidence", "log_evidence_corrected"):
-        stats[name] = stats[name] - scaling.log_volume_of(problem.z.shape[0], problem.told)
+        stats[name] = stats[name] - scaling.log_volume_of(problem.z.shape[0], problem.annotations)
     return finish(problem, scaling, draws, log_density, stats, status)
 
 
@@ -160,7 +160,7 @@ def _evidence(problem, modes: Mode, gmms: GMM, log_ratio):
 
     n_chains, n_draws = log_ratio.shape
     found = np.isfinite(modes.height)
-    mode = _distinct(gmms, found, told_apart(problem.spec, problem.told.labels))
+    mode = _distinct(gmms, found, distinguished(problem.spec, problem.annotations.labels))
     each = (jax.tree.map(lambda leaf, c=c: leaf[c], gmms) for c in range(n_chains))
     labellings = np.array([n_labellings(problem, gmm) for gmm in each])
     of_mode = modes.height - _log_normaliser(modes) + np.log(labellings)
@@ -196,7 +196,7 @@ def n_labellings(problem: Problem, gmm: GMM) -> int:
     """
     import numpyro.distributions as dist
 
-    spec, prior = told_apart(problem.spec, problem.told.labels), problem.prior
+    spec, prior = distinguished(problem.spec, problem.annotations.labels), problem.prior
     rows = np.stack(free_parts(spec), axis=1).astype(float)
     for known in (spec.known.weights, spec.known.means, spec.known.covariances):
         if known is not None and len(known) == spec.n_components and known is not _shared(spec):

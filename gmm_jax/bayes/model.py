@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, MixtureSpec, NotSupported, Prior, Rows, Scaling, free_parts, structure
+from ..mixture import GMM, Annotations, MixtureSpec, NotSupported, Prior, Scaling, free_parts, structure
 from ..mixture.moments import log_likelihood
 from .prior import from_leaves, log_inverse_wishart, standardised, to_leaves
 
 MATRIX = ("full", "tied")
-NOTHING_TOLD = Rows()
+NO_ANNOTATIONS = Annotations()
 
 
 @jax.tree_util.register_dataclass
@@ -34,7 +34,7 @@ class Problem:
     prior_form: tuple = field(metadata={"static": True})
     free: tuple = field(metadata={"static": True})  # masks of free weights, means, covariances, read once
     foreign: tuple = field(metadata={"static": True})  # fields whose prior stayed in the units of the data
-    told: Rows = NOTHING_TOLD  # labels, and what was seen of each row; z is 0 elsewhere
+    annotations: Annotations = NO_ANNOTATIONS  # labels, and what was seen of each row; z is 0 elsewhere
 
     @property
     def prior(self) -> Prior:
@@ -64,7 +64,7 @@ def model(problem: Problem) -> None:
     import numpyro
 
     gmm = assemble(problem, sample_sites(problem))
-    numpyro.factor("log_likelihood", log_likelihood(gmm, problem.z, problem.told))
+    numpyro.factor("log_likelihood", log_likelihood(gmm, problem.z, problem.annotations))
 
 
 def sample_sites(problem: Problem) -> dict:

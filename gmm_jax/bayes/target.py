@@ -18,8 +18,8 @@ from jax.flatten_util import ravel_pytree
 
 from ..mixture import (
     GMM,
+    Annotations,
     Posterior,
-    Rows,
     Scaling,
     Status,
     check_data,
@@ -31,7 +31,7 @@ from ..mixture import (
     validate,
     validate_spec,
 )
-from ..mixture.rows import put_gaps
+from ..mixture.annotations import put_gaps
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .model import Problem, assemble, log_volume, model, pose, sample_sites, site_values
 
@@ -56,7 +56,8 @@ def prepare(
     labels = check_labels(labels, x.shape[0], spec.n_components)
     with_gaps, scaling = standardise(x, spec)
     z, groups = missing_groups(with_gaps.astype(jax.dtypes.canonicalize_dtype(float)), missing)
-    problem = replace(pose(z, spec, scaling.known_inward(spec), scaling), told=Rows(labels=labels, groups=groups))
+    annotations = Annotations(labels=labels, groups=groups)
+    problem = replace(pose(z, spec, scaling.known_inward(spec), scaling), annotations=annotations)
     if sum(problem.n_sites) == 0:
         raise ValueError("spec.known leaves nothing to infer: make a field, or one component's row of it, free.")
     return problem, scaling
@@ -91,7 +92,7 @@ def starts(key, problem: Problem, scaling: Scaling, init: GMM | None, n_chains: 
 
 
 def _seeds(key, problem, n_chains):
-    spec, (_, labels, groups) = problem.spec, problem.told
+    spec, (_, labels, groups) = problem.spec, problem.annotations
     with_gaps = put_gaps(problem.z, groups)
     rows, means = rows_for_starts(with_gaps, spec.n_components), labelled_means(with_gaps, labels, spec.n_components)
     if labels is None:
@@ -243,9 +244,10 @@ def run_chunks(
 
 def finish(problem: Problem, scaling: Scaling, draws: GMM, log_density, stats: dict, status: Status) -> Posterior:
     """The posterior in the units and the dtype of the data."""
-    volume = scaling.log_volume_of(problem.z.shape[0], problem.told) + float(log_volume(problem))
+    volume = scaling.log_volume_of(problem.z.shape[0], problem.annotations) + float(log_volume(problem))
     log_density = np.asarray(log_density, float) - volume
     if not np.all(np.isfinite(log_density)):
         status = Status.NON_FINITE
-    named = None if problem.told.labels is None else np.unique(problem.told.labels[problem.told.labels >= 0])
+    labels = problem.annotations.labels
+    named = None if labels is None else np.unique(labels[labels >= 0])
     return Posterior(scaling.outward(jax.tree.map(np.asarray, draws)), log_density, stats, status, named)

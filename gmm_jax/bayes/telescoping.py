@@ -170,7 +170,7 @@ def _advance(chains, problem, law, n_sweeps):
 def _sweep(key, problem, hyper, log_prior, concentration, gmm):
     """Labels, components given labels, K given the counts, φ given K and the counts."""
     noise = draw_noise(key, problem.z.shape[0], *gmm.means.shape, problem.z.dtype)
-    sums = e_step(gmm, problem.z, uniforms=noise.labels, way="deviations")
+    sums = e_step(gmm, problem.z, uniforms=noise.labels, sums="exact")
     gmm, counts = draw_components(noise, problem, hyper, gmm, sums), sums.mass
     order = jnp.argsort(counts == 0.0, stable=True)  # occupied ones first
     gmm, counts = permute(gmm, order), counts[order]
@@ -195,4 +195,4 @@ def log_sizes(counts: Float[Array, "K"], concentration: Float[Array, "K"]) -> Fl
 
 @jax.jit
 def _log_likelihood(problem, draws):
-    return over_draws(lambda gmm: log_likelihood(gmm, problem.z, problem.told), draws, problem.z.size)
+    return over_draws(lambda gmm: log_likelihood(gmm, problem.z, problem.annotations), draws, problem.z.size)

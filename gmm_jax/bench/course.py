@@ -106,8 +106,8 @@ def answer_question(trials: Mapping[str, Mapping[str, Trial]], starts: em.Restar
     )
     gap = np.abs(mu_one - mu_two)
     best = trials["Case II"]["em"].fit.info["log_likelihood"]
-    ended = np.isin(starts.lanes.status, (Status.CONVERGED, Status.MAX_ITER))
-    share = np.mean(ended & (np.abs(starts.lanes.log_likelihood - best) <= 1e-2))
+    ended = np.isin(starts.fits.status, (Status.CONVERGED, Status.MAX_ITER))
+    share = np.mean(ended & (np.abs(starts.fits.log_likelihood - best) <= 1e-2))
     numbers = {
         "verdict": "Yes, as far as these data can tell" if (gap / se_two).max() <= 2.0 else "No",
         "largest_gap": float(gap.max()),
@@ -116,7 +116,7 @@ def answer_question(trials: Mapping[str, Mapping[str, Trial]], starts: em.Restar
         "case_2_error_in_se": float((np.abs(mu_two - truth.means) / se_two).max()),
         "se_ratio": float(np.mean(se_two / se_one)),
         "share_of_random_starts": float(share),
-        "n_random_starts": starts.lanes.status.size,
+        "n_random_starts": starts.fits.status.size,
     }
     return ANSWER.format(**numbers), numbers
 

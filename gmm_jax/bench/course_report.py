@@ -58,8 +58,8 @@ def draw(course: Course, folder: Path) -> dict[str, list[report.Picture]]:
     for case, trials in course.trials.items():
         stem = f"{name}_{case.lower().replace(' ', '_')}"
         pictures[case] = [*_draw_iterations(course, case, folder, stem), *_draw_answers(trials, case, folder, stem)]
-    ends = rows_of(course.starts.optima, course.starts.lanes.status, any_trial.x, any_trial.spec)
-    caption = f"Case II: where {course.starts.lanes.status.size} of the course's random starts end."
+    ends = rows_of(course.starts.optima, course.starts.fits.status, any_trial.x, any_trial.spec)
+    caption = f"Case II: where {course.starts.fits.status.size} of the course's random starts end."
     path = folder / f"{name}_landscape.png"
     pictures["Case II"].append(_picture(path, caption, plots.landscape, ends))
     return pictures

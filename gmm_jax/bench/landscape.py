@@ -31,10 +31,10 @@ def polished(key: Key[Array, ""], x: Float[np.ndarray, "N D"], spec: MixtureSpec
     if not first.count.size:
         return first
     after = em.fit_em_restarts(key, x, spec, n_restarts=first.count.size, init=first.gmm, config=POLISH).optima
-    of_lane = np.where(first.of_lane < 0, -1, after.of_lane[first.of_lane])
-    highest = [int(np.argmax(after.of_lane == m)) for m in range(after.count.size)]  # first's optima are in order
-    count = np.bincount(of_lane[of_lane >= 0], minlength=after.count.size)
-    return after._replace(count=count, lane=first.lane[highest], of_lane=of_lane)
+    of_fit = np.where(first.of_fit < 0, -1, after.of_fit[first.of_fit])
+    highest = [int(np.argmax(after.of_fit == m)) for m in range(after.count.size)]  # first's optima are in order
+    count = np.bincount(of_fit[of_fit >= 0], minlength=after.count.size)
+    return after._replace(count=count, fit=first.fit[highest], of_fit=of_fit)
 
 
 def rows_of(
@@ -70,7 +70,7 @@ def rows_of(
         }
         for i in range(optima.count.size)
     ]
-    ended, count = np.unique(status[optima.of_lane < 0], return_counts=True)
+    ended, count = np.unique(status[optima.of_fit < 0], return_counts=True)
     return rows + [
         {"optimum": None, **_share(int(n), status.size), "reason": _without_optimum(Status(int(s)))}
         for s, n in zip(ended, count, strict=True)
@@ -115,7 +115,7 @@ def table(rows: Sequence[Mapping[str, Any]], most: int = SHOWN) -> report.Table:
         for row in rows
         if row["optimum"] is None
     ]
-    head = ("optimum", "log-likelihood", "gap", "starts", "share", "least n·φ", "least Σ/S", "inadmissible because")
+    head = ("optimum", "log-likelihood", "gap", "starts", "share", "least n·φ", "least Σ/S", "spurious because")
     return report.Table(head, tuple(lines))
 
 

@@ -6,7 +6,7 @@ from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates
 from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
 from .online import Online, OnlineInterrupted, fit_em_online
-from .optima import Optima, inadmissible
+from .optima import Optima, spurious
 from .ranks import agree, local_rows, mesh_of
 from .restarts import Effort, Interrupted, Restarts, fit_em_restarts
 from .sharded import fit_em_sharded
@@ -40,7 +40,7 @@ __all__ = [
     "fit_em_sharded",
     "fit_em_stream",
     "fit_labelled",
-    "inadmissible",
+    "spurious",
     "intervals",
     "iterates",
     "local_rows",

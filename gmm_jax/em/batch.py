@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import Hyperparameters, MixtureSpec, check_sample_weight, exchangeable
+from ..mixture.annotations import same_size
 from ..mixture.cores import divide, on_each, together
-from ..mixture.rows import same_size
 from ..mixture.starts import in_known_order, start_function
 from .fit import EMConfig, EMResult
 from .inputs import check_options, outward, prepare, stack, starts_of
@@ -132,17 +132,17 @@ def _told(x, labels, missing):
 
 def _alike(data):
     """The same data sets, with labels or gaps in all of them where some have any: a program is for one shape."""
-    some, shape = any(d.told.labels is not None for d in data), data[0].z.shape
+    some, shape = any(d.annotations.labels is not None for d in data), data[0].z.shape
     unknown = np.full(shape[0], -1, np.int32) if some else None
-    labels = [unknown if d.told.labels is None else d.told.labels for d in data]
-    groups = same_size([d.told.groups for d in data], *shape)
-    told = [d.told._replace(labels=one, groups=gaps) for d, one, gaps in zip(data, labels, groups, strict=True)]
-    return [d._replace(told=rows) for d, rows in zip(data, told, strict=True)]
+    labels = [unknown if d.annotations.labels is None else d.annotations.labels for d in data]
+    groups = same_size([d.annotations.groups for d in data], *shape)
+    told = [d.annotations._replace(labels=one, groups=gaps) for d, one, gaps in zip(data, labels, groups, strict=True)]
+    return [d._replace(annotations=rows) for d, rows in zip(data, told, strict=True)]
 
 
 def _starts(keys, z, data, init, n_restarts):
     """Standardised starts (P, R), all at once, or where labels or gaps change what they are drawn from one by one."""
-    if data[0].told.labels is None and data[0].told.groups is None:
+    if data[0].annotations.labels is None and data[0].annotations.groups is None:
         return _draw(jax.vmap(partial(jax.random.split, num=n_restarts))(keys), z, data, start_function(init))
     drawn = [starts_of(key, d, init, n_restarts) for key, d in zip(keys, data, strict=True)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)

@@ -15,17 +15,17 @@ from jaxtyping import Array, Float, Int
 
 from ..mixture import (
     GMM,
+    Annotations,
     Hyperparameters,
     Known,
     Moments,
-    Rows,
     Status,
     e_step,
-    is_narrow,
+    fast_sums_allowed,
+    ill_conditioned,
     missing_groups,
     moments,
     project,
-    statistics_allowed,
     structure,
 )
 from ..mixture.gmm import deviations
@@ -104,17 +104,17 @@ def fit_em(
         Dempster, Laird & Rubin (1977), JRSS B 39; Ghahramani & Jordan (1994), NIPS 6, for missing values.
     """
     x, groups = missing_groups(x, missing)
-    return _fit(x, init, known, Rows(sample_weight, labels, groups), config, prior)
+    return _fit(x, init, known, Annotations(sample_weight, labels, groups), config, prior)
 
 
 @jax.jit
 def _fit(x, init, known, rows, config, prior):
     rows = rows._replace(weight=None if rows.weight is None else jnp.asarray(rows.weight, x.dtype))
-    exact, rule = em_map(x, known, rows, config, prior, "deviations")
+    exact, rule = em_map(x, known, rows, config, prior, "exact")
     progress = begin(exact, first_state(x, init, known, rows), rule)
     start, later = progress.value, jnp.zeros((0,), x.dtype)
-    if statistics_allowed(x.dtype, rows.groups):
-        fast, _ = em_map(x, known, rows, config, prior, "statistics")
+    if fast_sums_allowed(x.dtype, rows.groups):
+        fast, _ = em_map(x, known, rows, config, prior, "fast")
         progress, later = advance(fast, progress, rule, config.max_iter)
         progress = resume(progress, Status.NARROW)
     n_fast = progress.n_iter
@@ -137,8 +137,8 @@ def iterates(
 ) -> GMM:
     """The start and the first n_iter iterates, as one GMM with leading axis n_iter + 1: for pictures and animation."""
     sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
-    mapping, _ = em_map(x, known, Rows(sample_weight), config, None, "deviations")
-    first = first_state(x, init, known, Rows(sample_weight))
+    mapping, _ = em_map(x, known, Annotations(sample_weight), config, None, "exact")
+    first = first_state(x, init, known, Annotations(sample_weight))
     return jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
 
 
@@ -154,22 +154,22 @@ def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *,
     return m_step(moments(start, d, one_hot, jnp.zeros(x.shape[0], x.dtype)), start, known=known)
 
 
-def first_state(x, init, known, rows, way="deviations") -> EMState:
+def first_state(x, init, known, rows, sums="exact") -> EMState:
     """The start, known parts put in, with its sums; leaves get the dtype of x."""
     gmm = project(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), known)
-    return _state(gmm, x, rows, way)
+    return _state(gmm, x, rows, sums)
 
 
-def em_map(x, known, rows, config, prior, way) -> tuple[Map, Rule]:
+def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
     """EM as a map for fixed_point: EMState -> EMState, its objective ℓ (+ log prior), its faults, and when to stop.
 
-    By way of "statistics" it stops with NARROW before a step that these cannot take; "deviations" can take any.
+    By way of "fast" it stops with NARROW before a step that these cannot take; "exact" can take any.
     """
     total = jnp.asarray(x.shape[0], x.dtype) if rows.weight is None else jnp.sum(rows.weight)
-    return map_of(lambda gmm: _state(gmm, x, rows, way), total, known, config, prior, way)
+    return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior, sums)
 
 
-def map_of(evaluate, total, known, config, prior, way) -> tuple[Map, Rule]:
+def map_of(evaluate, total, known, config, prior, sums) -> tuple[Map, Rule]:
     """The same wherever the sum is taken: `evaluate` is GMM -> EMState, `total` the number of samples.
 
     Where a loop outside takes the sum, evaluate is the identity: `ask` then gives the mixture to take it under.
@@ -190,7 +190,7 @@ def map_of(evaluate, total, known, config, prior, way) -> tuple[Map, Rule]:
     mapping = Map(
         step=lambda state: evaluate(image(state)),
         objective=objective,
-        fault=lambda state: _fault(state, known, way, may_be_empty=prior is not None),
+        fault=lambda state: _fault(state, known, sums, may_be_empty=prior is not None),
         gradient=lambda state: gradient(state.gmm, state.moments, known, ridge, prior),
     )
     if config.acceleration == "lbfgs":
@@ -220,13 +220,13 @@ def _check_choices(config):
             raise ValueError(f"config.{name} must be one of {', '.join(choices)}; got {getattr(config, name)!r}.")
 
 
-def _state(gmm, x, rows, way):
+def _state(gmm, x, rows, sums):
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances)
     weight, labels, groups = rows
-    return EMState(gmm, whitener, e_step(gmm, x, weight, labels=labels, groups=groups, whitener=whitener, way=way))
+    return EMState(gmm, whitener, e_step(gmm, x, weight, labels=labels, groups=groups, whitener=whitener, sums=sums))
 
 
-def _fault(state, known, way, *, may_be_empty):
+def _fault(state, known, sums, *, may_be_empty):
     """COLLAPSED: a Cholesky fails, a free Σ_k is numerically singular, or a component to be estimated has mass < 1.
 
     NARROW, where sums come from statistics: they are too inexact to tell, and nothing is said about a collapse.
@@ -242,9 +242,9 @@ def _fault(state, known, way, *, may_be_empty):
     collapsed = ~factored | jnp.any(singular & free_covariances)
     collapsed = collapsed if may_be_empty else collapsed | jnp.any(empty)
     fault = jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))
-    if way == "deviations":
+    if sums == "exact":
         return fault
-    return jnp.where(is_narrow(gmm, state.whitener), jnp.int32(Status.NARROW), fault)
+    return jnp.where(ill_conditioned(gmm, state.whitener), jnp.int32(Status.NARROW), fault)
 
 
 def _free(known, mass):

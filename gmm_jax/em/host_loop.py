@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..mixture import GMM, Hyperparameters, Known, Moments, Status, Way, project, statistics_allowed, structure
+from ..mixture import GMM, Hyperparameters, Known, Moments, Precision, Status, fast_sums_allowed, project, structure
 from .fit import EMConfig, EMState, map_of
 from .fixed_point import Progress, ask, begin, resume, tell
 from .quasi_newton import Memory
@@ -23,7 +23,7 @@ from .quasi_newton import Memory
 class Sums(Protocol):
     """Rows in standardised units, wherever they are."""
 
-    def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> Sequence[Moments]:
+    def moments(self, gmm: GMM, whitener: Float[Array, "..."], sums: Precision) -> Sequence[Moments]:
         """The sums about gmm.means over parts of the rows, which together are all; they need not be ready yet."""
 
 
@@ -57,12 +57,12 @@ class Journey(NamedTuple):
 def depart(sums: Sums, problem: Problem, start: GMM) -> Journey:
     """Zero iterations from this start, known parts put in."""
     gmm, whitener = _place(problem, start)
-    ways = ("statistics", "deviations") if statistics_allowed(gmm.means.dtype) else ("deviations",)
+    ways = ("fast", "exact") if fast_sums_allowed(gmm.means.dtype) else ("exact",)
     for way in ways:
-        progress, asked = begin_journey(problem, gmm, whitener, sums.moments(gmm, whitener, way), way=way)
+        progress, asked = begin_journey(problem, gmm, whitener, sums.moments(gmm, whitener, way), sums=way)
         if int(progress.status) != Status.NARROW:
             break
-    return Journey(progress, asked, np.asarray(progress.value)[None], np.asarray(way == "deviations"))
+    return Journey(progress, asked, np.asarray(progress.value)[None], np.asarray(way == "exact"))
 
 
 def iterations(sums: Sums, problem: Problem, journey: Journey) -> Iterator[Journey]:
@@ -71,9 +71,9 @@ def iterations(sums: Sums, problem: Problem, journey: Journey) -> Iterator[Journ
     A step that statistics cannot take is taken again from deviations.
     """
     while int(journey.progress.status) == Status.RUNNING:
-        asked, way = journey.asked, "deviations" if journey.exact else "statistics"
+        asked, way = journey.asked, "exact" if journey.exact else "fast"
         parts = sums.moments(asked.gmm, asked.whitener, way)
-        progress, asked, narrow = _turn(problem, journey.progress, asked, parts, way=way)
+        progress, asked, narrow = _turn(problem, journey.progress, asked, parts, sums=way)
         trace = np.append(journey.trace[: int(progress.n_iter)], np.asarray(progress.value))
         journey = Journey(progress, asked, trace, journey.exact | np.asarray(narrow))
         yield journey
@@ -86,18 +86,18 @@ def _place(problem, start):
     return gmm, structure(gmm.covariance_type).whitener(gmm.covariances)
 
 
-@partial(jax.jit, static_argnames="way")
-def begin_journey(problem: Problem, gmm: GMM, whitener, parts: Sequence[Moments], way: Way) -> tuple[Progress, Asked]:
+@partial(jax.jit, static_argnames="sums")
+def begin_journey(problem: Problem, gmm: GMM, whitener, parts: Sequence[Moments], sums: Precision) -> tuple[Progress, Asked]:
     """Zero iterations, and what the first one evaluates."""
-    mapping, rule = map_of(_outside, *problem, way)
+    mapping, rule = map_of(_outside, *problem, sums)
     progress = begin(mapping, _state(gmm, whitener, parts), rule)
     return progress, _asked(mapping, progress)
 
 
-@partial(jax.jit, static_argnames="way")
-def _turn(problem, progress, asked, parts, way: Way) -> tuple[Progress, Asked, Bool[Array, ""]]:
+@partial(jax.jit, static_argnames="sums")
+def _turn(problem, progress, asked, parts, sums: Precision) -> tuple[Progress, Asked, Bool[Array, ""]]:
     """Progress with these sums of what was asked for, what to evaluate next, and whether the sums were too inexact."""
-    mapping, rule = map_of(_outside, *problem, way)
+    mapping, rule = map_of(_outside, *problem, sums)
     state = _state(asked.gmm, asked.whitener, parts)
     progress = tell(mapping, progress, rule, state, asked.plain, asked.memory)
     narrow = progress.status == Status.NARROW

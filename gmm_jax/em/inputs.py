@@ -13,9 +13,9 @@ import numpy as np
 
 from ..mixture import (
     GMM,
+    Annotations,
     Hyperparameters,
     MixtureSpec,
-    Rows,
     Scaling,
     check_data,
     check_labels,
@@ -33,9 +33,9 @@ class Data(NamedTuple):
     """A data set on its way in."""
 
     z: np.ndarray  # (N, D), centred and scaled, 0 where not seen
-    told: Rows
+    annotations: Annotations
     for_starts: np.ndarray  # (n, D), rows of z that starts are drawn from
-    means_told: np.ndarray | None  # (K, D), of labelled rows
+    means_of_labelled: np.ndarray | None  # (K, D), of labelled rows
     spread: np.ndarray  # (D, D), covariance of z
     inner: MixtureSpec  # known parts in the units of z
     spec: MixtureSpec
@@ -60,12 +60,12 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
     x = check_data(x, n_components=spec.n_components, missing=missing)
     with_gaps, scaling = standardise(x, spec, weight)
     z, groups = missing_groups(with_gaps, missing)
-    told = Rows(weight, labels, groups)
+    told = Annotations(weight, labels, groups)
     n_samples, spread = z.shape[0] if weight is None else float(np.sum(weight)), _spread(with_gaps, weight)
     data = data_of(z, told, spec, scaling, config, prior, n_samples, spread)
     return data._replace(
         for_starts=rows_for_starts(with_gaps, spec.n_components),
-        means_told=labelled_means(with_gaps, labels, spec.n_components, weight),
+        means_of_labelled=labelled_means(with_gaps, labels, spec.n_components, weight),
     )
 
 
@@ -74,9 +74,9 @@ def data_of(z, told, spec, scaling, config, prior, n_samples, spread) -> Data:
     ridge = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
     return Data(
         z=z,
-        told=told._replace(weight=None if told.weight is None else told.weight.astype(z.dtype)),
+        annotations=told._replace(weight=None if told.weight is None else told.weight.astype(z.dtype)),
         for_starts=z,
-        means_told=None,
+        means_of_labelled=None,
         spread=spread,
         inner=replace(spec, known=scaling.known_inward(spec)),
         spec=spec,
@@ -99,7 +99,7 @@ def _spread(z, weight):
 
 def stack(data) -> tuple:
     """Data sets of one shape as the problem of `begin_lanes`."""
-    problems = [(d.z, d.inner.known, d.told, d.config, d.prior) for d in data]
+    problems = [(d.z, d.inner.known, d.annotations, d.config, d.prior) for d in data]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
 
 
@@ -124,7 +124,7 @@ def check_total(weight, n_components: int) -> None:
 def starts_of(key, data: Data, init, n_restarts: int) -> GMM:
     """Standardised starts with leading axis R."""
     if not isinstance(init, GMM):
-        drawn = draw_starts(key, data.for_starts, data.inner, start_function(init), n_restarts, data.means_told)
+        drawn = draw_starts(key, data.for_starts, data.inner, start_function(init), n_restarts, data.means_of_labelled)
         return jax.tree.map(np.asarray, drawn)
     starts = starts_inward(init, data.inner, data.scaling, n_restarts)
     return jax.tree.map(lambda leaf: leaf.astype(data.z.dtype), starts)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, WIDE, Status, Way, statistics_allowed
+from ..mixture import GMM, WIDE, Precision, Status, fast_sums_allowed
 from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
 from .fit import em_map, first_state
@@ -43,7 +43,7 @@ class Pool:
 class Lanes:
     """Every lane as far as it has come. Lane i belongs to data set i // n_starts."""
 
-    problem: tuple  # (z, known, Rows, config, prior), every leaf with a leading axis of data sets
+    problem: tuple  # (z, known, Annotations, config, prior), every leaf with a leading axis of data sets
     n_starts: int
     pools: list[Pool]
     column: Int[np.ndarray, "max_iter_plus_1"]  # of the trace, for each iteration; C where it is not kept
@@ -109,12 +109,12 @@ class Lanes:
         chosen[which] = True
         tasks = [
             task
-            for way, mask in (("statistics", chosen & ~self.exact), ("deviations", chosen & self.exact))
+            for sums, mask in (("fast", chosen & ~self.exact), ("exact", chosen & self.exact))
             for pool in self.pools
-            if (task := _task(self, pool, way, mask, until)) is not None
+            if (task := _task(self, pool, sums, mask, until)) is not None
         ]
-        way = "deviations" if self.exact.any() else "statistics"
-        n_threads = _n_threads(self.problem, self.n_components, way)
+        sums = "exact" if self.exact.any() else "fast"
+        n_threads = _n_threads(self.problem, self.n_components, sums)
         for task, answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
             _take_in(self, task[0], *answer)
         state, _ = self.look()
@@ -147,25 +147,25 @@ def begin_lanes(problem: tuple, inits: GMM, *, keep: Int[np.ndarray, "C"] | None
     width = members[0].size + 1
     width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
     rows = [np.concatenate([lanes, np.full(width - lanes.size, -1)]) for lanes in members]
-    way = "statistics" if statistics_allowed(problem[0].dtype, problem[2].groups) else "deviations"
+    sums = "fast" if fast_sums_allowed(problem[0].dtype, problem[2].groups) else "exact"
     starts = [(jax.tree.map(lambda leaf, index=index: leaf[index], inits), index) for index in rows]
-    begun = _begin_pools(problem, n_starts, starts, keep.size, way)
-    exact = np.full(n_lanes, way == "deviations")
+    begun = _begin_pools(problem, n_starts, starts, keep.size, sums)
+    exact = np.full(n_lanes, sums == "exact")
     for lanes, (progress, _) in zip(members, begun, strict=True):
         exact[lanes] |= np.asarray(progress.status)[: lanes.size] == Status.NARROW
-    if way == "statistics" and exact.any():
-        again = _begin_pools(problem, n_starts, starts, keep.size, "deviations")
+    if sums == "fast" and exact.any():
+        again = _begin_pools(problem, n_starts, starts, keep.size, "exact")
         begun = [_choose_rows(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
     pools = [Pool(lanes, *state) for lanes, state in zip(members, begun, strict=True)]
     return Lanes(problem, n_starts, pools, column, exact, np.full(n_lanes, Status.RUNNING, np.int32))
 
 
-def _begin_pools(problem, n_starts, starts, n_kept, way):
+def _begin_pools(problem, n_starts, starts, n_kept, sums):
     calls = []
     for init, index in starts:
         arguments = (problem, init, np.maximum(index, 0) // n_starts, index >= 0)
-        calls.append((program(_begin, arguments, way=way, n_kept=n_kept), arguments))
-    return side_by_side(calls, _n_threads(problem, starts[0][0].n_components, way))
+        calls.append((program(_begin, arguments, sums=sums, n_kept=n_kept), arguments))
+    return side_by_side(calls, _n_threads(problem, starts[0][0].n_components, sums))
 
 
 def _choose_rows(first, a, b):
@@ -177,7 +177,7 @@ def _choose_rows(first, a, b):
     return jax.device_put(jax.tree.map(choose, a, b))
 
 
-def _n_threads(problem, n_components, way):
+def _n_threads(problem, n_components, sums):
     """How many programs run side by side: as many as cores, if every product stays on its own core.
 
     XLA's CPU backend splits larger products over its threads: one such program keeps all cores busy. Two at a time also
@@ -185,12 +185,12 @@ def _n_threads(problem, n_components, way):
     """
     _, n_samples, n_features = problem[0].shape
     exact_rows = max(256, BLOCK_NUMBERS // (n_components * n_features))
-    rows = min(n_samples, exact_rows if way == "deviations" else BLOCK_ROWS)
+    rows = min(n_samples, exact_rows if sums == "exact" else BLOCK_ROWS)
     per_row = n_components * (n_features + 1) * (n_features + 2) // 2
     return n_workers() if per_row * rows <= SMALL_PRODUCT else 1
 
 
-def _task(lanes, pool, way, chosen, until):
+def _task(lanes, pool, sums, chosen, until):
     """(pool, program, arguments), None where this pool has nothing to do that way."""
     n_lanes, width = pool.lanes.size, pool.progress.n_iter.size
     status, n_iter = (np.asarray(leaf)[:n_lanes] for leaf in (pool.progress.status, pool.progress.n_iter))
@@ -209,7 +209,7 @@ def _task(lanes, pool, way, chosen, until):
     data_set = np.concatenate([pool.lanes, np.zeros(width - n_lanes, int)]) // lanes.n_starts
     orders = (lanes.column, queue, data_set, np.int32(until), np.int32(rounds))
     arguments = (lanes.problem, pool.progress, pool.trace, *orders)
-    return pool, program(_advance, arguments, way=way, slots=slots, steps=steps), arguments
+    return pool, program(_advance, arguments, sums=sums, slots=slots, steps=steps), arguments
 
 
 def _take_in(lanes, pool, progress, trace, computed):
@@ -219,28 +219,28 @@ def _take_in(lanes, pool, progress, trace, computed):
     lanes._seen = None
 
 
-@partial(jax.jit, static_argnames=("way", "n_kept"), compiler_options=WIDE)
-def _begin(problem, inits, data_set, real, way: Way, n_kept):
+@partial(jax.jit, static_argnames=("sums", "n_kept"), compiler_options=WIDE)
+def _begin(problem, inits, data_set, real, sums: Precision, n_kept):
     """A pool at its starts: its progress, and its trace."""
     of_lane = _problem_of(problem, data_set)
 
     def one(start):
         lane, init = start
         z, known, told, *_ = of_lane(lane)
-        mapping, rule = em_map(*of_lane(lane), way)
-        return begin(mapping, first_state(z, init, known, told, way), rule)
+        mapping, rule = em_map(*of_lane(lane), sums)
+        return begin(mapping, first_state(z, init, known, told, sums), rule)
 
     progress = jax.lax.map(one, (jnp.arange(real.shape[0]), inits), batch_size=min(MOST_SLOTS, real.shape[0]))
     trace = jnp.full((real.shape[0], n_kept), jnp.nan, progress.value.dtype).at[:, 0].set(progress.value)
     return progress._replace(status=jnp.where(real, progress.status, jnp.int32(Status.MAX_ITER))), trace
 
 
-@partial(jax.jit, static_argnames=("way", "slots", "steps"), compiler_options=WIDE)
-def _advance(problem, progress, trace, column, queue, data_set, until, rounds, way: Way, slots, steps):
+@partial(jax.jit, static_argnames=("sums", "slots", "steps"), compiler_options=WIDE)
+def _advance(problem, progress, trace, column, queue, data_set, until, rounds, sums: Precision, slots, steps):
     of_lane = _problem_of(problem, data_set)
 
     def mapping_of(lane):
-        return em_map(*of_lane(lane), way)
+        return em_map(*of_lane(lane), sums)
 
     progress = resume(progress, Status.NARROW)
     progress, trace, taken = take_turns(mapping_of, progress, trace, column, queue, slots, steps, until, rounds)

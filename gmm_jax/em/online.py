@@ -172,7 +172,7 @@ def _learn(orders, learnt, pieces, batch_rows, keeper):
 def _begin(orders, start, z, weight):
     """S_0 and θ_0 from the first rows."""
     gmm = project(start, orders.known)
-    sums = e_step(gmm, z, weight, way="deviations")
+    sums = e_step(gmm, z, weight, sums="exact")
     sums = jax.tree.map(lambda leaf: leaf / jnp.sum(weight), sums)
     return _Journey(gmm, sums, gmm, jnp.zeros((), z.dtype))
 
@@ -184,7 +184,7 @@ def _steps(orders, journey, z: Float[Array, "T N D"], weight: Float[Array, "T N"
     def step(journey, batch):
         rows, counts = batch
         total = jnp.sum(counts)
-        new = e_step(journey.gmm, rows, counts, way="deviations")
+        new = e_step(journey.gmm, rows, counts, sums="exact")
         n_steps = journey.n_steps + total / counts.shape[0]
         kept = (1.0 - (n_steps + orders.delay) ** -orders.decay) ** (total / counts.shape[0])
         share = jnp.where(total > 0.0, (1.0 - kept) / jnp.where(total > 0.0, total, 1.0), 0.0)
@@ -205,7 +205,7 @@ def _fault(orders, journey, total):
     gmm = journey.gmm
     sums = jax.tree.map(lambda leaf: leaf * total, journey.sums)
     state = EMState(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), sums)
-    return map_of(lambda gmm: gmm, total, orders.known, EMConfig(), None, "deviations")[0].fault(state)
+    return map_of(lambda gmm: gmm, total, orders.known, EMConfig(), None, "exact")[0].fault(state)
 
 
 # ---- before and after

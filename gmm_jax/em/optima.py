@@ -1,6 +1,6 @@
 """Optima: which lanes reached the same one, which may be called best, and what was not seen.
 
-A mixture's likelihood is unbounded, so the highest value is not the best fit: see `inadmissible`, the one rule that
+A mixture's likelihood is unbounded, so the highest value is not the best fit: see `spurious`, the one rule that
 every ranking uses.
 """
 
@@ -41,10 +41,10 @@ class Optima(NamedTuple):
     gmm: GMM  # leading axis: optima
     log_likelihood: Float[np.ndarray, "M"]
     count: Int[np.ndarray, "M"]  # lanes that reached it
-    spurious: Bool[np.ndarray, "M"]  # inadmissible: an artefact of the unbounded likelihood
-    reason: np.ndarray  # (M,) of str: why it is inadmissible, "" where it is not
-    lane: Int[np.ndarray, "M"]  # its best lane
-    of_lane: Int[np.ndarray, "R"]  # which optimum each lane reached, -1 for none
+    spurious: Bool[np.ndarray, "M"]  # spurious: an artefact of the unbounded likelihood
+    reason: np.ndarray  # (M,) of str: why it is spurious, "" where it is not
+    fit: Int[np.ndarray, "M"]  # the highest fit of it
+    of_fit: Int[np.ndarray, "R"]  # which optimum each lane reached, -1 for none
 
 
 class Unseen(NamedTuple):
@@ -55,7 +55,7 @@ class Unseen(NamedTuple):
     n_starts: int  # that it rests on: run to their end, chosen without looking
 
 
-def inadmissible(
+def spurious(
     x: Float[np.ndarray, "N D"],
     gmm: GMM,
     spec: MixtureSpec,
@@ -91,11 +91,11 @@ def inadmissible(
 
 @jax.jit
 def _em_step(x, gmm, known, weight, labels):
-    return m_step(e_step(gmm, x, weight, labels=labels, way="deviations"), gmm, known=known)
+    return m_step(e_step(gmm, x, weight, labels=labels, sums="exact"), gmm, known=known)
 
 
 def reasons(gmms, after, spec, spread, n_samples, narrowest=NARROWEST, few=FEW, largest_shift=LARGEST_SHIFT):
-    """(M,) of str: see `inadmissible`. `after` are the mixtures after one EM step without a ridge, None: not asked.
+    """(M,) of str: see `spurious`. `after` are the mixtures after one EM step without a ridge, None: not asked.
 
     `spread` is S, (D, D) or one for each mixture, and n_samples a number or (M, 1).
     """
@@ -169,10 +169,10 @@ def same_mixture(gmms, references, among, spec) -> Bool[np.ndarray, "..."]:
 
 
 def distinct(lanes, spec, n_samples) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "R"]]:
-    """Walk down the likelihood, and give each eligible lane to the first optimum that it equals: (lane, of_lane)."""
+    """Walk down the likelihood, and give each eligible lane to the first optimum that it equals: (lane, of_fit)."""
     log_likelihood = np.asarray(lanes.log_likelihood, float)
     left = eligible(lanes)
-    of_lane = np.full(left.shape, -1)
+    of_fit = np.full(left.shape, -1)
     found = []
     while left.any():
         lane = int(np.argmax(np.where(left, log_likelihood, -np.inf)))
@@ -180,13 +180,13 @@ def distinct(lanes, spec, n_samples) -> tuple[Int[np.ndarray, "M"], Int[np.ndarr
         near[lane] = False
         same = same_mixture(lanes.gmm, pick(lanes.gmm, lane), near, spec)
         same[lane] = True
-        of_lane[same] = len(found)
+        of_fit[same] = len(found)
         found.append(lane)
         left &= ~same
-    return np.array(found, int), of_lane
+    return np.array(found, int), of_fit
 
 
-def unseen(of_lane: Int[np.ndarray, "R"]) -> Unseen:
+def unseen(of_fit: Int[np.ndarray, "R"]) -> Unseen:
     """Good–Turing: as many starts of 100 lead to something new as of the last 100 led to what was seen once.
 
     The bound is the larger of Esty's (normal) and of the exact one for a share that no start has hit.
@@ -194,7 +194,7 @@ def unseen(of_lane: Int[np.ndarray, "R"]) -> Unseen:
     References:
         Good (1953), Biometrika 40; Esty (1983), Annals of Statistics 11.
     """
-    seen = of_lane[of_lane >= 0]
+    seen = of_fit[of_fit >= 0]
     if not seen.size:
         return Unseen(1.0, 1.0, 0)
     times = np.bincount(np.unique(seen, return_counts=True)[1], minlength=3)

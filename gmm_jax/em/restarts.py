@@ -18,7 +18,7 @@ from ..mixture import (
     Hyperparameters,
     MixtureSpec,
     Status,
-    told_apart,
+    distinguished,
 )
 from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, result_of
@@ -46,7 +46,7 @@ class Restarts(NamedTuple):
     """What many restarts found, in the units and dtype of the data."""
 
     best: EMResult  # highest lane that is eligible and not spurious; see fit_em_restarts
-    lanes: EMResult  # every lane, leading axis R
+    fits: EMResult  # every start's fit, leading axis R
     optima: Optima
     message: str  # how it ended, in a sentence: the status of the best lane, and columns without spread
     effort: Effort
@@ -123,7 +123,7 @@ def fit_em_restarts(
 def _marks(data, inits, division):
     """What a checkpoint belongs to, part by part; `division`: of each sum among cores."""
     return {
-        "data": digest(data.z, data.told),
+        "data": digest(data.z, data.annotations),
         "spec or options": digest(data.inner.known, data.config, data.prior),
         "starts": digest(inits),
         "number of cores": digest(division),
@@ -159,7 +159,7 @@ def run_lanes(lanes: Lanes | SharedLanes, data: Sequence[Data], *, race: bool, p
 
     try:
         if race:
-            run_race(lanes, told_apart(data[0].inner, data[0].told.labels), admissible, finish)
+            run_race(lanes, distinguished(data[0].inner, data[0].annotations.labels), admissible, finish)
         finish(lanes, lanes.running)
         interrupted = False
     except KeyboardInterrupt:
@@ -190,7 +190,7 @@ def restarts_of(state, trace, data, inits, computed, *, raced=False) -> Restarts
     known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_lanes, *leaf.shape)), data.inner.known)
     results, after = jax.tree.map(np.asarray, results_of(state, trace, known))
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
-    lane, of_lane = distinct(ranked, told_apart(data.inner, data.told.labels), data.n_samples)
+    lane, of_fit = distinct(ranked, distinguished(data.inner, data.annotations.labels), data.n_samples)
     gmms = pick(results.gmm, lane)
     reason = np.full(lane.shape, "", object)
     if data.prior is None:
@@ -198,12 +198,12 @@ def restarts_of(state, trace, data, inits, computed, *, raced=False) -> Restarts
     spurious = reason != ""
     best = _best_lane(ranked, lane[~spurious], lane)
     results = outward(results, data.spec, data.scaling, data.volume)
-    count = np.bincount(of_lane[of_lane >= 0], minlength=lane.size)
+    count = np.bincount(of_fit[of_fit >= 0], minlength=lane.size)
     log_likelihood = results.log_likelihood[lane]
-    optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_lane)
+    optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_fit)
     flagged = not np.any(lane[~spurious] == best)
     spent = int(state.n_iter.sum())
-    effort = _effort(spent, computed, results, of_lane[calibration_sample(n_lanes)] if raced else of_lane)
+    effort = _effort(spent, computed, results, of_fit[calibration_sample(n_lanes)] if raced else of_fit)
     why = "" if not flagged or not lane.size else str(reason[0])
     message = _message(results, best, data.scaling, why)
     starts = jax.tree.map(np.asarray, data.scaling.outward(inits))
@@ -219,7 +219,7 @@ def _best_lane(lanes, admissible, optima):
     return int(np.argmax(np.where(finite, lanes.log_likelihood, -np.inf)))
 
 
-def _effort(spent, computed, results, of_lane):
+def _effort(spent, computed, results, of_fit):
     status = results.status
     return Effort(
         spent=spent,
@@ -227,7 +227,7 @@ def _effort(spent, computed, results, of_lane):
         finished=int(np.sum(~np.isin(status, (Status.MERGED, Status.DROPPED, Status.RUNNING)))),
         merged=int(np.sum(status == Status.MERGED)),
         dropped=int(np.sum(status == Status.DROPPED)),
-        unseen=unseen(of_lane),
+        unseen=unseen(of_fit),
     )
 
 

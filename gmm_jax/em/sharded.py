@@ -23,17 +23,17 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ..mixture import (
     GMM,
     ONE_AT_A_TIME,
+    Annotations,
     Hyperparameters,
     MixtureSpec,
-    Rows,
+    Precision,
     Status,
-    Way,
     check_data,
     check_labels,
     check_sample_weight,
     e_step,
+    fast_sums_allowed,
     project,
-    statistics_allowed,
     structure,
     validate_spec,
 )
@@ -101,7 +101,7 @@ def fit_em_sharded(
     inits = _starts(key, data, init, n_restarts, n_rows)
     lanes = begin_sharded(data, inits, n_rows, mesh)
     file = _go_on(lanes, checkpoint, about, resume=resume)
-    judged = data._replace(told=Rows(labels=_named(data.means_told)))  # alike on all ranks
+    judged = data._replace(annotations=Annotations(labels=_named(data.means_told)))  # alike on all ranks
     try:
         while lanes.running.any():
             lanes.advance()
@@ -120,7 +120,7 @@ def fit_em_sharded(
 class ShardedLanes:
     """Every restart as far as it has come, the same on all ranks, in NumPy; the rows lie on the devices."""
 
-    problem: tuple  # (z, known, Rows, config, prior): rows divided over "data", the rest on every device
+    problem: tuple  # (z, known, Annotations, config, prior): rows divided over "data", the rest on every device
     mesh: Mesh
     n_lanes: int  # others follow, which fill up the groups of the mesh and have ended
     limit: int  # iterations from one look to the next
@@ -152,13 +152,13 @@ class ShardedLanes:
     def advance(self) -> None:
         """Some iterations on, by the way that most running lanes wait for first."""
         active = np.isin(self.progress.status, (Status.RUNNING, Status.NARROW))
-        way = "statistics" if np.any(active & ~self.exact) else "deviations"
-        chosen = active & (self.exact == (way == "deviations"))
+        sums = "fast" if np.any(active & ~self.exact) else "exact"
+        chosen = active & (self.exact == (sums == "exact"))
         limits = np.where(chosen, self.limit, 0).astype(np.int32)
         before = self.progress.n_iter
         state = put_whole(self.mesh, (self.progress, limits))
         # nothing else may run before it has ended: two programs that add over devices can wait for each other
-        state, values = jax.block_until_ready(_advance(self.problem, *state, mesh=self.mesh, way=way))
+        state, values = jax.block_until_ready(_advance(self.problem, *state, mesh=self.mesh, sums=sums))
         self.progress, values = jax.tree.map(np.asarray, (state, values))
         taken = self.progress.n_iter - before
         self.computed += int(taken.max()) * self.n_lanes
@@ -172,14 +172,14 @@ def begin_sharded(data: Data, inits: GMM, n_rows: list[int], mesh: Mesh) -> Shar
     n_lanes, n_groups = len(inits.weights), mesh.shape["restart"]
     inits = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], -n_lanes % n_groups, axis=0)]), inits)
     m, (dtype, n_features) = rows_per_device(mesh, n_rows), (data.z.dtype, data.z.shape[1])
-    weight = np.ones(len(data.z), dtype) if data.told.weight is None else data.told.weight
-    z, *told = (None if rows is None else put_rows(mesh, rows, m) for rows in (data.z, weight, data.told.labels))
+    weight = np.ones(len(data.z), dtype) if data.annotations.weight is None else data.annotations.weight
+    z, *told = (None if rows is None else put_rows(mesh, rows, m) for rows in (data.z, weight, data.annotations.labels))
     known, config, prior = put_whole(mesh, (data.inner.known, data.config, data.prior))
-    problem = (z, known, Rows(*told), config, prior)
-    ways = ("statistics", "deviations") if statistics_allowed(dtype) else ("deviations",)
+    problem = (z, known, Annotations(*told), config, prior)
+    ways = ("fast", "exact") if fast_sums_allowed(dtype) else ("exact",)
     state, exact = None, np.full(len(inits.weights), len(ways) == 1)
-    for way in ways:
-        begun = jax.block_until_ready(_begin(problem, put_whole(mesh, inits), mesh=mesh, way=way))
+    for sums in ways:
+        begun = jax.block_until_ready(_begin(problem, put_whole(mesh, inits), mesh=mesh, sums=sums))
         begun = jax.tree.map(np.asarray, begun)
         state = begun if state is None else jax.tree.map(partial(_choose, exact), begun, state)
         exact = exact | (state.status == Status.NARROW)
@@ -230,7 +230,7 @@ def _prepare(key, x, spec, sample_weight, labels, config, prior, n_restarts, ini
     means = means_of_labelled(z, labels, spec.n_components, weight, counts=here)
     if means is not None and labels is None:
         labels = np.full(len(z), -1, np.int32)
-    data = data_of(z, Rows(weight, labels), spec, scaling, config, prior, n_samples, spread)._replace(means_told=means)
+    data = data_of(z, Annotations(weight, labels), spec, scaling, config, prior, n_samples, spread)._replace(means_told=means)
     about = {name: digest(value) for name, value in facts.items()}
     return data, counted, about | {"data": digest((n_rows, scaling.centre, spread, means))}
 
@@ -284,15 +284,15 @@ def _choose(first, a, b):
 
 # ---- on the devices
 
-PROBLEM = (P("data"), P(), P("data"), P(), P())  # z, known, Rows, config, prior
+PROBLEM = (P("data"), P(), P("data"), P(), P())  # z, known, Annotations, config, prior
 
 
-@partial(jax.jit, static_argnames=("mesh", "way"), compiler_options=ONE_AT_A_TIME)
-def _begin(problem, inits, mesh, way: Way):
+@partial(jax.jit, static_argnames=("mesh", "sums"), compiler_options=ONE_AT_A_TIME)
+def _begin(problem, inits, mesh, sums: Precision):
     """Zero steps taken from each start."""
 
     def here(problem, inits):
-        mapping, rule, evaluate = _map(problem, way)
+        mapping, rule, evaluate = _map(problem, sums)
 
         def one(init):
             init = jax.tree.map(lambda leaf: jnp.asarray(leaf, problem[0].dtype), init)
@@ -303,12 +303,12 @@ def _begin(problem, inits, mesh, way: Way):
     return _on_all(here, mesh, (PROBLEM, P("restart")))(problem, inits)
 
 
-@partial(jax.jit, static_argnames=("mesh", "way"), compiler_options=ONE_AT_A_TIME)
-def _advance(problem, progress, limits, mesh, way: Way):
+@partial(jax.jit, static_argnames=("mesh", "sums"), compiler_options=ONE_AT_A_TIME)
+def _advance(problem, progress, limits, mesh, sums: Precision):
     """At most `limits` steps more of each lane, and the objective after each."""
 
     def here(problem, progress, limits):
-        mapping, rule, _ = _map(problem, way)
+        mapping, rule, _ = _map(problem, sums)
         progress = jax.vmap(lambda lane, limit: _wake(lane, limit > 0))(progress, limits)
         return _to_all(jax.vmap(lambda lane, limit: advance(mapping, lane, rule, CHUNK, limit))(progress, limits))
 
@@ -320,16 +320,16 @@ def _wake(lane, chosen):
     return awake._replace(status=jnp.where(chosen, awake.status, lane.status))
 
 
-def _map(problem, way):
+def _map(problem, sums):
     """EM as a map whose sum is over all devices of the group, its rule, and the evaluation of a mixture."""
     z, known, told, config, prior = problem
 
     def evaluate(gmm):
         whitener = structure(gmm.covariance_type).whitener(gmm.covariances)
-        sums = e_step(gmm, z, told.weight, labels=told.labels, whitener=whitener, way=way)
-        return EMState(gmm, whitener, _everywhere(sums))
+        moments = e_step(gmm, z, told.weight, labels=told.labels, whitener=whitener, sums=sums)
+        return EMState(gmm, whitener, _everywhere(moments))
 
-    return *map_of(evaluate, _everywhere(jnp.sum(told.weight)), known, config, prior, way), evaluate
+    return *map_of(evaluate, _everywhere(jnp.sum(told.weight)), known, config, prior, sums), evaluate
 
 
 def _everywhere(sums):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..mixture import GMM, Moments, Rows, Status, Way, e_step
+from ..mixture import GMM, Annotations, Moments, Precision, Status, e_step
 from ..mixture.cores import WIDE, begin_side_by_side, n_workers, program
 from .fixed_point import Progress
 from .host_loop import Journey, Problem, depart, iterations
@@ -35,7 +35,7 @@ def n_shares(data: Data, n_lanes: int) -> int:
     """
     (n_samples, n_features), n_components = data.z.shape, data.spec.n_components
     work = n_samples * n_components * (n_features + 1) / LEAST_WORK
-    if 2 * n_lanes > n_workers() or work < n_lanes**2 or data.told.groups is not None:
+    if 2 * n_lanes > n_workers() or work < n_lanes**2 or data.annotations.groups is not None:
         return 1
     return min(n_workers(), int(np.sqrt(PARTS * work)))
 
@@ -47,18 +47,18 @@ class Shares:
     parts: list[tuple]  # (z, weight, labels)
     programs: dict = field(default_factory=dict)  # way -> what sums one part
 
-    def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> list[Moments]:
+    def moments(self, gmm: GMM, whitener: Float[Array, "..."], sums: Precision) -> list[Moments]:
         """The sums over each part, about gmm.means, not waited for."""
         calls = [(gmm, whitener, *part) for part in self.parts]
-        if way not in self.programs:
-            self.programs[way] = program(_moments, calls[0], way=way)
-        return begin_side_by_side([(self.programs[way], call) for call in calls])
+        if sums not in self.programs:
+            self.programs[sums] = program(_moments, calls[0], sums=sums)
+        return begin_side_by_side([(self.programs[sums], call) for call in calls])
 
 
-def share_out(z: Float[np.ndarray, "N D"], told: Rows, n_parts: int) -> Shares:
+def share_out(z: Float[np.ndarray, "N D"], annotations: Annotations, n_parts: int) -> Shares:
     """Parts of one size, so that one program serves all: the last is filled up with rows of weight zero."""
     short = -len(z) % n_parts
-    weight = np.ones(len(z), z.dtype) if short and told.weight is None else told.weight
+    weight = np.ones(len(z), z.dtype) if short and annotations.weight is None else annotations.weight
 
     def parts_of(rows):
         if rows is None:
@@ -66,12 +66,12 @@ def share_out(z: Float[np.ndarray, "N D"], told: Rows, n_parts: int) -> Shares:
         filled = np.concatenate([rows, np.zeros((short, *rows.shape[1:]), rows.dtype)]) if short else rows
         return np.split(filled, n_parts)
 
-    return Shares(jax.device_put(list(zip(*map(parts_of, (z, weight, told.labels)), strict=True))))
+    return Shares(jax.device_put(list(zip(*map(parts_of, (z, weight, annotations.labels)), strict=True))))
 
 
-@partial(jax.jit, static_argnames="way", compiler_options=WIDE)  # so it is quicker, and keeps to its core
-def _moments(gmm, whitener, z, weight, labels, way: Way) -> Moments:
-    return e_step(gmm, z, weight, labels=labels, whitener=whitener, way=way)
+@partial(jax.jit, static_argnames="sums", compiler_options=WIDE)  # so it is quicker, and keeps to its core
+def _moments(gmm, whitener, z, weight, labels, sums: Precision) -> Moments:
+    return e_step(gmm, z, weight, labels=labels, whitener=whitener, sums=sums)
 
 
 @dataclass
@@ -125,6 +125,6 @@ def begin_shared(data: Data, inits: GMM, n_parts: int) -> SharedLanes:
     """Lanes at their starts; `inits` has a leading axis."""
     total = np.asarray(data.n_samples, data.z.dtype)
     problem = jax.device_put(Problem(total, data.inner.known, data.config, data.prior))
-    shares = share_out(data.z, data.told, n_parts)
+    shares = share_out(data.z, data.annotations, n_parts)
     starts = [pick(inits, lane) for lane in range(len(inits.weights))]
     return SharedLanes(shares, problem, [depart(shares, problem, start) for start in starts])

@@ -196,7 +196,7 @@ def _shape_of(problem, spec):
     mass, first, second = (np.zeros(s, dtype) for s in ((spec.n_components,), (spec.n_components, n_features), shape))
     gmm = GMM(mass, first, second, spec.covariance_type)
     parts = [Moments(mass, first, second, problem.total)]
-    progress, asked = jax.eval_shape(partial(begin_journey, way="deviations"), problem, gmm, second, parts)
+    progress, asked = jax.eval_shape(partial(begin_journey, sums="exact"), problem, gmm, second, parts)
     return Journey(progress, asked, problem.total, problem.total)
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, MixtureSpec, Moments, Scaling, Way, e_step
+from ..mixture import GMM, MixtureSpec, Moments, Precision, Scaling, e_step
 from .survey import Blocks, Survey, ahead, rows_of
 
 BLOCK_NUMBERS = 1 << 20  # numbers in a block: a call costs little beside it, and a few of them fit into any memory
@@ -29,12 +29,12 @@ class Stream(NamedTuple):
     scaling: Scaling
     block_rows: int
 
-    def moments(self, gmm: GMM, whitener: Float[Array, "..."], way: Way) -> list[Moments]:
+    def moments(self, gmm: GMM, whitener: Float[Array, "..."], sums: Precision) -> list[Moments]:
         """The sums of one pass, about gmm.means, in float64 NumPy: one part."""
         total = last = None
         for z, weight, n_rows in ahead(cut(self._rows(), self.scaling, self.block_rows, gmm.means.dtype)):
             plain = n_rows == self.block_rows and not self.survey.weighted
-            part = block_moments(gmm, whitener, z, None if plain else weight, way=way)
+            part = block_moments(gmm, whitener, z, None if plain else weight, sums=sums)
             total, last = _add(total, last), part  # the one before is added while this one is computed
         return [_add(total, last)]
 
@@ -86,10 +86,10 @@ def cut(rows: Iterable, scaling: Scaling, block_rows: int, dtype) -> Iterator[tu
         yield z, counts, n
 
 
-@partial(jax.jit, static_argnames="way")
-def block_moments(gmm: GMM, whitener, z: Float[Array, "N D"], weight: Float[Array, "N"] | None, way: Way) -> Moments:
+@partial(jax.jit, static_argnames="sums")
+def block_moments(gmm: GMM, whitener, z: Float[Array, "N D"], weight: Float[Array, "N"] | None, sums: Precision) -> Moments:
     """The sums over one block of rows."""
-    return e_step(gmm, z, weight, whitener=whitener, way=way)
+    return e_step(gmm, z, weight, whitener=whitener, sums=sums)
 
 
 def _add(total, part):

@@ -17,9 +17,9 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import (
     GMM,
     ONE_AT_A_TIME,
+    Annotations,
     MixtureSpec,
     NotSupported,
-    Rows,
     Status,
     check_data,
     check_labels,
@@ -117,7 +117,7 @@ class At(NamedTuple):
     gmm: GMM  # NumPy, in the dtype of z
     spec: MixtureSpec
     scaling: object
-    told: Rows
+    annotations: Annotations
 
 
 def standardised(x, result, spec, labels=None, missing=None) -> At:
@@ -126,7 +126,7 @@ def standardised(x, result, spec, labels=None, missing=None) -> At:
     spec = validate_spec(spec, x.shape[1])
     with_gaps, scaling = standardise(x, spec)
     z, groups = missing_groups(with_gaps, missing)
-    told = Rows(labels=check_labels(labels, len(x), spec.n_components), groups=groups)
+    told = Annotations(labels=check_labels(labels, len(x), spec.n_components), groups=groups)
     inner = scaling.inward(jax.tree.map(np.asarray, result.gmm))
     return At(z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), inner), spec, scaling, told)
 
@@ -138,7 +138,7 @@ def asymptotics_at(at, method) -> Asymptotics:
     masks = static_masks(at.spec)
     if not n_parameters(at.spec, at.z.shape[1]):
         return Asymptotics(jax.tree.map(np.zeros_like, at.gmm), np.zeros((0, 0)), 0.0, Status.CONVERGED)
-    *found, jacobian, rcond = jax.tree.map(np.asarray, _derivatives(at.z, at.gmm, at.told, masks))
+    *found, jacobian, rcond = jax.tree.map(np.asarray, _derivatives(at.z, at.gmm, at.annotations, masks))
     score, information = (leaf.astype(float) for leaf in found)
     root = inverse_root(information, np.finfo(at.z.dtype).eps ** (2.0 / 3.0))
     decrement = np.nan if root is None else float(0.5 * np.sum((root.T @ score) ** 2))
@@ -148,7 +148,7 @@ def asymptotics_at(at, method) -> Asymptotics:
         return Asymptotics(nothing, np.full_like(information, np.nan), decrement, status)
     covariance = inverse = root @ root.T
     if method == "sandwich":
-        covariance = inverse @ np.asarray(_score_products(at.z, at.gmm, masks, at.told), float) @ inverse
+        covariance = inverse @ np.asarray(_score_products(at.z, at.gmm, masks, at.annotations), float) @ inverse
     # the delta method, for the last φ and for symmetry
     variance = jax.tree.map(lambda j: np.einsum("...p,pq,...q->...", j, covariance, j), jacobian)
     errors = jax.tree.map(lambda v: np.sqrt(np.maximum(v, 0.0)), variance)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..mixture import GMM, MixtureSpec, Posterior, assign, match_cost, told_apart
+from ..mixture import GMM, MixtureSpec, Posterior, assign, distinguished, match_cost
 
 SAME_MODE = 1e-2  # match cost between two ends of climbs to one mode, which EM may stop short of
 
@@ -29,7 +29,7 @@ def modes_reached(
     """
     shape, n_components = posterior.draws.weights.shape[:2], posterior.draws.n_components
     spec = MixtureSpec(n_components, posterior.draws.covariance_type) if spec is None else spec
-    spec = told_apart(spec, posterior.named)
+    spec = distinguished(spec, posterior.named)
     flat = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), posterior.draws)
     both = jax.tree.map(lambda many, few: np.concatenate([many, np.asarray(few, many.dtype)]), flat, modes)
     ends = jax.tree.map(np.asarray, climb(both))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..mixture import GMM, MixtureSpec, Posterior, assign, match_cost, permute, told_apart
+from ..mixture import GMM, MixtureSpec, Posterior, assign, distinguished, match_cost, permute
 from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings, standardised
 
 RELABELLINGS = ("pivot", "ecr", "ecr-iterative", "stephens", "modes")
@@ -82,7 +82,7 @@ def relabel(
     shape = posterior.draws.weights.shape
     draws = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), posterior.draws)
     spec = MixtureSpec(shape[-1], draws.covariance_type) if spec is None else spec
-    apart = told_apart(spec, posterior.named)
+    apart = distinguished(spec, posterior.named)
     if method == "pivot":
         found = _cheapest(match_cost(draws, pivot, apart))
     elif method == "modes":

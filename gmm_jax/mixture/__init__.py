@@ -1,5 +1,6 @@
 """WHAT A MIXTURE IS: its structures, densities, specification, sums, starts, and how two are paired."""
 
+from .annotations import Annotations, Groups, missing_groups
 from .cores import ONE_AT_A_TIME, WIDE
 from .covariance import STRUCTURES, structure
 from .datatree import from_datatree
@@ -18,10 +19,9 @@ from .gmm import (
     validate,
 )
 from .impute import Imputed, impute
-from .match import align, ambiguous, assign, exchangeable, match, match_cost, told_apart
-from .moments import Moments, Way, e_step, is_narrow, moments, statistics_allowed
+from .match import align, ambiguous, assign, distinguished, exchangeable, match, match_cost
+from .moments import Moments, Precision, e_step, fast_sums_allowed, ill_conditioned, moments
 from .records import Fit, NotSupported, Posterior, Status
-from .rows import Groups, Rows, missing_groups
 from .scaling import Scaling, check_data, check_labels, check_sample_weight, standard_units, standardise
 from .spec import (
     Hyperparameters,
@@ -51,10 +51,10 @@ __all__ = [
     "NotSupported",
     "Posterior",
     "Prior",
-    "Rows",
+    "Annotations",
     "Scaling",
     "Status",
-    "Way",
+    "Precision",
     "affine",
     "align",
     "ambiguous",
@@ -70,7 +70,7 @@ __all__ = [
     "from_datatree",
     "impute",
     "inverse_root",
-    "is_narrow",
+    "ill_conditioned",
     "log_joint",
     "log_prob",
     "log_prob_of_rows",
@@ -91,9 +91,9 @@ __all__ = [
     "standard_units",
     "standardise",
     "static_masks",
-    "statistics_allowed",
+    "fast_sums_allowed",
     "structure",
-    "told_apart",
+    "distinguished",
     "validate",
     "validate_spec",
 ]

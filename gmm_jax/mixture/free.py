@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .annotations import Annotations
 from .covariance import structure
 from .gmm import GMM, log_prob_of_rows
-from .rows import Rows
 from .spec import MixtureSpec, free_parts
 
 COLUMNS = 16  # directions at a time in which a density is differentiated
@@ -49,9 +49,9 @@ def free_coordinates(gmm: GMM, masks):
     return jnp.concatenate(parts), unpack
 
 
-def score_products(x: Float[Array, "N D"], gmm: GMM, masks, rows: Rows | None = None) -> Float[Array, "p p"]:
+def score_products(x: Float[Array, "N D"], gmm: GMM, masks, rows: Annotations | None = None) -> Float[Array, "p p"]:
     """Σ_n s_n s_nᵀ with s_n = ∂ log p(x_n)/∂θ, of what the rows tell."""
-    rows = Rows() if rows is None else rows
+    rows = Annotations() if rows is None else rows
     theta, unpack = free_coordinates(gmm, masks)
 
     def along(direction):

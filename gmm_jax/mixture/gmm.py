@@ -14,9 +14,9 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
+from .annotations import Annotations, condition, groups_at_once, missing_groups, strike_out, ungroup
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
 from .factor import last_axes
-from .rows import Rows, condition, groups_at_once, missing_groups, strike_out, ungroup
 
 
 @jax.tree_util.register_dataclass
@@ -71,11 +71,11 @@ def log_joint(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -
     `responsibilities` and `predict`. NaN are looked for in NumPy, so not under jit, vmap or grad.
     """
     x, groups = missing_groups(x, missing)
-    return log_joint_of_rows(gmm, x, Rows(groups=groups))
+    return log_joint_of_rows(gmm, x, Annotations(groups=groups))
 
 
 @jax.jit
-def log_joint_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Rows) -> Float[Array, "N K"]:
+def log_joint_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Float[Array, "N K"]:
     """log_joint of what was seen of each row; −inf where its label says that it is another component."""
     if rows.groups is None:
         joint = log_joint_components_first(gmm, deviations(gmm, x))
@@ -94,7 +94,7 @@ def _log_joint_of_groups(gmm, x, groups):
 
 
 @jax.jit
-def log_prob_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Rows) -> Float[Array, "N"]:
+def log_prob_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Float[Array, "N"]:
     """log p(x_n) of what was seen; of a labelled row jointly with its label, log φ_k N(x_n | μ_k, Σ_k)."""
     return logsumexp(log_joint_of_rows(gmm, x, rows), axis=-1)
 
@@ -102,7 +102,7 @@ def log_prob_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Rows) -> Float[Arra
 def log_prob(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N"]:
     """log p(x_n) of each sample, nats per unit volume of the data (of what was seen of them: see log_joint)."""
     x, groups = missing_groups(x, missing)
-    return log_prob_of_rows(gmm, x, Rows(groups=groups))
+    return log_prob_of_rows(gmm, x, Annotations(groups=groups))
 
 
 def responsibilities(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N K"]:
@@ -112,7 +112,7 @@ def responsibilities(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = 
 
 @jax.jit
 def _responsibilities(gmm, x, groups):
-    return jax.nn.softmax(log_joint_of_rows(gmm, x, Rows(groups=groups)), axis=-1)
+    return jax.nn.softmax(log_joint_of_rows(gmm, x, Annotations(groups=groups)), axis=-1)
 
 
 def predict(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Int[Array, "N"]:
@@ -122,7 +122,7 @@ def predict(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> 
 
 @jax.jit
 def _predict(gmm, x, groups):
-    return jnp.argmax(log_joint_of_rows(gmm, x, Rows(groups=groups)), axis=-1)
+    return jnp.argmax(log_joint_of_rows(gmm, x, Annotations(groups=groups)), axis=-1)
 
 
 @partial(jax.jit, static_argnames="n")

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .annotations import MARGINALISE, condition, groups_at_once, missing_groups, ungroup
 from .covariance import outer, structure
 from .gmm import GMM
-from .rows import MARGINALISE, condition, groups_at_once, missing_groups, ungroup
 from .scaling import check_data, standard_units
 
 

@@ -106,7 +106,7 @@ def exchangeable(spec: MixtureSpec) -> Bool[np.ndarray, "K K"]:
     return (table[:, None, :] == table[None, :, :]).all(axis=-1)
 
 
-def told_apart(spec: MixtureSpec, labels: Int[np.ndarray, "N"] | None) -> MixtureSpec:
+def distinguished(spec: MixtureSpec, labels: Int[np.ndarray, "N"] | None) -> MixtureSpec:
     """The spec for `match` where labels name components: a named one is exchanged with none."""
     if labels is None:
         return spec

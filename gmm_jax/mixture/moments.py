@@ -20,15 +20,15 @@ from jax.custom_derivatives import SymbolicZero
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Int
 
+from .annotations import Annotations, Groups, condition, groups_at_once, strike_out
 from .covariance import structure
 from .gmm import GMM, deviations, log_joint_components_first, log_normalisers
-from .rows import Groups, Rows, condition, groups_at_once, strike_out
 
 BLOCK_NUMBERS = 1 << 18  # K·D·rows in one block of deviations: 2 MiB of float64, so that a block stays in the cache
 BLOCK_ROWS = 512  # rows in one block of statistics: products of this size run near the hardware's rate on one core
 KAPPA_SQUARED = 1e3  # up to here statistics lose three digits, and a likelihood keeps within 64 eps of what it is
 
-Way = Literal["statistics", "deviations"]
+Precision = Literal["fast", "exact"]
 
 
 class Moments(NamedTuple):
@@ -69,7 +69,7 @@ def e_step(
     uniforms: Float[Array, "N"] | None = None,
     block_size: int | None = None,
     whitener: Float[Array, "..."] | None = None,
-    way: Way | None = None,
+    sums: Precision | None = None,
 ) -> Moments:
     """Responsibilities r_nk = p(k | x_n) under `gmm`, and their moments about gmm.means.
 
@@ -78,20 +78,20 @@ def e_step(
     (not -1) belongs to that component alone. With `groups` (from `missing_groups`) sums are expectations given what was
     seen: of unseen entries, and in `second` of their squares. With `uniforms`, numbers between 0 and 1, each row goes
     whole to one component, which is drawn by inversion of r: Gibbs' labels. `whitener` is the structure's whitener of
-    gmm.covariances, for callers that have it. `way` is how the sum is taken; by default the fastest that is accurate,
-    which under `vmap` computes both: callers with many mixtures choose, by `is_narrow`.
+    gmm.covariances, for callers that have it. `sums` is how the sum is taken; by default the fastest that is accurate,
+    which under `vmap` computes both: callers with many mixtures choose, by `ill_conditioned`.
 
     Reference:
         Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39.
     """
     if groups is not None:
-        return _from_groups(gmm, x, Rows(sample_weight, labels, groups))
+        return _from_groups(gmm, x, Annotations(sample_weight, labels, groups))
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances) if whitener is None else whitener
     arguments = (gmm, whitener, x, sample_weight, labels, uniforms)
-    if way is None and statistics_allowed(x.dtype):
-        narrow = is_narrow(gmm, whitener)
+    if sums is None and fast_sums_allowed(x.dtype):
+        narrow = ill_conditioned(gmm, whitener)
         return jax.lax.cond(narrow, *(partial(take, block_size=block_size) for take in WAYS.values()), *arguments)
-    return WAYS[way or "deviations"](*arguments, block_size=block_size)
+    return WAYS[sums or "exact"](*arguments, block_size=block_size)
 
 
 def expected_log_joint(
@@ -112,7 +112,7 @@ def expected_log_joint(
 
 
 @jax.custom_jvp
-def log_likelihood(gmm: GMM, x: Float[Array, "N D"], rows: Rows) -> Float[Array, ""]:
+def log_likelihood(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Float[Array, ""]:
     """Σ_n log p(x_n) of what was seen and told of the rows, nats: a sum of e_step, and so is its gradient.
 
     By Fisher's identity ∇ℓ(θ) = ∇Q(θ' | θ) at θ' = θ, where Q sees nothing but moments: no pass back over the data. It
@@ -137,12 +137,12 @@ def _log_likelihood_jvp(primals, tangents):
     return sums.log_likelihood, sum(climb, jnp.zeros_like(sums.log_likelihood))
 
 
-def statistics_allowed(dtype, groups: Groups | None = None) -> bool:
+def fast_sums_allowed(dtype, groups: Groups | None = None) -> bool:
     """Whether sums of that type may be taken from statistics: float32 has no digits to lose, a gap has no square."""
     return dtype == jnp.float64 and groups is None
 
 
-def is_narrow(gmm: GMM, whitener: Float[Array, "..."]) -> Bool[Array, ""]:
+def ill_conditioned(gmm: GMM, whitener: Float[Array, "..."]) -> Bool[Array, ""]:
     """Whether some component is too narrow, or too far from the origin, for sums from statistics."""
     kind = structure(gmm.covariance_type)
     spread = jnp.broadcast_to(kind.variances(gmm.covariances), gmm.means.shape) + gmm.means * gmm.means
@@ -253,7 +253,7 @@ def _sum_of_logs(totals):
     return jnp.sum(jnp.log(jnp.prod(filled.reshape(8, -1), axis=0)))
 
 
-WAYS = {"deviations": _from_deviations, "statistics": _from_statistics}
+WAYS = {"exact": _from_deviations, "fast": _from_statistics}
 
 
 def add_blocks(block, rows, weight, size, dtype=None):

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from .annotations import Annotations, check_missing
 from .covariance import structure
 from .gmm import GMM, real_array
-from .rows import Rows, check_missing
 from .spec import Hyperparameters, Known, MixtureSpec
 
 
@@ -41,7 +41,7 @@ class Scaling(NamedTuple):
         columns = ", ".join(str(j) for j in self.constant)
         return [f"x is constant in column(s) {columns}, whose variance is not identified: drop them"]
 
-    def log_volume_of(self, n_samples: float, rows: Rows) -> float:
+    def log_volume_of(self, n_samples: float, rows: Annotations) -> float:
         """What the log-likelihood of all rows loses; of missing entries none. n_samples is the sum of the weights."""
         if rows.groups is None:
             return n_samples * self.log_volume

@@ -84,7 +84,7 @@ def terms(*, start, reg_covar, tol, tol_is, threads, precision, same_prior) -> d
 
 def em_evaluations(restarts, x, spec: MixtureSpec) -> int:
     """Component densities, n·K at a time, that EM from many starts has cost: k-means++'s distances count as much."""
-    n_starts = restarts.lanes.status.size
+    n_starts = restarts.fits.status.size
     return (restarts.effort.spent + 2 * n_starts) * len(x) * spec.n_components
 
 

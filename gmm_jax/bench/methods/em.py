@@ -36,12 +36,12 @@ def _as_fit(restarts, x, spec, init, config):
         "density_evaluations": em_evaluations(restarts, x, spec),
         "message": restarts.message,
         "n_optima": int(optima.count.size),
-        "share_at_best": float(np.mean(np.abs(restarts.lanes.log_likelihood - best.log_likelihood) <= 1e-4 * len(x))),
-        "n_failed": int(np.sum(optima.of_lane < 0)),
-        "landscape": rows_of(optima, restarts.lanes.status, x, spec),
+        "share_at_best": float(np.mean(np.abs(restarts.fits.log_likelihood - best.log_likelihood) <= 1e-4 * len(x))),
+        "n_failed": int(np.sum(optima.of_fit < 0)),
+        "landscape": rows_of(optima, restarts.fits.status, x, spec),
     }
     info |= terms(
-        start=f"best of {restarts.lanes.status.size} by {init}",
+        start=f"best of {restarts.fits.status.size} by {init}",
         reg_covar="1e-6 of each variance" if config.reg_covar is None else f"{config.reg_covar} in squared units of x",
         tol=config.tol,
         tol_is="gain in mean log-likelihood of a sample",

@@ -52,7 +52,7 @@ def ours(x, start, reg_covar, n_iter, *, n_lanes):
         config = EMConfig(max_iter=n, tol=0.0, reg_covar=reg_covar)
         begin = time.perf_counter()
         found = fit_em_restarts(key, x, spec, n_restarts=n_lanes, init=starts, config=config)
-        return time.perf_counter() - begin, int(np.sum(found.lanes.n_iter))
+        return time.perf_counter() - begin, int(np.sum(found.fits.n_iter))
 
     def once():
         (short, fewer), (long, more) = run(few), run(many)

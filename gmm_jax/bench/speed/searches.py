@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ... import problems
-from ...em import EMConfig, fit_em_batch, fit_em_restarts, inadmissible
+from ...em import EMConfig, fit_em_batch, fit_em_restarts, spurious
 from ...mixture import log_prob
 from ...mixture.starts import start_function
 from ..runner import derive_key
@@ -47,7 +47,7 @@ def _log_likelihood_each(gmms, xs):
 def best_admissible(x, gmms, spec, values):
     """The highest log-likelihood of an admissible fit, -inf where there is none: one rule for every program."""
     for i in np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable"):
-        if np.isfinite(values[i]) and inadmissible(x, one_of(gmms, i), spec) == "":
+        if np.isfinite(values[i]) and spurious(x, one_of(gmms, i), spec) == "":
             return float(values[i])
     return -np.inf
 
@@ -76,7 +76,7 @@ def same_work(book, *, pairs, **_):
         about[name]["seconds_first"] = seconds[0]
     seconds = interleave(calls, pairs)
     for name, answer in answers.items():
-        gmms, n_iter = (answer.lanes.gmm, answer.lanes.n_iter) if name == "gmm_jax" else answer
+        gmms, n_iter = (answer.fits.gmm, answer.fits.n_iter) if name == "gmm_jax" else answer
         values = np.asarray(log_likelihoods(gmms, x))
         about[name] |= {"log_likelihood": best_admissible(x, gmms, spec, values), "mean_n_iter": np.mean(n_iter)}
     book.put("same_work", "course_2d", compare(seconds, ["gmm_jax"], about))

@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from ...em import EMConfig, fit_em_restarts, inadmissible
+from ...em import EMConfig, fit_em_restarts, spurious
 from ...mixture import MixtureSpec, sample
 from ...problems import datasets, generators
 from ..clock import Clock
@@ -82,7 +82,7 @@ def t99_rows(x, spec, n_starts, kind, *, smoke, n_chunks=10, tol=TIGHT):
 def our_lanes(key, x, spec, begun, options):
     """Where every lane ended."""
     n = begun.means.shape[0]
-    return fit_em_restarts(key, x, spec, n_restarts=n, init=begun, config=EMConfig(**options)).lanes.gmm
+    return fit_em_restarts(key, x, spec, n_restarts=n, init=begun, config=EMConfig(**options)).fits.gmm
 
 
 def near_the_best(x, gmms, spec):
@@ -93,7 +93,7 @@ def near_the_best(x, gmms, spec):
     values = np.asarray(log_likelihoods(gmms, x))
     best = best_admissible(x, gmms, spec, values)
     near = np.flatnonzero(values >= best - WITHIN) if np.isfinite(best) else []
-    return Counter(f"{values[i]:.6f}" for i in near if inadmissible(x, one_of(gmms, i), spec) == "")
+    return Counter(f"{values[i]:.6f}" for i in near if spurious(x, one_of(gmms, i), spec) == "")
 
 
 def judged(rows):

@@ -32,7 +32,7 @@ class Groups(NamedTuple):
     seen: Bool[Array, "M D"]
 
 
-class Rows(NamedTuple):
+class Annotations(NamedTuple):
     """What is told of each row; None: nothing."""
 
     weight: Float[Array, "N"] | None = None  # counts it so many times
