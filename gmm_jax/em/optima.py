@@ -31,6 +31,7 @@ from .m_step import m_step
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
 NARROWEST = 1e-3  # least eigenvalue of S⁻¹Σ_k where few samples support component k
 COMPARED = 1024  # mixtures at a time
+REPEATED = 1e-5  # relative variance below which samples repeat one value
 FEW = 10  # "few" are fewer than so many times D + 1
 LARGEST_SHIFT = 0.05  # at a stationary point an EM step without a ridge changes no Σ_k and no μ_k by more, relatively
 
@@ -75,8 +76,8 @@ def spurious(
       component"): eigenvalues of S⁻¹Σ_k with S the covariance of x, its diagonal alone for diagonal Σ_k, its mean
       variance for spherical ones. A narrow component that many samples support is real;
     - it is not stationary without regularisation: one EM step moves a free μ_k by more than largest_shift standard
-      deviations, or changes a free Σ_k by more than that share in some direction, unless it only shrinks a component
-      that at least few·m samples support;
+      deviations, or changes a free Σ_k by more than that share in some direction. That Σ_k shrinks is no objection where
+      at least few·m samples repeat one value (a variance below 1e-5 of the data's): zeros are a component of their own;
     - two components coincide that the data could tell apart: a saddle point.
 
     All are invariant under the maps that the structure allows. Made for fits of any program, in the units of x;
@@ -128,7 +129,8 @@ def reasons(
     reason[narrow.any(axis=1) & (reason == "")] = "near-singular component"
     if after is not None:
         shrinks, grows, moved = _changes(gmms, after, spread)
-        shrinks = np.where(support < few * least, shrinks, 0.0)
+        repeats = (support >= few * least) & (variances[..., 0] < REPEATED)
+        shrinks = np.where(repeats, 0.0, shrinks)
         shift = np.maximum(np.where(free_covariances, np.maximum(shrinks, grows), 0.0), np.where(free_means, moved, 0.0))
         still = (shift <= largest_shift).all(axis=1) | ~np.asarray(settled)  # NaN is not still
         reason[~still & (reason == "")] = "not stationary"

@@ -83,7 +83,7 @@ def fit_em_restarts(
     x: Any,
     spec: MixtureSpec,
     *,
-    n_restarts: int = 50,
+    n_restarts: int | None = None,
     init: str | Callable | GMM = "kmeans++",
     sample_weight: Float[Array, "N"] | None = None,
     labels: Int[Array, "N"] | None = None,
@@ -113,6 +113,7 @@ def fit_em_restarts(
             partitions stay with the workers. Or many data sets: (P, N, D), or a list of (N_p, D), each with
             starts of its own; the answer is then a ManyRestarts.
         key: for many data sets, one to be split, or P of them.
+        n_restarts: by default as many as init holds where it is a GMM, 50 else.
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
             standardised rows (at most 16,384, drawn uniformly), or a GMM in the units of the data (one, or with a
             leading axis for each restart).
@@ -138,6 +139,8 @@ def fit_em_restarts(
         Interrupted: at Ctrl-C during the iterations, with every fit as far as it came.
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
+    if n_restarts is None:
+        n_restarts = 50 if not isinstance(init, GMM) else 1 if np.ndim(init.means) == 2 else len(init.means)
     least = {"n_sample": (n_sample, getattr(spec, "n_components", 1)), "block_rows": (block_rows, 1)}
     check_options(n_restarts, config, **{name: pair for name, pair in least.items() if pair[0] is not None})
     file = checkpoint_path(checkpoint, resume=resume)
@@ -149,6 +152,8 @@ def fit_em_restarts(
         rows = {"sample_weight": sample_weight, "labels": labels, "missing": missing}
         return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress)
     data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample)
+    begun = np.asarray(jax.random.key_data(key)), init if isinstance(init, (str, GMM)) else init.__qualname__, n_restarts
+    marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior), "starts": digest(begun, n_sample)}
     search = None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
         options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior, "race": race}
@@ -157,7 +162,10 @@ def fit_em_restarts(
     starts = starts_of(key, data, init, n_restarts)
     fits, division = fits_of(data, source, starts, block_rows)
     race = race and isinstance(fits, CompiledFits)
-    keeper = Keeper(_of_first_process(file), {} if file is None else _marks(data, starts, division))
+    if file is not None:
+        rows = (data.z, data.annotations) if data.fingerprint is None else data.fingerprint
+        marks |= {"data": digest(rows), "number of cores": digest(division)}
+    keeper = Keeper(file if jax.process_index() == 0 else None, marks)
     if resume:
         fits.kept = read_checkpoint(file, fits.kept, keeper.fingerprint)
     interrupted = run(fits, [data], race=race, progress=progress, keep=keeper.keep)
@@ -190,21 +198,6 @@ def fits_of(data: Data, source, starts: GMM, block_rows: int | None = None) -> t
         sums = in_parts(data.z, data.annotations, division)
     problem = Problem(np.asarray(data.n_samples, data.dtype), data.inner.known, data.config, data.prior)
     return hosted_fits(sums, problem, starts), division
-
-
-def _of_first_process(file):
-    return file if jax.process_index() == 0 else None
-
-
-def _marks(data, starts, division):
-    """What a checkpoint belongs to, part by part; `division`: of each sum among cores."""
-    of_rows = digest(data.z, data.annotations) if data.fingerprint is None else digest(data.fingerprint)
-    return {
-        "data": of_rows,
-        "spec or options": digest(data.inner.known, replace(data.config, max_iter=0), data.prior),
-        "starts": digest(starts),
-        "number of cores": digest(division),
-    }
 
 
 def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, progress=None, keep=None) -> bool:

@@ -324,16 +324,14 @@ class HostedFits(Fits):
     def advance(self, which: Int[np.ndarray, "R"]) -> bool:
         """These fits, on to their end or to the next look: whether they are there."""
         begin = time.monotonic()
-        while True:
-            active = [i for i in which if int(self.states[i].progress.status) == Status.RUNNING]
-            if not active:
-                return True
-            if time.monotonic() - begin >= SECONDS_BETWEEN_LOOKS:
-                return False
+        while active := [i for i in which if int(self.states[i].progress.status) == Status.RUNNING]:
             requests = [_request(self.states[i].asked, exact=bool(self.states[i].exact)) for i in active]
             for i, parts in zip(active, self.sums.moments(requests), strict=True):
                 self.states[i] = step(self.problem, self.states[i], parts)
             self.computed += len(active)
+            if time.monotonic() - begin >= SECONDS_BETWEEN_LOOKS:
+                return False
+        return True
 
 
 def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
