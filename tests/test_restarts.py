@@ -12,7 +12,7 @@ import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, MixtureSpec, Status, affine, align
 from gmm_jax.em import EMConfig, Interrupted, fit_em, fit_em_restarts
-from gmm_jax.em import lanes as lanes_module
+from gmm_jax.em import pool
 from gmm_jax.mixture import Known, standardise
 
 KEY = jax.random.key(0)
@@ -33,16 +33,16 @@ def blobs():
 
 @pytest.mark.parametrize("covariance_type", ["full"])
 def test_restarts_are_a_loop_of_single_fits(covariance_type, x):
-    """In standardised units fit_em does the same to the same starts, to the last lane."""
+    """In standardised units fit_em does the same to the same starts, to the last fit."""
     spec = MixtureSpec(3, covariance_type)
     starts = [random_gmm(seed, 3, 2, covariance_type) for seed in range(4)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
     together = restarts(x, covariance_type, 3, init=stacked, config=EMConfig(max_iter=100, tol=1e-6))
     z, scaling = standardise(x, spec)
-    for lane, start in enumerate(starts):
+    for i, start in enumerate(starts):
         config = EMConfig(max_iter=100, tol=1e-6, reg_covar=np.full(2, 1e-6))
         alone = jax.tree.map(np.asarray, fit_em(z, scaling.inward(start), config=config))
-        one = jax.tree.map(lambda leaf, lane=lane: leaf[lane], together.fits)
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], together.fits)
         assert (one.status, one.n_iter) == (alone.status, alone.n_iter)
         assert_trees_close(one.gmm, scaling.outward(alone.gmm), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(one.log_likelihood, oracles.log_likelihood(as_tuple(one.gmm), x), rtol=1e-12)
@@ -57,9 +57,9 @@ def test_best_is_the_highest_lane_and_the_optima_account_for_every_lane(x):
     assert found.best.log_likelihood == found.fits.log_likelihood[clean].max()
     assert found.optima.count.sum() == ok.sum() == np.sum(found.optima.of_fit >= 0)
     assert np.all(np.diff(found.optima.log_likelihood) <= 0)
-    for i, lane in enumerate(found.optima.fit):
-        assert found.optima.of_fit[lane] == i
-        assert found.optima.count[i] == np.sum(found.optima.of_fit == i)
+    for m, i in enumerate(found.optima.fit):
+        assert found.optima.of_fit[i] == m
+        assert found.optima.count[m] == np.sum(found.optima.of_fit == m)
 
 
 def test_permuted_starts_reach_one_optimum(x):
@@ -144,10 +144,10 @@ ZOO = ["constant column", "constant column far away", "constant", "two points", 
 
 
 def assert_honest(found):
-    """No lane whose status is a success holds anything but a proper, finite mixture."""
-    for lane in np.flatnonzero(np.isin(found.fits.status, (Status.CONVERGED, Status.MAX_ITER))):
-        gmm = jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane], float), found.fits.gmm)
-        assert np.isfinite(found.fits.log_likelihood[lane])
+    """No fit whose status is a success holds anything but a proper, finite mixture."""
+    for i in np.flatnonzero(np.isin(found.fits.status, (Status.CONVERGED, Status.MAX_ITER))):
+        gmm = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], float), found.fits.gmm)
+        assert np.isfinite(found.fits.log_likelihood[i])
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gmm))
         np.testing.assert_allclose(gmm.weights.sum(), 1.0, rtol=1e-6)
         matrices = oracles.dense(gmm.covariances, gmm.covariance_type, *gmm.means.shape)
@@ -213,37 +213,37 @@ def test_every_lane_may_fail_and_best_says_how(blobs):
 
 
 def test_ctrl_c_keeps_the_lanes_as_far_as_they_came(blobs, monkeypatch):
-    def stop(done, lanes, best):
+    def stop(done, n_fits, best):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lanes_module, "LOOK", 1)  # one round between two looks
-    monkeypatch.setattr(lanes_module, "n_workers", lambda: 1)
+    monkeypatch.setattr(pool, "LOOK", 1)  # one round between two looks
+    monkeypatch.setattr(pool, "n_workers", lambda: 1)
     with pytest.raises(Interrupted) as caught:
         restarts(blobs, config=EMConfig(max_iter=100, tol=0.0), progress=stop)
-    lanes = caught.value.restarts.fits
-    assert np.all(lanes.status == Status.RUNNING)
-    assert lanes.n_iter.tolist() == [1, 0, 0, 0]  # four lanes take turns in one slot
-    for lane in range(4):
-        gmm = jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes.gmm)
-        np.testing.assert_allclose(lanes.log_likelihood[lane], oracles.log_likelihood(as_tuple(gmm), blobs), rtol=1e-12)
-        assert lanes.trace[lane, lanes.n_iter[lane]] == lanes.log_likelihood[lane]
+    fits = caught.value.restarts.fits
+    assert np.all(fits.status == Status.RUNNING)
+    assert fits.n_iter.tolist() == [1, 0, 0, 0]  # four fits take turns in one slot
+    for i in range(4):
+        gmm = jax.tree.map(lambda leaf, i=i: leaf[i], fits.gmm)
+        np.testing.assert_allclose(fits.log_likelihood[i], oracles.log_likelihood(as_tuple(gmm), blobs), rtol=1e-12)
+        assert fits.trace[i, fits.n_iter[i]] == fits.log_likelihood[i]
 
 
 def test_a_resumed_search_is_the_uninterrupted_one_whatever_the_cores(blobs, tmp_path, monkeypatch):
     calls, config = [], EMConfig(max_iter=100, tol=0.0)
 
-    def stop(done, lanes, best):
+    def stop(done, n_fits, best):
         calls.append(done)
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(lanes_module, "LOOK", 1)
-    monkeypatch.setattr(lanes_module, "n_workers", lambda: 1)
+    monkeypatch.setattr(pool, "LOOK", 1)
+    monkeypatch.setattr(pool, "n_workers", lambda: 1)
     keep = {"checkpoint": tmp_path / "fit.npz", "config": config}
     with pytest.raises(Interrupted):
         restarts(blobs, progress=stop, **keep)
-    monkeypatch.setattr(lanes_module, "LOOK", 1 << 29)
-    monkeypatch.setattr(lanes_module, "n_workers", lambda: 2)
+    monkeypatch.setattr(pool, "LOOK", 1 << 29)
+    monkeypatch.setattr(pool, "n_workers", lambda: 2)
     whole, resumed = restarts(blobs, config=config), restarts(blobs, resume=True, **keep)
     assert_trees_close(resumed.fits, whole.fits, rtol=1e-12, atol=1e-12)
     assert_trees_close(resumed.effort.spent, whole.effort.spent)
@@ -257,10 +257,10 @@ def test_a_resumed_search_is_the_uninterrupted_one_whatever_the_cores(blobs, tmp
 
 
 def test_progress_tells_the_likelihood_in_the_units_of_the_data(blobs):
-    told = []
-    found = restarts(1e-3 * blobs, progress=lambda done, lanes, best: told.append((done, lanes, best)))
-    assert told[-1][:2] == (4, 4)
-    np.testing.assert_allclose(told[-1][2], found.fits.log_likelihood.max(), rtol=1e-12)
+    seen = []
+    found = restarts(1e-3 * blobs, progress=lambda *now: seen.append(now))
+    assert seen[-1][:2] == (4, 4)
+    np.testing.assert_allclose(seen[-1][2], found.fits.log_likelihood.max(), rtol=1e-12)
 
 
 def test_max_iter_zero_returns_the_start(blobs):
