@@ -1,4 +1,4 @@
-"""POSTERIOR: one NumPyro model, its prior, and one engine a file: (key, x, spec, ...) -> Posterior."""
+"""The posterior: one NumPyro model, its prior, and one engine a file: (key, x, spec, ...) -> Posterior."""
 
 from .evidence import Evidence, bridge, pool
 from .gibbs import gibbs
@@ -8,9 +8,9 @@ from .laplace import laplace
 from .model import model
 from .numpyro_nuts import numpyro_nuts
 from .nuts import nuts
-from .occupied import occupied_components
 from .prior import default_prior, hyperparameters
 from .smc import smc
+from .starts import climber, starts_from_em
 from .svi import svi
 from .telescoping import Telescoped, telescoping
 
@@ -18,6 +18,7 @@ __all__ = [
     "Evidence",
     "Telescoped",
     "bridge",
+    "climber",
     "corrected_moments",
     "default_prior",
     "gibbs",
@@ -27,9 +28,9 @@ __all__ = [
     "model",
     "numpyro_nuts",
     "nuts",
-    "occupied_components",
     "pool",
     "smc",
+    "starts_from_em",
     "svi",
     "telescoping",
 ]

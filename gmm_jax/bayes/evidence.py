@@ -26,8 +26,10 @@ from jaxtyping import Array, Float, Int, Key
 from scipy.special import expit
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, assign, match_cost, permute
+from ..mixture.checks import check_key
+from .checks import check_counts, kind_of
 from .model import assemble, log_volume
-from .target import check_counts, constrain, density_of, prepare, unconstrain
+from .target import constrain, density_of, prepare, unconstrain
 
 MOST_LABELLINGS = 720  # 6!
 OVERLAP = 1e-3  # of labellings, above which they cannot be left out
@@ -87,8 +89,11 @@ def bridge(
         NotSupported: more than 720 labellings, some of which overlap; with fewer all are summed, with more the
             transpositions alone, to see that the others add nothing.
     """
+    check_key(key)
     check_counts(n_proposals=(n_proposals, 100))
-    problem, scaling = prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, labels=labels, missing=missing)
+    if not isinstance(posterior, Posterior):
+        raise ValueError(f"posterior must be a Posterior, drawn by nuts or gibbs; got {kind_of(posterior)}.")
+    problem, scaling = prepare(x, spec, labels=labels, missing=missing)
     volume = scaling.log_volume_of(problem.z.shape[0], problem.annotations)
     draws = jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), scaling.inward(posterior.draws))
     classes, density = _classes(problem, draws)

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
-from .target import check_counts, finish, log_posterior, prepare, read_draws, starts
+from .checks import check_counts
+from .target import begin, finish, log_posterior, read_draws
 
 CHAIN_METHODS = ("vectorized", "sequential", "parallel")
 
@@ -56,18 +57,15 @@ def numpyro_nuts(
     if chain_method not in CHAIN_METHODS:
         raise ValueError(f"chain_method must be one of {', '.join(CHAIN_METHODS)}; got {chain_method!r}.")
     check_counts(max_depth=(max_depth, 1))
-    problem, scaling = prepare(
-        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
-    )
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
     if chain_method == "parallel" and n_chains > jax.local_device_count():
         raise ValueError(
             f"chain_method='parallel' needs a device for each chain; got n_chains={n_chains} and "
             f"{jax.local_device_count()} devices: use 'vectorized', or set jax_num_cpu_devices before JAX starts."
         )
-    key_start, key_chain = jax.random.split(key)
-    first = starts(key_start, problem, scaling, init, n_chains)
     run = _run if chain_method != "parallel" else _sample  # NumPyro's pmap is a program of its own
-    position, stats = run(key_chain, problem, first, n_warmup, n_draws, target_accept, max_depth, chain_method)
+    position, stats = run(key, problem, first, n_warmup, n_draws, target_accept, max_depth, chain_method)
     stats = jax.tree.map(np.asarray, stats)
     draws, log_density, _ = read_draws(problem, np.asarray(position))
     status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED

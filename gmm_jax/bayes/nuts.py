@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from ..mixture.cores import divide, on_each, together
 from ..mixture.gmm import real_array
-from .target import check_counts, finish, log_posterior, prepare, read_draws, run_chunks, starts
+from .checks import check_counts
+from .target import begin, finish, log_posterior, read_draws, run_chunks
 
 CHUNK = 250  # steps between two looks from the host
 
@@ -60,14 +61,11 @@ def nuts(
     if not 0.0 < target_accept < 1.0:
         raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
     check_counts(max_depth=(max_depth, 1))
-    problem, scaling = prepare(
-        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
-    )
-    key_start, key_chain = jax.random.split(key)
-    first = starts(key_start, problem, scaling, init, n_chains)
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
     mass, step_size = _initial_metric(inverse_mass, first.shape, problem.z)
     total = n_warmup + n_draws
-    size = CHUNK if total >= CHUNK else 50 * -(-total // 50)
+    size = min(CHUNK, 50 * -(-total // 50))
     stages = _stages(n_warmup, -(-total // size) * size)
     target = np.asarray(target_accept, problem.z.dtype)
 
@@ -76,7 +74,7 @@ def nuts(
         chains, outputs = zip(*done, strict=True)
         return chains, together(outputs, n_chains)
 
-    chains = divide(_begin(key_chain, problem, first, mass, step_size))
+    chains = divide(_begin(key, problem, first, mass, step_size))
     output = run_chunks(advance, chains, total, size, progress)
     kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
     draws, log_density, _ = read_draws(problem, kept.position)

@@ -20,6 +20,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from scipy.special import gammaln, xlog1py, xlogy
 from scipy.stats import binom
 
+from ..mixture.checks import check_key
+
 HALVINGS = 40
 
 
@@ -30,6 +32,7 @@ def ranks(
 
     Draws that equal the truth (probabilities that round to 0 or 1 do) are put below or above at random.
     """
+    check_key(key)
     truth, draws = np.asarray(truth, float), np.asarray(draws, float)
     if truth.shape != draws.shape[:1] + draws.shape[2:]:
         raise ValueError(f"draws must have shape (N, L, Q) where truth has {truth.shape}; got {draws.shape}.")

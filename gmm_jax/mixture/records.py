@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -54,7 +55,7 @@ _ADVICE = {
     Status.RUNNING: "still running: the iteration was interrupted before it ended",
     Status.CONVERGED: "converged: the gain in mean log-likelihood fell to tol",
     Status.MAX_ITER: "stopped at max_iter before the gain fell to tol; raise max_iter or tol",
-    Status.SAMPLED: "all draws were taken; read R-hat and ESS before use",
+    Status.SAMPLED: "all draws were taken",
     Status.DECREASED: "the log-likelihood fell, which EM cannot do in exact arithmetic; use float64 or raise reg_covar",
     Status.COLLAPSED: "a component collapsed (fewer than one sample's mass, or a singular covariance); "
     "lower n_components, raise reg_covar, or choose another start",
@@ -86,6 +87,14 @@ class Posterior(NamedTuple):
     stats: dict[str, Any]  # sampler statistics, each (C, S, ...) or (C, ...)
     status: Status
     named: Int[np.ndarray, "n"] | None = None  # components that labels of rows name: they may not be relabelled
+
+    def log_predictive(self, x: Float[Array, "N D"]) -> Float[np.ndarray, "N"]:
+        """log of the posterior mean of p(x_n | θ), nats: the density that does not depend on labels."""
+        from .predictive import predictive
+        from .scaling import check_data
+
+        flat = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), self.draws)
+        return predictive(flat, check_data(x)).log_density
 
     def to_datatree(self, x=None, *, log_likelihood=False, predictive_key=None):
         """The draws as an ArviZ DataTree.

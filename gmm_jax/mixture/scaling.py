@@ -16,6 +16,8 @@ from jaxtyping import Float, Int
 
 from .annotations import Annotations, check_missing
 from .covariance import structure
+from .forks import check_process
+from .frames import refuse_text
 from .gmm import GMM, real_array
 from .spec import Hyperparameters, Known, MixtureSpec
 
@@ -116,6 +118,8 @@ def check_data(x, *, n_components: int = 1, name: str = "x", missing: str | None
 
     With missing="marginalise" NaN may stand anywhere. A ValueError names what is wrong, where it is, and what to do.
     """
+    check_process()
+    refuse_text(x, name)
     x = real_array(x, name)
     if x.ndim == 1:
         raise ValueError(f"{name} must be two-dimensional (N, D); got shape {x.shape}: use {name}.reshape(-1, 1).")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ... import em
+from ...judge.landscape import rows_of
 from ...mixture import Fit, Status, n_parameters
-from ..landscape import rows_of
 from ._peers import em_evaluations, terms
 
 MOST_PARAMETERS = 1000  # with more there are no standard errors: the information costs a pass over the data for each

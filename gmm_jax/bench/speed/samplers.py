@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from ... import bayes, em, judge, problems
-from ...bayes.numpyro_mcmc import documented, jitted, tutorial
+from experiments.speed.numpyro_mcmc import documented, jitted, tutorial
+
 from ...judge.diagnostics import R_HAT_LIMIT
 from ...mixture import GMM, NotSupported, Posterior
 from ..clock import Clock

@@ -1,0 +1,6 @@
+"""scikit-learn's interface: GaussianMixture by maximum likelihood, BayesianGaussianMixture by a posterior's draws."""
+
+from .bayesian import BayesianGaussianMixture
+from .gaussian import GaussianMixture
+
+__all__ = ["BayesianGaussianMixture", "GaussianMixture"]
