@@ -84,7 +84,7 @@ def unconstrained_starts(key, problem: Problem, scaling: Scaling, init: GMM | No
     if init is None:
         return _seeds(key, problem, n_chains)
     if not isinstance(init, GMM):
-        raise ValueError(f"init must be a GMM, such as result.gmm, or None; got {kind_of(init)}.")
+        raise ValueError(f"init must be a GMM or None; got {kind_of(init)}: pass a mixture, such as result.gmm.")
     leaves = jax.tree.map(lambda leaf: np.asarray(leaf, float), init)
     if init.n_components != problem.spec.n_components:
         raise ValueError(f"init has {init.n_components} components, but spec has {problem.spec.n_components}.")

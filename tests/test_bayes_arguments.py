@@ -1,0 +1,151 @@
+"""Arguments of the wrong kind: one sentence that names the argument, the value and the remedy, at every entry."""
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from conftest import near, posterior_of, random_gmm
+from gmm_jax import BayesianGaussianMixture, Fit, GaussianMixture, MixtureSpec, Prior, Status, bayes, em, judge
+
+X = np.random.default_rng(0).standard_normal((40, 2))
+SPEC, KEY = MixtureSpec(2), jax.random.key(0)
+GMM = random_gmm(0, 2, 2, "full")
+TINY = {"n_chains": 1, "n_warmup": 2, "n_draws": 2}
+POSTERIOR = posterior_of(near(GMM, 0))
+ENTRIES = {
+    **{name: lambda key, name=name: getattr(bayes, name)(key, X, SPEC, **TINY)
+       for name in ("nuts", "numpyro_nuts", "gibbs", "smc", "svi", "laplace", "telescoping")},
+    "gibbs_batch": lambda key: bayes.gibbs_batch(key, X[None], SPEC, init=jax.tree.map(lambda a: a[None], GMM)),
+    "bridge": lambda key: bayes.bridge(key, X, SPEC, POSTERIOR),
+    "fit_posterior": lambda key: judge.fit_posterior(key, X, SPEC),
+    "recovery": lambda key: judge.recovery(key, GMM, GMM),
+    "divergences": lambda key: judge.divergences(key, GMM, GMM),
+    "kl_divergence": lambda key: judge.kl_divergence(key, GMM, GMM),
+    "cramer_rao": lambda key: judge.cramer_rao(key, GMM, SPEC, n_samples=10),
+    "choose_components": lambda key: judge.choose_components(key, X, (1,)),
+    "mode_weights": lambda key: judge.mode_weights(key, X, SPEC),
+    "ranks": lambda key: judge.ranks(key, np.zeros((3, 1)), np.zeros((3, 5, 1))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        (7, r"got 7: pass jax.random.key\(7\)"),
+        (None, r"got None: pass jax.random.key\(0\)"),
+        (np.random.default_rng(0), r"got Generator: pass jax.random.key\(0\)"),
+        (X, r"got ndarray of shape \(40, 2\): pass jax.random.key\(0\), before all other arguments"),
+        (jax.random.PRNGKey(0), "wrap_key_data"),
+        (jax.random.split(KEY, 3), r"got keys of shape \(3,\): pass one key"),
+    ],
+    ids=["integer", "None", "Generator", "data", "legacy", "many"],
+)
+def test_what_is_no_key_is_a_sentence(entry, key, remedy):
+    with pytest.raises(ValueError, match="key must be a typed key.*" + remedy):
+        ENTRIES[entry](key)
+
+
+@pytest.mark.parametrize("engine", ["nuts", "numpyro_nuts", "gibbs", "smc", "svi", "laplace"])
+@pytest.mark.parametrize("spec", [3, None, {"n_components": 2}, X], ids=["3", "None", "dict", "data"])
+def test_what_is_no_specification_is_a_sentence(engine, spec):
+    with pytest.raises(ValueError, match=r"spec must be a MixtureSpec, such as MixtureSpec\(n_components=3\); got"):
+        getattr(bayes, engine)(KEY, X, spec, **TINY)
+
+
+def test_exchanged_arguments_are_a_sentence():
+    with pytest.raises(ValueError, match="spec must be a MixtureSpec"):
+        bayes.gibbs(KEY, SPEC, X)
+    with pytest.raises(ValueError, match="spec must be a MixtureSpec"):
+        judge.information_criteria(GMM, SPEC, X)
+    with pytest.raises(ValueError, match="gmm must be a GMM or a fit that holds one; got ndarray"):
+        judge.information_criteria(X, GMM, SPEC)
+    with pytest.raises(ValueError, match="truth must be a GMM"):
+        judge.recovery(KEY, GMM, X)
+    with pytest.raises(ValueError, match="posterior must be a Posterior"):
+        judge.relabel(GMM)
+    with pytest.raises(ValueError, match="posterior must be a Posterior"):
+        bayes.bridge(KEY, X, SPEC, GMM)
+    with pytest.raises(ValueError, match="init must be a GMM or None; got ndarray"):
+        bayes.nuts(KEY, X, SPEC, init=X, **TINY)
+
+
+@pytest.mark.parametrize(
+    ("prior", "sentence"),
+    [
+        (Prior(scales=dist.HalfNormal(np.ones(2)).to_event(1), correlation=dist.LKJ(2, 1.0)),
+         "prior.correlation must be a positive number, .*got LKJ"),
+        (Prior(scales=dist.HalfNormal(np.ones(2)).to_event(1), correlation=-1.0), "got -1.0: pass such as 2.0"),
+        (Prior(scales=dist.HalfNormal(np.ones(2)).to_event(1), correlation=0.0), "got 0.0: pass such as 2.0"),
+        (Prior(means=dist.Normal(np.zeros(2), 0.0).to_event(1)), "prior.means has scale 0: it must be positive.*Known"),
+        (Prior(means=dist.Normal(np.zeros(2), np.inf).to_event(1)), "prior.means has scale inf: it must be finite"),
+        (Prior(means=dist.Normal(np.full(2, np.nan), 1.0).to_event(1)), "prior.means has loc nan: it must be finite"),
+        (Prior(weights=dist.Dirichlet(np.array([1.0, 0.0]))), "prior.weights has concentration 0: it must be positive"),
+        (Prior(covariances=dist.InverseWishart(4.0, scale_tril=np.zeros((2, 2)))), "prior.covariances has scale_tril 0"),
+        (Prior(means=3.0), "prior.means must be a NumPyro distribution"),
+        ({"means": 3.0}, "prior must be a gmm_jax.Prior"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("engine", ["nuts", "gibbs", "default_prior"])
+def test_a_prior_that_is_none_is_a_sentence(engine, prior, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        spec = MixtureSpec(2, prior=prior)
+        if engine == "default_prior":
+            bayes.default_prior(X, spec)
+        else:
+            getattr(bayes, engine)(KEY, X, spec, **TINY)
+
+
+def test_a_result_is_taken_where_its_mixture_is_wanted():
+    restarts = em.fit_em_restarts(KEY, X, SPEC, n_restarts=2)
+    plain = judge.recovery(KEY, restarts.best.gmm, GMM)
+    for result in (restarts, restarts.best, Fit(restarts.best.gmm, None, None, Status.CONVERGED, {})):
+        assert judge.recovery(KEY, result, GMM) == plain
+    assert judge.mixing_distance(restarts, GMM) == plain["mixing_distance"]
+    with pytest.raises(ValueError, match="fit has 1 features, where 2 are needed"):
+        judge.recovery(KEY, random_gmm(0, 2, 1, "full"), GMM)
+    with pytest.raises(ValueError, match="x has 3 columns, but the mixture has 2 features"):
+        judge.recovery(KEY, GMM, GMM, x=np.zeros((5, 3)))
+
+
+@pytest.mark.parametrize("estimator", [GaussianMixture, BayesianGaussianMixture])
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (jax.random.key(0), "random_state must be an integer, RandomState or None, .*got a JAX key"),
+        (np.random.default_rng(0), "random_state must be .*got a Generator: pass int"),
+    ],
+    ids=["key", "Generator"],
+)
+def test_a_random_state_of_another_kind_is_a_sentence(estimator, state, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        estimator(2, random_state=state).fit(X)
+
+
+class Frame:
+    """As much of a data frame as is asked of it."""
+
+    columns, dtypes = ("height", "name"), (np.dtype(float), np.dtype(object))
+
+    def __getitem__(self, name):
+        return np.array([1.0, 2.0]) if name == "height" else np.array(["a", "b"], object)
+
+
+@pytest.mark.parametrize("estimator", [GaussianMixture, BayesianGaussianMixture])
+def test_text_is_named(estimator):
+    with pytest.raises(ValueError, match="X has column.s. of text, name: drop them"):
+        estimator(2).fit(Frame())
+    with pytest.raises(ValueError, match="x has column.s. of text, name"):
+        bayes.gibbs(KEY, Frame(), SPEC)
+    with pytest.raises(ValueError, match=r"X must be an array or a data frame; got 'rows.csv': read the file first"):
+        estimator(2).fit("rows.csv")
+
+
+def test_approximations_are_not_read_by_r_hat():
+    posterior = POSTERIOR._replace(stats={"pareto_k": np.array([0.3, 0.2]), "log_weight": np.full((2, 50), -np.log(50))})
+    fit = judge.summary(posterior, SPEC, chains=False)
+    assert "R-hat" not in fit.info["reading"] + Status(fit.status).advice
+    assert "Pareto k-hat 0.30" in fit.info["reading"]
+    assert "mixing" not in fit.info
+    assert "chains" in judge.summary(POSTERIOR, SPEC).info["reading"] or "draws" in judge.summary(POSTERIOR, SPEC).info["reading"]
