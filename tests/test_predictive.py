@@ -85,8 +85,8 @@ def test_the_callers_floating_point_mode_changes_nothing(mode):
 
 def test_criteria_of_seconds_since_1970_are_those_of_seconds_from_their_mean():
     """In float32, which cannot hold the seconds: every density is taken in standardised units."""
+    found = em.fit_em_restarts(jax.random.key(0), SECONDS, MixtureSpec(2), n_restarts=5)
     with jax.enable_x64(False):
-        found = em.fit_em_restarts(jax.random.key(0), SECONDS, MixtureSpec(2), n_restarts=5)
         scores = judge.information_criteria(found.best.gmm, SECONDS, MixtureSpec(2))
         metrics = judge.recovery(
             jax.random.key(1), found, found.best.gmm, x=SECONDS, labels=np.repeat([0, 1], 60), x_test=SECONDS

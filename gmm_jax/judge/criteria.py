@@ -42,8 +42,8 @@ def information_criteria(
     a density. n is the number of rows, or the sum of their weights; `missing` as in em.fit_em_restarts. In place of the
     mixture a result that holds one may be given.
     """
-    gmm, x = mixture_of(gmm, "gmm"), check_data(x, missing=missing)
-    spec = validate_spec(check_spec(spec), x.shape[1])
+    gmm, spec, x = mixture_of(gmm, "gmm"), check_spec(spec), check_data(x, missing=missing)
+    spec = validate_spec(spec, x.shape[1])
     if (spec.n_components, spec.covariance_type, x.shape[1]) != (
         *gmm.means.shape[:1],
         gmm.covariance_type,

@@ -24,6 +24,7 @@ from .scaling import Scaling, standard_units
 
 BLOCK_NUMBERS = 1 << 22  # K·D·rows of one block of densities: 32 MiB of float64
 LEAST_ROWS = 256  # of a block
+ROUNDING = 1e-3  # nats of a log density, above which rows are taken in float64 and apart
 FARTHEST = 1e150  # sds: beyond it responsibilities are at their limit
 
 
@@ -51,7 +52,8 @@ def predictive(gmms: GMM, x: Float[Array, "N D"], *, missing: str | None = None)
     rows = power_of_two(max(LEAST_ROWS, min(len(z), BLOCK_NUMBERS // math.prod(np.shape(gmms.means)[1:]))))
     blocks = [_padded(inner, narrow[i : i + rows], rows) for i in range(0, len(z), rows)]
     log_density, p = (np.concatenate(part).astype(float) for part in zip(*blocks, strict=True))
-    far = ~(np.isfinite(log_density) & np.isfinite(p).all(axis=1)) & np.isfinite(z).all(axis=1)
+    lowest = -ROUNDING / np.finfo(narrow.dtype).eps
+    far = ~((log_density > lowest) & np.isfinite(p).all(axis=1)) & np.isfinite(z).all(axis=1)
     if far.any():
         exact = scaling.inward(gmms)
         log_density[far], p[far] = _of_far_rows(exact, z[far])
