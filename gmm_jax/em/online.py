@@ -32,8 +32,8 @@ from ..mixture import (
     structure,
     validate_spec,
 )
+from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
 from ..mixture.moments import moved
-from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMState, map_of
 from .inputs import check_options, hold_known
 from .m_step import m_step
