@@ -15,11 +15,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .annotations import Annotations, check_missing
-from .checks import real_array
+from .checks import float_array, real_array
 from .covariance import structure
 from .gmm import GMM
 from .spec import Hyperparameters, Known, MixtureSpec
-
 
 RELATIVE_RIDGE = 1e-6  # of each feature's variance
 QUIET = np.errstate(all="ignore")  # what under- or overflows is harmless or checked, whatever the caller has set
@@ -44,8 +43,8 @@ class Scaling(NamedTuple):
         """What the user should know, in sentences without a full stop."""
         constant = [j for j in self.constant if j not in self.coarse]
         dropped = "x is constant in column(s) {}, whose variance is not identified: drop them"
-        rounded = f"x varies in column(s) {{}} by less than a few steps of {self.dtype} there: subtract an offset before "
-        both = ((dropped, constant), (rounded + "the numbers are rounded to that type, or drop them", self.coarse))
+        rounded = f"x varies in column(s) {{}} by less than a few steps of {self.dtype} at their offset: subtract it "
+        both = ((dropped, constant), (rounded + "before numbers are rounded to that type, or drop them", self.coarse))
         return [sentence.format(", ".join(map(str, columns))) for sentence, columns in both if columns]
 
     def log_volume_of(self, n_samples: float, rows: Annotations) -> float:
@@ -206,6 +205,15 @@ def scaling_of(centre, deviation, constant, spec: MixtureSpec, dtype) -> Scaling
     _check_range(scale, dtype)
     constant, coarse = (tuple(int(j) for j in np.flatnonzero(mask)) for mask in (constant, coarse))
     return Scaling(centre, scale, constant, np.dtype(dtype), coarse)
+
+
+def dependent_features(spread: Float[np.ndarray, "D D"]) -> tuple[int, ...]:
+    """Features of which one is a linear function of the others, as far as float64 can tell, from their covariance."""
+    sd = np.sqrt(np.diagonal(spread))
+    varying = np.flatnonzero(sd > 0.0)
+    values, vectors = np.linalg.eigh((spread / np.outer(sd, sd).clip(np.finfo(float).tiny))[np.ix_(varying, varying)])
+    null = np.abs(vectors[:, values < 1e-10 * len(values)])
+    return tuple(int(j) for j in varying[np.any(null > 1e-4, axis=1)])
 
 
 @QUIET
