@@ -13,11 +13,11 @@ from test_m_step import make_known
 from conftest import TYPES, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, Status
 from gmm_jax.em import EMConfig, StreamInterrupted, fit_em, fit_em_restarts, fit_em_stream
-from gmm_jax.em.checkpoint import read_checkpoint, write_checkpoint
 from gmm_jax.em.inputs import outward
 from gmm_jax.em.sums import open_stream
 from gmm_jax.em.survey import survey
 from gmm_jax.mixture import Known, e_step, standardise, structure
+from gmm_jax.mixture.files import read_checkpoint, write_checkpoint
 
 FIFTY = EMConfig(max_iter=50, tol=0.0, reg_covar=0.0)  # without a ridge the last iterate is the best
 SLOW = pytest.mark.slow
@@ -314,7 +314,7 @@ def test_a_checkpoint_of_another_fit_is_refused(x, tmp_path):
 
 
 def test_checkpoints_are_written_while_the_fit_runs(x, tmp_path, monkeypatch):
-    monkeypatch.setattr("gmm_jax.em.checkpoint.SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("gmm_jax.mixture.files.SECONDS_BETWEEN", 0.0)
     seen, file = {}, tmp_path / "fit.npz"
 
     def progress(n_iter, mean_log_likelihood):
@@ -340,7 +340,7 @@ def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 WRITER = """
 import sys
 import numpy as np
-from gmm_jax.em.checkpoint import write_checkpoint
+from gmm_jax.mixture.files import write_checkpoint
 for i in range(100_000):
     write_checkpoint(sys.argv[1], (np.full(1_000_000, float(i)), np.int32(i)), {"data": "a"})
     print(i, flush=True)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..mixture import GMM, MixtureSpec, check_data
+from ..mixture.gmm import mixture_of
 
 
 def check_counts(**counts: tuple[Any, int]) -> None:
@@ -24,17 +25,13 @@ def check_spec(spec) -> MixtureSpec:
     return spec
 
 
-def mixture_of(value, name: str, *, like: GMM | None = None) -> GMM:
-    """The mixture of a GMM, or of a result that holds one (a Fit, an EMResult, restarts, a fitted estimator).
+def host_mixture(value, name: str, *, like: GMM | None = None) -> GMM:
+    """The mixture of a GMM, or of a result that holds one (a Fit, EM's result or restarts, a fitted estimator).
 
     float64 in NumPy. A ValueError where there is none, or where it has other features than `like`.
     """
-    for attribute in ("best", "point", "gmm", "mixture_"):
-        if not isinstance(value, GMM):
-            value = getattr(value, attribute, value)
-    if not isinstance(value, GMM):
-        raise ValueError(f"{name} must be a GMM or a fit that holds one; got {kind_of(value)}: pass result.gmm.")
-    found = jax.tree.map(lambda leaf: np.asarray(leaf, float), value)
+    value = getattr(value, "point", getattr(value, "mixture_", value))
+    found = jax.tree.map(lambda leaf: np.asarray(leaf, float), mixture_of(value, name))
     if like is not None and found.n_features != like.n_features:
         raise ValueError(
             f"{name} has {found.n_features} features, where {like.n_features} are needed: use mixtures of one data set."

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
+from ..mixture.checks import real_array
 from ..mixture.cores import divide, on_each, together
-from ..mixture.gmm import real_array
 from .checks import check_counts
 from .target import begin, finish, log_posterior, read_draws, run_chunks
 

@@ -3,7 +3,6 @@
 from .batch import Batch, fit_em_batch, fit_em_restarts_batch
 from .bootstrap import Bootstrap, bootstrap
 from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates
-from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
 from .online import Online, OnlineInterrupted, fit_em_online
 from .optima import Optima, spurious
@@ -11,7 +10,7 @@ from .ranks import agree, local_rows, mesh_of
 from .restarts import Effort, Interrupted, Restarts, fit_em_restarts
 from .sharded import fit_em_sharded
 from .streamed import Streamed, StreamInterrupted, fit_em_stream
-from .uncertainty import Asymptotics, asymptotics, standard_errors
+from .uncertainty import Asymptotics, Bounds, Intervals, asymptotics, intervals, standard_errors
 
 __all__ = [
     "Asymptotics",

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..mixture import GMM, Hyperparameters, Known, Moments, Precision, Status, fast_sums_allowed, project, structure
+from .acceleration import Memory
 from .fit import EMConfig, EMState, map_of
 from .fixed_point import Progress, ask, begin, resume, tell
-from .quasi_newton import Memory
 
 
 class Sums(Protocol):

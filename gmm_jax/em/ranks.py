@@ -18,9 +18,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float
 
 from ..mixture import MixtureSpec, Scaling
+from ..mixture.files import digest
 from ..mixture.scaling import scaling_of
 from ..mixture.starts import labelled_means
-from .checkpoint import digest
 
 AXES = ("restart", "data")
 BLOCK = 1 << 16  # rows that are widened to float64 at a time

@@ -20,7 +20,7 @@ from ..mixture import (
     Status,
     distinguished,
 )
-from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
+from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, result_of
 from .inputs import Data, check_options, outward, prepare, stack, starts_of
 from .lanes import Lanes, begin_lanes

@@ -37,7 +37,7 @@ from ..mixture import (
     structure,
     validate_spec,
 )
-from .checkpoint import checkpoint_path, digest, read_checkpoint, write_checkpoint
+from ..mixture.files import checkpoint_path, digest, read_checkpoint, write_checkpoint
 from .fit import EMConfig, EMState, map_of
 from .fixed_point import Progress, advance, begin, resume
 from .inputs import Data, check_options, check_total, data_of, starts_of

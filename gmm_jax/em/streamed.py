@@ -21,7 +21,7 @@ from ..mixture import (
     structure,
     validate_spec,
 )
-from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
+from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, result_of
 from .host_loop import Journey, Problem, begin_journey, depart, iterations
 from .inputs import check_options, outward, starts_inward

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..mixture import MixtureSpec, Scaling, check_sample_weight
-from ..mixture.gmm import real_array
+from ..mixture.checks import real_array
 from ..mixture.scaling import scaling_of
 
 Block = np.ndarray | tuple[np.ndarray, np.ndarray]

@@ -6,6 +6,7 @@ responsibilities (see `mixture.predictive`).
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import jax
@@ -14,8 +15,8 @@ from jaxtyping import Float, Int
 
 from ..mixture import GMM, ONE_AT_A_TIME, check_sample_weight, sample
 from ..mixture.annotations import check_missing
+from ..mixture.checks import real_array
 from ..mixture.forks import check_process
-from ..mixture.frames import refuse_text
 from ..mixture.predictive import pooled_units, power_of_two, predictive
 
 try:
@@ -97,7 +98,9 @@ class BaseMixture(DensityMixin, BaseEstimator):
     def _validated(self, X, **options):
         check_process()
         check_missing(self.missing)
-        refuse_text(X, "X")
+        kinds = getattr(X, "dtypes", ()) if hasattr(X, "columns") else ()
+        if isinstance(X, (str, bytes, os.PathLike)) or any(getattr(kind, "kind", "O") not in "fiub" for kind in kinds):
+            real_array(X, "X")  # it names the columns that hold no numbers
         finite = True if self.missing is None else "allow-nan"
         return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=finite, **options)
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..bayes.checks import check_spec, mixture_of
+from ..bayes.checks import check_spec, host_mixture
 from ..mixture import (
     GMM,
     ONE_AT_A_TIME,
@@ -67,7 +67,7 @@ def cramer_rao(
         Lehmann & Casella (1998), Theory of Point Estimation, section 2.6.
     """
     check_key(key)
-    truth = validate(mixture_of(truth, "truth"), name="truth")
+    truth = validate(host_mixture(truth, "truth"), name="truth")
     spec = validate_spec(check_spec(spec), truth.n_features)
     masks = static_masks(spec)
     products, jacobian = jax.tree.map(np.asarray, _information(key, truth, masks, max(1, n_draws // N_BLOCKS)))

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..bayes.checks import check_spec, mixture_of
+from ..bayes.checks import check_spec, host_mixture
 from ..mixture import GMM, MixtureSpec, Posterior, check_data, check_sample_weight, n_parameters, validate_spec
 from ..mixture.datatree import pointwise, refuse_labels
 from ..mixture.predictive import predictive
@@ -42,7 +42,7 @@ def information_criteria(
     a density. n is the number of rows, or the sum of their weights; `missing` as in em.fit_em_restarts. In place of the
     mixture a result that holds one may be given.
     """
-    gmm, spec, x = mixture_of(gmm, "gmm"), check_spec(spec), check_data(x, missing=missing)
+    gmm, spec, x = host_mixture(gmm, "gmm"), check_spec(spec), check_data(x, missing=missing)
     spec = validate_spec(spec, x.shape[1])
     if (spec.n_components, spec.covariance_type, x.shape[1]) != (
         *gmm.means.shape[:1],

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..bayes.checks import check_width, mixture_of
+from ..bayes.checks import check_width, host_mixture
 from ..mixture import GMM, log_prob, sample, structure
 from ..mixture.checks import check_key
 from ..mixture.predictive import predictive
@@ -74,7 +74,7 @@ def _kl_divergence(key, p, q, n_draws):
 
 def log_score(gmm: GMM, x: Float[Array, "N D"]) -> tuple[float, float]:
     """Mean of log p over data that the mixture was not fitted to, nats a sample: (value, standard error)."""
-    gmm = mixture_of(gmm, "gmm")
+    gmm = host_mixture(gmm, "gmm")
     values = predictive(jax.tree.map(lambda leaf: leaf[None], gmm), check_width(x, "x", gmm)).log_density
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
 
@@ -90,8 +90,8 @@ def mixing_distance(p: GMM, q: GMM) -> float:
         Delon & Desolneux (2020), A Wasserstein-type distance in the space of Gaussian mixture models, SIAM J. Imaging
         Sci. 13.
     """
-    p = mixture_of(p, "p")
-    q = mixture_of(q, "q", like=p)
+    p = host_mixture(p, "p")
+    q = host_mixture(q, "q", like=p)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((p, q))):
         return np.nan
     cost = np.sum((p.means[:, None] - q.means[None]) ** 2, axis=-1) + _bures(dense_covariances(p), dense_covariances(q))
@@ -137,8 +137,8 @@ def _in_units_of_first(p, q):
     """Both where p has mean 0 and variances 1, in float64 NumPy, or as they are under a transformation of JAX."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((p, q))):
         return p, q
-    p = mixture_of(p, "p")
-    q = mixture_of(q, "q", like=p)
+    p = host_mixture(p, "p")
+    q = host_mixture(q, "q", like=p)
     scaling = standard_units(p, float)[1]
     if p.covariance_type != "spherical" and q.covariance_type == "spherical":
         scaling = scaling._replace(scale=np.full(scaling.scale.shape, np.sqrt(np.mean(scaling.scale**2))))

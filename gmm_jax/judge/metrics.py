@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..bayes.checks import check_width, mixture_of
+from ..bayes.checks import check_width, host_mixture
 from ..mixture import GMM, Fit, align
 from ..mixture.checks import check_key
 from ..mixture.predictive import predictive
@@ -39,8 +39,8 @@ def recovery(
         A fit with another number of components has only the numbers that need no match.
     """
     check_key(key)
-    truth = mixture_of(truth, "truth")
-    point = mixture_of(fit, "fit", like=truth)
+    truth = host_mixture(truth, "truth")
+    point = host_mixture(fit, "fit", like=truth)
     given = {"x": x, "x_test": x_test}
     x, x_test = (None if rows is None else check_width(rows, name, truth) for name, rows in given.items())
     metrics = {}

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ... import bayes, em, judge, problems
 from experiments.speed.numpyro_mcmc import documented, jitted, tutorial
 
+from ... import bayes, em, judge, problems
 from ...judge.diagnostics import R_HAT_LIMIT
 from ...mixture import GMM, NotSupported, Posterior
 from ..clock import Clock

@@ -1,13 +1,16 @@
-"""A long fit on disk: every number it needs to go on, and of what it is a fit. Written whole or not at all.
+"""Files that are written whole or not at all, and checkpoints: all that a long fit needs to go on.
 
-An .npz archive without pickled objects: its members carry checksums, so a damaged one is noticed and never guessed at.
+A checkpoint is an .npz archive without pickled objects: its members carry checksums, so a damaged one is noticed.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
+import os
+import secrets
 import time
 import zipfile
 from collections.abc import Callable
@@ -17,8 +20,6 @@ from typing import Any
 
 import jax
 import numpy as np
-
-from ..mixture.atomic import write_bytes_atomic
 
 SCHEMA = 2  # of the archive: a reader refuses any other
 SECONDS_BETWEEN = 5.0
@@ -40,7 +41,10 @@ class Keeper:
 
 
 def checkpoint_path(checkpoint: str | Path | None, *, resume: bool) -> Path | None:
-    """The path, once it is sure that it can be written, and that nothing is overwritten; a ValueError else."""
+    """The path, once it is sure that it can be written, and that nothing is overwritten; a ValueError else.
+
+    What an earlier run of this checkpoint, killed while it wrote, has left beside it is removed.
+    """
     if checkpoint is None:
         if resume:
             raise ValueError("resume goes on from a checkpoint: give its path as checkpoint.")
@@ -50,6 +54,8 @@ def checkpoint_path(checkpoint: str | Path | None, *, resume: bool) -> Path | No
         raise ValueError(f"checkpoint {path} is there already: resume from it, delete it, or give another path.")
     if not path.parent.is_dir():
         raise ValueError(f"checkpoint {path} cannot be written: there is no folder {path.parent}.")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
     return path
 
 
@@ -94,3 +100,37 @@ def digest(*parts: Any) -> str:
         sha.update(f"{array.dtype} {array.shape}".encode())
         sha.update(array.tobytes())
     return sha.hexdigest()
+
+
+def write_bytes_atomic(path, content: bytes) -> Path:
+    """Write so that at every moment the old or the new content is there whole, also after a crash.
+
+    Raises:
+        OSError: naming path, with what was there before still in place; a full disk does so too.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk names no file, and a refusal to open the temporary one
+        raise
+    _sync_folder(path.parent)
+    return path
+
+
+def _sync_folder(folder):
+    if os.name != "posix":
+        return  # other systems cannot open a folder
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
