@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from ..mixture import Hyperparameters, MixtureSpec, NotSupported, Prior, Scaling, check_data, standardise, validate_spec
 from ..mixture.factor import inverse_cholesky
-from .checks import check_spec, kind_of
+from .checks import check_spec
 
 POSITIVE = ("scale", "scale_tril", "rate", "concentration", "concentration0", "concentration1", "df")
 FAR = 1e30  # what float32 holds, and its inverse
@@ -207,38 +207,25 @@ def conjugate(problem, engine: str) -> Hyperparameters:
 
 
 def _check_prior(prior, spec, n_features):
-    import numpyro.distributions as dist
-
-    if not isinstance(prior, Prior):
-        raise ValueError(f"prior must be a gmm_jax.Prior, such as Prior(means=...); got {kind_of(prior)}.")
-    concentration = prior.correlation
-    if concentration is not None and not (
-        isinstance(concentration, (int, float, np.number)) and np.isfinite(concentration) and concentration > 0.0
-    ):
-        raise ValueError(
-            "prior.correlation must be a positive number, the concentration of an LKJ distribution (1 is uniform); got "
-            f"{kind_of(concentration)}: pass such as 2.0."
-        )
     matrix = spec.covariance_type in ("full", "tied")
     leaf = (n_features, n_features) if matrix else (n_features,) if spec.covariance_type == "diag" else ()
     spread = () if spec.covariance_type == "spherical" else (n_features,)
     expected = {"weights": (spec.n_components,), "means": (n_features,), "covariances": leaf, "scales": spread}
     for name, event in expected.items():
         distribution = getattr(prior, name)
-        if distribution is not None and not isinstance(distribution, dist.Distribution):
-            raise ValueError(f"prior.{name} must be a NumPyro distribution; got {distribution!r}.")
-        if distribution is not None and distribution.batch_shape:
+        if distribution is None:
+            continue
+        if distribution.batch_shape:
             raise ValueError(
                 f"prior.{name} must be one distribution, the same for every component; got batch shape "
                 f"{tuple(distribution.batch_shape)}: use .to_event(1) for an event over features."
             )
-        if distribution is not None and tuple(distribution.event_shape) != event:
+        if tuple(distribution.event_shape) != event:
             raise ValueError(
                 f"prior.{name} must have event shape {event}; got {tuple(distribution.event_shape)}"
                 + (": use .to_event(1) on a distribution over features." if len(event) == 1 else ".")
             )
-        if distribution is not None:
-            _check_numbers(f"prior.{name}", distribution)
+        _check_numbers(f"prior.{name}", distribution)
 
 
 def _check_numbers(name, distribution):
