@@ -78,10 +78,6 @@ def test_particular_options_are_checked():
         bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), guide="nromal")
     with pytest.raises(ValueError, match="n_warmup must be an integer of at least 1"):
         bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), n_warmup=0)
-    with pytest.raises(ValueError, match="chain_method must be one of vectorized, sequential, parallel; got 'serial'"):
-        bayes.numpyro_nuts(jax.random.key(0), SMALL, MixtureSpec(2), chain_method="serial")
-    with pytest.raises(ValueError, match="needs a device for each chain; got n_chains=4 and 1 devices"):
-        bayes.numpyro_nuts(jax.random.key(0), SMALL, MixtureSpec(2), chain_method="parallel")
     known = Known(np.ones(2) / 2, np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
     with pytest.raises(ValueError, match="leaves nothing to infer"):
         bayes.gibbs(jax.random.key(0), SMALL, MixtureSpec(2, known=known))

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, assign, distinguished, free_parts, match_cost
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, distinguished, free_parts, match_cost
+from ..mixture.match import distance
 from .importance import weighted
 from .model import Problem
 from .target import begin, finish, log_posterior, read_draws
@@ -179,9 +180,8 @@ def _distinct(gmms: GMM, found, spec):
     """A number for each chain's mode, the chain's own or that of the first chain with the same mode up to labels."""
     mode = np.arange(len(found))
     for c in np.flatnonzero(found):
-        cost = match_cost(gmms, jax.tree.map(lambda leaf, c=c: leaf[c], gmms), spec)
-        total = np.take_along_axis(cost, assign(cost)[:, None, :], axis=1).sum((1, 2))
-        same = np.flatnonzero(found & (total <= SAME))
+        apart = distance(gmms, jax.tree.map(lambda leaf, c=c: leaf[c], gmms), spec)
+        same = np.flatnonzero(found & (apart <= SAME))
         mode[c] = mode[same].min(initial=c)
     return mode
 

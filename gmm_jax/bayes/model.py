@@ -91,7 +91,7 @@ def _sites(problem):
     sites = {}
     if n_weights:
         weights = prior.weights
-        if not all(problem.free[0]):  # of a Dirichlet, the free ones' shares are Dirichlet again
+        if not all(problem.free[0]):  # the free ones of a Dirichlet, normalised, are Dirichlet again
             weights = dist.Dirichlet(weights.concentration[np.flatnonzero(problem.free[0])])
         sites["weights"] = (weights, ())
     if n_means:

@@ -15,8 +15,6 @@ from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from .checks import check_counts
 from .target import begin, finish, log_posterior, read_draws
 
-CHAIN_METHODS = ("vectorized", "sequential", "parallel")
-
 
 def numpyro_nuts(
     key: Key[Array, ""],
@@ -31,7 +29,6 @@ def numpyro_nuts(
     missing: str | None = None,
     target_accept: float = 0.8,
     max_depth: int = 10,
-    chain_method: str = "vectorized",
 ) -> Posterior:
     """Draws from the posterior by NumPyro's No-U-Turn sampler; slower than `nuts`, and the same law.
 
@@ -41,8 +38,6 @@ def numpyro_nuts(
         missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
         target_accept: mean acceptance probability to tune the step size for.
         max_depth: at most 2**max_depth leapfrog steps a draw.
-        chain_method: how NumPyro runs the chains: "vectorized" (all in one vmap), "sequential", or "parallel", a
-            device a chain.
 
     Returns:
         Posterior; stats: acceptance_rate, diverging, n_steps, energy (C, S). Status DIVERGENT where a transition after
@@ -54,18 +49,10 @@ def numpyro_nuts(
     """
     if not 0.0 < target_accept < 1.0:
         raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
-    if chain_method not in CHAIN_METHODS:
-        raise ValueError(f"chain_method must be one of {', '.join(CHAIN_METHODS)}; got {chain_method!r}.")
     check_counts(max_depth=(max_depth, 1))
     size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
     problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
-    if chain_method == "parallel" and n_chains > jax.local_device_count():
-        raise ValueError(
-            f"chain_method='parallel' needs a device for each chain; got n_chains={n_chains} and "
-            f"{jax.local_device_count()} devices: use 'vectorized', or set jax_num_cpu_devices before JAX starts."
-        )
-    run = _run if chain_method != "parallel" else _sample  # NumPyro's pmap is a program of its own
-    position, stats = run(key, problem, first, n_warmup, n_draws, target_accept, max_depth, chain_method)
+    position, stats = _run(key, problem, first, n_warmup, n_draws, target_accept, max_depth)
     stats = jax.tree.map(np.asarray, stats)
     draws, log_density, _ = read_draws(problem, np.asarray(position))
     status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
@@ -80,7 +67,8 @@ STATISTICS = {  # ours: NumPyro's
 }
 
 
-def _sample(key, problem, first, n_warmup, n_draws, target_accept, max_depth, chain_method):
+@partial(jax.jit, static_argnames=("n_warmup", "n_draws", "target_accept", "max_depth"), compiler_options=ONE_AT_A_TIME)
+def _run(key, problem, first, n_warmup, n_draws, target_accept, max_depth):
     from numpyro.infer import MCMC, NUTS
 
     kernel = NUTS(  # new for every run: a vectorised kernel cannot run twice
@@ -88,11 +76,7 @@ def _sample(key, problem, first, n_warmup, n_draws, target_accept, max_depth, ch
     )
     n_chains = first.shape[0]
     options = {"num_warmup": n_warmup, "num_samples": n_draws, "num_chains": n_chains, "progress_bar": False}
-    mcmc = MCMC(kernel, chain_method=chain_method, **options)
+    mcmc = MCMC(kernel, chain_method="vectorized", **options)
     mcmc.run(key, init_params=first if n_chains > 1 else first[0], extra_fields=tuple(STATISTICS.values()))
     found = mcmc.get_extra_fields(group_by_chain=True)
     return mcmc.get_samples(group_by_chain=True), {ours: found[theirs] for ours, theirs in STATISTICS.items()}
-
-
-CHOICES = ("n_warmup", "n_draws", "target_accept", "max_depth", "chain_method")
-_run = partial(jax.jit, static_argnames=CHOICES, compiler_options=ONE_AT_A_TIME)(_sample)

@@ -81,7 +81,7 @@ def telescoping(
         Telescoped; `found.probabilities(found.n_components)` is P(K | x) with its standard error.
 
     Raises:
-        NotSupported: the prior is not semi-conjugate, or what is known tells components apart.
+        NotSupported: the prior is not semi-conjugate, or what is known distinguishes components.
     """
     log_prior, concentration = _check_prior(check_spec(spec), components, concentration)
     size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
@@ -127,7 +127,7 @@ def _check_prior(spec, components, concentration):
 
 
 def _refuse_labels(spec):
-    """Components come and go, so that none may be told from another by what is known of it."""
+    """Components come and go, so that what is known may not distinguish one from another."""
     known, shared = spec.known, spec.covariance_type == "tied"
     if known.weights is not None:
         raise NotSupported("telescoping draws the number of weights, so that none can be known: leave them free.")

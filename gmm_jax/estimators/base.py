@@ -42,6 +42,10 @@ class BaseMixture(DensityMixin, BaseEstimator):
 
     missing: str | None = None  # what NaN in X mean, for an estimator that takes them; its _mixtures are one
 
+    def _keep(self, arguments: dict) -> None:
+        """The constructor's arguments under their names, as scikit-learn wants them."""
+        vars(self).update({name: value for name, value in arguments.items() if name not in ("self", "__class__")})
+
     def predict(self, X) -> Int[np.ndarray, "N"]:
         """The most probable component of each row."""
         return np.argmax(self.predict_proba(X), axis=1)

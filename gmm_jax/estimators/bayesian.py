@@ -70,18 +70,7 @@ class BayesianGaussianMixture(BaseMixture):
         known: Known | None = None,
         random_state=None,
     ):
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.engine = engine
-        self.n_chains = n_chains
-        self.n_warmup = n_warmup
-        self.n_draws = n_draws
-        self.n_init = n_init
-        self.engine_options = engine_options
-        self.relabelling = relabelling
-        self.prior = prior
-        self.known = known
-        self.random_state = random_state
+        self._keep(locals())
 
     def fit(self, X, y=None):
         """The estimator itself, with its posterior.

@@ -1,8 +1,8 @@
 """Without the truth: do the chains agree, and how many independent draws are they worth?
 
 R-hat and effective sample sizes are arviz-stats' (rank-normalised, split). The log density, sorted functionals and
-co-clustering do not depend on labels, so they come first: a chain that merely switched labels is told from one that is
-stuck (see mixing.py).
+co-clustering do not depend on labels, so they come first: a chain that merely switched labels is distinguished from one
+that is stuck (see mixing.py).
 
 Reference:
     Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and localization, Bayesian

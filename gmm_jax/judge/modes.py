@@ -20,8 +20,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from .. import bayes
 from ..bayes.checks import check_spec
-from ..mixture import GMM, MixtureSpec, Posterior, assign, distinguished, match_cost
+from ..mixture import GMM, MixtureSpec, Posterior, distinguished
 from ..mixture.checks import check_key
+from ..mixture.match import distance
 
 SAME_MODE = 1e-2  # match cost between two ends of climbs to one mode, which EM may stop short of
 CLIMBS = 10  # of Laplace, from as many optima of EM
@@ -48,19 +49,10 @@ def modes_reached(
     distances = []
     for m in range(len(modes.weights)):
         top = jax.tree.map(lambda leaf, m=m: leaf[n_draws + m], ends)
-        distances.append(_distance(ends, top, spec))
-    near = np.stack(distances, axis=-1) <= SAME_MODE  # NaN, where a climb failed, is near nothing
+        distances.append(distance(ends, top, spec))
+    near = np.stack(distances, axis=-1) <= SAME_MODE
     number = np.where(near.any(axis=-1), np.argmax(near, axis=-1), -1)
     return number[:n_draws].reshape(shape), number[n_draws:]
-
-
-def _distance(gmms, reference, spec) -> Float[np.ndarray, "B"]:
-    """The match cost of the cheapest pairing; NaN where a mixture is not finite."""
-    cost = match_cost(gmms, reference, spec)
-    finite = np.isfinite(cost).all(axis=(1, 2))
-    paired = assign(np.where(finite[:, None, None], cost, 0.0))
-    total = np.take_along_axis(cost, paired[:, None, :], axis=1).sum(axis=(1, 2))
-    return np.where(finite, total, np.nan)
 
 
 def mode_weights(

@@ -94,6 +94,12 @@ def ambiguous(cost: Float[np.ndarray, "B K K"], order: Int[np.ndarray, "B K"]) -
     return second < AMBIGUOUS * _total(cost, order)
 
 
+def distance(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Float[np.ndarray, "*batch"]:
+    """Total cost of the best pairing: 0 where only the order of components differs, at least 1 for what is not finite."""
+    cost = match_cost(gmm, reference, spec)
+    return _total(cost, assign(cost))
+
+
 def _total(cost, order):
     return np.sum(np.take_along_axis(cost, order[..., None, :], axis=-2), axis=(-2, -1))
 

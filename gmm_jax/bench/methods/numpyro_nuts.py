@@ -8,19 +8,9 @@ from ._posterior import gradients, on_terms
 
 
 def fit(
-    key,
-    x,
-    spec,
-    *,
-    n_chains=4,
-    n_warmup=500,
-    n_draws=1000,
-    n_restarts=50,
-    target_accept=0.8,
-    chain_method="vectorized",
-    relabelling="pivot",
+    key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, n_restarts=50, target_accept=0.8, relabelling="pivot"
 ) -> Fit:
     options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws, "target_accept": target_accept}
-    options |= {"n_restarts": n_restarts, "relabelling": relabelling, "chain_method": chain_method}
+    options |= {"n_restarts": n_restarts, "relabelling": relabelling}
     found = judge.fit_posterior(key, x, spec, engine="numpyro_nuts", **options)
     return on_terms(found, x, spec, gradients(found.drawn, n_warmup))
