@@ -95,7 +95,7 @@ def ambiguous(cost: Float[np.ndarray, "B K K"], order: Int[np.ndarray, "B K"]) -
 
 
 def distance(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Float[np.ndarray, "*batch"]:
-    """Total cost of the best pairing: 0 where only the order of components differs, at least 1 for what is not finite."""
+    """Total cost of the best pairing: 0 where only the order differs, at least 1 for what is not finite."""
     cost = match_cost(gmm, reference, spec)
     return _total(cost, assign(cost))
 
