@@ -166,3 +166,32 @@ def test_approximations_are_not_read_by_r_hat():
     assert "Pareto k-hat 0.30" in fit.info["reading"]
     assert "mixing" not in fit.info
     assert "effective draws" in judge.summary(POSTERIOR, SPEC).info["reading"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda p: judge.relabel(p),
+        lambda p: judge.diagnostics(p, SPEC),
+        lambda p: judge.invariant_diagnostics(p, SPEC),
+        lambda p: judge.leave_one_out(p, X),
+        lambda p: judge.summary(p, SPEC),
+        lambda p: bayes.pool(p),
+        lambda p: bayes.corrected_moments(p),
+        lambda p: bayes.bridge(KEY, X, SPEC, p),
+    ],
+)
+@pytest.mark.parametrize("what", [GMM, None, X], ids=["a mixture", "None", "data"])
+def test_what_is_no_posterior_is_a_sentence(call, what):
+    with pytest.raises(ValueError, match="posterior must be a Posterior, as an engine of bayes returns it; got"):
+        call(what)
+
+
+def test_standard_errors_of_the_estimator_take_its_weights():
+    """Each row twice is each row with weight two."""
+    x = np.concatenate([X, X + 8.0])
+    model = GaussianMixture(2, tol=1e-8, max_iter=500, random_state=0)
+    twice = model.fit(np.repeat(x, 2, axis=0)).standard_errors(np.repeat(x, 2, axis=0))
+    weighted = model.fit(x, sample_weight=np.full(80, 2.0)).standard_errors(x, sample_weight=np.full(80, 2.0))
+    np.testing.assert_allclose(np.sort(weighted.means, axis=0), np.sort(twice.means, axis=0), rtol=1e-4)
+    assert weighted.status == Status.CONVERGED

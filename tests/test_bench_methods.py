@@ -94,7 +94,8 @@ def test_a_posterior_is_summarised_in_one_labelling_by_any_relabelling(relabelli
 
 def test_ambiguous_labels_and_stuck_chains_stand_in_the_answer(easy):
     equal = GMM(np.full(K, 1 / K), np.zeros((K, D)), np.stack([np.eye(D)] * K))
-    assert "labels are ambiguous" in judge.summary(posterior_of(near(equal, 0)), MixtureSpec(K), x=easy[0]).info["labels"]
+    found = judge.summary(posterior_of(near(equal, 0)), MixtureSpec(K), x=easy[0])
+    assert "labels are ambiguous" in found.info["labels"]
     draws = near(TRUTH, 0, n_chains=2, n_draws=250)
     apart = GMM(draws.weights, draws.means + np.array([0.0, 1.0]).reshape(2, 1, 1, 1), draws.covariances)
     found = judge.summary(posterior_of(apart), MixtureSpec(K), x=easy[0])

@@ -6,31 +6,9 @@ from .gibbs_batch import gibbs_batch
 from .importance import corrected_moments
 from .laplace import laplace
 from .model import model
-from .numpyro_nuts import numpyro_nuts
-from .nuts import nuts
+from .nuts import numpyro_nuts, nuts
 from .prior import default_prior, hyperparameters
 from .smc import smc
 from .starts import climber, starts_from_em
 from .svi import svi
 from .telescoping import Telescoped, telescoping
-
-__all__ = [
-    "Evidence",
-    "Telescoped",
-    "bridge",
-    "climber",
-    "corrected_moments",
-    "default_prior",
-    "gibbs",
-    "gibbs_batch",
-    "hyperparameters",
-    "laplace",
-    "model",
-    "numpyro_nuts",
-    "nuts",
-    "pool",
-    "smc",
-    "starts_from_em",
-    "svi",
-    "telescoping",
-]

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..mixture import GMM, MixtureSpec, check_data
+from ..mixture import GMM, MixtureSpec, Posterior, check_data
 from ..mixture.gmm import mixture_of
 
 
@@ -23,6 +23,21 @@ def check_spec(spec) -> MixtureSpec:
     if not isinstance(spec, MixtureSpec):
         raise ValueError(f"spec must be a MixtureSpec, such as MixtureSpec(n_components=3); got {kind_of(spec)}.")
     return spec
+
+
+def check_posterior(posterior) -> Posterior:
+    """The posterior itself, with leading axes (chains, draws), or a ValueError."""
+    if not isinstance(posterior, Posterior):
+        raise ValueError(
+            f"posterior must be a Posterior, as an engine of bayes returns it; got {kind_of(posterior)}: "
+            "pass fit.draws of a Fit, or posterior_ of an estimator."
+        )
+    if np.ndim(posterior.draws.weights) != 3:
+        raise ValueError(
+            f"posterior.draws must have leading axes (chains, draws); got weights of shape "
+            f"{np.shape(posterior.draws.weights)}."
+        )
+    return posterior
 
 
 def host_mixture(value, name: str, *, like: GMM | None = None) -> GMM:

@@ -27,7 +27,7 @@ from scipy.special import expit
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, assign, match_cost, permute
 from ..mixture.checks import check_key
-from .checks import check_counts, kind_of
+from .checks import check_counts, check_posterior
 from .model import assemble, log_volume
 from .target import constrain, density_of, prepare, unconstrain
 
@@ -50,7 +50,7 @@ def pool(posterior: Posterior) -> Evidence:
 
     Its standard error comes from the scatter of the runs; of one run alone, from its own estimate.
     """
-    values = posterior.stats.get("log_evidence")
+    values = check_posterior(posterior).stats.get("log_evidence")
     if values is None:
         raise ValueError("posterior has no log_evidence in its stats: draw it by smc, or use bridge.")
     ratio = np.exp(values - np.max(values))
@@ -91,8 +91,7 @@ def bridge(
     """
     check_key(key)
     check_counts(n_proposals=(n_proposals, 100))
-    if not isinstance(posterior, Posterior):
-        raise ValueError(f"posterior must be a Posterior, drawn by nuts or gibbs; got {kind_of(posterior)}.")
+    check_posterior(posterior)
     problem, scaling = prepare(x, spec, labels=labels, missing=missing)
     volume = scaling.log_volume_of(problem.z.shape[0], problem.annotations)
     draws = jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), scaling.inward(posterior.draws))

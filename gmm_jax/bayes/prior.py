@@ -233,7 +233,7 @@ def _check_numbers(name, distribution):
     for part in (distribution, _base(distribution), getattr(_base(distribution), "base_dist", None)):
         for parameter in getattr(type(part), "arg_constraints", ()):
             value = vars(part).get(parameter)
-            if value is None:
+            if value is None or parameter in ("low", "high"):
                 continue
             numbers = np.asarray(value, float)
             if not np.all(np.isfinite(numbers)):

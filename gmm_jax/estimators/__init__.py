@@ -2,5 +2,3 @@
 
 from .bayesian import BayesianGaussianMixture
 from .gaussian import GaussianMixture
-
-__all__ = ["BayesianGaussianMixture", "GaussianMixture"]

@@ -139,14 +139,16 @@ class GaussianMixture(BaseMixture):
         """Integrated completed likelihood, as in `judge.information_criteria`: the lower, the better."""
         return self._criteria(X, sample_weight)["icl"]
 
-    def standard_errors(self, X, labels=None) -> GMM:
-        """Standard errors of φ, μ and Σ from the observed information at X, the training data (see `em`).
+    def standard_errors(self, X, sample_weight=None, labels=None) -> GMM:
+        """Standard errors of φ, μ and Σ from the observed information at X, sample_weight and labels of `fit`.
 
-        They are meant for a maximum, so fit with a tol of 1e-8 or so; each row of X counts once. `labels` as in fit.
+        They are those of the maximum near this fit. The status of the result says whether there are any, and its
+        message why not and how to have them: see `em.standard_errors`.
         """
         check_is_fitted(self)
         X, result = self._validated(X, reset=False), self.restarts_.best._replace(gmm=self.mixture_)
-        return em.standard_errors(X, result, self._spec(), labels=labels, missing=self.missing)
+        given = {"sample_weight": sample_weight, "labels": labels, "missing": self.missing}
+        return em.standard_errors(X, result, self._spec(), **given)
 
     def _spec(self):
         return MixtureSpec(self.n_components, self.covariance_type, Known() if self.known is None else self.known)

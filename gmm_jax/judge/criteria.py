@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..bayes.checks import check_spec, host_mixture
+from ..bayes.checks import check_posterior, check_spec, check_width, host_mixture
 from ..mixture import GMM, MixtureSpec, Posterior, check_data, check_sample_weight, n_parameters, validate_spec
 from ..mixture.datatree import pointwise, refuse_labels
 from ..mixture.predictive import predictive
@@ -101,8 +101,8 @@ def leave_one_out(
     """
     from arviz_stats.base import array_stats
 
-    refuse_labels(posterior)
-    x = check_data(x)
+    refuse_labels(check_posterior(posterior))
+    x = check_width(x, "x", posterior.draws)
     log_likelihood = np.moveaxis(pointwise(posterior.draws, x), -1, 0)  # (N, C, S)
     with np.errstate(divide="ignore", invalid="ignore"):  # where the tail is lost
         found = array_stats.loo(log_likelihood, chain_axis=1, draw_axis=2)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..bayes.checks import check_spec, kind_of
+from ..bayes.checks import check_posterior, check_spec
 from ..bayes.starts import climber
 from ..mixture import GMM, MixtureSpec, Posterior, assign, distinguished, match_cost, permute
 from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings, standardised
@@ -98,8 +98,7 @@ def relabel(
 
 
 def _check_arguments(posterior, method, x, climb, spec):
-    if not isinstance(posterior, Posterior):
-        raise ValueError(f"posterior must be a Posterior, as an engine of bayes returns it; got {kind_of(posterior)}.")
+    check_posterior(posterior)
     if spec is not None:
         check_spec(spec)
     if method not in RELABELLINGS:
@@ -108,11 +107,6 @@ def _check_arguments(posterior, method, x, climb, spec):
         raise ValueError(f"method {method!r} compares allocations of samples: pass x, or use method='pivot'.")
     if method == "modes" and climb is None and x is None:
         raise ValueError("method 'modes' climbs to the modes of the posterior of x: pass x, or use method='pivot'.")
-    if np.ndim(posterior.draws.weights) != 3:
-        raise ValueError(
-            f"posterior.draws must have leading axes (chains, draws); got weights of shape "
-            f"{np.shape(posterior.draws.weights)}."
-        )
 
 
 def _highest(posterior):
