@@ -299,7 +299,6 @@ def test_nothing_depends_on_the_order_of_a_set(code):
             "covariances or scales, not both",
         ),
         (Prior(correlation=2.0), "correlation goes with a prior on scales"),
-        (Prior(means=3.0), "prior.means must be a NumPyro distribution; got 3.0"),
     ],
 )
 def test_a_prior_of_the_wrong_form_is_a_sentence(wide, prior, sentence):

@@ -19,6 +19,7 @@ from .annotations import Annotations, condition, groups_at_once, missing_groups,
 from .checks import check_count, check_key, float_array, real_array, tree_dataclass
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
 from .factor import cholesky, last_axes
+from .forks import check_process
 
 LEAVES = ("weights", "means", "covariances")
 
@@ -274,6 +275,7 @@ def mixture_of(value, name: str = "gmm") -> GMM:
 
 def _given(gmm, x, missing):
     """(one mixture, the rows as an array of as many features, their groups), or a ValueError."""
+    check_process()
     gmm = mixture_of(gmm)
     if isinstance(x, GMM):
         raise ValueError("x must be an array of rows; got a GMM: the mixture comes first, then x.")
