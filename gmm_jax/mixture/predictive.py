@@ -110,17 +110,27 @@ def _of_far_rows(gmms, z):
     log_sum, total = np.full(len(z), -np.inf), 0.0
     size = np.maximum(np.max(np.abs(z), axis=1, keepdims=True), 1.0)
     u, s = z / size, np.minimum(size, FARTHEST)
-    n_mixtures, (n_components, n_features) = len(gmms.weights), gmms.means.shape[1:]
-    for m in range(n_mixtures):
-        weights, means, covariances = gmms.weights[m], gmms.means[m], gmms.covariances[m]
-        precision = np.linalg.inv(structure(gmms.covariance_type).dense(covariances, n_components, n_features))
-        pull = np.einsum("kde,ke->kd", precision, means)
-        c = np.log(weights) + 0.5 * (np.linalg.slogdet(precision)[1] - n_features * math.log(2.0 * math.pi))
-        a = np.where(weights > 0.0, np.einsum("nd,kde,ne->nk", u, precision, u), np.inf)
-        least = a.min(axis=1, keepdims=True)
+    for m in range(len(gmms.weights)):
+        weights, means = gmms.weights[m], gmms.means[m]
+        a, pull, log_normaliser = _quadratic(gmms.covariances[m], gmms.covariance_type, means, u)
+        least = np.where(weights > 0.0, a, np.inf).min(axis=1, keepdims=True)
         higher = np.where(weights > 0.0, a - least, 1.0)
-        rest = -0.5 * higher * s**2 + s * (u @ pull.T) + c - 0.5 * np.einsum("kd,kd->k", pull, means)
+        c = np.log(weights) + log_normaliser - 0.5 * np.sum(pull * means, axis=1)
+        rest = -0.5 * higher * s**2 + s * (u @ pull.T) + c
         log_density = np.logaddexp.reduce(rest, axis=1)
         total = total + np.exp(rest - log_density[:, None])
         log_sum = np.logaddexp(log_sum, log_density - 0.5 * least[:, 0] * size[:, 0] ** 2)
-    return log_sum - math.log(n_mixtures), total / n_mixtures
+    return log_sum - math.log(len(gmms.weights)), total / len(gmms.weights)
+
+
+def _quadratic(covariances, covariance_type, means, u):
+    """uᵀ Σ_k⁻¹ u (n, K), Σ_k⁻¹ μ_k (K, D), and −½ log |2π Σ_k| (K,)."""
+    n_components, n_features = means.shape
+    if covariance_type in ("diag", "spherical"):
+        precision = 1.0 / np.broadcast_to(covariances.reshape(n_components, -1), means.shape)
+        a, pull, log_det = u**2 @ precision.T, precision * means, np.sum(np.log(precision), axis=1)
+    else:
+        precision = np.linalg.inv(structure(covariance_type).dense(covariances, n_components, n_features))
+        a = np.einsum("nd,kde,ne->nk", u, precision, u)
+        pull, log_det = np.einsum("kde,ke->kd", precision, means), np.linalg.slogdet(precision)[1]
+    return a, pull, 0.5 * (log_det - n_features * math.log(2.0 * math.pi))
