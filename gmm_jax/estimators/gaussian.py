@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Int
 
 from .. import em
+from ..bayes.checks import check_counts
 from ..judge.criteria import criteria
-from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, n_parameters, structure
+from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, n_parameters
 from .base import BaseMixture, ConvergenceWarning, check_is_fitted
 from .start import given_parts, start_named
 
@@ -159,11 +160,8 @@ class GaussianMixture(BaseMixture):
         return criteria(log_density, responsibilities, n_parameters(self._spec(), X.shape[1]), weight)
 
     def _check_options(self, X, spec):
-        for name, least in (("n_components", 1), ("n_init", 1), ("max_iter", 0), ("verbose_interval", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-        structure(spec.covariance_type)
+        least = {"n_components": 1, "n_init": 1, "max_iter": 0, "verbose_interval": 1}
+        check_counts(**{name: (getattr(self, name), number) for name, number in least.items()})
         if self.reg_covar is None or (isinstance(self.reg_covar, str) and self.reg_covar != "relative"):
             raise ValueError(f"reg_covar must be a number or 'relative'; got {self.reg_covar!r}.")
         if X.shape[0] < spec.n_components:

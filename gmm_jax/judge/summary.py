@@ -46,7 +46,7 @@ def fit_posterior(
     spec: MixtureSpec,
     *,
     engine: str = "gibbs",
-    n_restarts: int = 50,
+    n_restarts: int | None = None,
     relabelling: str = "pivot",
     progress=None,
     **options,
@@ -55,14 +55,14 @@ def fit_posterior(
 
     Args:
         engine: gibbs, nuts or numpyro_nuts (Markov chains), smc, svi or laplace.
-        n_restarts: of EM; smc has none.
+        n_restarts: of EM, 50 by default; smc has none.
         options: the engine's own (see `options_of`); another is a ValueError.
 
     """
     check_key(key)
     check_spec(spec)
     allowed = options_of(engine)
-    for name in options:
+    for name in (*options, *(["n_restarts"] if engine == "smc" and n_restarts is not None else ())):
         if name not in allowed:
             raise ValueError(f"engine {engine!r} has no option {name!r}; it has {', '.join(allowed)}.")
     check_relabelling(relabelling)
@@ -76,6 +76,7 @@ def fit_posterior(
         drawn = draw(key, x, spec, **options)
     else:
         key_start, key_draw = jax.random.split(key)
+        n_restarts = 50 if n_restarts is None else n_restarts
         options["init"], starts = bayes.starts_from_em(key_start, x, spec, options["n_chains"], n_restarts=n_restarts)
         drawn = draw(key_draw, x, spec, **options)
     fit = summary(drawn, spec, x=x, relabelling=relabelling, chains=engine not in APPROXIMATE)
