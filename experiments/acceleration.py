@@ -25,7 +25,7 @@ from gmm_jax.bench import store
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.speed import interleave, ratio, seconds_of
 from gmm_jax.bench.study import Study
-from gmm_jax.em.coordinates import from_coordinates, to_coordinates
+from gmm_jax.em.acceleration import from_coordinates, to_coordinates
 from gmm_jax.mixture import e_step
 from gmm_jax.mixture.starts import random_points
 from gmm_jax.problems import datasets

@@ -7,12 +7,12 @@ Data: 100 samples from a mixture that the prior drew, 500 times; K = 2, 3 and d 
 Estimands: ranks of the log-likelihood, the log joint density, weights in order, the smallest and largest coordinate of
     the means, co-clustering of two points, the log predictive density at one; and the first mean with labels shuffled:
     the other quantities do not depend on labels, and only one that does can see a labelling missing.
-Methods: gibbs, smc, nuts, gibbs on a ladder; and as controls, made wrong on purpose: scales of the prior 1.5 times as
+Methods: gibbs, smc, nuts, tempered gibbs; and as controls, made wrong on purpose: scales of the prior 1.5 times as
     large, and draws of all labellings but one dropped.
 Performance: p-values, exact and simultaneous over all ranks, against a bound simultaneous over the quantities at 99 %
     (Bonferroni); runs with a doubtful status; seconds after compilation.
 
-Expected: gibbs and smc inside the 99 % bands in every case, nuts and gibbs on a ladder for two components; what is made
+Expected: gibbs and smc inside the 99 % bands in every case, nuts and tempered gibbs for two components; what is made
 wrong on purpose is outside. 500 simulations of gibbs for K = 2, d = 1 run in less than 60 seconds. Found: see
 results/calibration.
 
@@ -46,7 +46,7 @@ from gmm_jax.shell import experiment
 
 CASES = ((2, 1), (2, 2), (3, 1), (3, 2))  # components, features
 ALPHA, MEAN_SCALE = 4.0, 3.0  # φ ~ Dir(4), μ_k ~ N(0, 3²), Σ_k ~ IW(d + 4, I)
-N_SAMPLES, LEVEL, WRONG, SECONDS, RUNGS = 100, 0.99, 1.5, 60.0, 6
+N_SAMPLES, LEVEL, WRONG, SECONDS, TEMPERATURES = 100, 0.99, 1.5, 60.0, 6
 
 
 class Size(NamedTuple):
@@ -64,7 +64,7 @@ def main(
     gibbs: int = 500,
     smc: int = 500,
     nuts: int = 100,
-    ladder: int = 100,
+    tempered: int = 100,
     out: Path = Path("results"),
     smoke: bool = False,
 ) -> int:
@@ -76,14 +76,14 @@ def main(
         gibbs: simulations of each case, in one program.
         smc: simulations of each case; 0 leaves it out.
         nuts: simulations of each case with two components; 0 leaves it out.
-        ladder: simulations of gibbs with n_rungs in the smallest case; 0 leaves it out.
+        tempered: simulations of gibbs with n_temperatures in the smallest case; 0 leaves it out.
         out: folder for results.
         smoke: few simulations of gibbs in the smallest case, for tests.
     """
     plan = [("gibbs", case, Size(gibbs)) for case in CASES] + [(name, CASES[0], Size(gibbs)) for name in CONTROLS]
     plan += [("nuts", case, Size(nuts, thin=5, warmup=300)) for case in CASES if nuts and case[0] == 2]
     plan += [("smc", case, Size(smc)) for case in CASES if smc]
-    plan += [("ladder", CASES[0], Size(ladder))] if ladder else []
+    plan += [("tempered", CASES[0], Size(tempered))] if tempered else []
     if smoke:
         plan = [(engine, CASES[0], Size(30, 19, 5, 20, 1)) for engine in ("gibbs", "one_labelling")]
     options = {"gibbs": gibbs, "smc": smc, "nuts": nuts}
@@ -162,7 +162,7 @@ def posed(n_components, n_features, factor=1.0):
     """The problem in the units of the data, as yet without data: standardised, the prior would depend on them."""
     spec = MixtureSpec(n_components, prior=prior(n_components, n_features, factor))
     as_it_is = Scaling(np.zeros(n_features), np.ones(n_features), (), np.dtype(float))
-    return pose(np.zeros((N_SAMPLES, n_features)), spec, Known(), as_it_is)
+    return standardised_problem(np.zeros((N_SAMPLES, n_features)), spec, Known(), as_it_is)
 
 
 def quantities(problem, draws, x):
@@ -219,10 +219,10 @@ def draw_by_nuts(key, x, n_components, size):
     return _each_alone(engine, key, x, n_components, size)
 
 
-def draw_by_ladder(key, x, n_components, size):
-    """Gibbs with a ladder to the prior, short enough that its top would show a wrong exchange."""
+def draw_by_tempering(key, x, n_components, size):
+    """Gibbs with parallel tempering, few temperatures, so that the posterior would show a wrong exchange."""
     n_draws = size.draws // size.chains * size.thin
-    engine = partial(bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws, n_rungs=RUNGS)
+    engine = partial(bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws, n_temperatures=TEMPERATURES)
     return _each_alone(engine, key, x, n_components, size)
 
 
@@ -261,7 +261,7 @@ def draw_one_labelling(key, x, n_components, size):
     return permute(draws, np.argsort(draws.means[..., 0], axis=-1)), doubtful
 
 
-ENGINES = {"gibbs": draw_by_gibbs, "smc": draw_by_smc, "nuts": draw_by_nuts, "ladder": draw_by_ladder}
+ENGINES = {"gibbs": draw_by_gibbs, "smc": draw_by_smc, "nuts": draw_by_nuts, "tempered": draw_by_tempering}
 CONTROLS = {"wrong_prior": draw_under_a_wrong_prior, "one_labelling": draw_one_labelling}
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from .. import problems
+from ..judge.landscape import rows_of
 from ..mixture import Status
 from . import plots, report, store
 from .clock import Clock
 from .course import KNOWING, QUESTION, Course, errors_of, in_order
 from .draws import write_draws
-from .landscape import rows_of
 
 
 def parameter_table(course: Course, case: str) -> report.Table:

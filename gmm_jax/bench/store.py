@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..mixture import GMM
-from ..mixture.atomic import write_bytes_atomic
+from ..mixture.files import write_bytes_atomic
 from .design import design_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

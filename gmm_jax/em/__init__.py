@@ -2,12 +2,11 @@
 
 from .bootstrap import Bootstrap, bootstrap
 from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates
-from .intervals import Bounds, Intervals, intervals
 from .m_step import m_step
 from .online import Online, OnlineInterrupted, fit_em_online
 from .optima import Optima, spurious
 from .restarts import Effort, Interrupted, ManyRestarts, Restarts, fit_em_restarts
-from .uncertainty import Asymptotics, asymptotics, standard_errors
+from .uncertainty import Asymptotics, Bounds, Intervals, asymptotics, intervals, standard_errors
 
 __all__ = [
     "Asymptotics",

@@ -29,10 +29,9 @@ from ..mixture import (
     structure,
 )
 from ..mixture.gmm import deviations
-from .coordinates import from_coordinates, gradient, to_coordinates
+from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
-from .quasi_newton import Chart
 
 ACCELERATIONS = ("none", "lbfgs")
 INEXACT = -1  # beside the Status of a fit on its way: the next step is not for fast sums

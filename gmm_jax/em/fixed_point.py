@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import Status
-from .quasi_newton import Chart, Memory, forget, propose, start_memory
+from .acceleration import Chart, Memory, forget, propose, start_memory
 
 STOPS = ("gain", "relative", "aitken", "gradient")
 

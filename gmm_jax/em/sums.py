@@ -43,10 +43,10 @@ from ..mixture import (
 from ..mixture.blocks import ahead, cut, rows_in_block
 from ..mixture.cores import begin_side_by_side, n_workers, program
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
+from .acceleration import Memory
 from .fit import INEXACT, EMConfig, EMState, map_of
 from .fixed_point import Progress, ask, begin, resume, tell
 from .optima import pick
-from .quasi_newton import Memory
 
 Request = tuple[GMM, Float[Array, "..."], Precision]  # a mixture, its whitener, and how the sum is to be taken
 

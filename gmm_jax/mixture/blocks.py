@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .gmm import real_array
+from .checks import real_array
 from .scaling import Scaling, check_sample_weight
 
 Block = np.ndarray | tuple[np.ndarray, np.ndarray]

@@ -1,4 +1,4 @@
-"""Not a method but a bound: maximum likelihood when the labels are told."""
+"""Not a method but a bound: maximum likelihood when the labels are known."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.speed.numpyro_mcmc import documented, jitted, tutorial
+
 from ... import bayes, em, judge, problems
-from ...bayes.numpyro_mcmc import documented, jitted, tutorial
 from ...judge.diagnostics import R_HAT_LIMIT
 from ...mixture import GMM, NotSupported, Posterior
 from ..clock import Clock

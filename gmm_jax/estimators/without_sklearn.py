@@ -9,8 +9,8 @@ import inspect
 
 import numpy as np
 
-from .mixture import check_data
-from .mixture.annotations import MARGINALISE
+from ..mixture import check_data
+from ..mixture.annotations import MARGINALISE
 
 
 class ConvergenceWarning(UserWarning):

@@ -8,7 +8,7 @@ import pytest
 import oracles
 from conftest import posterior_of, random_gmm, scrambled
 from gmm_jax import Known, MixtureSpec, NotSupported, Prior, judge, permute
-from gmm_jax.bench.modes import mode_weights
+from gmm_jax.judge import mode_weights
 
 # three tight groups, two components: the middle one goes with the left or, as it lies nearer, with the right
 X = np.array([-4.1, -4.0, -3.9, -0.05, 0.05, 0.15, 3.9, 4.0, 4.1])[:, None]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from .em import m_step
-from .mixture import GMM, moments, structure
-from .mixture.gmm import deviations
-from .mixture.starts import STARTS
+from ..em import m_step
+from ..mixture import GMM, moments, structure
+from ..mixture.gmm import deviations
+from ..mixture.starts import STARTS
 
 
 def start_named(init_params: str | Callable) -> Callable:

@@ -20,8 +20,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .. import bayes, em
-from ..judge import information_criteria, leave_one_out
+from ..bayes.prior import with_sparse_weights
 from ..mixture import MixtureSpec, NotSupported, Posterior, Prior, Status, check_data, sample
+from ..mixture.checks import check_key
+from .criteria import information_criteria, leave_one_out
 
 SIGNIFICANT = 0.05
 SMC_RUNS = 4
@@ -86,6 +88,7 @@ def choose_components(
     Columns that are probabilities: bootstrap_p, occupied_probability and those of telescoping. The others order models:
     a difference in elpd of a few standard errors, or in evidence that doubling the prior's scales undoes, says little.
     """
+    check_key(key)
     x = _check(x, ks, criteria, prior)
     largest = MixtureSpec(max(ks), covariance_type, prior=prior)
     overall = {}
@@ -178,7 +181,7 @@ def bridge(task: Task) -> dict[str, Any]:
 
 
 def bootstrap(task: Task) -> dict[str, Any]:
-    """bootstrap_statistic 2(ℓ_{K+1} − ℓ_K), its p-value under K, bootstrap_failed: data sets without an admissible fit.
+    """bootstrap_statistic 2(ℓ_{K+1} − ℓ_K), its p-value under K, bootstrap_failed: data sets without a usable fit.
 
     The data and those drawn from their fit of K components are fitted alike, all in one batch.
 
@@ -210,8 +213,18 @@ def bootstrap(task: Task) -> dict[str, Any]:
 
 
 def occupied(key, x, largest, n_draws):
-    """occupied_probability of K occupied components of max(ks), under a sparse prior (bayes.occupied_components)."""
-    return {"occupied_probability": bayes.occupied_components(key, x, largest, n_warmup=n_draws, n_draws=n_draws)}
+    """occupied_probability of K occupied components of max(ks), where φ ~ Dirichlet(0.01) likes empty ones.
+
+    It is the share of Gibbs' draws in which so many of them hold samples. Chains start with all components occupied and
+    empty them one by one, which takes the longer the nearer components lie.
+
+    Reference:
+        Malsiner-Walli, Frühwirth-Schnatter & Grün (2016), Model-based clustering based on sparse finite Gaussian
+        mixtures, Statistics and Computing 26.
+    """
+    found = bayes.gibbs(key, x, with_sparse_weights(largest), n_warmup=n_draws, n_draws=n_draws)
+    occupied = np.asarray(found.stats["occupied"]).ravel()
+    return {"occupied_probability": np.bincount(occupied, minlength=largest.n_components + 1) / occupied.size}
 
 
 def telescoping(key, x, largest, n_draws):
@@ -223,7 +236,7 @@ def telescoping(key, x, largest, n_draws):
     spec = replace(largest, n_components=min(largest.n_components + MORE, len(x)), prior=prior)
     found = bayes.telescoping(key, x, spec, n_warmup=n_draws, n_draws=n_draws)
     columns = {"telescoping_probability": found.n_components, "telescoping_occupied": found.occupied}
-    return {name: found.shares(counts)[0] for name, counts in columns.items()}
+    return {name: found.probabilities(counts)[0] for name, counts in columns.items()}
 
 
 CRITERIA = MappingProxyType(

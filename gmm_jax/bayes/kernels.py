@@ -1,6 +1,6 @@
-"""Markov moves that leave p_w(θ) ∝ p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n invariant, for any powers w: what smc needs.
+"""MCMC kernels that leave p_w(θ) ∝ p(θ) Π_n Σ_k φ_k N(z_n | μ_k, Σ_k)^w_n invariant, for any powers w: what smc needs.
 
-Two kinds with the same verbs: first (a particle), mixture (its mixture), tune (what chains share), chain (the moves).
+Two kinds with the same methods: first (a particle), mixture (its mixture), tune (what chains share), chain (the steps).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import logsumexp
 
@@ -18,28 +17,25 @@ from ..mixture import NotSupported
 from ..mixture.gmm import deviations
 from .gibbs import log_densities, sweep
 from .model import Problem, assemble, draw_prior, site_values
-from .prior import Hyperparameters, hyperparameters
+from .prior import Hyperparameters, conjugate
 from .target import any_mixture, bijectors, constrain, log_prior
 
 LEAPFROG_STEPS = 8
 TARGET_ACCEPT = 0.8
 
 
-def choose_moves(problem: Problem) -> Gibbs | Hamiltonian:
+def choose_kernel(problem: Problem) -> Gibbs | Hamiltonian:
     """Gibbs where the prior is semi-conjugate."""
-    if problem.foreign:
-        return Hamiltonian()
     try:
-        hyper = hyperparameters(problem.prior, problem.spec.covariance_type)
+        return Gibbs(conjugate(problem, "smc"))
     except NotSupported:
         return Hamiltonian()
-    return Gibbs(jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), hyper))
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Gibbs:
-    """Moves for a semi-conjugate prior; a particle is a mixture."""
+    """Gibbs sweeps for a semi-conjugate prior; a particle is a mixture."""
 
     hyper: Hyperparameters
 
@@ -68,7 +64,7 @@ class Gibbs:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hamiltonian:
-    """Moves for any prior; a particle is a vector of unconstrained coordinates."""
+    """Hamiltonian trajectories for any prior; a particle is a vector of unconstrained coordinates."""
 
     def first(self, problem, key):
         """A draw from the prior."""

@@ -1,7 +1,7 @@
-"""Door for scikit-learn users: GaussianMixture, with its arguments, attributes and methods, fitted by `em`.
+"""GaussianMixture, with scikit-learn's arguments, attributes and methods, fitted by `em`.
 
-What it adds: restarts side by side with every lane kept (`restarts_`), `sample_weight`, `known`, start functions, a
-status with a reason (`status_`, `message_`), ICL and standard errors. Predictions are in `estimator_base`.
+What it adds: restarts side by side, every fit of which is kept (`restarts_`), `sample_weight`, `known`, start
+functions, a status with a reason (`status_`, `message_`), ICL and standard errors. Predictions are in `base`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,12 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int
 
-from . import em
-from .estimator_base import ConvergenceWarning, MixtureDoor, check_is_fitted
-from .estimator_start import given_parts, start_named
-from .mixture import (
-    GMM,
-    Known,
-    MixtureSpec,
-    Status,
-    check_sample_weight,
-    n_parameters,
-    structure,
-)
+from .. import em
+from ..bayes.checks import check_counts
+from ..judge.criteria import criteria
+from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, n_parameters
+from .base import BaseMixture, ConvergenceWarning, check_is_fitted
+from .start import given_parts, start_named
 
 BOUND_DIGITS = 12  # decimals of lower_bound_, nats per sample
 LARGE_RIDGE = 0.01  # share of a column's variance that an absolute reg_covar may add in silence
@@ -40,7 +34,7 @@ NOT_CONVERGED = (
 )
 
 
-class GaussianMixture(MixtureDoor):
+class GaussianMixture(BaseMixture):
     """Gaussian mixture by maximum likelihood, as scikit-learn's GaussianMixture, whose arguments it takes.
 
     Args:
@@ -86,22 +80,7 @@ class GaussianMixture(MixtureDoor):
         known: Known | None = None,
         missing: str | None = None,
     ):
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.precisions_init = precisions_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-        self.known = known
-        self.missing = missing
+        self._keep(locals())
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -151,47 +130,38 @@ class GaussianMixture(MixtureDoor):
 
     def aic(self, X, sample_weight=None) -> float:
         """Akaike's criterion, −2ℓ + 2p: the lower, the better. p leaves out what is known."""
-        n_samples, log_prob = _count(X, sample_weight), self.score(X, sample_weight=sample_weight)
-        return -2.0 * n_samples * log_prob + 2.0 * self._n_parameters()
+        return self._criteria(X, sample_weight)["aic"]
 
     def bic(self, X, sample_weight=None) -> float:
         """Schwarz's criterion, −2ℓ + p log n, with n the sum of the weights: the lower, the better."""
-        n_samples, log_prob = _count(X, sample_weight), self.score(X, sample_weight=sample_weight)
-        return -2.0 * n_samples * log_prob + self._n_parameters() * float(np.log(n_samples))
+        return self._criteria(X, sample_weight)["bic"]
 
     def icl(self, X, sample_weight=None) -> float:
-        """Integrated complete likelihood: BIC with each row's most probable component told; the lower, the better.
+        """Integrated completed likelihood, as in `judge.information_criteria`: the lower, the better."""
+        return self._criteria(X, sample_weight)["icl"]
 
-        Reference:
-            Biernacki, Celeux & Govaert (2000), IEEE PAMI 22.
-        """
-        log_prob, p = self._predictive(X)
-        weight = check_sample_weight(sample_weight, log_prob.size)
-        complete = float(np.average(log_prob + np.log(np.max(p, axis=1)), weights=weight))
-        n_samples = _count(X, sample_weight)
-        return -2.0 * n_samples * complete + self._n_parameters() * float(np.log(n_samples))
+    def standard_errors(self, X, sample_weight=None, labels=None) -> GMM:
+        """Standard errors of φ, μ and Σ from the observed information at X, sample_weight and labels of `fit`.
 
-    def standard_errors(self, X, labels=None) -> GMM:
-        """Standard errors of φ, μ and Σ from the observed information at X, the training data (see `em`).
-
-        They are meant for a maximum, so fit with a tol of 1e-8 or so; each row of X counts once. `labels` as in fit.
+        They are those of the maximum near this fit. The status of the result says whether there are any, and its
+        message why not and how to have them: see `em.standard_errors`.
         """
         check_is_fitted(self)
         X, result = self._validated(X, reset=False), self.restarts_.best._replace(gmm=self.mixture_)
-        return em.standard_errors(X, result, self._spec(), labels=labels, missing=self.missing)
+        given = {"sample_weight": sample_weight, "labels": labels, "missing": self.missing}
+        return em.standard_errors(X, result, self._spec(), **given)
 
     def _spec(self):
         return MixtureSpec(self.n_components, self.covariance_type, Known() if self.known is None else self.known)
 
-    def _n_parameters(self):
-        return n_parameters(self._spec(), self.means_.shape[1])
+    def _criteria(self, X, sample_weight):
+        X, (log_density, responsibilities) = self._predictive(X)
+        weight = check_sample_weight(sample_weight, len(X))
+        return criteria(log_density, responsibilities, n_parameters(self._spec(), X.shape[1]), weight)
 
     def _check_options(self, X, spec):
-        for name, least in (("n_components", 1), ("n_init", 1), ("max_iter", 0), ("verbose_interval", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-        structure(spec.covariance_type)
+        least = {"n_components": 1, "n_init": 1, "max_iter": 0, "verbose_interval": 1}
+        check_counts(**{name: (getattr(self, name), number) for name, number in least.items()})
         if self.reg_covar is None or (isinstance(self.reg_covar, str) and self.reg_covar != "relative"):
             raise ValueError(f"reg_covar must be a number or 'relative'; got {self.reg_covar!r}.")
         if X.shape[0] < spec.n_components:
@@ -244,34 +214,29 @@ class GaussianMixture(MixtureDoor):
             return None
         looks, interval = 0, 1 if self.verbose >= 2 else self.verbose_interval
 
-        def show(done, lanes, best):
+        def show(done, fits, best):
             nonlocal looks
-            if looks % interval == 0 or done == lanes:
-                print(f"{done} of {lanes} initializations done, highest log-likelihood {best:.5f}")
+            if looks % interval == 0 or done == fits:
+                print(f"{done} of {fits} initializations done, highest log-likelihood {best:.5f}")
             looks += 1
 
         return show
 
     def _take(self, found, n_samples, usable):
-        """The best lane as attributes: an error if its status is neither ok nor `usable`; it may warn."""
+        """The best fit as attributes: an error if its status is neither ok nor `usable`; it may warn."""
         best, status = found.best, Status(int(found.best.status))
         if not np.isfinite(best.log_likelihood) or not (status.ok or status == usable or self.max_iter == 0):
             raise ValueError(f"{ILL_DEFINED} ({found.message})" if status == Status.COLLAPSED else found.message)
         self.weights_, self.means_, self.covariances_ = best.gmm.weights, best.gmm.means, best.gmm.covariances
         self.precisions_, self.precisions_cholesky_ = _precisions(self.mixture_)
         self.n_iter_ = int(best.n_iter)
-        # the same optimum reached in another batch of lanes differs by rounding, and bounds are compared between fits
+        # the same optimum reached in another batch of fits differs by rounding, and bounds are compared between fits
         bounds = np.round(best.trace.astype(float) / n_samples, BOUND_DIGITS)
         self.lower_bound_, self.lower_bounds_ = float(bounds[self.n_iter_]), bounds[1 : self.n_iter_ + 1]
         self.converged_ = status == Status.CONVERGED
         self.status_, self.message_, self.restarts_ = status, found.message, found
         if not self.converged_ and self.max_iter > 0:
             warnings.warn(f"{NOT_CONVERGED} ({found.message})", ConvergenceWarning, stacklevel=3)
-
-
-def _count(X, sample_weight):
-    """n of the criteria: rows, or the sum of their weights."""
-    return float(len(X) if sample_weight is None else np.sum(np.asarray(sample_weight, float)))
 
 
 def _precisions(gmm):

@@ -1,7 +1,7 @@
-"""Door for scikit-learn users: BayesianGaussianMixture, the posterior by `bayes`, in one labelling, with its errors.
+"""BayesianGaussianMixture: the posterior by `judge.fit_posterior`, in one labelling, with its errors.
 
-An engine is a method of `bench.methods`: chains start at EM's optima, draws are relabelled, and R-hat, effective draws
-and the labels are looked at before anything is called an answer.
+Chains start at EM's optima, draws are relabelled, and R-hat, effective draws and the labels are looked at before
+anything is called an answer.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from . import judge
-from .bench import methods
-from .estimator_base import ConvergenceWarning, MixtureDoor, validate_data
-from .mixture import GMM, Known, MixtureSpec, Prior, Status
+from .. import judge
+from ..mixture import GMM, Known, MixtureSpec, Prior, Status
+from .base import BaseMixture, ConvergenceWarning
 
 ENGINES = ("gibbs", "nuts", "smc", "svi", "laplace")
 
 
-class BayesianGaussianMixture(MixtureDoor):
+class BayesianGaussianMixture(BaseMixture):
     """Gaussian mixture with a posterior, drawn by Markov chains or sequential Monte Carlo, or approximated.
 
     scikit-learn's class of this name is another thing: a mean-field variational approximation, under a Dirichlet
@@ -33,7 +32,7 @@ class BayesianGaussianMixture(MixtureDoor):
         engine: gibbs or nuts (Markov chains), smc (sequential Monte Carlo, which gives the evidence too), svi or
             laplace (approximations, judged by their Pareto k-hat).
         n_chains, n_warmup, n_draws: chains, and steps of each before and after its draws are kept; None: the engine's
-            own numbers (see `gmm-jax list`). A number that the engine does not have is an error.
+            own numbers (`judge.summary.DEFAULTS`). A number that the engine does not have is an error.
         n_init: restarts of EM, at whose optima the chains start.
         engine_options: further options of the engine by name, such as {"target_accept": 0.95} for nuts.
         relabelling: pivot, ecr, ecr-iterative, stephens or modes: see `judge.relabel`.
@@ -71,18 +70,7 @@ class BayesianGaussianMixture(MixtureDoor):
         known: Known | None = None,
         random_state=None,
     ):
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.engine = engine
-        self.n_chains = n_chains
-        self.n_warmup = n_warmup
-        self.n_draws = n_draws
-        self.n_init = n_init
-        self.engine_options = engine_options
-        self.relabelling = relabelling
-        self.prior = prior
-        self.known = known
-        self.random_state = random_state
+        self._keep(locals())
 
     def fit(self, X, y=None):
         """The estimator itself, with its posterior.
@@ -95,8 +83,10 @@ class BayesianGaussianMixture(MixtureDoor):
             ValueError: bad data or arguments, or densities that are not finite; the sentence says what to try.
         """
         del y
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        answer = self._method().fit(self._key(), X, self._spec(), **self._options())
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {self.engine!r}.")
+        X = self._validated(X, ensure_min_samples=2)
+        answer = judge.fit_posterior(self._key(), X, self._spec(), engine=self.engine, **self._options()).fit
         if answer.standard_errors is None:
             raise ValueError(f"{self.engine} with these options gives a mode and no posterior: choose others.")
         if not np.all(np.isfinite(answer.point.means)):
@@ -117,17 +107,11 @@ class BayesianGaussianMixture(MixtureDoor):
             self.n_components, self.covariance_type, **{name: part for name, part in given.items() if part is not None}
         )
 
-    def _method(self):
-        if self.engine not in ENGINES:
-            raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {self.engine!r}.")
-        return methods.load(self.engine)
-
     def _options(self):
         """The engine's options that were given; it refuses those that it does not have."""
         numbers = {"n_chains": self.n_chains, "n_warmup": self.n_warmup, "n_draws": self.n_draws}
-        numbers["n_restarts"] = self.n_init
-        given = {name: value for name, value in numbers.items() if value is not None}
-        return {"relabelling": self.relabelling} | given | dict(self.engine_options or {})
+        numbers |= {"n_restarts": self.n_init, "relabelling": self.relabelling}
+        return {name: value for name, value in numbers.items() if value is not None} | dict(self.engine_options or {})
 
     def _take(self, answer):
         """The answer as attributes; it may warn."""
@@ -138,7 +122,7 @@ class BayesianGaussianMixture(MixtureDoor):
         self.diagnostics_ = judge.diagnostics(answer.draws, self._spec())
         self.rhat_, self.ess_ = self.diagnostics_.worst["r_hat"], self.diagnostics_.worst["ess_bulk"]
         self.converged_ = self.status_.ok and answer.info.get("mixing") not in ("stuck", "unclear")
-        sentences = [f"{self.status_.advice}.", answer.info.get("mixing_reason"), answer.info.get("labels")]
+        sentences = [f"{self.status_.advice}.", answer.info["reading"], answer.info.get("labels")]
         self.message_ = " ".join(filter(None, sentences))
         if not self.converged_:
             sentence = f"The posterior may not be used as it is: {self.message_}"

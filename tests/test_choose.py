@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pytest
 
 from gmm_jax import MixtureSpec, Prior, bayes
-from gmm_jax.bench.choose import choices, choose_components
+from gmm_jax.judge import choices, choose_components
 
 KEY = jax.random.key(0)
 TWO = np.concatenate([np.random.default_rng(0).normal(c, 1.0, (75, 1)) for c in (-4.0, 4.0)])
@@ -101,6 +101,7 @@ def test_the_probability_of_each_k_does_not_depend_on_which_are_asked_for():
 
 @pytest.mark.slow
 def test_occupied_components_of_one_normal_are_one():
-    shares = bayes.occupied_components(KEY, TWO[:75], MixtureSpec(4))
-    assert shares.sum() == pytest.approx(1.0)
-    assert np.argmax(shares) == 1
+    rows = choose_components(KEY, TWO[:75], range(5)[1:], criteria=("occupied",), n_draws=1000)
+    probabilities = [row["occupied_probability"] for row in rows]
+    assert sum(probabilities) == pytest.approx(1.0)
+    assert np.argmax(probabilities) == 0

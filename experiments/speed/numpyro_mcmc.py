@@ -11,9 +11,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ..mixture import GMM, NotSupported, Status
-from .model import assemble, site_values
-from .target import density_of, finish, prepare
+from gmm_jax.bayes.model import assemble, site_values
+from gmm_jax.bayes.target import density_of, finish, prepare
+from gmm_jax.mixture import GMM, NotSupported, Status
 
 
 def tutorial(problem):

@@ -1,8 +1,9 @@
-"""Fewer iterations: a limited-memory quasi-Newton step on top of a map that climbs.
+"""Fewer iterations: a limited-memory quasi-Newton step on top of EM, in coordinates without bounds.
 
-With u the coordinates of a state, g = ∇ℓ(u) and f = (coordinates of the map's image) − u, EM says f ≈ B g, where −B⁻¹
-is the curvature of the complete-data likelihood. So B is the first guess of L-BFGS's inverse Hessian, and the last
-moves (Δu, Δg) correct it; B Δg is Δf, and no matrix is ever built or solved.
+Coordinates u are log φ (softmax back), μ, and the log-Cholesky factors of Σ (log variances where Σ is diagonal).
+With g = ∇ℓ(u) and f = (coordinates of EM's image) − u, EM says f ≈ B g, where −B⁻¹ is the curvature of the
+complete-data likelihood. So B is the first guess of L-BFGS's inverse Hessian, and the last moves (Δu, Δg) correct it;
+B Δg is Δf, and no matrix is ever built or solved.
 """
 
 from __future__ import annotations
@@ -14,7 +15,47 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..mixture import GMM, Hyperparameters, Known, Moments, project, structure
+from ..mixture.moments import expected_log_joint
+from .m_step import log_prior
+
 MEMORY = 10  # moves that are remembered
+
+
+def to_coordinates(gmm: GMM) -> Float[Array, "n_coordinates"]:
+    """Every part, known ones too: K + K·D + the structure's numbers. A weight of zero counts as the smallest float."""
+    logs = structure(gmm.covariance_type).to_logs(gmm.covariances)
+    return jnp.concatenate([_log(gmm.weights), gmm.means.ravel(), logs.ravel()])
+
+
+def from_coordinates(vector: Float[Array, "n_coordinates"], like: GMM) -> GMM:
+    """The mixture at these coordinates, in the shapes of `like`."""
+    n_components, n_features = like.means.shape
+    weights, means, logs = jnp.split(vector, [n_components, n_components * (1 + n_features)])
+    covariances = structure(like.covariance_type).from_logs(logs, *like.means.shape)
+    return GMM(jax.nn.softmax(weights), means.reshape(like.means.shape), covariances, like.covariance_type)
+
+
+def gradient(
+    gmm: GMM, moments: Moments, known: Known, reg_covar: Float[Array, "..."], prior: Hyperparameters | None = None
+) -> Float[Array, "n_coordinates"]:
+    """∇(ℓ + log prior) in coordinates, 0 for known parts, from the sums of e_step(gmm), by Fisher's identity.
+
+    With a ridge it is ∇Q of the M-step that adds it: zero where that M-step changes nothing.
+    """
+
+    def objective(vector):
+        there = project(from_coordinates(vector, gmm), known)
+        expected = expected_log_joint(there, moments, gmm.means, reg_covar)
+        if prior is None:
+            return expected
+        return expected + log_prior(there, structure(there.covariance_type).whitener(there.covariances), prior)
+
+    return jax.grad(objective)(to_coordinates(gmm))
+
+
+def _log(weights):
+    return jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
 
 
 class Chart(NamedTuple):
@@ -36,7 +77,7 @@ class Point(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What is remembered of the journey."""
+    """What is remembered of the path."""
 
     last: Point
     moves: Point  # leading axis M
@@ -101,13 +142,13 @@ def _direction(memory):
     def backwards(carry, move):
         gradient, step = carry
         (du, df, dg), inverse = move
-        share = inverse * jnp.sum(du * gradient)
-        return (gradient + share * dg, step + share * df), share  # Δf = B Δg: step stays B · gradient
+        part = inverse * jnp.sum(du * gradient)
+        return (gradient + part * dg, step + part * df), part  # Δf = B Δg: step stays B · gradient
 
     def forwards(step, move):
-        ((du, _, dg), inverse), share = move
-        return step + (share + inverse * jnp.sum(dg * step)) * du, None
+        ((du, _, dg), inverse), part = move
+        return step + (part + inverse * jnp.sum(dg * step)) * du, None
 
     moves = (memory.moves, inverse)
-    (_, step), shares = jax.lax.scan(backwards, (memory.last.gradient, memory.last.residual), moves)
-    return jax.lax.scan(forwards, step, (moves, shares), reverse=True)[0]
+    (_, step), parts = jax.lax.scan(backwards, (memory.last.gradient, memory.last.residual), moves)
+    return jax.lax.scan(forwards, step, (moves, parts), reverse=True)[0]

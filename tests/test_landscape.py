@@ -1,4 +1,4 @@
-"""The landscape of optima: every lane is in one row, the numbers are their definitions, a plateau is no optimum."""
+"""The landscape of optima: every fit is in one row, the numbers are their definitions, a plateau is no optimum."""
 
 import jax
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 import scipy.linalg
 
 from gmm_jax import GMM, MixtureSpec, em
-from gmm_jax.bench import landscape
+from gmm_jax.bench.landscape import table
+from gmm_jax.judge.landscape import curvature, polished, rows_of
 
 SPEC = MixtureSpec(3)
 N_STARTS = 12
@@ -21,7 +22,7 @@ def stopped(x):
 
 @pytest.fixture(scope="module")
 def rows(stopped, x):
-    return landscape.rows_of(stopped.optima, stopped.fits.status, x, SPEC)
+    return rows_of(stopped.optima, stopped.fits.status, x, SPEC)
 
 
 def test_every_lane_is_counted_once_and_gaps_are_to_the_best_that_may_be_believed(rows, stopped):
@@ -50,20 +51,20 @@ def test_lanes_that_failed_have_a_row_and_no_optimum_is_no_error(x):
     nothing = GMM(np.zeros((0, 3)), np.zeros((0, 3, 2)), np.zeros((0, 3, 2, 2)))
     none, lane = np.zeros(0), np.zeros(0, int)
     optima = em.Optima(nothing, none, lane, none.astype(bool), none.astype(object), lane, np.full(4, -1))
-    rows = landscape.rows_of(optima, np.array([5, 5, 6, 1]), x, SPEC)
+    rows = rows_of(optima, np.array([5, 5, 6, 1]), x, SPEC)
     assert [(row["reason"], row["count"]) for row in rows] == [
         ("no optimum: lost when polished", 1),
         ("no optimum: COLLAPSED", 2),
         ("no optimum: NON_FINITE", 1),
     ]
-    assert len(landscape.table(rows).rows) == 3
-    assert landscape.curvature(optima, x, SPEC) == []
+    assert len(table(rows).rows) == 3
+    assert curvature(optima, x, SPEC) == []
 
 
 @pytest.mark.slow
 def test_polished_optima_are_stationary_fewer_and_no_lower(stopped, x):
     """At a stationary point Newton's next step gains nothing; each lane ends at least as high as it was stopped."""
-    ends = landscape.polished(jax.random.key(1), x, SPEC, stopped)
+    ends = polished(jax.random.key(1), x, SPEC, stopped)
     assert 0 < ends.count.size < stopped.optima.count.size
     assert ends.count.sum() == np.sum(ends.of_fit >= 0)
     reached = ends.of_fit >= 0
@@ -71,13 +72,13 @@ def test_polished_optima_are_stationary_fewer_and_no_lower(stopped, x):
     assert gain.min() > -1e-6
     for m, lane in enumerate(ends.fit):
         assert ends.of_fit[lane] == m
-    kinds = set(landscape.curvature(ends, x, SPEC))
+    kinds = set(curvature(ends, x, SPEC))
     assert "maximum" in kinds
     assert "NOT_STATIONARY" not in kinds
 
 
 def test_the_table_says_how_many_are_left_out(rows):
-    table = landscape.table(rows, most=1)
+    shown = table(rows, most=1)
     n_optima = sum(row["optimum"] is not None for row in rows)
-    assert table.rows[1][0] == f"{n_optima - 1} more"
-    assert sum(int(line[3]) for line in table.rows) == N_STARTS
+    assert shown.rows[1][0] == f"{n_optima - 1} more"
+    assert sum(int(line[3]) for line in shown.rows) == N_STARTS
