@@ -1,4 +1,4 @@
-"""The door for the shell: gmm-jax {demo, fit, launch, compare, report, diff, check-method, list}.
+"""The command gmm-jax {demo, fit, compare, report, diff, check-method, list}.
 
 Each command is a frozen dataclass: its fields are its options, its docstring its help. JAX is imported only when a
 command runs. Results go to stdout, progress and errors to stderr; exit codes are those of `gmm_jax.shell`.
@@ -17,8 +17,7 @@ import tyro
 
 from . import __version__
 from .bench.grid import Grid
-from .launch import place
-from .shell import EXIT_INTERRUPTED, EXIT_OK, configure_jax, guarded, join_ranks
+from .shell import EXIT_OK, configure_jax, guarded
 
 
 @dataclass(frozen=True)
@@ -42,30 +41,34 @@ class Demo:
 
 @dataclass(frozen=True)
 class Fit:
-    """Fit a mixture to the columns of a CSV, .npy or .parquet file."""
+    """Fit a mixture to the columns of a text (CSV), .npy or Parquet file.
+
+    Exit code 0: the answer may be used. 3: finished, but not to be trusted; the advice below the table says why.
+    """
 
     data: Annotated[Path, tyro.conf.Positional]
-    """The file; a first row of a CSV file that is not numeric names the columns."""
+    """The file, or - for standard input; a first row of a text file without any number names the columns."""
     n_components: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 2
     """Number of components K."""
     covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
-    """Covariance structure."""
+    """Structure of the covariances Σ."""
     columns: tuple[str, ...] = ()
     """Columns to use, by name or by number from 0; all by default."""
     method: str = "em"
-    """Method; see `gmm-jax list`."""
+    """Method of estimation; `gmm-jax list` names them."""
     option: tuple[str, ...] = ()
-    """Options of the method as NAME=VALUE; see `gmm-jax list`."""
+    """Options of the method as NAME=VALUE; `gmm-jax list` names them."""
     known: Path | None = None
-    """JSON file with any of weights, means, covariances: what is known; null where free."""
+    """JSON file with any of weights, means, covariances: parameters that are known; null where free."""
     seed: int = 0
-    """All randomness follows from it."""
+    """Seed of all random numbers."""
     stream: bool = False
     """EM with one pass over the file an iteration, for files that do not fit into memory."""
-    distributed: bool = False
-    """This process is a rank of many (SLURM, Open MPI, Kubernetes, gmm-jax launch): each reads its share, method em."""
+    scheduler: str | None = None
+    """EM on a Dask cluster: the address of its scheduler, or "local" for workers on this machine. The workers read the
+    file and keep the rows."""
     checkpoint: Path | None = None
-    """With --stream or --distributed: a file written every few seconds and at the end, so that a crash costs little."""
+    """With --stream or --scheduler: a file written every few seconds and at the end, so that a crash costs little."""
     resume: bool = False
     """Go on from the checkpoint, with the options that it was written with."""
     json: bool = False
@@ -74,70 +77,9 @@ class Fit:
     def run(self) -> int:
         from .bench.files import fit_file, parse_option
 
-        common = {
-            "n_components": self.n_components,
-            "covariance_type": self.covariance_type,
-            "columns": self.columns,
-            "options": dict(map(parse_option, self.option)),
-            "known": self.known,
-            "seed": self.seed,
-            "as_json": self.json,
-        }
-        if not self.stream and not self.distributed:
-            if self.checkpoint is not None or self.resume:
-                raise ValueError("--checkpoint and --resume belong to --stream or --distributed: add one of them.")
-            return fit_file(self.data, method=self.method, **common)
-        if self.stream and self.distributed:
-            raise ValueError("--stream and --distributed are two ways of taking the sum: choose one.")
-        if self.method != "em":
-            way = "--stream" if self.stream else "--distributed"
-            raise ValueError(f"{way} is for method em; {self.method} needs the data in memory: leave {way} out.")
-        if self.stream:
-            from .bench.stream import fit_stream as fit
-        else:
-            join_ranks()
-            from .bench.ranks import fit_ranks as fit
-        return fit(self.data, checkpoint=self.checkpoint, resume=self.resume, **common)
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Run a command as several ranks on this machine, and end all when one dies or is stuck.
-
-    Write it after two dashes: gmm-jax launch -n 2 -- fit data.npy -k 3; or any other program that calls
-    gmm_jax.shell.join_ranks, such as -- python script.py.
-    """
-
-    command: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """fit and its options, or another program and its own."""
-    n_ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2
-    """Number of ranks: at most one a core."""
-    host: str = "127.0.0.1"
-    """Address that rank 0 listens at. Nothing is encrypted or authenticated: keep to a private network."""
-    port: int = 0
-    """Port there; 0 finds a free one."""
-    timeout: float | None = None
-    """Seconds that all may take."""
-    silence: float = 30.0
-    """Seconds without a sign of life after which a rank counts as stuck."""
-    join: float = 60.0
-    """Seconds within which all must have met."""
-    cores_each: int = 0
-    """Cores that each rank has to itself; 0 shares all."""
-
-    def run(self) -> int:
-        from .launch import launch
-
-        command = list(self.command)
-        if command[:1] == ["fit"]:
-            command = [sys.executable, "-m", "gmm_jax", *command]
-            command += [] if "--distributed" in command else ["--distributed"]
-        watch = {"timeout": self.timeout, "silence": self.silence, "join": self.join, "cores_each": self.cores_each}
-        try:
-            return launch(command, self.n_ranks, host=self.host, port=self.port, **watch)
-        except KeyboardInterrupt:
-            print("gmm-jax launch: interrupted; all ranks were ended.", file=sys.stderr)
-            return EXIT_INTERRUPTED
+        options = vars(self) | {"options": dict(map(parse_option, self.option))}
+        path, as_json, _ = options.pop("data"), options.pop("json"), options.pop("option")
+        return fit_file(path, as_json=as_json, prepare=configure_jax, **options)
 
 
 @dataclass(frozen=True)
@@ -248,7 +190,6 @@ class List:
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Diff, tyro.conf.subcommand("diff")]
@@ -260,7 +201,6 @@ Command = (
 def main(arguments: list[str] | None = None) -> int:
     """The command gmm-jax; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    place()  # a rank says that it lives before anything else, which may take long
     if "--version" in arguments:
         print(__version__)
         return EXIT_OK
@@ -272,8 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    if not isinstance(command, Launch):
-        configure_jax()
+    configure_jax()
     return guarded(command.run)
 
 
