@@ -1,7 +1,7 @@
 """The command gmm-jax {demo, fit, compare, report, diff, check-method, list}.
 
 Each command is a frozen dataclass: its fields are its options, its docstring its help. JAX is imported only when a
-command runs. Results go to stdout, progress and errors to stderr; exit codes are those of `gmm_jax.shell`.
+command runs. Results go to stdout, progress and errors to stderr; docs/exit-codes.md has the exit codes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,17 +19,20 @@ from . import __version__
 from .bench.grid import Grid
 from .shell import EXIT_OK, configure_jax, guarded
 
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+Text = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")]
+
 
 @dataclass(frozen=True)
 class Demo:
-    """The course's four experiments: EM, NUTS and Gibbs beside the truth, with pictures and a report."""
+    """Run the course's four experiments: EM, NUTS and Gibbs beside the truth, with figures and a report."""
 
     seed: int = 0
-    """All randomness follows from it."""
+    """Seed of all random numbers."""
     methods: tuple[str, ...] = ("em", "nuts", "gibbs")
-    """Methods to run; see `gmm-jax list`."""
+    """Methods of estimation; `gmm-jax list` names them."""
     out: Path = Path("results")
-    """Folder for results; the demo writes to its subfolder demo/."""
+    """Folder for results; the demo writes to demo/ in it."""
     json: bool = False
     """Print one JSON document on stdout instead of tables."""
 
@@ -41,10 +44,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class Fit:
-    """Fit a mixture to the columns of a text (CSV), .npy or Parquet file.
-
-    Exit code 0: the answer may be used. 3: finished, but not to be trusted; the advice below the table says why.
-    """
+    """Fit a mixture to the columns of a CSV, .npy or Parquet file; exit code 3 if the answer is not to be trusted."""
 
     data: Annotated[Path, tyro.conf.Positional]
     """The file, or - for standard input; a first row of a text file without any number names the columns."""
@@ -58,16 +58,15 @@ class Fit:
     """Method of estimation; `gmm-jax list` names them."""
     option: tuple[str, ...] = ()
     """Options of the method as NAME=VALUE; `gmm-jax list` names them."""
-    known: Path | None = None
+    known: File = None
     """JSON file with any of weights, means, covariances: parameters that are known; null where free."""
     seed: int = 0
     """Seed of all random numbers."""
     stream: bool = False
     """EM with one pass over the file an iteration, for files that do not fit into memory."""
-    scheduler: str | None = None
-    """EM on a Dask cluster: the address of its scheduler, or "local" for workers on this machine. The workers read the
-    file and keep the rows."""
-    checkpoint: Path | None = None
+    scheduler: Text = None
+    """EM on a Dask cluster whose workers read the file: its scheduler's address, or "local" for one on this machine."""
+    checkpoint: File = None
     """With --stream or --scheduler: a file written every few seconds and at the end, so that a crash costs little."""
     resume: bool = False
     """Go on from the checkpoint, with the options that it was written with."""
@@ -83,20 +82,19 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Compare:
-    """Methods on named problems over several seeds: rows, tables and a report."""
+class Compare(Grid):
+    """Compare methods on named problems, on the same data sets: a row for each fit, tables, figures and a report."""
 
     name: Annotated[str, tyro.conf.Positional] = "compare"
     """Name of the results folder."""
-    grid: Grid = field(default_factory=Grid)
-    file: Path | None = None
-    """JSON file with the options above, in place of them; `provenance.json` has it under config, grid."""
+    file: File = None
+    """JSON file with problems, methods, option, known, n, seeds and first_seed, in place of these options."""
     workers: int = 0
-    """Processes to run trials in; 0 runs them in this one, one after the other."""
-    timeout: float | None = None
-    """Seconds a trial may take; one that takes longer is a failed row."""
-    scheduler: str | None = None
-    """Address of a running Dask cluster, or "local" for one of its own on this machine."""
+    """Number of processes that fit; 0: this one alone."""
+    timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    """Seconds that a fit may take; one that takes longer counts as failed."""
+    scheduler: Text = None
+    """Fit on a Dask cluster: its scheduler's address, or "local" for one on this machine."""
     out: Path = Path("results")
     """Folder for results."""
     json: bool = False
@@ -107,9 +105,10 @@ class Compare:
         from .bench.grid import read_grid
         from .bench.runner import How
 
-        if self.file is not None and self.grid != Grid():
+        grid = Grid(**{field.name: getattr(self, field.name) for field in fields(Grid)})
+        if self.file is not None and grid != Grid():
             raise ValueError(f"options beside --file {self.file} would say twice what to run: put them into the file.")
-        grid = self.grid if self.file is None else read_grid(self.file)
+        grid = grid if self.file is None else read_grid(self.file)
         _known_methods(grid.methods)
         return compare_grid(
             self.name,
@@ -123,10 +122,10 @@ class Compare:
 
 @dataclass(frozen=True)
 class Report:
-    """Draw the tables, pictures and report.html of a results folder again, without refitting."""
+    """Make the tables, figures and report.html of a results folder again, without fitting again."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """A folder that `compare` or an experiment wrote."""
+    """Results folder of `compare` or of an experiment."""
 
     def run(self) -> int:
         from .bench.compare import report_folder
@@ -136,16 +135,16 @@ class Report:
 
 @dataclass(frozen=True)
 class Diff:
-    """Has anything become worse from one folder of results to another? Exit code 3 if so."""
+    """Test whether results have become worse from one folder to another; exit code 3 if so."""
 
     before: Annotated[Path, tyro.conf.Positional]
-    """A folder that `compare` or an experiment wrote."""
+    """Results folder of `compare` or of an experiment."""
     after: Annotated[Path, tyro.conf.Positional]
-    """Another one; cells with the same problem, case, n, method and options are compared, paired by seed."""
+    """Another one. Fits with the same problem, case, n, method and options are compared, paired by seed."""
     metric: tuple[str, ...] = ()
-    """Metrics to look at; by default all that have a practical margin, and the share of failures."""
+    """Metrics to test; by default all that have a margin of equivalence, and the proportion of failures."""
     margin: tuple[str, ...] = ()
-    """Practical margins as METRIC=VALUE in place of the usual ones."""
+    """Margins of equivalence as METRIC=VALUE, in place of the default ones."""
     json: bool = False
     """Print one JSON document on stdout instead of a table."""
 
@@ -159,12 +158,12 @@ class Diff:
 
 @dataclass(frozen=True)
 class CheckMethod:
-    """Does a method keep every promise? For one that lives in a module of yours; exit code 3 if it breaks one."""
+    """Test whether a method of your own behaves as every method must; exit code 3 if it does not."""
 
     method: Annotated[str, tyro.conf.Positional]
-    """module:function, found from this folder or installed, or a name of `gmm-jax list`."""
+    """module:function, in this folder or installed, or a name that `gmm-jax list` has."""
     option: tuple[str, ...] = ()
-    """Options of the method as NAME=VALUE, such as small sizes."""
+    """Options of the method as NAME=VALUE, for instance small sizes."""
     json: bool = False
     """Print one JSON document on stdout instead of a table."""
 
@@ -178,7 +177,7 @@ class CheckMethod:
 
 @dataclass(frozen=True)
 class List:
-    """What there is: problems, data sets, methods with their options."""
+    """List the named problems, the data sets, and the methods with their options."""
 
     json: bool = False
     """Print one JSON document on stdout."""

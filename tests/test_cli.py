@@ -329,7 +329,7 @@ def test_singular_features_are_named_by_their_names(csv, faithful, capsys):
     rows = "".join(f"{a},{b},{60 * a},7\n" for a, b in faithful.tolist())
     path = csv("eruptions,waiting,seconds,site\n" + rows)
     for where in ([], ["--stream"]):
-        code, document = said(capsys, path, *where)
+        code, document = said(capsys, path, *where, "--option", "n_restarts=2", "tol=1e-4")
         assert code == 0
         assert "feature 'seconds' is a multiple or a copy of 'eruptions'" in document["advice"]
         assert "feature 'site' is constant" in document["advice"]
@@ -353,7 +353,7 @@ def test_the_exit_code_is_0_only_where_the_answer_may_be_used(csv, npy, faithful
     twice = csv("a\n" + "0\n" * 20 + "1\n" * 20, "twice.csv")  # two points, each of which a component shrinks to
     code, document = said(capsys, twice)
     assert code == 3
-    assert "spurious" in document["advice"]
+    assert "n_components" in document["advice"]
     code, document = said(capsys, good, "--method", "gibbs", "--option", "n_chains=1", "n_draws=20", "n_warmup=5")
     assert (code, document["status"]) == (3, "UNMIXED")
 
