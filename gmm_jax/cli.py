@@ -1,15 +1,15 @@
 """The command gmm-jax {demo, fit, compare, report, diff, check-method, list}.
 
-Each command is a frozen dataclass: its fields are its options, its docstring its help. JAX is imported only when a
-command runs. Results go to stdout, progress and errors to stderr; docs/exit-codes.md has the exit codes.
+Each command is a function: its arguments are the options, its docstring their help. JAX is imported only when a command
+runs. Results go to stdout, progress and errors to stderr; docs/exit-codes.md has the exit codes.
 """
 
 from __future__ import annotations
 
-import json
+import functools
+import json as json_format
 import shlex
 import sys
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,182 +19,176 @@ from . import __version__
 from .bench.grid import Grid
 from .shell import EXIT_OK, configure_jax, guarded
 
+Named = Annotated[str, tyro.conf.Positional]
+Folder = Annotated[Path, tyro.conf.Positional]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
-Text = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")]
+Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")]
+Texts = tuple[str, ...]
+RESULTS = Path("results")
 
 
-@dataclass(frozen=True)
-class Demo:
-    """Run the course's four experiments: EM, NUTS and Gibbs beside the truth, with figures and a report."""
+def demo(seed: int = 0, methods: Texts = ("em", "nuts", "gibbs"), out: Path = RESULTS, *, json: bool = False) -> int:
+    """Run the course's four experiments: EM, NUTS and Gibbs beside the truth, with figures and a report.
 
-    seed: int = 0
-    """Seed of all random numbers."""
-    methods: tuple[str, ...] = ("em", "nuts", "gibbs")
-    """Methods of estimation; `gmm-jax list` names them."""
-    out: Path = Path("results")
-    """Folder for results; the demo writes to demo/ in it."""
-    json: bool = False
-    """Print one JSON document on stdout instead of tables."""
+    Args:
+        seed: Seed of all random numbers.
+        methods: Methods of estimation; `gmm-jax list` names them.
+        out: Folder for results; the demo writes to demo/ in it.
+        json: Print one JSON document on stdout instead of tables.
+    """
+    from .bench import demo
 
-    def run(self) -> int:
-        from .bench.demo import demo
-
-        return demo(_known_methods(self.methods), seed=self.seed, results=self.out, as_json=self.json)
+    return demo.demo(_known_methods(methods), seed=_checked(seed), results=out, as_json=json)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Fit a mixture to the columns of a CSV, .npy or Parquet file; exit code 3 if the answer is not to be trusted."""
+def fit(
+    data: Annotated[Path, tyro.conf.arg(metavar="DATA"), tyro.conf.Positional],
+    n_components: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 2,
+    covariance_type: Literal["full", "tied", "diag", "spherical"] = "full",
+    columns: Texts = (),
+    method: str = "em",
+    option: Texts = (),
+    known: File = None,
+    seed: int = 0,
+    *,
+    stream: bool = False,
+    scheduler: Address = None,
+    checkpoint: File = None,
+    resume: bool = False,
+    json: bool = False,
+) -> int:
+    """Fit a mixture to the columns of a CSV, .npy or Parquet file; exit code 3 if the answer is not to be trusted.
 
-    data: Annotated[Path, tyro.conf.Positional]
-    """The file, or - for standard input; a first row of a text file without any number names the columns."""
-    n_components: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 2
-    """Number of components K."""
-    covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
-    """Structure of the covariances Σ."""
-    columns: tuple[str, ...] = ()
-    """Columns to use, by name or by number from 0; all by default."""
-    method: str = "em"
-    """Method of estimation; `gmm-jax list` names them."""
-    option: tuple[str, ...] = ()
-    """Options of the method as NAME=VALUE; `gmm-jax list` names them."""
-    known: File = None
-    """JSON file with any of weights, means, covariances: parameters that are known; null where free."""
-    seed: int = 0
-    """Seed of all random numbers."""
-    stream: bool = False
-    """EM with one pass over the file an iteration, for files that do not fit into memory."""
-    scheduler: Text = None
-    """EM on a Dask cluster whose workers read the file: its scheduler's address, or "local" for one on this machine."""
-    checkpoint: File = None
-    """With --stream or --scheduler: a file written every few seconds and at the end, so that a crash costs little."""
-    resume: bool = False
-    """Go on from the checkpoint, with the options that it was written with."""
-    json: bool = False
-    """Print one JSON document on stdout instead of a table."""
+    Args:
+        data: The file, or - for standard input; a first line of a text file without any number names the columns.
+        n_components: Number of components K.
+        covariance_type: Structure of the covariances Σ.
+        columns: Columns to use, by name or by number from 0; all by default.
+        method: Method of estimation; `gmm-jax list` names them.
+        option: Options of the method as NAME=VALUE; `gmm-jax list` names them.
+        known: JSON file with any of weights, means, covariances: parameters that are known; null where free.
+        seed: Seed of all random numbers.
+        stream: EM with one pass over the file an iteration, for files that do not fit into memory.
+        scheduler: EM on a Dask cluster whose workers read the file: its address, or "local" for one on this machine.
+        checkpoint: With --stream or --scheduler: a file written every few seconds, so that a crash costs little.
+        resume: Go on from the checkpoint, with the options that it was written with.
+        json: Print one JSON document on stdout instead of a table.
+    """
+    from .bench.files import fit_file, parse_options
 
-    def run(self) -> int:
-        from .bench.files import fit_file, parse_option
-
-        options = vars(self) | {"options": dict(map(parse_option, self.option))}
-        path, as_json, _ = options.pop("data"), options.pop("json"), options.pop("option")
-        return fit_file(path, as_json=as_json, prepare=configure_jax, **options)
-
-
-@dataclass(frozen=True)
-class Compare(Grid):
-    """Compare methods on named problems, on the same data sets: a row for each fit, tables, figures and a report."""
-
-    name: Annotated[str, tyro.conf.Positional] = "compare"
-    """Name of the results folder."""
-    file: File = None
-    """JSON file with problems, methods, option, known, n, seeds and first_seed, in place of these options."""
-    workers: int = 0
-    """Number of processes that fit; 0: this one alone."""
-    timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
-    """Seconds that a fit may take; one that takes longer counts as failed."""
-    scheduler: Text = None
-    """Fit on a Dask cluster: its scheduler's address, or "local" for one on this machine."""
-    out: Path = Path("results")
-    """Folder for results."""
-    json: bool = False
-    """Print one JSON document on stdout instead of a table."""
-
-    def run(self) -> int:
-        from .bench.compare import compare_grid
-        from .bench.grid import read_grid
-        from .bench.runner import How
-
-        grid = Grid(**{field.name: getattr(self, field.name) for field in fields(Grid)})
-        if self.file is not None and grid != Grid():
-            raise ValueError(f"options beside --file {self.file} would say twice what to run: put them into the file.")
-        grid = grid if self.file is None else read_grid(self.file)
-        _known_methods(grid.methods)
-        return compare_grid(
-            self.name,
-            grid,
-            results=self.out,
-            command=shlex.join(["gmm-jax", *sys.argv[1:]]),
-            how=How(self.workers, self.timeout, self.scheduler, prepare=configure_jax),
-            as_json=self.json,
-        )
+    model = {"n_components": n_components, "covariance_type": covariance_type, "known": known, "seed": _checked(seed)}
+    place = {"stream": stream, "scheduler": scheduler, "checkpoint": checkpoint, "resume": resume}
+    what = {"columns": columns, "method": method, "options": parse_options(option), "as_json": json}
+    return fit_file(data, **model, **place, **what, prepare=configure_jax)
 
 
-@dataclass(frozen=True)
-class Report:
-    """Make the tables, figures and report.html of a results folder again, without fitting again."""
+def compare(
+    name: Named = "compare",
+    grid: Annotated[Grid, tyro.conf.arg(name="")] = Grid(),  # noqa: B008
+    file: File = None,
+    workers: int = 0,
+    timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None,
+    scheduler: Address = None,
+    out: Path = RESULTS,
+    *,
+    json: bool = False,
+) -> int:
+    """Compare methods on named problems, on the same data sets: a row for each fit, tables, figures and a report.
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    """Results folder of `compare` or of an experiment."""
+    Args:
+        name: Name of the results folder.
+        file: JSON file with problems, methods, option, known, n, seeds and first_seed, in place of these options.
+        workers: Number of processes that fit; 0: this one alone.
+        timeout: Seconds that a fit may take; one that takes longer counts as failed.
+        scheduler: Fit on a Dask cluster: its address, or "local" for one on this machine.
+        out: Folder for results.
+        json: Print one JSON document on stdout instead of a table.
+    """
+    from .bench.compare import compare_grid
+    from .bench.grid import read_grid
+    from .bench.runner import How
 
-    def run(self) -> int:
-        from .bench.compare import report_folder
-
-        return report_folder(self.folder)
-
-
-@dataclass(frozen=True)
-class Diff:
-    """Test whether results have become worse from one folder to another; exit code 3 if so."""
-
-    before: Annotated[Path, tyro.conf.Positional]
-    """Results folder of `compare` or of an experiment."""
-    after: Annotated[Path, tyro.conf.Positional]
-    """Another one. Fits with the same problem, case, n, method and options are compared, paired by seed."""
-    metric: tuple[str, ...] = ()
-    """Metrics to test; by default all that have a margin of equivalence, and the proportion of failures."""
-    margin: tuple[str, ...] = ()
-    """Margins of equivalence as METRIC=VALUE, in place of the default ones."""
-    json: bool = False
-    """Print one JSON document on stdout instead of a table."""
-
-    def run(self) -> int:
-        from .bench.diff import MARGINS, diff
-        from .bench.files import parse_option
-
-        margins = dict(map(parse_option, self.margin))
-        return diff(self.before, self.after, metrics=self.metric or tuple(MARGINS), margins=margins, as_json=self.json)
-
-
-@dataclass(frozen=True)
-class CheckMethod:
-    """Test whether a method of your own behaves as every method must; exit code 3 if it does not."""
-
-    method: Annotated[str, tyro.conf.Positional]
-    """module:function, in this folder or installed, or a name that `gmm-jax list` has."""
-    option: tuple[str, ...] = ()
-    """Options of the method as NAME=VALUE, for instance small sizes."""
-    json: bool = False
-    """Print one JSON document on stdout instead of a table."""
-
-    def run(self) -> int:
-        from .bench.conformance import check_method
-        from .bench.files import parse_option
-
-        (name,) = _known_methods([self.method])
-        return check_method(name, dict(map(parse_option, self.option)), as_json=self.json)
+    if file is not None and grid != Grid():
+        raise ValueError(f"options beside --file {file} would say twice what to run: put them into the file.")
+    grid = grid if file is None else read_grid(file)
+    _known_methods(grid.methods)
+    command = shlex.join(["gmm-jax", *sys.argv[1:]])
+    how = How(workers, timeout, scheduler, prepare=configure_jax)
+    return compare_grid(name, grid, results=out, command=command, how=how, as_json=json)
 
 
-@dataclass(frozen=True)
-class List:
-    """List the named problems, the data sets, and the methods with their options."""
+def report(folder: Folder) -> int:
+    """Make the tables, figures and report.html of a results folder again, without fitting again.
 
-    json: bool = False
-    """Print one JSON document on stdout."""
+    Args:
+        folder: Results folder of `compare` or of an experiment.
+    """
+    from .bench.compare import report_folder
 
-    def run(self) -> int:
-        return _list(as_json=self.json)
+    return report_folder(folder)
 
 
-Command = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Diff, tyro.conf.subcommand("diff")]
-    | Annotated[CheckMethod, tyro.conf.subcommand("check-method")]
-    | Annotated[List, tyro.conf.subcommand("list")]
-)
+def diff(before: Folder, after: Folder, metric: Texts = (), margin: Texts = (), *, json: bool = False) -> int:
+    """Test whether results have become worse from one folder to another; exit code 3 if so.
+
+    Args:
+        before: Results folder of `compare` or of an experiment.
+        after: Another one. Fits with the same problem, case, n, method and options are compared, paired by seed.
+        metric: Metrics to test; by default all that have a margin of equivalence, and the proportion of failures.
+        margin: Margins of equivalence as METRIC=VALUE, in place of the default ones.
+        json: Print one JSON document on stdout instead of a table.
+    """
+    from .bench.diff import MARGINS, diff
+    from .bench.files import parse_options
+
+    return diff(before, after, metrics=metric or tuple(MARGINS), margins=parse_options(margin), as_json=json)
+
+
+def check_method(method: Named, option: Texts = (), *, json: bool = False) -> int:
+    """Test whether a method of your own behaves as every method must; exit code 3 if it does not.
+
+    Args:
+        method: module:function, in this folder or installed, or a name that `gmm-jax list` has.
+        option: Options of the method as NAME=VALUE, for instance small sizes.
+        json: Print one JSON document on stdout instead of a table.
+    """
+    from .bench.conformance import check_method
+    from .bench.files import parse_options
+
+    (name,) = _known_methods([method])
+    return check_method(name, parse_options(option), as_json=json)
+
+
+def list_all(*, json: bool = False) -> int:
+    """List the named problems, the data sets, and the methods with their options.
+
+    Args:
+        json: Print one JSON document on stdout.
+    """
+    from . import problems
+    from .bench import methods
+
+    found = {
+        "problems": {name: problems.load(name).description for name in problems.names()},
+        "data sets": {name: problems.datasets.describe(name).source for name in problems.datasets.names()},
+        "methods": {name: methods.load(name).summary for name in methods.available()},
+    }
+    options = {name: methods.load(name).options for name in methods.available()}
+    if json:
+        print(json_format.dumps(found | {"options": options}, indent=2, default=str))
+        return EXIT_OK
+    for heading, entries in found.items():
+        print(heading)
+        for name, text in entries.items():
+            print(f"  {name:20} {text}")
+            if heading == "methods":
+                shown = ", ".join(f"{o}={v!r}" for o, v in options[name].items() if o not in methods.INTERNAL)
+                print(f"  {'':20}   options: {shown or 'none'}")
+    return EXIT_OK
+
+
+COMMANDS = {"demo": demo, "fit": fit, "compare": compare, "report": report, "diff": diff}
+COMMANDS |= {"check-method": check_method, "list": list_all}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -203,16 +197,26 @@ def main(arguments: list[str] | None = None) -> int:
     if "--version" in arguments:
         print(__version__)
         return EXIT_OK
-    description = "Recover (φ, μ, Σ) of a Gaussian mixture by every serious method, and compare each with the truth."
-    command = tyro.cli(
-        Command,
+    run = tyro.extras.subcommand_cli_from_dict(
+        {name: _deferred(function) for name, function in COMMANDS.items()},
         prog="gmm-jax",
-        description=description,
+        description="Recover (φ, μ, Σ) of a Gaussian mixture by every serious method, and compare each with the truth.",
         args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     configure_jax()
-    return guarded(command.run)
+    return guarded(run)
+
+
+def _deferred(function):
+    """What is typed is understood before anything runs."""
+    return functools.wraps(function)(lambda *values, **named: functools.partial(function, *values, **named))
+
+
+def _checked(seed):
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"--seed must be a whole number from 0 to 2^63 - 1; got {seed}.")
+    return seed
 
 
 def _known_methods(names):
@@ -223,30 +227,6 @@ def _known_methods(names):
     if here not in sys.path and any(":" in name for name in names):
         sys.path.append(here)
     return {methods.load(name).name: {} for name in names}
-
-
-def _list(*, as_json: bool) -> int:
-    from . import problems
-    from .bench import methods
-
-    found = {
-        "problems": {name: problems.load(name).description for name in problems.names()},
-        "data sets": {name: problems.datasets.describe(name).source for name in problems.datasets.names()},
-        "methods": {name: methods.load(name).summary for name in methods.available()},
-    }
-    if as_json:
-        options = {name: methods.load(name).options for name in methods.available()}
-        print(json.dumps(found | {"options": options}, indent=2, default=str))
-        return EXIT_OK
-    for heading, entries in found.items():
-        print(heading)
-        for name, text in entries.items():
-            print(f"  {name:20} {text}")
-            if heading == "methods":
-                options = methods.load(name).options
-                shown = ", ".join(f"{o}={v!r}" for o, v in options.items() if o not in ("progress", "labels"))
-                print(f"  {'':20}   options: {shown or 'none'}")
-    return EXIT_OK
 
 
 if __name__ == "__main__":

@@ -174,6 +174,12 @@ BAD_OPTIONS = {
     "unknown option": (["--option", "n_restart=3"], "did you mean 'n_restarts'"),
     "option without value": (["--option", "n_restarts"], "NAME=VALUE"),
     "option that is no number": (["--option", "n_restarts=many"], "takes a whole number"),
+    "too many restarts": (["--option", "n_restarts=1e400"], "takes a whole number"),
+    "an option twice": (["--option", "tol=1", "tol=2"], "option 'tol' is given twice"),
+    "an option that is not the user's": (["--option", "progress=1"], "no option 'progress'"),
+    "a column twice": (["--columns", "a", "0"], "column 'a' of"),
+    "negative seed": (["--seed", "-1"], "--seed must be a whole number from 0"),
+    "huge seed": (["--seed", "9" * 30], "--seed must be a whole number from 0"),
     "no restart": (["--option", "n_restarts=0"], "n_restarts must be an integer of at least 1"),
     "negative ridge": (["--option", "reg_covar=-1"], "reg_covar must be finite and not negative"),
     "ridge that is no number": (["--option", "reg_covar=big"], "reg_covar must hold real numbers"),
@@ -385,8 +391,9 @@ def test_a_gap_in_parquet_has_the_name_of_its_column(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore")  # Dask's own
-def test_a_cluster_finds_what_one_memory_finds(npy, capsys):
+def test_a_cluster_finds_what_one_memory_finds(npy, capsys, monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr("gmm_jax.cli.configure_jax", lambda: jax.config.update("jax_enable_x64", True))  # of workers
     tight = [npy, "--option", "reg_covar=0", "tol=1e-12", "n_restarts=2"]
     (code, there), (_, here) = said_once(capsys, *tight, "--scheduler", "local"), said_once(capsys, *tight)
     assert code == 0

@@ -1,4 +1,4 @@
-"""Laws of the room problems: truths are what they say, and data come from their truth."""
+"""Laws of problems: truths are what they say, and data come from their truth."""
 
 import ast
 import inspect
@@ -365,7 +365,7 @@ def test_an_unknown_data_set_is_answered_with_the_nearest():
         datasets.load("Iris")
 
 
-def test_the_room_imports_only_mixture():
+def test_problems_import_only_mixture():
     for module in (generators, suite, datasets):
         imported = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.ImportFrom)]
         assert {node.module for node in imported if node.level == 2} <= {"mixture"}

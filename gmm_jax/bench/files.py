@@ -55,7 +55,8 @@ def fit_file(
     in_memory = not stream and scheduler is None
     _check_choice(method, stream, scheduler, checkpoint is not None or resume)
     chosen = methods.load(method) if in_memory else methods.Method("em beyond memory", "", OPTIONS, em.fit_em_restarts)
-    methods.check_options(chosen, dict(options or {}))
+    offered = {name: value for name, value in chosen.options.items() if name not in methods.INTERNAL}
+    methods.check_options(chosen._replace(options=offered), dict(options or {}))
     spec, interrupted = MixtureSpec(n_components, covariance_type, read_known(known)), None
     with (
         closing(open_blocks(path, columns=columns)) as table,
@@ -188,6 +189,16 @@ def read_known(path: Path | None) -> Known:
     if not isinstance(record, dict) or not set(record) <= set(fields):
         raise ValueError(f"{path} must hold a JSON object with any of {', '.join(fields)}.")
     return Known(**{name: None if value is None else _with_nan(value, path, name) for name, value in record.items()})
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """NAME -> VALUE of all; a ValueError names one that is given twice."""
+    options = {}
+    for name, value in map(parse_option, texts):
+        if name in options:
+            raise ValueError(f"option {name!r} is given twice: {options[name]!r} and {value!r}; leave one out.")
+        options[name] = value
+    return options
 
 
 def parse_option(text: str) -> tuple[str, Any]:

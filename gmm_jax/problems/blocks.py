@@ -43,15 +43,6 @@ class File:
         return self.name
 
 
-class Table(NamedTuple):
-    """What every format knows of its file; read and count are functions of a part."""
-
-    names: list[str]
-    parts: Sequence[Part]
-    read: Callable[[Part, list[int]], Iterator[np.ndarray]]  # blocks of the columns with these numbers
-    count: Callable[[Part], int]  # rows
-
-
 @dataclass(frozen=True)
 class FileBlocks:
     """A table on disk. Calling it yields the rows from the first one on, in blocks (n, D)."""
@@ -87,6 +78,7 @@ def open_blocks(path, *, columns: Sequence[str] = ()) -> FileBlocks:
         ValueError: no such column, no table of numbers, or a file that is cut off: here or while it is read.
     """
     file = _file(path)
+    # names of all columns; parts; read(part, numbers of columns) -> blocks of a part; count(part) -> its rows
     names, parts, read, count = _format(file)(file)
     chosen = _choose(columns, names, file)
     return FileBlocks(file, tuple(names[j] for j in chosen), parts, lambda part: read(part, chosen), count)
@@ -148,7 +140,7 @@ def _format(file):
     suffix = Path(file.name).suffix.lower()
     if begin == b"\x93NUMPY" or suffix == ".npy":
         return _open_npy
-    return _open_parquet if begin[:4] == b"PAR1" or suffix == ".parquet" else _open_text
+    return _open_parquet if begin[:4] == b"PAR1" or suffix == ".parquet" else open_text
 
 
 def _choose(columns, names, file):
@@ -173,10 +165,6 @@ def _rows_at_a_time(n_columns):
     return max(FEWEST_ROWS, BLOCK_NUMBERS // n_columns)
 
 
-def _open_text(file):
-    return Table(*open_text(file))
-
-
 # ---- .npy
 
 
@@ -192,7 +180,7 @@ def _open_npy(file):
     n_rows, n_columns = layout.shape
     parts = list(pairwise([*range(0, n_rows, _rows_at_a_time(n_columns)), n_rows]))
     names = [str(j) for j in range(n_columns)]
-    return Table(names, parts, lambda *what: _read_npy(file, layout, *what), lambda part: part[1] - part[0])
+    return names, parts, lambda *what: _read_npy(file, layout, *what), lambda part: part[1] - part[0]
 
 
 def _layout(file):
@@ -243,7 +231,7 @@ def _open_parquet(file):
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{file} must have columns of different names; it has {', '.join(names) or 'none'}.")
     parts = [(g, g + 1) for g in range(len(sizes))]
-    return Table(names, parts, lambda *what: _read_parquet(file, names, *what), lambda part: sizes[part[0]])
+    return names, parts, lambda *what: _read_parquet(file, names, *what), lambda part: sizes[part[0]]
 
 
 def _parquet(file):

@@ -19,7 +19,7 @@ BYTES_AT_A_TIME = 1 << 22
 
 
 def open_text(file) -> tuple:
-    """(names, parts, read, count) of `blocks.Table`: a first line without any number names the columns.
+    """(names, parts, read, count), as `open_blocks` asks for: a first line without any number names the columns.
 
     Otherwise they are numbered from 0. A ValueError names line and column of a field that is empty or no finite number.
     """
