@@ -35,6 +35,7 @@ from .m_step import log_prior, m_step
 from .quasi_newton import Chart
 
 ACCELERATIONS = ("none", "lbfgs")
+INEXACT = -1  # beside the Status of a fit on its way: the next step is not for fast sums
 
 
 @jax.tree_util.register_dataclass
@@ -116,7 +117,7 @@ def _fit(x, init, known, rows, config, prior):
     if fast_sums_allowed(x.dtype, rows.groups):
         fast, _ = em_map(x, known, rows, config, prior, "fast")
         progress, later = advance(fast, progress, rule, config.max_iter)
-        progress = resume(progress, Status.NARROW)
+        progress = resume(progress, INEXACT)
     n_fast = progress.n_iter
     progress, last = advance(exact, progress, rule, config.max_iter)
     if later.size:
@@ -163,7 +164,7 @@ def first_state(x, init, known, rows, sums="exact") -> EMState:
 def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
     """EM as a map for fixed_point: EMState -> EMState, its objective ℓ (+ log prior), its faults, and when to stop.
 
-    By way of "fast" it stops with NARROW before a step that these cannot take; "exact" can take any.
+    By way of "fast" it stops with INEXACT before a step that these cannot take; "exact" can take any.
     """
     total = jnp.asarray(x.shape[0], x.dtype) if rows.weight is None else jnp.sum(rows.weight)
     return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior, sums)
@@ -229,7 +230,7 @@ def _state(gmm, x, rows, sums):
 def _fault(state, known, sums, *, may_be_empty):
     """COLLAPSED: a Cholesky fails, a free Σ_k is numerically singular, or a component to be estimated has mass < 1.
 
-    NARROW, where sums come from statistics: they are too inexact to tell, and nothing is said about a collapse.
+    INEXACT, where sums come from statistics: they are too inexact to tell, and nothing is said about a collapse.
     """
     gmm, mass = state.gmm, state.moments.mass
     kind = structure(gmm.covariance_type)
@@ -244,7 +245,7 @@ def _fault(state, known, sums, *, may_be_empty):
     fault = jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))
     if sums == "exact":
         return fault
-    return jnp.where(ill_conditioned(gmm, state.whitener), jnp.int32(Status.NARROW), fault)
+    return jnp.where(ill_conditioned(gmm, state.whitener), jnp.int32(INEXACT), fault)
 
 
 def _free(known, mass):

@@ -32,14 +32,13 @@ from ..mixture import (
     structure,
     validate_spec,
 )
+from ..mixture.blocks import Blocks, ahead, cut, read_blocks
 from ..mixture.moments import moved
 from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMState, map_of
-from .inputs import check_options, hold_known
+from .inputs import check_options, hold_known, starts_inward
 from .m_step import m_step
-from .streamed import start_on
-from .sums import cut
-from .survey import Blocks, ahead, rows_of
+from .restarts import search_on
 
 BATCHES = 50  # steps taken by one call of a compiled program
 
@@ -105,11 +104,13 @@ def fit_em_online(
     if n_first < 1 or batch_rows < 1:
         raise ValueError(f"n_first and batch_rows must be at least 1; got {n_first!r} and {batch_rows!r}.")
     file = checkpoint_path(checkpoint, resume=resume)
-    x, weight, rest = _head(rows_of(blocks), n_first)
+    x, weight, rest = _head(read_blocks(blocks), n_first)
     spec = validate_spec(spec, x.shape[1])
     z, scaling = standardise(x, spec, weight)
     scaling = scaling._replace(constant=())  # a column may only begin by being constant
-    start, _ = start_on(key, x, weight, spec, scaling, init, n_restarts=n_restarts, config=config)
+    if not isinstance(init, GMM):
+        init = search_on(key, x, weight, None, spec, init=init, n_restarts=n_restarts, config=config).best.gmm
+    start = jax.tree.map(lambda leaf: leaf[0].astype(z.dtype), starts_inward(init, spec, scaling, 1))
     numbers = (np.asarray(value, z.dtype) for value in (decay, n_first / batch_rows))
     orders = _Orders(scaling.known_inward(spec), scaling.ridge_inward(config.reg_covar).astype(z.dtype), *numbers)
     weight = (np.ones(len(x)) if weight is None else weight).astype(z.dtype)
@@ -118,7 +119,7 @@ def fit_em_online(
     keeper = Keeper(file, marks)
     if resume:
         learnt = read_checkpoint(file, learnt, marks)
-    pieces = cut(rest, scaling, batch_rows * BATCHES, z.dtype)
+    pieces = cut(((*rows, None) for rows in rest), scaling, batch_rows * BATCHES, z.dtype)
     learnt, interrupted = _learn(orders, learnt, islice(pieces, int(learnt.n_pieces), None), batch_rows, keeper)
     found = _found(orders, learnt, float(np.sum(weight, dtype=float)), spec, scaling)
     if interrupted:
@@ -156,7 +157,7 @@ def _learn(orders, learnt, pieces, batch_rows, keeper):
     """All pieces, or as many as Ctrl-C lets come: what was learnt, and whether it came."""
     interrupted = False
     try:
-        for block, counts, _ in ahead(pieces):
+        for block, counts, *_ in ahead(pieces):
             batches = block.reshape(-1, batch_rows, block.shape[1]), counts.reshape(-1, batch_rows)
             journey, gained = _steps(orders, learnt.journey, *batches)
             n_scored = learnt.n_scored + np.sum(counts, dtype=float)
