@@ -62,7 +62,7 @@ def main(
     looks = {
         "expected": {"efficiency": 1.0, "coverage": many.LEVEL},
         "logarithmic": ("overlap", "efficiency", "kl", "rmse_means"),
-        "shares": ("ambiguous", "failed"),
+        "from_zero": ("ambiguous", "failed"),
     }
     plots.curves(study.folder / "overlap.png", study.rows, "overlap", PANELS, **looks)
     met, sentence = verdict(study.rows)

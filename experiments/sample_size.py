@@ -71,7 +71,7 @@ def main(
     looks = {
         "expected": {"efficiency": 1.0, "coverage": many.LEVEL},
         "logarithmic": ("n_samples", "efficiency", "kl"),
-        "shares": ("ambiguous", "failed"),
+        "from_zero": ("ambiguous", "failed"),
     }
     for name in dict.fromkeys(row["problem"] for row in study.rows):
         mine = [row for row in study.rows if row["problem"] == name]

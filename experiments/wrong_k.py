@@ -58,7 +58,7 @@ def main(*, replications: int = 30, restarts: int = 10, out: Path = Path("result
                 study.add(*fits_of(problems.load(name), N_COMPONENTS + extra, replications, restarts))
     for name in names:
         mine = [row for row in study.rows if row["problem"] == name]
-        looks = {"logarithmic": ("kl", "hellinger", "mixing_distance", "score_loss"), "shares": ("failed",)}
+        looks = {"logarithmic": ("kl", "hellinger", "mixing_distance", "score_loss"), "from_zero": ("failed",)}
         plots.curves(study.folder / f"{name}.png", mine, "n_components", PANELS, **looks)
     met, sentence = verdict(study.rows)
     return study.conclude(sentence, met=met)

@@ -4,12 +4,12 @@ A component N(μ, Σ) is drawn as the images μ + r·L·u of the unit sphere, Σ
 in one dimension as its density φ N(x | μ, Σ). Of more than three features the first two are shown, which is the exact
 marginal. The truth is black and dashed, a component keeps its colour, a method keeps its colour and its marker.
 
-`fits`, `posteriors` and `trials` hold the figures, `pens` what is drawn on a panel, `page` the style and all that
-Matplotlib does.
+`fits`, `posteriors` and `trials` hold the figures, `primitives` what is drawn on a panel, `style` the looks, files and
+layout. Other pictures of chains are in arviz-plots (Python 3.12 or newer), which reads `Posterior.to_datatree()`.
 """
 
 from .fits import data, em_animation, em_iterations, log_likelihood, parameter_errors, posterior_of_means, recovered
-from .posteriors import marginals, posterior_predictive, traces
+from .posteriors import posterior_predictive, traces
 from .trials import calibration, curves, landscape, recovery, scaling
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "em_iterations",
     "landscape",
     "log_likelihood",
-    "marginals",
     "parameter_errors",
     "posterior_of_means",
     "posterior_predictive",
