@@ -45,10 +45,10 @@ def test_labels_are_those_of_the_formulas():
 
 
 def test_z_is_the_error_in_units_of_its_uncertainty():
-    records = report.parameter_records(TRUTH, Known(), {"em": (POINT, ERRORS, Status.CONVERGED)})
-    z = {r["parameter"]: r["em"]["z"] for r in records}
+    table = report.parameter_rows(TRUTH, Known(), {"em": (POINT, ERRORS, Status.CONVERGED)})
+    z = {row[0]: float(row[3]) for row in table.rows}
     expected = {"φ₁": 2.0, "φ₂": -2.0, "μ₁₁": 0.5, "μ₂₂": 0.5, "Σ₁,₁₁": 3.0, "Σ₁,₂₁": 0.0, "Σ₂,₂₁": -1.5}
-    assert {name: pytest.approx(value) for name, value in expected.items()} == {name: z[name] for name in expected}
+    assert expected == {name: z[name] for name in expected}
 
 
 def test_the_table_says_estimate_and_uncertainty_to_the_digits_that_count():
@@ -204,6 +204,50 @@ def test_a_report_holds_numbers_and_the_command(page):
     assert "gmm-jax demo" in page
     assert "−1.000" in page  # a true minus sign
     assert "second</p>" in page
+
+
+def test_every_table_says_which_command_made_it_by_which_commit_and_when(tmp_path):
+    tables = [report.Table(("a",), (("1",),)), report.Table(("b",), (("2",),))]
+    sections = [report.Section("first", tables=tables), report.Section("second", tables=tables[:1])]
+    record = {
+        "command": "gmm-jax compare x",
+        "git": {"commit": "0123456789abcdef", "dirty": True},
+        "ended": "2026-01-02T00",
+    }
+
+    def lines(record):
+        text = report.write_html(tmp_path / "r.html", "t", "s", sections, record).read_text()
+        return re.findall(r"</table></div>\n<p class=\"notes\">Made by <code>(.*?)</code>; (.*?)\.</p>", text)
+
+    assert lines(record) == [("gmm-jax compare x", "commit 0123456789ab with changes, 2026-01-02")] * 3
+    assert (
+        lines(record | {"made by": ["2 rows: abc, 2026-01-01", "1 rows: def"]})
+        == [("gmm-jax compare x", "2 rows: abc, 2026-01-01; 1 rows: def")] * 3
+    )
+    assert lines({"command": "x"}) == [("x", "commit not known, date not known")] * 3
+    assert lines({}) == []
+
+
+def test_the_configuration_is_text_without_brackets_of_python(tmp_path):
+    grid = {"problems": ["course_2d", "crossing"], "n": [], "seeds": 3, "tol": 1e-9, "known": None}
+    record = {"command": "c", "config": {"grid": grid, "workers": 2}, "runs": ["a, b", "c"]}
+    page = report.write_html(tmp_path / "r.html", "t", "s", [], record).read_text()
+    assert "<dd>grid (problems course_2d, crossing; seeds 3; tol 1e-09) · workers 2</dd>" in page
+    assert "<dd>a, b; c</dd>" in page
+
+
+def test_long_texts_wrap_and_numbers_do_not(tmp_path):
+    table = report.Table(("method", "reason"), (("em", "a long reason " * 10), ("nuts", "1.0")))
+    page = report.write_html(tmp_path / "r.html", "t", "s", [report.Section("x", tables=[table])]).read_text()
+    assert page.count('<td class="text">') == 1
+    assert re.search(r"td\.text \{[^}]*white-space: normal", page)
+
+
+def test_pictures_of_a_folder_with_the_captions_of_its_run(tmp_path):
+    for name in ("b.png", "a_b.gif", "c.png", "rows.csv"):
+        (tmp_path / name).write_bytes(PIXEL)
+    found = report.pictures_in(tmp_path, {"pictures": {"b.png": "The data."}}, [report.Picture("x/c.png", "drawn")])
+    assert [(picture.path.name, picture.caption) for picture in found] == [("a_b.gif", "a b."), ("b.png", "The data.")]
 
 
 def test_a_picture_of_another_kind_is_refused(tmp_path):
