@@ -16,6 +16,7 @@ from gmm_jax.bench.provenance import read_provenance
 ROOT = Path(__file__).parents[1]
 IN_EVERY_RUN = ("course_2d", "real_data", "recovery")  # of the others the smoke runs are slow tests
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
+sys.path.append(str(ROOT / "experiments"))  # where a program finds what stands beside it
 
 
 def load(name):
