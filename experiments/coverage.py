@@ -17,9 +17,9 @@ from statistics import NormalDist
 
 import jax
 import numpy as np
+from shared import replications as many
 
 from gmm_jax import em, judge, log_prob, problems
-from gmm_jax.bench import replications as many
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
 from gmm_jax.mixture import free_coordinates, standardise, static_masks

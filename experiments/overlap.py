@@ -16,10 +16,10 @@ results/overlap.
 from pathlib import Path
 
 import numpy as np
+from shared import replications as many
 
 from gmm_jax import MixtureSpec, problems
 from gmm_jax.bench import plots
-from gmm_jax.bench import replications as many
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment

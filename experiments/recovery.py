@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from gmm_jax import problems
+from gmm_jax.bench import Grid
 from gmm_jax.bench.compare import compare
 from gmm_jax.shell import experiment
 
@@ -44,11 +45,10 @@ def main(*, seeds: int = 3, out: Path = Path("results"), smoke: bool = False) ->
         out: folder for results; finished trials in it are kept.
         smoke: a quick pass over one problem, for tests.
     """
+    grid = Grid(("course_2d",) if smoke else problems.names(), seeds=1 if smoke else seeds)
     return compare(
         "recovery",
-        ("course_2d",) if smoke else problems.names(),
-        SMOKE if smoke else METHODS,
-        seeds=1 if smoke else seeds,
+        grid.with_options(SMOKE if smoke else METHODS),
         leave_out=TOO_LONG,
         results=out,
         command=f"python experiments/recovery.py --seeds {seeds}",

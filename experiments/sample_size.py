@@ -16,10 +16,10 @@ Found: see results/sample_size.
 from pathlib import Path
 
 import numpy as np
+from shared import replications as many
 
 from gmm_jax import problems
 from gmm_jax.bench import plots
-from gmm_jax.bench import replications as many
 from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from shared.replications import data_sets, mean_with_error
 
 from gmm_jax import GMM, MixtureSpec, Prior, Status, bayes, em, judge, log_prob, problems
 from gmm_jax.bench import plots
-from gmm_jax.bench.replications import data_sets, mean_with_error
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment

@@ -276,3 +276,18 @@ def test_the_index_lists_every_folder_also_a_damaged_one(tmp_path):
     assert "## two\n\n**unreadable: provenance.json: cut off or damaged" in text
     assert "three" not in text
     assert str(tmp_path) not in text
+
+
+def test_a_report_drawn_again_shows_the_pictures_of_the_folder_and_promises_no_quartiles_that_are_not_there(tmp_path):
+    row = {"problem": "course_2d", "case": "Case II", "method": "em", "seed": 0, "status": "CONVERGED", "kl": 0.01}
+    store.write_rows(tmp_path, [row | {"reason": ""}])
+    run = {"command": "gmm-jax demo", "pictures": {"course_2d_data.png": "The samples."}}
+    store.write_json(tmp_path / "provenance.json", [run])
+    (tmp_path / "course_2d_data.png").write_bytes(PIXEL)
+    page = compare.write_report(tmp_path).read_text()
+    assert "<figcaption>The samples.</figcaption>" in page
+    assert page.count("KL from truth, every method on every problem.</figcaption>") == 1  # drawn anew, not twice
+    assert "Medians over seeds;" in page
+    three = [row | {"seed": seed, "kl": 0.01 * (seed + 1), "reason": ""} for seed in range(3)]
+    assert "[" in compare.summary_table(three).rows[0][3]
+    assert compare.summary_table(three).notes[0].startswith("Medians and [quartiles] over seeds;")

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import problems as suite
 from ..mixture import Status
-from . import plots, report, store
+from . import plots, provenance, report, store
 from .clock import Clock
 from .course import CASES, KNOWING, N_RANDOM_STARTS, QUESTION, Course, errors_of, in_order, run_course
 from .draws import write_draws
@@ -59,17 +59,16 @@ def demo(
             _print(courses, clock.so_far())
         with report.progress_bar("drawing pictures"):
             store.write_rows(folder, rows)
-            about = {"draws": _write_draws(courses, folder)}
-            sections, about["pictures"] = _sections(courses, folder)
+            checksums = _write_draws(courses, folder)
+            sections, captions = _sections(courses, folder)
         answer = "\n".join(f"{course.problem}: {course.answer}" for course in courses)
-        config = {"problems": list(problems), "seed": seed}
-        spent = clock.so_far()
-        about |= store.provenance(
-            command, config, started, datetime.now(UTC), spent, seeds=[seed], doc=QUESTION, answer=answer
-        )
-        store.write_json(folder / "provenance.json", about)
+        config, spent = {"problems": list(problems), "seed": seed}, clock.so_far()
+        about = {"rows": len(rows), "seeds": [seed], "doc": QUESTION, "answer": answer}
+        record = provenance.entry(command, config, started, datetime.now(UTC), spent, **about)
+        store.write_json(folder / "provenance.json", [record | {"draws": checksums, "pictures": captions}])
+        record["made by"] = provenance.makers(rows)
         summary = "\n\n".join((f"«{QUESTION}»", *answer.splitlines()))
-        path = report.write_html(folder / "report.html", "The course's experiments", summary, sections, about)
+        path = report.write_html(folder / "report.html", "The course's experiments", summary, sections, record)
     if as_json:
         answers = {course.problem: {"answer": course.answer, **course.numbers} for course in courses}
         print(json.dumps({"rows": store.plain(rows), "answers": answers, "seconds": spent}, allow_nan=False))

@@ -19,7 +19,8 @@ import numpy as np
 
 from ..mixture import GMM, Known, Status
 from .parameters import parameters
-from .store import UnreadableResult, read_json, write_text_atomic
+from .provenance import read_provenance
+from .store import UnreadableResult, write_text_atomic
 
 DASH = "—"
 EMPTY = (None, "", [], (), {})
@@ -183,7 +184,7 @@ def write_html(
 
     Args:
         summary: what was found, a paragraph; blank lines part it into several.
-        provenance: of the run that made the rows. Its command, commit and date stand under each table (where the rows
+        provenance: of `provenance.entry`. Its command, commit and date stand under each table (where the rows
             carry theirs, those: "made by"), all of it at the end.
     """
     from jinja2 import Environment, StrictUndefined
@@ -266,9 +267,7 @@ def write_index(results_root) -> Path:
 
 def _section(folder):
     try:
-        record = read_json(folder / "provenance.json")
-        if not isinstance(record, dict):
-            raise UnreadableResult(folder / "provenance.json", "not a provenance")
+        record = read_provenance(folder)[-1]
     except UnreadableResult as error:
         record = {"question": f"unreadable: {str(error).removeprefix(str(folder)).lstrip('/')}"}
     names = ("report.html", "rows.csv", "provenance.json")

@@ -41,9 +41,8 @@ class Book:
         head = {"part": part, "case": case}
         tail = {"device": jax.devices()[0].device_kind, "cores": usable_cores(), "smoke": self.smoke}
         tail["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
-        kept = [row for row in self.rows if (row["part"], row["case"]) != (part, case)]
-        self.study.rows = [*kept, *(store.plain(head | tail | row) for row in rows)]
-        store.write_rows(self.folder, self.rows)
+        new = (store.plain(head | tail | row) for row in rows)
+        self.study.put(*new, instead=lambda row: (row["part"], row["case"]) == (part, case))
         print(f"{part}, {case}: " + "; ".join(map(shown, (row for row in rows if row.get("seconds")))), flush=True)
 
 
