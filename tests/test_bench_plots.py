@@ -178,13 +178,6 @@ def test_calibration(tmp_path):
     assert is_a_picture(tmp_path / "a.png")
 
 
-def test_traces_before_and_after_relabelling(tmp_path):
-    before = mixture(2, leading=(5, 700))
-    before.means[:, 300:] = before.means[:, 300:, ::-1]
-    plots.traces(tmp_path / "a.png", before, mixture(2, leading=(5, 700)), feature=1)
-    assert is_a_picture(tmp_path / "a.png")
-
-
 def test_posterior_predictive_beside_the_truth(tmp_path, n_features):
     x, _ = samples(n_features)
     draws = mixture(n_features, leading=(2, 150))

@@ -112,7 +112,7 @@ def test_standard_errors_of_em_stand_beside_the_sds_of_posteriors():
         for (method, seed), gmm in errors.items()
     ]
     table = compare.uncertainty_table([*rows, rows[0] | {"method": "no_errors", "standard_errors": None}])
-    assert table.columns == ("problem", "case", "of", "em", "gibbs")
+    assert table.columns == ("problem", "case", "parameter", "em", "gibbs")
     expected = [  # a diag mixture has 2·3·3 entries in its matrices
         [np.median([root(errors[method, seed]) for seed in range(3)]) for method in ("em", "gibbs")]
         for root in (
@@ -144,6 +144,13 @@ def test_a_wide_table_is_not_cut_where_output_is_no_terminal():
     report.print_table(Console(file=file, width=80), "wide", table)
     assert "y" * 80 in file.getvalue()
     assert "z" * 80 in file.getvalue()
+
+
+def test_a_long_head_is_broken_into_lines():
+    file = io.StringIO()
+    table = report.Table(("optimum", "smallest relative variance"), (("1", "0.1"),))
+    report.print_table(Console(file=file, width=80), "", table)
+    assert " ".join(file.getvalue().split()[:4]) == "smallest relative optimum variance"
 
 
 class Terminal(io.StringIO):

@@ -112,10 +112,10 @@ def uncertainty_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
             cells = [_median(mine.get((method,), ()), letter) for method in methods]
             lines.append((problem, case, letter, *cells))
     notes = (
-        "Of em from the observed information, of samplers the posterior's: to be read beside the RMSE above.",
+        "em: standard errors from the observed information; samplers: posterior sds. Compare with the RMSE above.",
         "Root mean squares over entries, in units of φ, μ and Σ, and medians of them over seeds; 0 for what is known.",
     )
-    return report.Table(("problem", "case", "of", *methods), tuple(lines), notes=notes)
+    return report.Table(("problem", "case", "parameter", *methods), tuple(lines), notes=notes)
 
 
 def _mean_errors(record):

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from .provenance import read_provenance
 from .store import UnreadableResult, write_text_atomic
 
 DASH = "—"
+HEAD_WIDTH = 18  # of a column's head in the terminal, which is broken into lines beyond that
 EMPTY = (None, "", [], (), {})
 KINDS = {".png": "image/png", ".gif": "image/gif"}
 SHOWN_ELSEWHERE = ("command", "question", "design", "answer", "pictures")  # of a provenance
@@ -126,12 +128,12 @@ def print_table(console, title: str, table: Table) -> None:
         console.print(Text(title, style="bold"))
     rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, column in enumerate(table.columns):
-        rich.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=True)
+        rich.add_column(Text(fill(column, HEAD_WIDTH)), justify="left" if i == 0 else "right", no_wrap=True)
     for row in table.rows:
         rich.add_row(*(Text(cell, style="dim" if cell in ("known", DASH) else "") for cell in row))
-    needed = console.measure(rich, options=console.options.update(max_width=10_000)).maximum
     width = console.width
     if not console.is_terminal:
+        needed = console.measure(rich, options=console.options.update(max_width=10_000)).maximum
         console.width = max(needed, width)
     console.print(rich)
     console.width = width

@@ -5,11 +5,12 @@ in one dimension as its density φ N(x | μ, Σ). Of more than three features th
 marginal. The truth is black and dashed, a component keeps its colour, a method keeps its colour and its marker.
 
 `fits`, `posteriors` and `trials` hold the figures, `primitives` what is drawn on a panel, `style` the looks, files and
-layout. Other pictures of chains are in arviz-plots (Python 3.12 or newer), which reads `Posterior.to_datatree()`.
+layout. Other pictures of chains need none of them: `posterior.to_datatree()` is what arviz-plots reads (Python 3.12 or
+newer), and xarray draws traces of it: `["posterior/means"].sel(feature=0).plot.line(x="draw", col="chain")`.
 """
 
-from .fits import data, em_animation, em_iterations, log_likelihood, parameter_errors, posterior_of_means, recovered
-from .posteriors import posterior_predictive, traces
+from .fits import data, em_animation, em_iterations, log_likelihood, parameter_errors, recovered
+from .posteriors import posterior_of_means, posterior_predictive
 from .trials import calibration, curves, landscape, recovery, scaling
 
 __all__ = [
@@ -26,5 +27,4 @@ __all__ = [
     "recovered",
     "recovery",
     "scaling",
-    "traces",
 ]

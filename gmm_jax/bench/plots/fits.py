@@ -11,7 +11,6 @@ from .primitives import (
     TRUTH,
     blend,
     colours_of,
-    draw_cloud,
     draw_components,
     draw_data,
     method_looks,
@@ -21,7 +20,7 @@ from .primitives import (
 )
 from .style import legend_below, name_components, open_figure, panels_of, pixels_of, same_limits, write_gif
 
-MOST_ROWS, MOST_COMPONENTS, MOST_DRAWS = 30, 9, 1000
+MOST_ROWS = 30
 FIELD_NAMES = {"weights": "weights φ", "means": "means μ", "covariances": "covariances Σ"}
 
 
@@ -182,30 +181,3 @@ def parameter_errors(path, truth, fits, known=Known()):
             panel.grid(axis="x")
             panel.locator_params(axis="x", nbins=5)
         legend_below(figure, looks)
-
-
-def posterior_of_means(path, x, draws_by_method, truth=None):
-    """Posterior draws of each μ_k with ellipses at 1 and 2 sd, a panel a component; the black cross is the truth.
-
-    Args:
-        draws_by_method: method -> GMM with leading (chains, draws), relabelled; at most 1000 draws are shown of each
-            method, and the first 9 components. Samples that lie so near are grey dots.
-    """
-    x = np.asarray(x)
-    pairs = {1: [(0,)], 3: [(0, 1), (0, 2), (1, 2)]}.get(x.shape[1], [(0, 1)])
-    draws = {name: _thinned(gmm.means) for name, gmm in draws_by_method.items()}
-    n_components = min(next(iter(draws.values())).shape[1], MOST_COMPONENTS)
-    places = [(k, pair) for k in range(n_components) for pair in pairs]
-    looks = method_looks(draws)
-    with panels_of(path, len(places), 3, 2.9, 2.6, least=4.2) as (figure, panels):
-        for panel, (k, pair) in zip(panels, places, strict=True):
-            clouds = {name: means[:, k] for name, means in draws.items()}
-            draw_cloud(panel, x, clouds, None if truth is None else np.asarray(truth.means)[k], pair, looks)
-            panel.set_title(f"component {k + 1}")
-        legend_below(figure, {name: look | {"marker": "o", "linestyle": ""} for name, look in looks.items()})
-
-
-def _thinned(means):
-    """(C, S, K, D) -> at most MOST_DRAWS of them (., K, D), evenly chosen."""
-    flat = np.asarray(means, float).reshape(-1, *np.shape(means)[-2:])
-    return flat[np.linspace(0, len(flat) - 1, min(MOST_DRAWS, len(flat))).astype(int)]

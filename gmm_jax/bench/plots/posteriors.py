@@ -1,44 +1,36 @@
-"""Figures of a posterior: its chains before and after relabelling, and the predictive density."""
+"""Figures of a posterior: draws of the means, and the predictive density."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .primitives import COMPONENTS, TRUTH, colours_of, component_densities, draw_data, one_of
+from .primitives import COMPONENTS, TRUTH, component_densities, draw_cloud, draw_data, method_looks, one_of
 from .style import legend_below, panels_of, same_limits
 
-MOST_CHAINS, MOST_STEPS, MOST_DRAWS = 4, 400, 200
+MOST_COMPONENTS, MOST_DRAWS, MOST_DENSITIES = 9, 1000, 200
 SIDE = 70  # points of the grid along each feature
 HELD = (0.9, 0.5, 0.1)  # probability inside the contours
 
 
-def traces(path, before, after, feature=0):
-    """One feature of every μ_k along the chains: left in the labels as drawn, right in one labelling.
-
-    Colours that cross at left and not at right are labels that switched; a level that only some chains reach is a mode.
+def posterior_of_means(path, x, draws_by_method, truth=None):
+    """Posterior draws of each μ_k with ellipses at 1 and 2 sd, a panel a component; the black cross is the truth.
 
     Args:
-        before, after: GMM with leading (chains, draws); the first 4 chains are shown, a row each, thinned.
+        draws_by_method: method -> GMM with leading (chains, draws), relabelled; at most 1000 draws are shown of each
+            method, and the first 9 components. Samples that lie so near are grey dots.
     """
-    n_chains, n_draws, n_components = np.shape(before.weights)
-    n_chains = min(MOST_CHAINS, n_chains)
-    steps = np.unique(np.linspace(0, n_draws - 1, MOST_STEPS).astype(int))
-    shared = {"sharex": True, "sharey": True}
-    with panels_of(path, 2 * n_chains, 2, 3.7, 1.25, extra=0.9, **shared) as (figure, panels):
-        for i, panel in enumerate(panels):
-            means = np.asarray((before, after)[i % 2].means)[i // 2, :, :, feature]  # (S, K)
-            for k, colour in enumerate(colours_of(n_components)):
-                panel.plot(steps, means[steps, k], color=colour, linewidth=0.7)
-            if i % 2 == 0:
-                panel.set_ylabel(f"chain {i // 2 + 1}")
-        panels[0].set_title("labels as drawn")
-        panels[1].set_title("relabelled")
-        panels[-2].set_xlabel("draw")
-        panels[-1].set_xlabel("draw")
-        figure.supylabel(f"μ, feature {feature + 1}", fontsize=9)
-        if n_components <= len(COMPONENTS):
-            looks = enumerate(colours_of(n_components))
-            legend_below(figure, {f"component {k + 1}": {"color": colour, "marker": ""} for k, colour in looks})
+    x = np.asarray(x)
+    pairs = {1: [(0,)], 3: [(0, 1), (0, 2), (1, 2)]}.get(x.shape[1], [(0, 1)])
+    draws = {name: np.asarray(_thinned(gmm, MOST_DRAWS).means, float) for name, gmm in draws_by_method.items()}
+    n_components = min(next(iter(draws.values())).shape[1], MOST_COMPONENTS)
+    places = [(k, pair) for k in range(n_components) for pair in pairs]
+    looks = method_looks(draws)
+    with panels_of(path, len(places), 3, 2.9, 2.6, least=4.2) as (figure, panels):
+        for panel, (k, pair) in zip(panels, places, strict=True):
+            clouds = {name: means[:, k] for name, means in draws.items()}
+            draw_cloud(panel, x, clouds, None if truth is None else np.asarray(truth.means)[k], pair, looks)
+            panel.set_title(f"component {k + 1}")
+        legend_below(figure, {name: look | {"marker": "o", "linestyle": ""} for name, look in looks.items()})
 
 
 def posterior_predictive(path, x, draws, truth=None):
@@ -51,18 +43,24 @@ def posterior_predictive(path, x, draws, truth=None):
         draws: GMM with leading (chains, draws); at most 200 of them are taken, evenly.
     """
     x = np.asarray(x)[:, :2]
-    n_chains, n_draws = np.shape(draws.weights)[:2]
-    chosen = np.linspace(0, n_chains * n_draws - 1, min(MOST_DRAWS, n_chains * n_draws)).astype(int)
-    some = [one_of(draws, divmod(s, n_draws)) for s in chosen]
+    some = _thinned(draws, MOST_DENSITIES)
+    shown = {"posterior predictive": [one_of(some, s) for s in range(len(some.weights))]}
     looks = {"posterior predictive": {"color": COMPONENTS[0], "linestyle": "-"}}
+    if truth is not None:
+        shown["truth"], looks["truth"] = [truth], TRUTH
     with panels_of(path, 1, 1, 4.6, 3.5) as (figure, (panel,)):
         draw_data(panel, x)
-        _draw_density(panel, x, some, looks["posterior predictive"])
-        if truth is not None:
-            looks["truth"] = TRUTH
-            _draw_density(panel, x, [truth], TRUTH)
+        for name, mixtures in shown.items():
+            _draw_density(panel, x, mixtures, looks[name])
         same_limits([panel], x)
         legend_below(figure, looks)
+
+
+def _thinned(draws, most):
+    """At most so many draws, evenly chosen, with one leading axis."""
+    n_chains, n_draws = np.shape(draws.weights)[:2]
+    chosen = np.linspace(0, n_chains * n_draws - 1, min(most, n_chains * n_draws)).astype(int)
+    return one_of(draws, np.divmod(chosen, n_draws))
 
 
 def _draw_density(panel, x, mixtures, look):

@@ -12,14 +12,12 @@ INK, MUTED, GRID = "#222222", "#6f6f6f", "#e4e4e4"
 DASHED = (0, (4, 2))
 TRUTH = {"color": INK, "linestyle": DASHED}
 COMPONENTS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#555555")  # Okabe & Ito
-METHODS = {  # Tol's muted scheme, which is safe for colour-blind readers too
-    "em": ("#332288", "o"),
-    "nuts": ("#cc6677", "s"),
-    "gibbs": ("#117733", "^"),
-    "svi": ("#999933", "D"),
-    "oracle": ("#777777", "P"),
-}
-OTHER_METHODS = tuple(zip(("#44aa99", "#aa4499", "#88ccee", "#882255", "#ddcc77", "#000000"), "vX<>p*", strict=True))
+METHODS = ("em", "nuts", "gibbs", "svi", "oracle")  # which have the first looks; other methods follow
+COLOURS = (  # Tol's muted scheme, which is safe for colour-blind readers too
+    *("#332288", "#cc6677", "#117733", "#999933", "#777777"),
+    *("#44aa99", "#aa4499", "#88ccee", "#882255", "#ddcc77", "#000000"),
+)
+MARKERS = "os^DPvX<>p*"
 
 
 # ---- on a panel
@@ -165,9 +163,9 @@ def blend(gmm, x):
 
 def method_looks(names):
     """name -> colour and marker, the same in every figure for the methods that ship."""
-    others = iter(OTHER_METHODS * 10)
-    looks = {name: METHODS.get(name) or next(others) for name in names}
-    return {name: {"color": colour, "marker": marker} for name, (colour, marker) in looks.items()}
+    looks = [{"color": colour, "marker": marker} for colour, marker in zip(COLOURS, MARKERS, strict=True)]
+    others = iter(looks[len(METHODS) :] * 10)
+    return {name: looks[METHODS.index(name)] if name in METHODS else next(others) for name in names}
 
 
 def one_of(gmm, t):

@@ -4,38 +4,16 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from ...mixture.atomic import write_bytes_atomic
-from .primitives import COMPONENTS, GRID, INK, MUTED, colours_of
+from .primitives import COMPONENTS, GRID, colours_of
 
 DPI = 110
 MOST_BYTES = 120_000
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 9,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.4,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-}
+STYLE = Path(__file__).with_name("style.mplstyle")
 
 
 @contextmanager
@@ -46,7 +24,7 @@ def open_figure(path, width, height, dpi=DPI, layout="constrained"):
     from matplotlib.figure import Figure
     from PIL import Image
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(fname=STYLE):
         figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
         FigureCanvasAgg(figure)
         yield figure
