@@ -1,20 +1,6 @@
-"""Speed beside other programs: `measure` has ratios, floors and T99, `peers` the programs, `book` the rows.
+"""Speed beside other programs: how times become ratios, the programs, and the parts of speed_em.py and speed_bayes.py.
 
-`iterations`, `searches`, `sure` and `programs` are the parts of experiments/speed_em.py, `verdict` its answer.
+`ratios` has pairs, intervals and the machine's floor; `programs` and `mclust` one iteration of every program;
+`iterations`, `searches`, `time_to_99` and `processes` the parts of speed_em.py, `verdict` its answer; `samplers` the
+programs of speed_bayes.py; `rows` EM by where its rows lie, for scale.py.
 """
-
-from .measure import WITHIN, Rates, Ratio, Trials, floor, interleave, measure_rates, ratio, seconds_of, t99, t99_ratio
-
-__all__ = [
-    "WITHIN",
-    "Rates",
-    "Ratio",
-    "Trials",
-    "floor",
-    "interleave",
-    "measure_rates",
-    "ratio",
-    "seconds_of",
-    "t99",
-    "t99_ratio",
-]
