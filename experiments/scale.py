@@ -140,8 +140,8 @@ def verdict(rows):
     relative, peak = speed["warm"] / most["rows_per_second"], max(row["peak_mb"] for row in ways["stream"])
     sentence = (
         f"Streamed in float32, EM at n = {largest:,}, d = {N_FEATURES}, K = {N_COMPONENTS} takes {speed['warm']:.3g} "
-        f"rows a second for each iteration ({speed['cold']:.3g} from a cold page cache), {relative:.2f} times the speed "
-        f"in memory at n = {most['n']:,}; the peak of its process is {peak:.0f} MB."
+        f"rows a second for each iteration ({speed['cold']:.3g} from a cold page cache), {relative:.2f} times the "
+        f"speed in memory at n = {most['n']:,}; the peak of its process is {peak:.0f} MB."
     )
     agree, said = agreement(rows)
     return agree and relative >= 0.5 and peak < 1024.0, sentence + scaling(rows) + said
