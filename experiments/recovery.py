@@ -15,6 +15,7 @@ import numpy as np
 
 from common import HERE, Here, groups
 from gmm_jax import problems
+from gmm_jax.bench import Grid
 from gmm_jax.bench.compare import compare
 from gmm_jax.shell import experiment
 
@@ -42,11 +43,10 @@ def main(*, seeds: int = 2, place: Here = HERE) -> int:
         seeds: how many data sets a problem.
         place: where to; finished trials are kept.
     """
+    grid = Grid(("course_2d",) if place.smoke else problems.names(), seeds=1 if place.smoke else seeds)
     return compare(
         "recovery",
-        ("course_2d",) if place.smoke else problems.names(),
-        SMOKE if place.smoke else METHODS,
-        seeds=1 if place.smoke else seeds,
+        grid.with_options(SMOKE if place.smoke else METHODS),
         leave_out=TOO_LONG,
         results=place.out,
         command=f"python experiments/recovery.py --seeds {seeds}",

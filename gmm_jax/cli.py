@@ -161,7 +161,7 @@ class Compare:
     """Print one JSON document on stdout instead of a table."""
 
     def run(self) -> int:
-        from .bench.compare import compare_grid
+        from .bench.compare import compare
         from .bench.grid import read_grid
         from .bench.runner import How
 
@@ -169,7 +169,7 @@ class Compare:
             raise ValueError(f"options beside --file {self.file} would say twice what to run: put them into the file.")
         grid = self.grid if self.file is None else read_grid(self.file)
         _known_methods(grid.methods)
-        return compare_grid(
+        return compare(
             self.name,
             grid,
             results=self.out,

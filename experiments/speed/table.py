@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-import jax
-
 from gmm_jax.bench import store
 
 from .programs import ITERATIONS
@@ -33,13 +29,10 @@ class ResultsTable:
         return self.fresh or not any((row["part"], row["case"]) == (part, case) for row in self.rows)
 
     def put(self, part, case, rows):
-        """Replace the rows of this case; one that was here before keeps when and where it was measured."""
-        head = {"part": part, "case": case}
-        tail = {"device": jax.devices()[0].device_kind, "cores": usable_cores(), "smoke": self.smoke}
-        tail["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
-        kept = [row for row in self.rows if (row["part"], row["case"]) != (part, case)]
-        self.study.rows = [*kept, *(store.plain(head | tail | row) for row in rows)]
-        store.write_rows(self.folder, self.rows)
+        """Replace the rows of this case; the others keep what made them."""
+        about = {"part": part, "case": case, "cores": usable_cores(), "smoke": self.smoke}
+        new = (store.plain(about | row) for row in rows)
+        self.study.put(*new, instead=lambda row: (row["part"], row["case"]) == (part, case))
         print(f"{part}, {case}: " + "; ".join(map(shown, (row for row in rows if row.get("seconds")))), flush=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import judge
-from . import plots, report, store
+from . import plots, provenance, report, store
 from .grid import Grid
 from .runner import FAILED, HERE, How, run_grid
 
@@ -29,21 +29,6 @@ FINISHED = ("CONVERGED", "MAX_ITER", "SAMPLED")
 
 
 def compare(
-    name: str,
-    problems: Sequence[str],
-    methods: Mapping[str, Mapping[str, Any]],
-    *,
-    known: Sequence[str] = (),
-    seeds: int = 3,
-    n: int | None = None,
-    **more,
-) -> int:
-    """Every method (name -> options) on every problem; `more` are those of `compare_grid`."""
-    grid = Grid(tuple(problems), known=tuple(known), n=() if n is None else (n,), seeds=seeds)
-    return compare_grid(name, grid.with_options(methods), **more)
-
-
-def compare_grid(
     name: str,
     grid: Grid,
     *,
@@ -158,7 +143,8 @@ def read_trials(folder: Path) -> list[dict[str, Any]]:
 def write_report(folder: Path) -> Path:
     """Pictures and report.html of a folder with rows.csv and provenance.json."""
     rows = read_trials(folder)
-    record = store.read_json(folder / "provenance.json")
+    runs = provenance.read_provenance(folder)
+    record = runs[-1] | {"runs": provenance.runs_of(runs), "made by": provenance.makers(rows)}
     problems, methods = (list(dict.fromkeys(row[axis] for row in rows)) for axis in ("problem", "method"))
     figures = []
     for metric in DRAWN:
@@ -166,12 +152,10 @@ def write_report(folder: Path) -> Path:
             path = folder / f"{metric}.png"
             plots.recovery(path, rows, metric, problems, methods)
             figures.append(report.Picture(path, f"{METRICS[metric]}, every method on every problem."))
-    failures = [row for row in rows if row["status"] not in FINISHED]
     tables = [table for table in (summary_table(rows), uncertainty_table(rows)) if table.rows]
     sections = [report.Section("All trials", (), tables, figures)]
-    if failures:
-        head = ("problem", "method", "seed", "status", "reason")
-        lines = tuple(tuple(str(row[column]) for column in head) for row in failures)
+    head = ("problem", "method", "seed", "status", "reason")
+    if lines := tuple(tuple(str(row[column]) for column in head) for row in rows if row["status"] not in FINISHED):
         sections.append(report.Section("Trials that did not end well", (), (report.Table(head, lines),)))
     summary = "\n\n".join(text for text in (record.get("question"), record.get("answer")) if text)
     return report.write_html(folder / "report.html", folder.name, summary, sections, record)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import problems
 from ..mixture import Status
-from . import plots, report, store
+from . import plots, provenance, report, store
 from .clock import Clock
 from .course import KNOWING, QUESTION, Course, errors_of, in_order
 from .draws import write_draws
@@ -152,10 +152,9 @@ def write_course(
             sections.append(report.Section(heading, (), tables, pictures[case]))
     answer = "\n".join(f"{course.problem}: {course.answer}" for course in courses if course.answer)
     config = {"problems": [course.problem for course in courses], "seed": seed}
-    record = store.provenance(
-        command, config, started, datetime.now(UTC), clock.so_far(), seeds=[seed], doc=QUESTION, answer=answer
-    )
-    store.write_json(folder / "provenance.json", record | {"draws": checksums})
+    about = {"rows": len(trials), "seeds": [seed], "doc": QUESTION, "answer": answer}
+    record = provenance.entry(command, config, started, datetime.now(UTC), clock.so_far(), **about)
+    store.write_json(folder / "provenance.json", [record | {"draws": checksums}])
     summary = f"«{QUESTION}»\n\n" + "\n\n".join(f"{c.problem}: {c.answer}" for c in courses)
     return report.write_html(folder / "report.html", "The course's experiments", summary, sections, record)
 

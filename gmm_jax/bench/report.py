@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from ..mixture import GMM, Known, Status
 from .parameters import parameters
-from .store import UnreadableResult, read_json, write_text_atomic
+from .provenance import read_provenance
+from .store import UnreadableResult, write_text_atomic
 
 DASH = "—"
 TOLD_ELSEWHERE = ("command", "question", "design", "answer")  # of a provenance
@@ -219,7 +220,7 @@ def write_html(
 
     Args:
         summary: what was found, a paragraph; blank lines part it into several.
-        provenance: of `store.provenance`; it stands at the end, with the command.
+        provenance: of `provenance.entry`; it stands at the end, with the command.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -285,9 +286,7 @@ def write_index(results_root) -> Path:
 
 def _section(folder):
     try:
-        record = read_json(folder / "provenance.json")
-        if not isinstance(record, dict):
-            raise UnreadableResult(folder / "provenance.json", "not a provenance")
+        record = read_provenance(folder)[-1]
     except UnreadableResult as error:
         record = {"question": f"unreadable: {str(error).removeprefix(str(folder)).lstrip('/')}"}
     names = ("report.html", "rows.csv", "provenance.json")

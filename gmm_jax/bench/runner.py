@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from warnings import warn
@@ -22,15 +21,13 @@ from jaxtyping import Array, Key
 
 from .. import judge, problems
 from ..mixture import GMM, Fit, MixtureSpec, NotSupported, Status
-from . import methods, store
+from . import methods, provenance, store
 from .clock import Clock
-from .parquet import write_parquet
-from .report import progress_bar
+from .study import Study
 from .workers import Lost, in_processes, on_cluster
 
 N_TEST = 10_000  # held-out samples
 TOGETHER = 20  # trials at most that one fit_many makes, and that Ctrl-C can cost
-MIXTURES, LONGEST = ("truth", "estimate", "standard_errors"), 32_767  # characters, which a spreadsheet's field holds
 FAILED = tuple(s.name for s in (Status.FAILED, Status.COLLAPSED, Status.NON_FINITE, Status.DECREASED))  # exit code 3
 
 
@@ -175,7 +172,7 @@ def _trial(posed, fit, ended):
             "standard_errors": store.mixture_record(fit.standard_errors),
         }
     row["truth"] = store.mixture_record(truth)
-    return Trial(row, fit, posed.x, posed.labels, truth, posed.spec)
+    return Trial(provenance.stamped(row), fit, posed.x, posed.labels, truth, posed.spec)
 
 
 def run_grid(
@@ -198,7 +195,7 @@ def run_grid(
     cells = list(cells)
     folder = store.result_folder(results, name)
     kept = {i: store.read_cell(path) for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()}
-    finished = {i: trial["row"] for i, trial in kept.items()}
+    finished = {i: {"commit": None} | trial["row"] for i, trial in kept.items()}  # of old rows it is not known
     if older := sum(trial.get("source") != store.source() for trial in kept.values()):
         warn(
             f"{older} of {len(cells)} trials in {folder} were made by other source of gmm_jax: if what is measured has "
@@ -206,34 +203,24 @@ def run_grid(
             stacklevel=2,
         )
     missing = [i for i in range(len(cells)) if i not in finished]
-    started = datetime.now(UTC)
-    with Clock() as clock, progress_bar(name, len(cells)) as advance:
-        advance(len(finished))
+    seeds = sorted({cell.seed for cell in cells})
+    about = {"command": command, "seeds": seeds, "steps": len(missing), "rows": ()}
+    study = Study(doc, name, results, {"cells": len(cells), **config}, **about)
+    with study, closing(_rows([cells[i] for i in missing], how)) as coming:
         try:
-            with closing(_rows([cells[i] for i in missing], how)) as coming:
-                for done, (place, row) in enumerate(coming, 1):
-                    i = missing[place]
-                    if isinstance(row, Lost):
-                        row = _head(cells[i]) | {"status": Status.FAILED.name, "reason": row.reason}
-                    else:
-                        store.write_cell(folder, _config(cells[i]), row)
-                    finished[i] = row
-                    advance(len(finished), note=time_left(clock.so_far()["seconds"], done, len(missing) - done))
+            for done, (place, row) in enumerate(coming, 1):
+                i = missing[place]
+                if isinstance(row, Lost):
+                    finished[i] = study.stamp(_head(cells[i]) | {"status": Status.FAILED.name, "reason": row.reason})
+                else:
+                    finished[i] = study.stamp(row)
+                    store.write_cell(folder, _config(cells[i]), finished[i])
+                study.step(time_left(study.seconds, done, len(missing) - done))
         finally:
-            rows = [finished[i] for i in sorted(finished)]
-            store.write_rows(folder, map(_in_table, rows))
-            write_parquet(folder, rows)
-            known = {
-                "cells": len(cells),
-                "finished": len(rows),
-                "of_other_source": older,
-                "seeds": sorted({cell.seed for cell in cells}),
-            }
-            found = answer(rows) if answer is not None and len(rows) == len(cells) else None
-            ended, seconds = datetime.now(UTC), clock.so_far()
-            record = store.provenance(command, known | dict(config), started, ended, seconds, doc=doc, answer=found)
-            store.write_json(folder / "provenance.json", record)
-    return rows
+            study.rows = [finished[i] for i in sorted(finished)]
+            if answer is not None and len(finished) == len(cells):
+                study.answer = answer(study.rows)
+    return study.rows
 
 
 def time_left(seconds: float, done: int, left: int) -> str:
@@ -272,13 +259,6 @@ def _rows_here(cells):
             some = places[first : first + TOGETHER]
             trials = [run(cells[some[0]])] if len(some) == 1 else run_together([cells[place] for place in some])
             yield from ((place, trial.row) for place, trial in zip(some, trials, strict=True))
-
-
-def _in_table(row):
-    """The row without mixtures that are longer than a spreadsheet's field: in 50 dimensions; their cell has them."""
-    return {
-        name: None if name in MIXTURES and len(json.dumps(field)) > LONGEST else field for name, field in row.items()
-    }
 
 
 def _failure(error):

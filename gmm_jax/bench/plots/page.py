@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..store import write_bytes_atomic
+from ...mixture.atomic import write_bytes_atomic
 from .pens import COMPONENTS, GRID, INK, MUTED, colours_of
 
 DPI = 110
