@@ -14,11 +14,11 @@ results/overlap.
 """
 
 import numpy as np
+from shared import pictures
 from shared import replications as many
 
 from common import RUN, Options, ask, groups
 from gmm_jax import MixtureSpec, problems
-from gmm_jax.bench import plots
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
 
@@ -65,7 +65,7 @@ def draw(folder, rows):
         "logarithmic": ("overlap", "efficiency", "kl", "rmse_means"),
         "from_zero": ("ambiguous", "failed"),
     }
-    plots.curves(folder / "overlap.png", rows, "overlap", PANELS, **looks)
+    pictures.curves(folder / "overlap.png", rows, "overlap", PANELS, **looks)
 
 
 def problem_with(truth, overlap):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shared.index import write_index
 
 from . import report, store
 
@@ -108,7 +109,7 @@ def main() -> None:
     """Write README.md and results/README.md of the checkout in the current folder."""
     root = Path.cwd()
     store.write_text_atomic(root / "README.md", refresh(root))
-    report.write_index(root / "results")
+    write_index(root / "results")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ Found: see results/sample_size.
 """
 
 import numpy as np
+from shared import pictures
 from shared import replications as many
 
 from common import RUN, Options, ask, groups
 from gmm_jax import problems
-from gmm_jax.bench import plots
 from gmm_jax.shell import experiment
 
 PROBLEMS = ("well_separated", "overlapping")
@@ -78,7 +78,7 @@ def draw(folder, rows):
         "from_zero": ("ambiguous", "failed"),
     }
     for name, mine in groups(rows, "problem").items():
-        plots.curves(folder / f"{name}.png", mine, "n_samples", PANELS, **looks)
+        pictures.curves(folder / f"{name}.png", mine, "n_samples", PANELS, **looks)
 
 
 def scaled(row):

@@ -16,11 +16,11 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+from shared import pictures
 from shared.replications import data_sets, mean_with_error
 
 from common import RUN, Options, ask, groups
 from gmm_jax import GMM, MixtureSpec, Prior, Status, bayes, em, judge, log_prob, problems
-from gmm_jax.bench import plots
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
 
@@ -58,7 +58,7 @@ def draw(folder, rows):
     """Every number against K, a picture a problem."""
     looks = {"logarithmic": ("kl", "hellinger", "mixing_distance", "score_loss"), "from_zero": ("failed",)}
     for name, mine in groups(rows, "problem").items():
-        plots.curves(folder / f"{name}.png", mine, "n_components", PANELS, **looks)
+        pictures.curves(folder / f"{name}.png", mine, "n_components", PANELS, **looks)
 
 
 def fits_of(problem, n_components, replications, restarts):

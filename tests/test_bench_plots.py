@@ -168,16 +168,6 @@ def test_degenerate_data_and_components_are_drawn(tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
 
-def test_calibration(tmp_path):
-    uniform, shifted = np.arange(1, 20) * 5, np.minimum(np.arange(1, 20) * 9, 100)
-    rows = [
-        {"quantity": name, "simulations": 100, "draws": 19, "counts_below": counts.tolist()}
-        for name, counts in (("log-likelihood", uniform), ("smallest mean", shifted))
-    ]
-    plots.calibration(tmp_path / "a.png", rows * 4, 0.99)
-    assert is_a_picture(tmp_path / "a.png")
-
-
 def test_posterior_predictive_beside_the_truth(tmp_path, n_features):
     x, _ = samples(n_features)
     draws = mixture(n_features, leading=(2, 150))

@@ -265,26 +265,6 @@ def test_a_picture_of_another_kind_is_refused(tmp_path):
     assert not (tmp_path / "r.html").exists()
 
 
-def test_the_index_lists_every_folder_also_a_damaged_one(tmp_path):
-    design = {"Data": "two sets"}
-    good = {
-        "question": "Is a|b <true>?",
-        "answer": "Yes,\nit is.",
-        "design": design,
-        "ended": "2026-01-02T00:00:00+00:00",
-    }
-    store.write_json(tmp_path / "one" / "provenance.json", good)
-    store.write_rows(tmp_path / "one", [{"a": 1}])
-    store.write_text_atomic(tmp_path / "two" / "provenance.json", "{")
-    (tmp_path / "three").mkdir()
-    text = report.write_index(tmp_path).read_text()
-    assert "## one\n\n**Is a\\|b &lt;true>?**\n\n- *Data:* two sets\n- *Found, 2026-01-02:* Yes,\n  - it is.\n" in text
-    assert "[rows.csv](one/rows.csv)" in text
-    assert "## two\n\n**unreadable: provenance.json: cut off or damaged" in text
-    assert "three" not in text
-    assert str(tmp_path) not in text
-
-
 def test_a_report_drawn_again_shows_the_pictures_of_the_folder_and_promises_no_quartiles_that_are_not_there(tmp_path):
     row = {"problem": "course_2d", "case": "Case II", "method": "em", "seed": 0, "status": "CONVERGED", "kl": 0.01}
     store.write_rows(tmp_path, [row | {"reason": ""}])

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from shared import pictures
 
-from gmm_jax.bench import plots
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.workers import Lost, alone
@@ -174,4 +174,4 @@ def grid(table, *, iteration_pairs, **_):
         table.put("grid", f"{n} restarts", [row | {"axis": "restarts", "at": n} for row in rows])
     draw = [row for row in table.rows if row["part"] == "grid" and row["status"] == "ok"]
     once = {(row["axis"], row["at"], row["method"]): row for row in draw}
-    plots.scaling(table.folder / "scaling.png", list(once.values()), AXES)
+    pictures.scaling(table.folder / "scaling.png", list(once.values()), AXES)

@@ -11,11 +11,9 @@ newer), and xarray draws traces of it: `["posterior/means"].sel(feature=0).plot.
 
 from .fits import data, em_animation, em_iterations, log_likelihood, parameter_errors, recovered
 from .posteriors import posterior_of_means, posterior_predictive
-from .trials import calibration, curves, landscape, recovery, scaling
+from .trials import landscape, recovery
 
 __all__ = [
-    "calibration",
-    "curves",
     "data",
     "em_animation",
     "em_iterations",
@@ -26,5 +24,4 @@ __all__ = [
     "posterior_predictive",
     "recovered",
     "recovery",
-    "scaling",
 ]
