@@ -110,20 +110,11 @@ def check_supported(spec, x) -> None:
 
 def _arrays(problem: Problem, hyper, first):
     """What the program reads, by name."""
-    labels = [
-        np.asarray(predict(jax.tree.map(lambda leaf, c=c: leaf[c], first), problem.z)) for c in range(len(first.means))
-    ]
-    data = {"z": problem.z, "label": np.stack(labels) + 1.0}
-    prior = {name: np.asarray(getattr(hyper, name)) for name in ("alpha", "loc", "precision", "size", "dof")}
-    return (
-        data
-        | prior
-        | {
-            "weights": first.weights,
-            "means": first.means,
-            "precisions": np.linalg.inv(first.covariances),
-        }
-    )
+    each = (jax.tree.map(lambda leaf, c=c: leaf[c], first) for c in range(len(first.means)))
+    labels = np.stack([np.asarray(predict(gmm, problem.z)) for gmm in each])
+    arrays = {name: np.asarray(getattr(hyper, name)) for name in ("alpha", "loc", "precision", "size", "dof")}
+    arrays |= {"z": problem.z, "label": labels + 1.0, "weights": first.weights, "means": first.means}
+    return arrays | {"precisions": np.linalg.inv(first.covariances)}
 
 
 def _write(folder, arrays):

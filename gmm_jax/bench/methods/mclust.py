@@ -40,22 +40,13 @@ def fit(key, x, spec, *, tol=1e-5, timeout=600.0) -> Fit:
     k, d = spec.n_components, x.shape[1]
     weights, means, sigma, (log_likelihood,), (passes,), version = _ask(x, spec, seed_of(key) >> 1, tol, timeout)
     sigma = np.reshape(sigma, (k, d, d))  # R stores by columns, and the last index is the component
-    covariances = {
-        "full": sigma,
-        "tied": sigma[0],
-        "diag": np.diagonal(sigma, axis1=1, axis2=2),
-        "spherical": sigma[:, 0, 0],
-    }[spec.covariance_type]
+    covariances = sigma[0] if spec.covariance_type == "tied" else sigma
+    if spec.covariance_type in ("diag", "spherical"):
+        variances = np.diagonal(sigma, axis1=1, axis2=2)
+        covariances = variances if spec.covariance_type == "diag" else variances[:, 0]
     info = {"log_likelihood": log_likelihood, "density_evaluations": int(passes) * len(x) * k, "version": version}
-    info |= terms(
-        start="quantiles" if d == 1 else "model-based hierarchical clustering of at most 2000 rows",
-        reg_covar="none",
-        tol=tol,
-        tol_is="relative change of the log-likelihood, before the last M-step",
-        threads=1,
-        precision="float64",
-        same_prior="no prior",
-    )
+    start = "quantiles" if d == 1 else "model-based hierarchical clustering of at most 2000 rows"
+    info |= terms(start, tol, "relative change of the log-likelihood, before the last M-step", threads=1)
     point = GMM(np.array(weights), np.reshape(means, (k, d)), np.array(covariances), spec.covariance_type)
     return Fit(point, None, None, Status.CONVERGED, info)
 
