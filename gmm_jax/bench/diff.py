@@ -4,7 +4,7 @@ Trials of one cell (problem, case, n, counts, method, options) are paired by see
 the metric is an error or a time, so that one bad optimum does not hide a loss of all others; where the two runs share
 no two seeds they are independent samples. A comparison is a cell and a metric, with Student's interval of the mean of d
 (Welch's without pairs); its level is Holm's, so that all intervals together cover with 95 %. Trials that ran together
-have equal shares of one time: they are one measurement of it.
+have equal parts of one time: they are one measurement of it.
 
 References:
     Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
@@ -34,10 +34,10 @@ SECONDS = "seconds_run"
 
 
 class Margin(NamedTuple):
-    """How much worse is worth a word."""
+    """The practical margin of a metric: smaller changes do not count."""
 
     value: float
-    is_share: bool  # of the first run's value: then ratios are compared, else differences
+    is_ratio: bool  # of the second run to the first, else a difference
     better: int = -1  # the sign of a change for the better
 
 
@@ -90,7 +90,7 @@ def diff(
     if as_json:
         print(json.dumps(plain({"comparisons": found, "cells": alone, "made by": made}), allow_nan=False))
     else:
-        _tell(found, alone, made)
+        _print(found, alone, made)
     return 3 if any(record["verdict"] == "regression" for record in found) else 0
 
 
@@ -169,7 +169,7 @@ def _difference(a, b, metric, margin) -> Difference | None:
         x, y = ({seed: run[seed] for seed in shared} for run in (x, y))
     x, y = (np.array(list(run.values()), float) for run in (x, y))
     if metric == SECONDS and any((row.get("together") or 1) > 1 for run in (a, b) for row in run.values()):
-        x, y, paired = np.unique(x), np.unique(y), False  # equal shares of one time
+        x, y, paired = np.unique(x), np.unique(y), False  # equal parts of one time
     before, after = (float(v.mean()) if v.size else np.nan for v in (x, y))
     n = min(x.size, y.size)
     if n < 2:
@@ -177,19 +177,19 @@ def _difference(a, b, metric, margin) -> Difference | None:
     return Difference(before, after, *_estimate(x, y, paired, metric == FAILURES), n, paired)
 
 
-def _estimate(x, y, paired, of_shares):
+def _estimate(x, y, paired, of_proportions):
     """(estimate, standard error, degrees of freedom) of the mean of y − x: Student's, Welch's without pairs.
 
-    Of shares the normal approximation with a success and a failure more (Bonett & Price; Agresti & Caffo without
+    Of proportions the normal approximation with a success and a failure more (Bonett & Price; Agresti & Caffo without
     pairs): where all trials agree the error is still not 0.
     """
-    if of_shares:
+    if of_proportions:
         x, y = np.r_[x, 0.0, 1.0], np.r_[y, 1.0, 0.0]
-    samples, ddof = [y - x] if paired else [x, y], 0 if of_shares else 1
+    samples, ddof = [y - x] if paired else [x, y], 0 if of_proportions else 1
     parts = np.array([v.var(ddof=ddof) / v.size for v in samples])
     total = parts.sum()
-    dof = np.inf if of_shares else total**2 / np.sum(parts**2 / [v.size - 1 for v in samples]) if total > 0.0 else 1.0
-    return float(y.mean() - x.mean()), float(np.sqrt(total)), float(dof)
+    dof = total**2 / np.sum(parts**2 / [v.size - 1 for v in samples]) if total > 0.0 else 1.0
+    return float(y.mean() - x.mean()), float(np.sqrt(total)), np.inf if of_proportions else float(dof)
 
 
 def _value(row, metric, margin):
@@ -200,19 +200,19 @@ def _value(row, metric, margin):
     if not isinstance(value, (int, float)) or not np.isfinite(value):
         return None
     least = SHORTEST if metric == SECONDS else max(row.get(f"{metric}_se") or 0.0, SMALLEST)
-    return float(np.log(max(value, least))) if margin.is_share else float(value)
+    return float(np.log(max(value, least))) if margin.is_ratio else float(value)
 
 
 def _record(cell, metric, found, margin, p, low, high):
-    limit = np.log1p(margin.value) if margin.is_share else margin.value
+    limit = np.log1p(margin.value) if margin.is_ratio else margin.value
     verdict = "too few" if np.isnan(p) else "same"
     if (low > 0.0 or high < 0.0) and abs(found.value) > limit:
         verdict = "improvement" if np.sign(found.value) == margin.better else "regression"
     numbers = {"before": found.before, "after": found.after, "change": found.value, "low": low, "high": high}
-    if margin.is_share:
+    if margin.is_ratio:
         numbers = {name: np.exp(value) for name, value in numbers.items()}
     head = dict(zip(CELL, cell, strict=True)) | {"metric": metric, "n": found.n, "paired": found.paired}
-    scale = "ratio" if margin.is_share else "difference"
+    scale = "ratio" if margin.is_ratio else "difference"
     return head | numbers | {"scale": scale, "p": p, "margin": margin.value, "verdict": verdict}
 
 
@@ -228,7 +228,7 @@ def _margin(metric, given):
 # ---- what people read
 
 
-def _tell(found, alone, made):
+def _print(found, alone, made):
     console = report.console()
     moved = [record for record in found if record["verdict"] in ("regression", "improvement")]
     head = ("problem", "case", "n", "method", "options", "metric", "before", "after", "change", "p", "verdict")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,16 +40,15 @@ class Grid:
         from . import methods as registry
         from .runner import Cell
 
+        sizes = [("n", n, 1) for n in self.n]
+        for name, value, least in (("seeds", self.seeds, 1), ("first_seed", self.first_seed, 0), *sizes):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}.")
         for problem in self.problems:
             suite.load(problem).knowing(*self.known)
         options = self.options()
         for method, chosen in options.items():
             registry.check_options(registry.load(method), chosen)
-        for name, value, least in (("seeds", self.seeds, 1), ("first_seed", self.first_seed, 0)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}; got {value}.")
-        if min(self.n, default=1) < 1:
-            raise ValueError(f"n must be at least 1; got {min(self.n)}.")
         known = tuple(field for field in FIELDS if field in self.known)  # in one order, so that a trial has one name
         cells = [
             Cell(problem, known, method=method, options=tuple(sorted(chosen.items())), seed=seed, n=n)
@@ -68,9 +67,8 @@ class Grid:
         for text in self.option:
             method = next((name for name in chosen if text.startswith(f"{name}.")), None)
             if method is None:
-                raise ValueError(
-                    f"an option is written METHOD.NAME=VALUE with one of {', '.join(chosen)}; got {text!r}."
-                )
+                methods = ", ".join(chosen)
+                raise ValueError(f"an option is written METHOD.NAME=VALUE with one of {methods}; got {text!r}.")
             chosen[method] |= [parse_option(text.removeprefix(f"{method}."))]
         return chosen
 
@@ -81,10 +79,6 @@ class Grid:
         )
         return replace(self, methods=tuple(methods), option=texts)
 
-    def to_json(self) -> str:
-        """What `read_grid` reads."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
 
 def read_grid(path: Path) -> Grid:
     """The grid of a JSON file, missing keys as they are by default; a ValueError names what cannot be read."""
@@ -94,15 +88,12 @@ def read_grid(path: Path) -> Grid:
     if not isinstance(found, dict):
         raise ValueError(f"{path}: a grid is a JSON object with any of {_names()}.")
     for name, value in found.items():
-        default = getattr(Grid(), name, None) if name in _names() else None
-        if default is None:
+        if name not in _names():
             raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(_names())}.")
-        whole = name in ("n", "seeds", "first_seed")
-        items = value if isinstance(default, tuple) and isinstance(value, list) else [value]
-        is_list = isinstance(value, list) == isinstance(default, tuple)
-        if not is_list or not all(type(item) is (int if whole else str) for item in items):
-            kind = f"{'a list of ' if isinstance(default, tuple) else ''}{'whole numbers' if whole else 'text'}"
-            raise ValueError(f"{path}: {name!r} of a grid must be {kind}; got {value!r}.")
+        many = isinstance(getattr(Grid(), name), tuple)
+        kind, words = (int, "whole numbers") if name in ("n", "seeds", "first_seed") else (str, "text")
+        if isinstance(value, list) != many or not all(type(item) is kind for item in (value if many else [value])):
+            raise ValueError(f"{path}: {name!r} of a grid must be {'a list of ' * many}{words}; got {value!r}.")
     return Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
 
 
