@@ -30,15 +30,16 @@ def _as_fit(restarts, x, spec, init, config):
     status = Status(int(best.status))
     few = n_parameters(spec, x.shape[1]) <= MOST_PARAMETERS
     errors = em.standard_errors(x, best, spec) if few and status == Status.CONVERGED else None
+    landscape = rows_of(optima, restarts.fits.status, x, spec)
     info = {
         "log_likelihood": float(best.log_likelihood),
         "n_iter": int(best.n_iter),
         "density_evaluations": em_evaluations(restarts, x, spec),
         "message": restarts.message,
         "n_optima": int(optima.count.size),
-        "share_at_best": float(np.mean(np.abs(restarts.fits.log_likelihood - best.log_likelihood) <= 1e-4 * len(x))),
+        "share_at_best": next((row["share"] for row in landscape if row.get("gap") == 0.0), 0.0),
         "n_failed": int(np.sum(optima.of_fit < 0)),
-        "landscape": rows_of(optima, restarts.fits.status, x, spec),
+        "landscape": landscape,
     }
     start, precision = f"best of {restarts.fits.status.size} by {init}", str(np.asarray(best.gmm.means).dtype)
     reg_covar = "1e-6 of each variance" if config.reg_covar is None else absolute(config.reg_covar)
