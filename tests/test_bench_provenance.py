@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gmm_jax import Fit, Status, problems
-from gmm_jax.bench import compare, methods, provenance, store
+from gmm_jax.bench import compare, diff, methods, provenance, store
 from gmm_jax.bench.provenance import design_of, makers, read_provenance
 from gmm_jax.bench.runner import Cell, run_grid
 from gmm_jax.bench.study import Study
@@ -204,6 +204,9 @@ def test_an_old_folder_is_reported_and_compared(old_folder, capsys):
     page = (folder / "report.html").read_text()
     assert "2 rows: commit not known" in page
     assert "an unknown number of rows" in page
+    capsys.readouterr()
+    assert diff.diff(folder, folder) == 0
+    assert "Before, 2 rows: commit not known, time not known" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("results/*/provenance.json")), ids=str)
