@@ -38,6 +38,11 @@ def stamped(row: Mapping[str, Any], seconds: float | None = None) -> dict[str, A
     return {**row, **{name: value for name, value in made.items() if row.get(name) is None}}
 
 
+def earlier(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of an earlier run as it is: no commit where it names none, which is then not known."""
+    return {**row, "commit": row.get("commit")}
+
+
 def commit() -> str:
     """The commit of the code that runs, with "+" and a digest of its source where that was changed since.
 

@@ -180,7 +180,7 @@ def run_grid(
     cells = list(cells)
     folder = store.result_folder(results, name)
     kept = {i: store.read_cell(path) for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()}
-    finished = {i: {"commit": None} | trial["row"] for i, trial in kept.items()}  # of old rows it is not known
+    finished = {i: provenance.earlier(trial["row"]) for i, trial in kept.items()}
     if older := sum(trial.get("source") != store.source() for trial in kept.values()):
         warn(
             f"{older} of {len(cells)} trials in {folder} were made by other source of gmm_jax: if what is measured has "
