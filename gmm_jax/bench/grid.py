@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 FIELDS = ("weights", "means", "covariances")
+LEAST = {"n": 1, "seeds": 1, "first_seed": 0}  # of the numbers
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,24 @@ class Grid:
     first_seed: int = 0
     """The first of them."""
 
+    def check(self) -> None:
+        """A ValueError for a value of another kind, or too small a number."""
+        for field in fields(self):
+            value, many, least = getattr(self, field.name), isinstance(field.default, tuple), LEAST.get(field.name)
+            kind, words = (str, "text") if least is None else (Integral, "whole numbers")
+            items = value if many else (value,)
+            if not isinstance(items, (tuple, list)) or not all(isinstance(v, kind) and v is not True for v in items):
+                raise ValueError(f"{field.name!r} of a grid must be {'a list of ' * many}{words}; got {value!r}.")
+            if least is not None and min(items, default=least) < least:
+                raise ValueError(f"{field.name} must be at least {least}; got {min(items)}.")
+
     def cells(self) -> list:
         """Checked `runner.Cell`s, none twice; a ValueError for what does not exist."""
         from .. import problems as suite
         from . import methods as registry
         from .runner import Cell
 
-        sizes = [("n", n, 1) for n in self.n]
-        for name, value, least in (("seeds", self.seeds, 1), ("first_seed", self.first_seed, 0), *sizes):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}; got {value}.")
+        self.check()
         for problem in self.problems:
             suite.load(problem).knowing(*self.known)
         options = self.options()
@@ -87,14 +97,15 @@ def read_grid(path: Path) -> Grid:
     found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: a grid is a JSON object with any of {_names()}.")
-    for name, value in found.items():
+    for name in found:
         if name not in _names():
             raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(_names())}.")
-        many = isinstance(getattr(Grid(), name), tuple)
-        kind, words = (int, "whole numbers") if name in ("n", "seeds", "first_seed") else (str, "text")
-        if isinstance(value, list) != many or not all(type(item) is kind for item in (value if many else [value])):
-            raise ValueError(f"{path}: {name!r} of a grid must be {'a list of ' * many}{words}; got {value!r}.")
-    return Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    grid = Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    try:
+        grid.check()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return grid
 
 
 def _names():
