@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -11,28 +12,6 @@ from ._peers import ask_r, check_answer, free_data, seed_of, terms
 
 MODELS = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}  # with one component it takes XXX, XXI, XII
 NO_ANSWER = 65  # an exit code of the program
-# Mclust keeps no count of its passes over the data, and its log-likelihood is that before the last M-step
-PROGRAM = """
-arguments <- commandArgs(trailingOnly = TRUE)
-if (!requireNamespace("mclust", quietly = TRUE)) quit(status = 64)
-suppressPackageStartupMessages(library(mclust))
-passes <- 0
-count <- quote(passes <<- passes + attr(returnValue(), "info")[[1]])
-invisible(suppressMessages(trace("me", exit = count, where = asNamespace("mclust"), print = FALSE)))
-set.seed(as.integer(arguments[4]))
-x <- as.matrix(read.csv(arguments[1], header = FALSE))
-found <- Mclust(x, G = as.integer(arguments[2]), modelNames = arguments[3], verbose = FALSE,
-                control = emControl(tol = as.numeric(arguments[5])))
-if (is.null(found)) quit(status = 65)
-variance <- found$parameters$variance
-say <- function(values) cat(sprintf("%.17g", as.vector(values)), "\\n")
-say(found$parameters$pro)
-say(found$parameters$mean)
-say(if (ncol(x) == 1) rep_len(variance$sigmasq, found$G) else variance$sigma)
-say(sum(dens(x, modelName = found$modelName, parameters = found$parameters, logarithm = TRUE)))
-say(max(passes, 1))
-cat(as.character(packageVersion("mclust")), "\\n")
-"""
 
 
 def fit(key, x, spec, *, tol=1e-5, timeout=600.0) -> Fit:
@@ -59,7 +38,7 @@ def _ask(x, spec, seed, tol, timeout):
     with TemporaryDirectory() as folder:
         np.savetxt(f"{folder}/x.csv", x, delimiter=",", fmt="%.17g")
         words = (f"{folder}/x.csv", spec.n_components, model, seed, tol)
-        done = ask_r("mclust", PROGRAM, *words, timeout=timeout)
+        done = ask_r("mclust", Path(__file__).with_name("mclust.R").read_text(), *words, timeout=timeout)
     if done.returncode == NO_ANSWER:
         raise ValueError(f"mclust has no {model} model of these data: a covariance became singular, or rows are few.")
     *lines, version = check_answer(done).strip().split("\n")
