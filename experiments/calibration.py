@@ -76,7 +76,7 @@ def main(*, gibbs: int = 500, smc: int = 500, nuts: int = 500, tempered: int = 1
     if run.smoke:
         plan = [(engine, CASES[0], 30) for engine in ("gibbs", "one_labelling")]
     names = ("run", "engine", "n_components", "n_features", "simulations", "draws")
-    draws = SMALL.draws if run.smoke else Size.draws
+    draws = SMALL.draws if run.smoke else Size().draws
     cells = [dict(zip(names, (run_name(e, *case), e, *case, n, draws), strict=True)) for e, case, n in plan]
     options = {"gibbs": gibbs, "smc": smc, "nuts": nuts, "tempered": tempered}
     return ask(__doc__, "calibration", cells, calibrate, verdict, run, options, draw=draw)
