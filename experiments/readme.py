@@ -56,9 +56,10 @@ def recovery_table(rows: Rows) -> str:
     chosen = [p for p in groups(rows, "problem") if p in problems[:MOST_PROBLEMS]]
     seeds, every = len(groups(rows, "seed")), len(problems)
     lines = [
-        f"Median KL(truth ‖ fit) in nats over {seeds} data sets, nothing known, on the {len(chosen)} of {every} problems",
-        "where methods differ most; smaller is better. *oracle* knows the labels. † marks where in some trial chains did",
-        "not agree, a fit failed, or an approximation's Pareto k̂ was above 0.7: the number is then doubtful. — not run.",
+        f"Median KL(truth ‖ fit) in nats over {seeds} data sets, nothing known, on the {len(chosen)} of {every}",
+        "problems where methods differ most; smaller is better. *oracle* knows the labels. † marks where in some trial",
+        "chains did not agree, a fit failed, or an approximation's Pareto k̂ was above 0.7: the number is doubtful then.",
+        "— stands for what was not run.",
         "",
         "| problem | " + " | ".join(methods) + " |",
         "|---|" + "---:|" * len(methods),
