@@ -4,7 +4,7 @@ Data: course_2d and real data sets, each with one or several K.
 Estimands: the optima of the likelihood, the same up to a permutation of components, and the share of starts at each.
 Methods: EM from random rows of the data as centres, every start kept, to its end, then on to the point where the
     gradient vanishes, so that plateaus are not counted as optima.
-Performance: shares of starts ± their Monte-Carlo standard error; which optima are spurious, and why; starts that end
+Performance: share of starts at each ± its Monte-Carlo standard error; which optima are spurious, and why; starts that end
     nowhere.
 
 Expected: few optima where clusters are few and apart; where components are many, or more than there are clusters, tens,
