@@ -30,11 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from common import RUN, Options, ask, groups
 from gmm_jax import GMM, Known, MixtureSpec, Prior, bayes, log_prob, permute, responsibilities
 from gmm_jax.bayes.model import pose, site_values
 from gmm_jax.bayes.target import log_joint_density
-from gmm_jax.bench import plots
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.judge.calibration import counts_below, ranks, uniform_p_value
@@ -42,6 +40,8 @@ from gmm_jax.mixture import ONE_AT_A_TIME, Scaling
 from gmm_jax.mixture.cores import n_workers
 from gmm_jax.mixture.starts import kmeans_plusplus
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared.cells import RUN, Options, ask, groups
 
 CASES = ((2, 1), (2, 2), (3, 1), (3, 2))  # components, features
 ALPHA, MEAN_SCALE = 4.0, 3.0  # φ ~ Dir(4), μ_k ~ N(0, 3²), Σ_k ~ IW(d + 4, I)
@@ -85,7 +85,7 @@ def main(*, gibbs: int = 500, smc: int = 500, nuts: int = 500, tempered: int = 1
 def draw(folder, rows):
     """A picture a run."""
     for name, mine in groups(rows, "run").items():
-        plots.calibration(folder / f"{name}.png", mine, 1.0 - bound(mine))
+        pictures.calibration(folder / f"{name}.png", mine, 1.0 - bound(mine))
 
 
 def calibrate(run, engine, n_components, n_features, simulations, draws):

@@ -15,12 +15,12 @@ results/overlap.
 
 import numpy as np
 
-from common import RUN, Options, ask, groups
 from gmm_jax import MixtureSpec, problems
-from gmm_jax.bench import plots
-from gmm_jax.bench import replications as many
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared import replications as many
+from shared.cells import RUN, Options, ask, groups
 
 OVERLAPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3)
 N_COMPONENTS, N_FEATURES, N_SAMPLES = 3, 2, 2000
@@ -63,9 +63,9 @@ def draw(folder, rows):
     looks = {
         "expected": {"efficiency": 1.0, "coverage": many.LEVEL},
         "logarithmic": ("overlap", "efficiency", "kl", "rmse_means"),
-        "shares": ("ambiguous", "failed"),
+        "from_zero": ("ambiguous", "failed"),
     }
-    plots.curves(folder / "overlap.png", rows, "overlap", PANELS, **looks)
+    pictures.curves(folder / "overlap.png", rows, "overlap", PANELS, **looks)
 
 
 def problem_with(truth, overlap):

@@ -21,11 +21,11 @@ import json
 
 import numpy as np
 
-from common import RUN, Options, groups, open_study, some_of
-from gmm_jax.bench import plots
 from gmm_jax.bench.runner import Cell
 from gmm_jax.bench.runner import run as run_cell
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared.cells import RUN, Options, groups, open_study, some_of
 
 SAMPLING = {"n_chains": 2, "n_warmup": 300, "n_draws": 500}
 LIKELIHOOD = {  # what is tried beside the defaults
@@ -97,7 +97,7 @@ def main(
     reported = reported_of(study.rows)
     places = [place for problem in report for place in frontier(reported, problem)]
     titles = {problem: f"{problem.replace('_', ' ')}: Hellinger distance" for problem in report}
-    plots.curves(study.folder / "peers.png", places, AXIS, titles, logarithmic=(AXIS, *report))
+    pictures.curves(study.folder / "peers.png", places, AXIS, titles, logarithmic=(AXIS, *report))
     met, sentence = verdict(study.rows)
     return study.conclude(sentence, met=met)
 

@@ -13,11 +13,11 @@ SVI as near but with standard deviations that are too small. Found: see results/
 
 import numpy as np
 
-from common import HERE, Here, groups
 from gmm_jax import problems
 from gmm_jax.bench import Grid
 from gmm_jax.bench.compare import compare
 from gmm_jax.shell import experiment
+from shared.cells import HERE, Here, groups
 
 METHODS = {
     "oracle": {},

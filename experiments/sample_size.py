@@ -15,11 +15,11 @@ Found: see results/sample_size.
 
 import numpy as np
 
-from common import RUN, Options, ask, groups
 from gmm_jax import problems
-from gmm_jax.bench import plots
-from gmm_jax.bench import replications as many
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared import replications as many
+from shared.cells import RUN, Options, ask, groups
 
 PROBLEMS = ("well_separated", "overlapping")
 SIZES = (100, 300, 1000, 5000, 20_000)
@@ -75,10 +75,10 @@ def draw(folder, rows):
     looks = {
         "expected": {"efficiency": 1.0, "coverage": many.LEVEL},
         "logarithmic": ("n_samples", "efficiency", "kl"),
-        "shares": ("ambiguous", "failed"),
+        "from_zero": ("ambiguous", "failed"),
     }
     for name, mine in groups(rows, "problem").items():
-        plots.curves(folder / f"{name}.png", mine, "n_samples", PANELS, **looks)
+        pictures.curves(folder / f"{name}.png", mine, "n_samples", PANELS, **looks)
 
 
 def scaled(row):

@@ -22,10 +22,10 @@ from functools import partial
 import jax
 import numpy as np
 
-from common import RUN, Options, groups, open_study, some_of
 from gmm_jax import MixtureSpec, bayes
 from gmm_jax.bench.workers import Lost, in_processes
 from gmm_jax.shell import configure_jax, experiment
+from shared.cells import RUN, Options, groups, open_study, some_of
 from speed.iterations import standardised_problem
 from speed.processes import run_program
 from speed.programs import ITERATIONS

@@ -17,12 +17,12 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from common import RUN, Options, ask, groups
 from gmm_jax import GMM, MixtureSpec, Prior, Status, bayes, em, judge, log_prob, problems
-from gmm_jax.bench import plots
-from gmm_jax.bench.replications import data_sets, mean_with_error
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared.cells import RUN, Options, ask, groups
+from shared.replications import data_sets, mean_with_error
 
 PROBLEMS, N_COMPONENTS, N_SAMPLES, N_TEST = ("well_separated", "overlapping"), 3, 600, 2500
 OFF = (-1, 0, 1, 2)  # components too many
@@ -56,9 +56,9 @@ def main(*, replications: int = 30, restarts: int = 10, run: Options = RUN) -> i
 
 def draw(folder, rows):
     """Every number against K, a picture a problem."""
-    looks = {"logarithmic": ("kl", "hellinger", "mixing_distance", "score_loss"), "shares": ("failed",)}
+    looks = {"logarithmic": ("kl", "hellinger", "mixing_distance", "score_loss"), "from_zero": ("failed",)}
     for name, mine in groups(rows, "problem").items():
-        plots.curves(folder / f"{name}.png", mine, "n_components", PANELS, **looks)
+        pictures.curves(folder / f"{name}.png", mine, "n_components", PANELS, **looks)
 
 
 def fits_of(problem, n_components, replications, restarts):

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import readme
-from common import Run, ask
 from gmm_jax import GMM, Fit, Posterior, Status, problems
 from gmm_jax.bench import methods, plots, store
 from gmm_jax.bench.demo import demo
 from gmm_jax.bench.draws import read_draws
 from gmm_jax.bench.provenance import read_provenance
 from gmm_jax.bench.study import Study
+from shared import pictures
+from shared.cells import Run, ask
 
 ROOT = Path(__file__).parents[1]
 IN_EVERY_RUN = ("course_2d", "real_data", "recovery")  # of the others the smoke runs are slow tests
@@ -78,7 +79,7 @@ def test_every_experiment_asks_a_question_and_says_what_it_expects(name):
     assert f"results/{name}" in doc
 
 
-@pytest.mark.parametrize("name", [*EXPERIMENTS, *readme.NO_EXPERIMENTS, "speed"])
+@pytest.mark.parametrize("name", [*EXPERIMENTS, *readme.NO_EXPERIMENTS, "shared", "speed"])
 def test_no_file_of_the_experiments_hides_a_package(name):
     """experiments/coverage.py stood for the package that numba imports, and every fit by PyMC failed."""
     elsewhere = [place for place in sys.path if Path(place or ".").resolve() != ROOT / "experiments"]
@@ -94,11 +95,16 @@ def test_with_the_committed_rows_the_default_arguments_have_nothing_left_to_meas
     shutil.copytree(ROOT / "results" / name, tmp_path / name)
     before = store.read_rows(tmp_path / name)
     monkeypatch.setattr(Study, "put", never)
-    for plot in ("curves", "calibration", "landscape", "scaling"):
-        monkeypatch.setattr(plots, plot, lambda *arguments, **options: None)
+    monkeypatch.setattr(plots, "landscape", drawn)
+    for plot in ("curves", "calibration", "scaling"):
+        monkeypatch.setattr(pictures, plot, drawn)
     assert EXPERIMENTS[name].main(run=Run(tmp_path)) in (0, 3)
     after = store.read_rows(tmp_path / name)
     assert [{**row, "commit": row.get("commit")} for row in before] == after
+
+
+def drawn(*arguments, **options):
+    return None
 
 
 def never(study, *rows, **_):

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from gmm_jax.bench import plots
 from gmm_jax.bench.workers import Lost
 from speed import iterations, programs, ratios, time_to_99
 
@@ -95,18 +94,6 @@ def test_the_bound_of_a_t99_ratio_lies_below_it_and_survives_a_side_without_hits
     assert value == math.inf
     assert 100.0 < low < math.inf
     assert all(map(math.isnan, time_to_99.t99_ratio(slow, fast._replace(n_hits=0))))
-
-
-def test_scaling_is_drawn_from_rows_alone(tmp_path):
-    rows = [
-        {"axis": axis, "at": at, "method": method, "seconds": at * much, "seconds_low": at, "seconds_high": 9 * at}
-        | {"floor_seconds": None if axis == "restarts" else 0.1 * at}
-        for axis in ("n", "restarts")
-        for at in (10, 100, 1000)
-        for method, much in (("gmm_jax", 1.0), ("scikit-learn", 8.0))
-    ]
-    plots.scaling(tmp_path / "a.png", rows, {"n": "one iteration", "restarts": "a search"})
-    assert (tmp_path / "a.png").stat().st_size > 2000
 
 
 def test_hits_are_judged_by_the_best_of_all_kinds_whenever_they_came():

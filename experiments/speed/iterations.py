@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 
-from gmm_jax.bench import plots
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.workers import Lost, alone
@@ -18,6 +17,7 @@ from gmm_jax.em import EMConfig, fit_em_restarts
 from gmm_jax.mixture import GMM
 from gmm_jax.problems import generators
 from gmm_jax.shell import configure_jax
+from shared import pictures
 
 from .programs import ITERATIONS, Timer, missing, sklearn_restarts
 from .ratios import MANY_FITS, ONE_FIT, compare, floor, interleave, measure_rates, timed_calls
@@ -174,4 +174,4 @@ def grid(table, *, iteration_pairs, **_):
         table.put("grid", f"{n} restarts", [row | {"axis": "restarts", "at": n} for row in rows])
     draw = [row for row in table.rows if row["part"] == "grid" and row["status"] == "ok"]
     once = {(row["axis"], row["at"], row["method"]): row for row in draw}
-    plots.scaling(table.folder / "scaling.png", list(once.values()), AXES)
+    pictures.scaling(table.folder / "scaling.png", list(once.values()), AXES)

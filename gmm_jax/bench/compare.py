@@ -82,8 +82,9 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
         cells = [_median(group, metric) for metric in METRICS]
         lines.append((problem, case, method, *cells, f"{well}/{len(group)}"))
     head = ("problem", "case", "method", *METRICS.values(), "ended well")
+    brackets = " and [quartiles]" if any("[" in cell for line in lines for cell in line[3:-1]) else ""
     notes = (
-        "Medians, and in brackets quartiles, over seeds; trials without an answer count only in the last column.",
+        f"Medians{brackets} over seeds; trials without an answer count only in the last column.",
         "Seconds are without compiling, and with whatever else ran on the machine.",
     )
     return report.Table(head, tuple(lines), notes=notes)
@@ -111,10 +112,10 @@ def uncertainty_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
             cells = [_median(mine.get((method,), ()), letter) for method in methods]
             lines.append((problem, case, letter, *cells))
     notes = (
-        "Of em from the observed information, of samplers the posterior's: to be read beside the RMSE above.",
+        "em: standard errors from the observed information; samplers: posterior sds. Compare with the RMSE above.",
         "Root mean squares over entries, in units of φ, μ and Σ, and medians of them over seeds; 0 for what is known.",
     )
-    return report.Table(("problem", "case", "of", *methods), tuple(lines), notes=notes)
+    return report.Table(("problem", "case", "parameter", *methods), tuple(lines), notes=notes)
 
 
 def _mean_errors(record):
@@ -157,5 +158,7 @@ def write_report(folder: Path) -> Path:
     head = ("problem", "method", "seed", "status", "reason")
     if lines := tuple(tuple(str(row[column]) for column in head) for row in rows if row["status"] not in FINISHED):
         sections.append(report.Section("Trials that did not end well", (), (report.Table(head, lines),)))
+    if others := report.pictures_in(folder, record, figures):
+        sections.append(report.Section("Pictures of the run", figures=others))
     summary = "\n\n".join(text for text in (record.get("question"), record.get("answer")) if text)
     return report.write_html(folder / "report.html", folder.name, summary, sections, record)

@@ -24,6 +24,7 @@ import numpy as np
 
 from . import report
 from .compare import FINISHED, METRICS, read_trials
+from .provenance import makers
 from .store import plain
 
 CELL = ("problem", "case", "n_samples", "counts", "method", "options")
@@ -43,10 +44,7 @@ class Margin(NamedTuple):
 SMALLEST = 1e-12  # errors below are rounding
 SHORTEST = 0.01  # seconds: a trial that takes less waits longer for a busy machine than it works
 MARGINS = {
-    "kl": Margin(0.1, True),
-    "means_error": Margin(0.1, True),
-    "covariances_error": Margin(0.1, True),
-    "weights_error": Margin(0.1, True),
+    **dict.fromkeys(("kl", "means_error", "covariances_error", "weights_error"), Margin(0.1, True)),
     "ari": Margin(0.02, False, better=1),
     SECONDS: Margin(1.0, True),  # twice as slow: below that is the machine's other work
     FAILURES: Margin(0.05, False),
@@ -88,10 +86,11 @@ def diff(
         raise ValueError(f"{before} and {after} have no cell in common (same {', '.join(CELL)}): nothing to compare.")
     found = compare_rows(a, b, limits)
     alone = {"only before": len(cells_a - cells_b), "only after": len(cells_b - cells_a)}
+    made = {"before": makers(a), "after": makers(b)}
     if as_json:
-        print(json.dumps(plain({"comparisons": found, "cells": alone}), allow_nan=False))
+        print(json.dumps(plain({"comparisons": found, "cells": alone, "made by": made}), allow_nan=False))
     else:
-        _tell(found, alone)
+        _tell(found, alone, made)
     return 3 if any(record["verdict"] == "regression" for record in found) else 0
 
 
@@ -100,7 +99,7 @@ def compare_rows(a: Sequence[Mapping], b: Sequence[Mapping], limits: Mapping[str
 
     Where scale is "ratio", before and after are geometric means, change is after/before and so are low and high. The
     verdict is "regression", "improvement", "same", or "too few" where fewer than two trials have the metric
-    (or one lot of trials that ran together its time).
+    (or their time, those that ran together counting once).
     """
     before, after = _cells(a), _cells(b)
     found = {
@@ -123,23 +122,20 @@ def holm_intervals(value, error, dof, level=LEVEL) -> tuple[np.ndarray, np.ndarr
     value, error and dof are (m,). In the order of their p-values the i-th has level 1 − α/(m − i) as long as
     hypotheses are rejected, all others the level of the first that is not. NaN (nothing known) is not counted.
     """
-    from scipy.special import stdtr, stdtrit
+    from scipy import stats
 
     value, error, dof = (np.asarray(leaf, float) for leaf in (value, error, dof))
-    known = np.isfinite(error)
-    dof = np.where(np.isfinite(dof), dof, 1e9)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(value == 0.0, 0.0, np.abs(value) / error)
-    raw = np.where(known, 2.0 * stdtr(dof, -np.where(known, t, 0.0)), np.inf)
-    order, m = np.argsort(raw, kind="stable"), int(known.sum())
+        t = np.where(value == 0.0, 0.0 * error, np.abs(value) / error)
+    raw = 2.0 * stats.t.sf(t, dof)
+    order, m = np.argsort(raw, kind="stable"), int(np.isfinite(error).sum())  # NaN comes last
     left = np.maximum(m - np.arange(raw.size), 1)
-    adjusted = np.maximum.accumulate(np.minimum(raw[order] * left, 1.0))
+    p, width = np.empty_like(raw), np.empty_like(raw)
+    p[order] = np.maximum.accumulate(np.minimum(raw[order] * left, 1.0))
     rejected = np.cumprod(raw[order] * left < 1.0 - level).astype(bool)
     left = np.where(rejected, left, left[min(int(rejected.sum()), left.size - 1)] if left.size else 1)
-    p, width = np.empty_like(raw), np.empty_like(raw)
-    p[order] = adjusted
-    width[order] = -stdtrit(dof[order], (1.0 - level) / (2.0 * left)) * error[order]
-    return np.where(known, p, np.nan), value - width, value + width
+    width[order] = stats.t.isf((1.0 - level) / (2.0 * left), dof[order]) * error[order]
+    return p, value - width, value + width
 
 
 # ---- one comparison
@@ -178,8 +174,22 @@ def _difference(a, b, metric, margin) -> Difference | None:
     n = min(x.size, y.size)
     if n < 2:
         return Difference(before, after, after - before, np.nan, np.nan, n, paired)
-    estimate = (_pairs_of_shares if paired else _shares) if metric == FAILURES else (_pairs if paired else _means)
-    return Difference(before, after, *map(float, estimate(x, y)), n, paired)
+    return Difference(before, after, *_estimate(x, y, paired, metric == FAILURES), n, paired)
+
+
+def _estimate(x, y, paired, of_shares):
+    """(estimate, standard error, degrees of freedom) of the mean of y − x: Student's, Welch's without pairs.
+
+    Of shares the normal approximation with a success and a failure more (Bonett & Price; Agresti & Caffo without
+    pairs): where all trials agree the error is still not 0.
+    """
+    if of_shares:
+        x, y = np.r_[x, 0.0, 1.0], np.r_[y, 1.0, 0.0]
+    samples, ddof = [y - x] if paired else [x, y], 0 if of_shares else 1
+    parts = np.array([v.var(ddof=ddof) / v.size for v in samples])
+    total = parts.sum()
+    dof = np.inf if of_shares else total**2 / np.sum(parts**2 / [v.size - 1 for v in samples]) if total > 0.0 else 1.0
+    return float(y.mean() - x.mean()), float(np.sqrt(total)), float(dof)
 
 
 def _value(row, metric, margin):
@@ -191,32 +201,6 @@ def _value(row, metric, margin):
         return None
     least = SHORTEST if metric == SECONDS else max(row.get(f"{metric}_se") or 0.0, SMALLEST)
     return float(np.log(max(value, least))) if margin.is_share else float(value)
-
-
-def _pairs(x, y):
-    """(estimate, standard error, degrees of freedom) of the mean of y − x."""
-    return np.mean(y - x), np.std(y - x, ddof=1) / np.sqrt(x.size), x.size - 1
-
-
-def _means(x, y):
-    """Welch's."""
-    parts = np.array([np.var(x, ddof=1) / x.size, np.var(y, ddof=1) / y.size])
-    total = parts.sum()
-    dof = total**2 / np.sum(parts**2 / np.array([x.size - 1, y.size - 1])) if total > 0.0 else 1.0
-    return y.mean() - x.mean(), np.sqrt(total), dof
-
-
-def _pairs_of_shares(x, y):
-    """Bonett & Price: where all trials agree the error is still not 0."""
-    n = x.size + 2.0
-    worse, better = (np.sum(y > x) + 1.0) / n, (np.sum(y < x) + 1.0) / n
-    return worse - better, np.sqrt((worse + better - (worse - better) ** 2) / n), np.inf
-
-
-def _shares(x, y):
-    """Agresti & Caffo."""
-    (p, n), (q, m) = (((v.sum() + 1.0) / (v.size + 2.0), v.size + 2.0) for v in (x, y))
-    return q - p, np.sqrt(p * (1.0 - p) / n + q * (1.0 - q) / m), np.inf
 
 
 def _record(cell, metric, found, margin, p, low, high):
@@ -244,7 +228,7 @@ def _margin(metric, given):
 # ---- what people read
 
 
-def _tell(found, alone):
+def _tell(found, alone, made):
     console = report.console()
     moved = [record for record in found if record["verdict"] in ("regression", "improvement")]
     head = ("problem", "case", "n", "method", "options", "metric", "before", "after", "change", "p", "verdict")
@@ -252,20 +236,17 @@ def _tell(found, alone):
         report.print_table(console, "", report.Table(head, tuple(map(_line, moved))))
     counts = Counter(record["verdict"] for record in found)
     shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("regression", "improvement", "same", "too few"))
-    console.print(f"{len(found)} comparisons: {shown}.", soft_wrap=True)
-    console.print("Cells " + ", ".join(f"{where}: {n}" for where, n in alone.items()) + ".", soft_wrap=True)
+    lines = [f"{len(found)} comparisons: {shown}.", f"Cells {', '.join(f'{w}: {n}' for w, n in alone.items())}."]
+    lines += [f"{when.capitalize()}, {line}." for when, by in made.items() for line in by]
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _line(record):
     name = record["metric"]
     form = "×{:.3g}" if record["scale"] == "ratio" else "{:+.3g}"
     change, low, high = (form.format(record[key]) for key in ("change", "low", "high"))
-    return (
-        *(str(record[key]) for key in ("problem", "case", "n_samples", "method", "options")),
-        METRICS.get(name, name),
-        f"{record['before']:.3g}",
-        f"{record['after']:.3g}",
-        f"{change} [{low}, {high}]",
-        f"{record['p']:.1e}",
-        record["verdict"],
-    )
+    names = (str(record[key]) for key in ("problem", "case", "n_samples", "method", "options"))
+    before, after = (f"{record[key]:.3g}" for key in ("before", "after"))
+    last = (METRICS.get(name, name), before, after, f"{change} [{low}, {high}]", f"{record['p']:.1e}")
+    return (*names, *last, record["verdict"])

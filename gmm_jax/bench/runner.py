@@ -17,7 +17,6 @@ from zlib import crc32
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key
 
 from .. import judge, problems
 from ..mixture import GMM, Fit, MixtureSpec, NotSupported, Status
@@ -27,6 +26,7 @@ from .study import Study
 from .workers import Lost, in_processes, on_cluster
 
 N_TEST = 10_000  # held-out samples
+MIXTURES = {"estimate": "point", "standard_errors": "standard_errors"}  # column of a row -> part of a Fit
 TOGETHER = 20  # trials at most that one fit_many makes, and that Ctrl-C can cost
 FAILED = tuple(s.name for s in (Status.FAILED, Status.COLLAPSED, Status.NON_FINITE, Status.DECREASED))  # exit code 3
 
@@ -95,84 +95,59 @@ def derive_key(seed: int, *names: str):
 
 def run(cell: Cell, *, progress=None) -> Trial:
     """One trial. What the method raises becomes a row with status FAILED or NOT_SUPPORTED and the reason."""
-    posed = _pose(cell)
-    given = {"labels": posed.labels, "progress": progress}
-    given = {name: value for name, value in given.items() if name in posed.method.options and value is not None}
-    fit = None
-    with Clock() as clock:
-        try:
-            fit = posed.method.fit(posed.key, posed.x, posed.spec, **posed.options, **given)
-            ended = _ending(fit)
-        except NotSupported as error:
-            ended = {"status": "NOT_SUPPORTED", "reason": str(error)}
-        except Exception as error:  # a failed trial is a row
-            ended = _failure(error)
-    return _trial(posed, fit, ended | clock.seconds | {"together": 1})
+    return run_together([cell], progress=progress)[0]
 
 
-def run_together(cells: Sequence[Cell]) -> list[Trial]:
-    """Trials that differ in their seeds alone, by a method that has a fit_many; each has its share of the seconds.
+def run_together(cells: Sequence[Cell], *, progress=None) -> list[Trial]:
+    """Trials that differ in their seeds alone; several by the method's fit_many, each with its part of the seconds.
 
     Where that raises, they are run one by one: the row of the one at fault says what is wrong.
     """
-    posed = [_pose(cell) for cell in cells]
-    method, spec, options = posed[0].method, posed[0].spec, posed[0].options
-    keys, xs = jax.numpy.stack([each.key for each in posed]), np.stack([each.x for each in posed])
+    first, alone = cells[0], len(cells) == 1
+    problem, method, options = problems.load(first.problem), methods.load(first.method), dict(first.options)
+    methods.check_options(method, options)
+    spec = problem.knowing(*first.known, components=first.components)
+    data = [problem.sample(derive_key(cell.seed, "data", cell.problem), cell.n, cell.counts) for cell in cells]
+    keys = [derive_key(cell.seed, "method", cell.method, cell.case) for cell in cells]
+    given = {"labels": data[0][1], "progress": progress}
+    given = {name: value for name, value in given.items() if name in method.options and value is not None}
     with Clock() as clock:
         try:
-            fits = method.fit_many(keys, xs, spec, **options)
-        except Exception:
-            fits = None
-    if fits is None:
-        return [run(cell) for cell in cells]
-    shares = {name: value / len(cells) for name, value in clock.seconds.items()} | {"together": len(cells)}
-    return [_trial(each, fit, _ending(fit) | shares) for each, fit in zip(posed, fits, strict=True)]
+            if alone:
+                fits = [method.fit(keys[0], data[0][0], spec, **options, **given)]
+            else:
+                fits = method.fit_many(jax.numpy.stack(keys), np.stack([x for x, _ in data]), spec, **options)
+            ended = [{"status": f.status.name, "reason": "" if f.status.ok else f.status.advice} for f in fits]
+        except Exception as error:  # a failed trial is a row
+            if not alone:
+                return [run(cell) for cell in cells]
+            fits, ended = [None], [_failure(error)]
+    spent = {name: value / len(cells) for name, value in clock.seconds.items()} | {"together": len(cells)}
+    trials = []
+    for cell, (x, labels), fit, end in zip(cells, data, fits, ended, strict=True):
+        row = _head(cell) | end | spent
+        row |= {} if fit is None else _judged(cell, problem, fit, x, labels, row)
+        row["truth"] = store.mixture_record(problem.truth)
+        trials.append(Trial(provenance.stamped(row), fit, x, labels, problem.truth, spec))
+    return trials
 
 
-class _Posed(NamedTuple):
-    """A cell, ready to be tried."""
-
-    cell: Cell
-    problem: problems.Problem
-    method: methods.Method
-    options: dict[str, Any]
-    spec: MixtureSpec
-    key: Key[Array, ""]
-    x: np.ndarray
-    labels: np.ndarray
-
-
-def _pose(cell):
-    problem, method, options = problems.load(cell.problem), methods.load(cell.method), dict(cell.options)
-    methods.check_options(method, options)
-    spec = problem.knowing(*cell.known, components=cell.components)
-    x, labels = problem.sample(derive_key(cell.seed, "data", cell.problem), cell.n, cell.counts)
-    key = derive_key(cell.seed, "method", cell.method, cell.case)
-    return _Posed(cell, problem, method, options, spec, key, x, labels)
+def _judged(cell, problem, fit, x, labels, row):
+    """What an answer adds to its row; what the method says of itself changes no other column."""
+    x_test, _ = problem.sample(derive_key(cell.seed, "test", cell.problem), N_TEST, "multinomial")
+    key = derive_key(cell.seed, "judge", cell.problem)
+    try:
+        found = judge.recovery(key, fit, problem.truth, x=x, labels=labels, x_test=x_test)
+    except Exception as error:  # an answer of another shape than the data's
+        found = _failure(error)
+    info = {name: value for name, value in fit.info.items() if value is not None and name not in row | found}
+    return found | info | {name: store.mixture_record(getattr(fit, leaf)) for name, leaf in MIXTURES.items()}
 
 
-def _ending(fit):
-    return {"status": fit.status.name, "reason": "" if fit.status.ok else fit.status.advice}
-
-
-def _trial(posed, fit, ended):
-    """The answer judged: all of its row."""
-    cell, truth = posed.cell, posed.problem.truth
-    row = _head(cell) | ended
-    if fit is not None:
-        x_test, _ = posed.problem.sample(derive_key(cell.seed, "test", cell.problem), N_TEST, "multinomial")
-        key_judge = derive_key(cell.seed, "judge", cell.problem)
-        try:
-            row |= judge.recovery(key_judge, fit, truth, x=posed.x, labels=posed.labels, x_test=x_test)
-        except Exception as error:  # an answer of another shape than the data's
-            row |= _failure(error)
-        row |= {name: value for name, value in fit.info.items() if value is not None and name not in row}
-        row |= {
-            "estimate": store.mixture_record(fit.point),
-            "standard_errors": store.mixture_record(fit.standard_errors),
-        }
-    row["truth"] = store.mixture_record(truth)
-    return Trial(provenance.stamped(row), fit, posed.x, posed.labels, truth, posed.spec)
+def _failure(error):
+    if isinstance(error, NotSupported):
+        return {"status": "NOT_SUPPORTED", "reason": str(error)}
+    return {"status": Status.FAILED.name, "reason": f"{type(error).__name__}: {error}"}
 
 
 def run_grid(
@@ -256,13 +231,9 @@ def _rows_here(cells):
         groups.setdefault(place if cell.method in alone else replace(cell, seed=0), []).append(place)
     for places in groups.values():
         for first in range(0, len(places), TOGETHER):
-            some = places[first : first + TOGETHER]
-            trials = [run(cells[some[0]])] if len(some) == 1 else run_together([cells[place] for place in some])
-            yield from ((place, trial.row) for place, trial in zip(some, trials, strict=True))
-
-
-def _failure(error):
-    return {"status": Status.FAILED.name, "reason": f"{type(error).__name__}: {error}"}
+            some = [cells[place] for place in places[first : first + TOGETHER]]
+            trials = run_together(some) if len(some) > 1 else [run(some[0])]
+            yield from ((place, trial.row) for place, trial in zip(places[first:], trials, strict=False))
 
 
 def _config(cell):
@@ -275,14 +246,7 @@ def _path(folder, cell):
 
 def _head(cell):
     problem = problems.load(cell.problem)
-    return {
-        "problem": cell.problem,
-        "case": cell.case,
-        "method": cell.method,
-        "seed": cell.seed,
-        "n_samples": problem.n_samples if cell.n is None else cell.n,
-        "n_features": problem.truth.n_features,
-        "n_components": problem.spec.n_components,
-        "counts": cell.counts,
-        "options": json.dumps(dict(cell.options), sort_keys=True),
-    }
+    head = {name: getattr(cell, name) for name in ("problem", "case", "method", "seed")}
+    head["n_samples"] = problem.n_samples if cell.n is None else cell.n
+    head |= {"n_features": problem.truth.n_features, "n_components": problem.spec.n_components}
+    return head | {"counts": cell.counts, "options": json.dumps(dict(cell.options), sort_keys=True)}
