@@ -83,8 +83,9 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
         cells = [_median(group, metric) for metric in METRICS]
         lines.append((problem, case, method, *cells, f"{well}/{len(group)}"))
     head = ("problem", "case", "method", *METRICS.values(), "ok")
+    brackets = " and [quartiles]" if any("[" in cell for line in lines for cell in line[3:-1]) else ""
     notes = (
-        f"Medians, and in brackets quartiles, over seeds; ok: status {', '.join(FINISHED)}.",
+        f"Medians{brackets} over seeds; ok: status {', '.join(FINISHED)}.",
         "Seconds are without compiling, and with whatever else ran on the machine.",
     )
     return report.Table(head, tuple(lines), notes=notes)
@@ -112,7 +113,7 @@ def uncertainty_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
             cells = [_median(mine.get((method,), ()), letter) for method in methods]
             lines.append((problem, case, letter, *cells))
     notes = (
-        "Of em from the observed information, of samplers the posterior sd; compare with the RMSE above.",
+        "em: standard errors from the observed information; samplers: posterior sds. Compare with the RMSE above.",
         "Root mean squares over entries, in units of φ, μ and Σ, and medians of them over seeds; 0 for what is known.",
     )
     return report.Table(("problem", "case", "parameter", *methods), tuple(lines), notes=notes)
@@ -158,5 +159,7 @@ def write_report(folder: Path) -> Path:
     head = ("problem", "method", "seed", "status", "reason")
     if lines := tuple(tuple(str(row[column]) for column in head) for row in rows if row["status"] not in FINISHED):
         sections.append(report.Section("Trials whose status is not ok", (), (report.Table(head, lines),)))
+    if others := report.pictures_in(folder, record, figures):
+        sections.append(report.Section("Pictures of the run", figures=others))
     summary = "\n\n".join(text for text in (record.get("question"), record.get("answer")) if text)
     return report.write_html(folder / "report.html", folder.name, summary, sections, record)

@@ -20,6 +20,7 @@ from . import report
 
 POLISH = em.EMConfig(max_iter=5000, tol=1e-9, acceleration="lbfgs", stop="gradient")
 SHOWN = 10  # optima in a table for the terminal
+SMALLEST = ("smallest component, samples", "smallest relative variance")
 
 
 def polished(key: Key[Array, ""], x: Float[np.ndarray, "N D"], spec: MixtureSpec, found: em.Restarts) -> em.Optima:
@@ -115,7 +116,7 @@ def table(rows: Sequence[Mapping[str, Any]], most: int = SHOWN) -> report.Table:
         for row in rows
         if row["optimum"] is None
     ]
-    head = ("optimum", "log-likelihood", "gap", "starts", "share", "least n·φ", "least Σ/S", "spurious because")
+    head = ("optimum", "log-likelihood", "gap", "starts", "share", *SMALLEST, "spurious because")
     return report.Table(head, tuple(lines))
 
 

@@ -1,72 +1,36 @@
-"""Figures of a posterior: its chains before and after relabelling, its marginals, and the density that it foretells."""
+"""Figures of a posterior: draws of the means, and the predictive density."""
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
-from ...judge.diagnostics import quantities
-from ...mixture import Known, MixtureSpec
-from .page import legend_below, open_page, same_limits
-from .pens import COMPONENTS, DASHED, INK, MUTED, colours_of, draw_data, marginal, one_of
+from .primitives import COMPONENTS, TRUTH, component_densities, draw_cloud, draw_data, method_looks, one_of
+from .style import legend_below, panels_of, same_limits
 
-MOST_CHAINS, MOST_STEPS, MOST_DRAWS = 4, 400, 200
-MOST_MARGINALS = 24
+MOST_COMPONENTS, MOST_DRAWS, MOST_DENSITIES = 9, 1000, 200
 SIDE = 70  # points of the grid along each feature
 HELD = (0.9, 0.5, 0.1)  # probability inside the contours
 
 
-def traces(path, before, after, feature=0):
-    """One feature of every μ_k along the chains: left in the labels as drawn, right in one labelling.
-
-    Colours that cross at left and not at right are labels that switched; a level that only some chains reach is a mode.
+def posterior_of_means(path, x, draws_by_method, truth=None):
+    """Posterior draws of each μ_k with ellipses at 1 and 2 sd, a panel a component; the black cross is the truth.
 
     Args:
-        before, after: GMM with leading (chains, draws); the first 4 chains are shown, a row each, thinned.
+        draws_by_method: method -> GMM with leading (chains, draws), relabelled; at most 1000 draws are shown of each
+            method, and the first 9 components. Samples that lie so near are grey dots.
     """
-    n_chains = min(MOST_CHAINS, np.shape(before.means)[0])
-    steps = np.unique(np.linspace(0, np.shape(before.means)[1] - 1, MOST_STEPS).astype(int))
-    with open_page(path, 7.4, 1.25 * n_chains + 0.9) as page:
-        panels = page.subplots(n_chains, 2, squeeze=False, sharex=True, sharey=True)
-        for column, (gmm, title) in enumerate(((before, "labels as drawn"), (after, "relabelled"))):
-            means = np.asarray(gmm.means)[..., feature][:, steps]  # (C, S, K)
-            for panel, chain in zip(panels[:, column], means, strict=False):
-                for k, colour in enumerate(colours_of(means.shape[2])):
-                    panel.plot(steps, chain[:, k], color=colour, linewidth=0.7)
-            panels[0, column].set_title(title)
-            panels[-1, column].set_xlabel("draw")
-        for c, panel in enumerate(panels[:, 0]):
-            panel.set_ylabel(f"chain {c + 1}")
-        page.supylabel(f"μ, feature {feature + 1}", fontsize=9)
-        if before.n_components <= len(COMPONENTS):
-            looks = enumerate(colours_of(before.n_components))
-            legend_below(page, [(f"component {k + 1}", {"color": colour}) for k, colour in looks])
-
-
-def marginals(path, draws, truth=None, known=Known()):
-    """The posterior density of every free number, a panel each: a histogram of all draws, and the truth a dashed line.
-
-    Args:
-        draws: GMM with leading (chains, draws), relabelled; the first 24 numbers are shown, φ before μ before Σ.
-        known: has no panels; of symmetric matrices the lower triangle has.
-    """
-    spec = MixtureSpec(draws.n_components, draws.covariance_type, known)
-    found = dict(list(quantities(draws, spec).items())[:MOST_MARGINALS])
-    true = None if truth is None else quantities(jax.tree.map(lambda leaf: np.asarray(leaf)[None, None], truth), spec)
-    n_columns = min(4, len(found))
-    n_rows = -(-len(found) // n_columns)
-    with open_page(path, 1.9 * n_columns + 0.4, 1.5 * n_rows + 0.5) as page:
-        panels = page.subplots(n_rows, n_columns, squeeze=False).ravel()
-        for panel, (name, values) in zip(panels, found.items(), strict=False):
-            panel.hist(np.ravel(values), bins=40, density=True, color=COMPONENTS[0], alpha=0.6)
-            if true is not None:
-                panel.axvline(true[name].item(), color=INK, linestyle=DASHED)
-            panel.set_title(name, fontsize=8)
-            panel.set_yticks([])
-        for panel in panels[len(found) :]:
-            panel.set_axis_off()
-        entries = [("posterior", {"color": COMPONENTS[0]})]
-        legend_below(page, entries + [("truth", {"color": INK, "linestyle": DASHED})] * (truth is not None))
+    x = np.asarray(x)
+    pairs = {1: [(0,)], 3: [(0, 1), (0, 2), (1, 2)]}.get(x.shape[1], [(0, 1)])
+    draws = {name: np.asarray(_thinned(gmm, MOST_DRAWS).means, float) for name, gmm in draws_by_method.items()}
+    n_components = min(next(iter(draws.values())).shape[1], MOST_COMPONENTS)
+    places = [(k, pair) for k in range(n_components) for pair in pairs]
+    looks = method_looks(draws)
+    with panels_of(path, len(places), 3, 2.9, 2.6, least=4.2) as (figure, panels):
+        for panel, (k, pair) in zip(panels, places, strict=True):
+            clouds = {name: means[:, k] for name, means in draws.items()}
+            draw_cloud(panel, x, clouds, None if truth is None else np.asarray(truth.means)[k], pair, looks)
+            panel.set_title(f"component {k + 1}")
+        legend_below(figure, {name: look | {"marker": "o", "linestyle": ""} for name, look in looks.items()})
 
 
 def posterior_predictive(path, x, draws, truth=None):
@@ -79,56 +43,42 @@ def posterior_predictive(path, x, draws, truth=None):
         draws: GMM with leading (chains, draws); at most 200 of them are taken, evenly.
     """
     x = np.asarray(x)[:, :2]
-    some = _thinned(draws)
-    grid, shape = _grid(x)
-    density = np.stack([_density(one_of(some, s), grid) for s in range(len(some.weights))])
-    with open_page(path, 4.6, 3.9) as page:
-        panel = page.subplots()
-        draw_data(panel, x, np.full(len(x), MUTED))
-        _draw(panel, grid, shape, density, COMPONENTS[0], "-")
-        if truth is not None:
-            _draw(panel, grid, shape, _density(truth, grid)[None], INK, DASHED)
+    some = _thinned(draws, MOST_DENSITIES)
+    shown = {"posterior predictive": [one_of(some, s) for s in range(len(some.weights))]}
+    looks = {"posterior predictive": {"color": COMPONENTS[0], "linestyle": "-"}}
+    if truth is not None:
+        shown["truth"], looks["truth"] = [truth], TRUTH
+    with panels_of(path, 1, 1, 4.6, 3.5) as (figure, (panel,)):
+        draw_data(panel, x)
+        for name, mixtures in shown.items():
+            _draw_density(panel, x, mixtures, looks[name])
         same_limits([panel], x)
-        entries = [("posterior predictive", {"color": COMPONENTS[0]})]
-        legend_below(page, entries + [("truth", {"color": INK, "linestyle": DASHED})] * (truth is not None))
+        legend_below(figure, looks)
 
 
-def _draw(panel, grid, shape, density, colour, style):
-    """The mean of densities (S, G) on the grid: a curve with its band, or contours."""
+def _thinned(draws, most):
+    """At most so many draws, evenly chosen, with one leading axis."""
+    n_chains, n_draws = np.shape(draws.weights)[:2]
+    chosen = np.linspace(0, n_chains * n_draws - 1, min(most, n_chains * n_draws)).astype(int)
+    return one_of(draws, np.divmod(chosen, n_draws))
+
+
+def _draw_density(panel, x, mixtures, look):
+    """The mean of their densities: a curve with its band, or contours."""
+    margin = 0.2 * np.where(np.ptp(x, axis=0) > 0.0, np.ptp(x, axis=0), 1.0)
+    n_points = 4 * SIDE if x.shape[1] == 1 else SIDE
+    axes = [np.linspace(a, b, n_points) for a, b in zip(x.min(axis=0) - margin, x.max(axis=0) + margin, strict=True)]
+    sides = np.meshgrid(*axes)
+    at = np.stack(sides, axis=-1).reshape(-1, len(axes))
+    density = np.stack([component_densities(gmm, at).sum(axis=0) for gmm in mixtures])
     mean = density.mean(axis=0)
-    if len(shape) == 1:
-        panel.plot(grid[:, 0], mean, color=colour, linestyle=style)
-        panel.fill_between(
-            grid[:, 0], *np.quantile(density, (0.05, 0.95), axis=0), color=colour, alpha=0.2, linewidth=0
-        )
+    if len(axes) == 1:
+        panel.plot(axes[0], mean, **look)
+        band = np.quantile(density, (0.05, 0.95), axis=0)
+        panel.fill_between(axes[0], *band, color=look["color"], alpha=0.2, linewidth=0)
         return
     falling = np.sort(mean)[::-1]
     inside = np.cumsum(falling) / falling.sum()
     levels = np.unique([falling[np.searchsorted(inside, p)] for p in HELD])
-    first, second = (grid[:, i].reshape(shape) for i in (0, 1))
-    look = {"colors": colour, "linestyles": [style], "linewidths": 1.2}
-    panel.contour(first, second, mean.reshape(shape), levels=levels, **look)
-
-
-def _thinned(draws):
-    """Draws with one leading axis."""
-    n_chains, n_draws = np.shape(draws.weights)[:2]
-    rows = np.linspace(0, n_chains * n_draws - 1, min(MOST_DRAWS, n_chains * n_draws)).astype(int)
-    return one_of(draws, np.divmod(rows, n_draws))
-
-
-def _grid(x):
-    """Points (G, n) over the data and a little beyond, and the shape that they form."""
-    room = 0.2 * np.where(np.ptp(x, axis=0) > 0.0, np.ptp(x, axis=0), 1.0)
-    n_points = 4 * SIDE if x.shape[1] == 1 else SIDE
-    axes = [np.linspace(a, b, n_points) for a, b in zip(x.min(axis=0) - room, x.max(axis=0) + room, strict=True)]
-    return np.stack([side.ravel() for side in np.meshgrid(*axes)], axis=-1), (n_points,) * x.shape[1]
-
-
-def _density(gmm, at):
-    """Σ_k φ_k N(· | μ_k, Σ_k) of the features that are seen."""
-    means, covariances = marginal(gmm, at.shape[1])
-    d = at[None] - means[:, None]
-    squares = np.einsum("kni,kij,knj->kn", d, np.linalg.inv(covariances), d)
-    scale = np.sqrt(np.linalg.det(2.0 * np.pi * covariances))
-    return np.sum(np.asarray(gmm.weights)[:, None] * np.exp(-0.5 * squares) / scale[:, None], axis=0)
+    style = {"colors": look["color"], "linestyles": [look["linestyle"]], "linewidths": 1.2}
+    panel.contour(*sides, mean.reshape(sides[0].shape), levels=levels, **style)
