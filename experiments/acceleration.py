@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import RUN, Options, ask, groups
 from gmm_jax import GMM, MixtureSpec, Status, em, sample
 from gmm_jax.bench import store
 from gmm_jax.bench.runner import derive_key
@@ -28,6 +27,7 @@ from gmm_jax.mixture import e_step
 from gmm_jax.mixture.starts import random_points
 from gmm_jax.problems import datasets
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups
 from speed.ratios import interleave, ratio, seconds_of
 
 PLAIN = em.EMConfig(max_iter=20_000, tol=1e-14)

@@ -17,11 +17,11 @@ from math import sqrt
 
 import numpy as np
 
-from common import RUN, Options, ask, groups
 from gmm_jax import GMM, sample
 from gmm_jax.bench.choose import SIGNIFICANT, choose_components
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups
 
 NULLS = {"one normal": (1, 0.0), "two, 4 sd apart": (2, 4.0), "two, 3 sd apart": (2, 3.0)}
 N_SAMPLES = 150

@@ -29,9 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
-from shared import pictures
 
-from common import RUN, Options, ask, groups
 from gmm_jax import GMM, Known, MixtureSpec, Prior, bayes, log_prob, permute, responsibilities
 from gmm_jax.bayes.model import pose, site_values
 from gmm_jax.bayes.target import log_joint_density
@@ -42,6 +40,8 @@ from gmm_jax.mixture import ONE_AT_A_TIME, Scaling
 from gmm_jax.mixture.cores import n_workers
 from gmm_jax.mixture.starts import kmeans_plusplus
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared.cells import RUN, Options, ask, groups
 
 CASES = ((2, 1), (2, 2), (3, 1), (3, 2))  # components, features
 ALPHA, MEAN_SCALE = 4.0, 3.0  # φ ~ Dir(4), μ_k ~ N(0, 3²), Σ_k ~ IW(d + 4, I)
@@ -76,7 +76,7 @@ def main(*, gibbs: int = 500, smc: int = 500, nuts: int = 500, tempered: int = 1
     if run.smoke:
         plan = [(engine, CASES[0], 30) for engine in ("gibbs", "one_labelling")]
     names = ("run", "engine", "n_components", "n_features", "simulations", "draws")
-    draws = SMALL.draws if run.smoke else Size.draws
+    draws = SMALL.draws if run.smoke else Size().draws
     cells = [dict(zip(names, (run_name(e, *case), e, *case, n, draws), strict=True)) for e, case, n in plan]
     options = {"gibbs": gibbs, "smc": smc, "nuts": nuts, "tempered": tempered}
     return ask(__doc__, "calibration", cells, calibrate, verdict, run, options, draw=draw)

@@ -16,11 +16,11 @@ from math import sqrt
 
 import numpy as np
 
-from common import RUN, Options, ask, groups
 from gmm_jax import GMM, sample
 from gmm_jax.bench.choose import SIGNIFICANT, choices, choose_components
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups
 
 SEPARATIONS = (2.0, 3.0, 4.0)
 N_SAMPLES, KS, TRUE = 150, (1, 2, 3), 2

@@ -3,9 +3,9 @@
 Expected: yes, from most random starts, and within the standard errors.  Found: see results/course_2d.
 """
 
-from common import HERE, Here
 from gmm_jax.bench.demo import demo
 from gmm_jax.shell import experiment
+from shared.cells import HERE, Here
 
 FULL = {"methods": {"em": {}, "nuts": {}, "gibbs": {}}}
 SMOKE = {"methods": {"em": {"n_restarts": 4}}, "n_random_starts": 4}

@@ -3,9 +3,9 @@
 Expected: yes; the notebook could not tell, because its "known" φ had been overwritten.  Found: see results/course_3d.
 """
 
-from common import HERE, Here
 from gmm_jax.bench.demo import demo
 from gmm_jax.shell import experiment
+from shared.cells import HERE, Here
 
 FULL = {"methods": {"em": {}, "nuts": {}, "gibbs": {}}}
 SMOKE = {"methods": {}, "cases": ("Case II",), "n_random_starts": 4}

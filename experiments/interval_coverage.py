@@ -16,13 +16,13 @@ from statistics import NormalDist
 
 import jax
 import numpy as np
-from shared import replications as many
 
-from common import RUN, Options, ask, groups
 from gmm_jax import em, judge, log_prob, problems
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.mixture import free_coordinates, standardise, static_masks
 from gmm_jax.shell import experiment
+from shared import replications as many
+from shared.cells import RUN, Options, ask, groups
 
 PROBLEM, N_SAMPLES = "course_2d", 2_000
 BOUNDS = (0.935, 0.965)

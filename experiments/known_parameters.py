@@ -13,11 +13,11 @@ Found: see results/known_parameters.
 import jax
 import numpy as np
 
-from common import RUN, Options, ask, groups
 from gmm_jax import align, em, judge, problems
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.mixture import free_parts
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups
 
 PROBLEMS = ("well_separated", "course_2d", "overlapping")
 EVERYTHING = ("weights", "means", "covariances")

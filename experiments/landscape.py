@@ -4,8 +4,8 @@ Data: course_2d and real data sets, each with one or several K.
 Estimands: the optima of the likelihood, the same up to a permutation of components, and the share of starts at each.
 Methods: EM from random rows of the data as centres, every start kept, to its end, then on to the point where the
     gradient vanishes, so that plateaus are not counted as optima.
-Performance: shares of starts ± their Monte-Carlo standard error; which optima are spurious, and why; starts that end
-    nowhere.
+Performance: share of starts at each ± its Monte-Carlo standard error; which optima are spurious, and why; starts that
+    end nowhere.
 
 Expected: few optima where clusters are few and apart; where components are many, or more than there are clusters, tens,
 the highest of which hold a handful of samples and may not be called best. Found: see results/landscape.
@@ -13,11 +13,11 @@ the highest of which hold a handful of samples and may not be called best. Found
 
 import numpy as np
 
-from common import RUN, Options, ask, groups
 from gmm_jax import MixtureSpec, em, problems
 from gmm_jax.bench import landscape, plots, report
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups
 
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)
 CASES = {  # a data set and K, or a named problem

@@ -16,12 +16,12 @@ from functools import partial
 
 import numpy as np
 
-from common import RUN, Options, ask
 from gmm_jax import align, bayes, em, judge, problems
 from gmm_jax.bench import store
 from gmm_jax.bench.methods import oracle
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask
 
 PROBLEM, N_POSTERIOR = "course_2d", 20
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)

@@ -14,13 +14,13 @@ results/overlap.
 """
 
 import numpy as np
-from shared import pictures
-from shared import replications as many
 
-from common import RUN, Options, ask, groups
 from gmm_jax import MixtureSpec, problems
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared import replications as many
+from shared.cells import RUN, Options, ask, groups
 
 OVERLAPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3)
 N_COMPONENTS, N_FEATURES, N_SAMPLES = 3, 2, 2000

@@ -20,12 +20,12 @@ results/peers.
 import json
 
 import numpy as np
-from shared import pictures
 
-from common import RUN, Options, groups, open_study, some_of
 from gmm_jax.bench.runner import Cell
 from gmm_jax.bench.runner import run as run_cell
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared.cells import RUN, Options, groups, open_study, some_of
 
 SAMPLING = {"n_chains": 2, "n_warmup": 300, "n_draws": 500}
 LIKELIHOOD = {  # what is tried beside the defaults

@@ -12,12 +12,12 @@ results/real_data.
 
 import numpy as np
 
-from common import RUN, Options, ask
 from gmm_jax import GMM, Known, MixtureSpec, Status, em, log_prob
 from gmm_jax.bench import methods
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.problems import datasets
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask
 
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-12, reg_covar=0.0)
 KNOWN_VARIANCES = MixtureSpec(5, known=Known(covariances=np.full((5, 1, 1), 0.9025)))

@@ -8,16 +8,16 @@ Performance: Kullback–Leibler divergence from the truth with its Monte-Carlo e
     multiple of the oracle's); errors of means, covariances and weights; held-out log score; statuses of all trials.
 
 Expected: all methods near the oracle where components are apart; the posterior mean better than EM where they overlap;
-SVI as near but too sure. Found: see results/recovery.
+SVI as near but with standard deviations that are too small. Found: see results/recovery.
 """
 
 import numpy as np
 
-from common import HERE, Here, groups
 from gmm_jax import problems
 from gmm_jax.bench import Grid
 from gmm_jax.bench.compare import compare
 from gmm_jax.shell import experiment
+from shared.cells import HERE, Here, groups
 
 METHODS = {
     "oracle": {},

@@ -14,12 +14,12 @@ from functools import partial
 
 import numpy as np
 
-from common import RUN, Options, ask, groups, some_of
 from gmm_jax import Status, em, problems
 from gmm_jax.bench import plots
 from gmm_jax.bench.landscape import rows_of
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups, some_of
 
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)
 LOST = 1e-4  # nats

@@ -14,12 +14,12 @@ Found: see results/sample_size.
 """
 
 import numpy as np
-from shared import pictures
-from shared import replications as many
 
-from common import RUN, Options, ask, groups
 from gmm_jax import problems
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared import replications as many
+from shared.cells import RUN, Options, ask, groups
 
 PROBLEMS = ("well_separated", "overlapping")
 SIZES = (100, 300, 1000, 5000, 20_000)

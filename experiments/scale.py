@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 
 import gmm_jax
-from common import RUN, Options, ask, groups
 from gmm_jax import problems, sample
 from gmm_jax.bench import report, store
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups
 
 SIZES, STREAMED = (100_000, 1_000_000, 10_000_000), 100_000_000
 N_FEATURES, N_COMPONENTS = 4, 8

@@ -8,8 +8,8 @@ Methods: nuts and gibbs; NumPyro on the tutorial's likelihood and on our model, 
 Performance: medians over data sets, and ratios; a run with R-hat above 1.01 is a failure.
 
 Parts, each alone or together (--parts sweep samplers ...); what is measured is not measured again. sweep: the settings
-of each peer. samplers: the draws. cold: from a process's start to a diagnosed posterior, compilation counted, with the
-cache empty and filled. sweeps: seconds of a Gibbs sweep over those of an EM iteration at n = 100,000, d = 2, K = 8.
+of each peer. samplers: the draws. cold: nuts and gibbs from a process's start to a diagnosed posterior, compilation
+counted, with the cache empty and filled. sweeps: a Gibbs sweep over an EM iteration at n = 100,000, d = 2, K = 8.
 
 Expected: nuts at least 20 times NumPyro's MCMC and 8 times PyMC with nutpie; cold 15 s, 6 s with the cache filled; a
 sweep at most 3 iterations. Found: see results/speed_bayes.
@@ -22,10 +22,10 @@ from functools import partial
 import jax
 import numpy as np
 
-from common import RUN, Options, groups, open_study, some_of
 from gmm_jax import MixtureSpec, bayes
 from gmm_jax.bench.workers import Lost, in_processes
 from gmm_jax.shell import configure_jax, experiment
+from shared.cells import RUN, Options, groups, open_study, some_of
 from speed.iterations import standardised_problem
 from speed.processes import run_program
 from speed.programs import ITERATIONS
@@ -36,6 +36,7 @@ from speed.table import ResultsTable
 SIZE = {"n_chains": 4, "n_warmup": 500, "n_draws": 1000}
 SMOKE_SIZE = {"n_chains": 2, "n_warmup": 20, "n_draws": 100}
 PROBLEM = "course_2d"
+OURS = ("nuts", "gibbs")
 FIRST_TUNING_SEED = 1000  # far from those that are reported
 MOST_SECONDS = 600.0  # of one sampler on one data set
 LEAST = {"NumPyro, tutorial": 20.0, "PyMC with nutpie": 8.0}  # times their effective draws a second
@@ -150,14 +151,13 @@ print(json.dumps({"status": found.status.name, "r_hat": found.info["r_hat"]}))
 
 
 def cold(table, samplers, *, starts, **_):
-    """Each sampler's program, and the whole methods nuts and gibbs, which find their starts and summarise the draws."""
+    """Our samplers' programs, and the whole methods, which find their starts and summarise the draws."""
     size = SMOKE_SIZE if table.smoke else SIZE
     programs = {}
-    for name in samplers:
+    for name in (name for name in OURS if name in samplers):
         job = Job(name, best(table.rows, name), PROBLEM, 0, size)
         programs[name] = partial(run_program, COLD, [json.dumps(job), json.dumps(devices_for(job))])
-        if name in ("nuts", "gibbs"):
-            programs[f"fit with {name}"] = partial(run_program, COLD_FIT, [name, PROBLEM, json.dumps(size)])
+        programs[f"fit with {name}"] = partial(run_program, COLD_FIT, [name, PROBLEM, json.dumps(size)])
     for name, program in programs.items():
         if table.lacks("cold", name):
             table.put("cold", name, cold_rows(name, program, starts))
@@ -232,8 +232,8 @@ def verdict_samplers(rows):
     if not parts:
         return True, ""
     said, met = f"Effective draws a second, median and quartiles over data sets: {', '.join(parts)}", True
-    for ours in ("nuts", "gibbs"):
-        ratios = {name: times(per_second, ours, name) for name in per_second if name not in ("nuts", "gibbs")}
+    for ours in OURS:
+        ratios = {name: times(per_second, ours, name) for name in per_second if name not in OURS}
         known = {name: value for name, value in ratios.items() if value is not None}
         if known:
             said += f"\n{ours} gives " + "; ".join(f"{value:.3g} times {name}" for name, value in known.items())

@@ -16,8 +16,8 @@ the same work 15, the same answer 50, many data sets 50, T99 10 times faster; co
 Found: see results/speed_em.
 """
 
-from common import RUN, Options, open_study, some_of
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, open_study, some_of
 from speed.iterations import grid, iteration
 from speed.processes import cold, memory
 from speed.searches import many, same_answer, same_work

@@ -16,13 +16,13 @@ from dataclasses import replace
 
 import jax
 import numpy as np
-from shared import pictures
-from shared.replications import data_sets, mean_with_error
 
-from common import RUN, Options, ask, groups
 from gmm_jax import GMM, MixtureSpec, Prior, Status, bayes, em, judge, log_prob, problems
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared.cells import RUN, Options, ask, groups
+from shared.replications import data_sets, mean_with_error
 
 PROBLEMS, N_COMPONENTS, N_SAMPLES, N_TEST = ("well_separated", "overlapping"), 3, 600, 2500
 OFF = (-1, 0, 1, 2)  # components too many

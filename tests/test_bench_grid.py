@@ -80,6 +80,23 @@ def test_a_grid_that_is_none_is_a_sentence(text, sentence, tmp_path, capsys):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"problems": "course_2d"}, "'problems' of a grid must be a list of text; got 'course_2d'"),
+        ({"methods": ("em", 3)}, "'methods' of a grid must be a list of text"),
+        ({"known": "weights"}, "'known' of a grid must be a list of text; got 'weights'"),
+        ({"n": 60}, "'n' of a grid must be a list of whole numbers; got 60"),
+        ({"n": (60, 0)}, "n must be at least 1; got 0"),
+        ({"seeds": 2.0}, "'seeds' of a grid must be whole numbers; got 2.0"),
+        ({"seeds": None}, "'seeds' of a grid must be whole numbers; got None"),
+    ],
+)
+def test_a_grid_of_other_kinds_is_a_sentence_in_python_too(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Grid(**change).cells()
+
+
 def test_a_grid_twice_or_damaged_is_said(tmp_path, capsys):
     path = tmp_path / "grid.json"
     path.write_text(json.dumps(asdict(GRID))[:-9])

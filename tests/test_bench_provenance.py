@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gmm_jax import Fit, Status, problems
-from gmm_jax.bench import compare, methods, provenance, store
+from gmm_jax.bench import compare, diff, methods, provenance, store
 from gmm_jax.bench.provenance import design_of, makers, read_provenance
 from gmm_jax.bench.runner import Cell, run_grid
 from gmm_jax.bench.study import Study
@@ -128,9 +128,10 @@ def test_a_run_that_goes_on_changes_nothing_of_what_was(kind, instant, at, tmp_p
     assert [row["commit"] for row in after] == ["one", "one", "two", "two"]
     assert [each["rows"] for each in entries] == [2, 2]
     assert entries[0]["command"] != entries[1]["command"]
+    text = (tmp_path / "toy" / "rows.csv").read_text()
     run(4)
     assert read_provenance(tmp_path / "toy") == entries  # it added nothing
-    assert store.read_rows(tmp_path / "toy") == after
+    assert (tmp_path / "toy" / "rows.csv").read_text() == text
 
 
 def test_an_answer_that_has_changed_is_an_entry_without_rows(tmp_path):
@@ -204,6 +205,9 @@ def test_an_old_folder_is_reported_and_compared(old_folder, capsys):
     page = (folder / "report.html").read_text()
     assert "2 rows: commit not known" in page
     assert "an unknown number of rows" in page
+    capsys.readouterr()
+    assert diff.diff(folder, folder) == 0
+    assert "Before, 2 rows: commit not known, time not known" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("results/*/provenance.json")), ids=str)

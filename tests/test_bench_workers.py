@@ -63,6 +63,16 @@ def test_a_process_that_dies_or_hangs_and_a_job_that_fails_cost_one_job():
     assert not multiprocessing.active_children()
 
 
+def test_no_more_processes_than_jobs(monkeypatch):
+    import pebble
+
+    sizes, real = [], pebble.ProcessPool
+    monkeypatch.setattr(pebble, "ProcessPool", lambda n, **more: sizes.append(n) or real(n, **more))
+    assert list(workers.in_processes(square, [], 4)) == []
+    assert list(workers.in_processes(square, [2], 4)) == [(0, 4)]
+    assert sizes == [1, 1]
+
+
 class Adds:
     """Work that keeps a sum, starts a process of its own when it is asked to add 0, and dies of 3."""
 
@@ -180,9 +190,9 @@ def test_a_senseless_how_is_a_sentence(how, sentence):
         How(**how)
 
 
-def test_a_cluster_keeps_no_time(tmp_path):
+def test_a_cluster_keeps_no_time():
     with pytest.raises(ValueError, match="a cluster keeps no time"):
-        run_grid("n", GOOD, results=tmp_path, how=How(scheduler="local", timeout=1.0))
+        How(scheduler="local", timeout=1.0)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is not None, reason="Dask is here")

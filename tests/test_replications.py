@@ -1,8 +1,6 @@
 """Many data sets from one truth: estimates and intervals against one-by-one fits, and what the summary says."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,9 +9,7 @@ import pytest
 from gmm_jax import GMM, align, em, judge, problems
 from gmm_jax.em import Bounds
 from gmm_jax.mixture import permute
-
-sys.path.append(str(Path(__file__).parents[1] / "experiments"))
-from shared import replications as many  # as the experiments import it
+from shared import replications as many
 
 PROBLEM = problems.load("well_separated")
 KEY = jax.random.key(3)

@@ -1,15 +1,9 @@
-"""What the experiments share: figures of studies, and the index of results."""
-
-import sys
-from pathlib import Path
+"""What the experiments share: figures of studies."""
 
 import numpy as np
 from PIL import Image
 
-from gmm_jax.bench import store
-
-sys.path.append(str(Path(__file__).parents[1] / "experiments"))
-from shared import index, pictures  # as the experiments import them
+from shared import pictures
 
 
 def is_a_picture(path):
@@ -51,23 +45,3 @@ def test_curves_with_lines_of_several_truths_and_numbers_that_are_missing(tmp_pa
     looks = {"expected": {"kl": 0.01}, "logarithmic": ("n",), "from_zero": ("kl",)}
     pictures.curves(tmp_path / "a.png", rows, "n", {"kl": "KL from truth"}, **looks)
     assert is_a_picture(tmp_path / "a.png")
-
-
-def test_the_index_lists_every_folder_also_a_damaged_one(tmp_path):
-    design = {"Data": "two sets"}
-    good = {
-        "question": "Is a|b <true>?",
-        "answer": "Yes,\nit is.",
-        "design": design,
-        "ended": "2026-01-02T00:00:00+00:00",
-    }
-    store.write_json(tmp_path / "one" / "provenance.json", good)
-    store.write_rows(tmp_path / "one", [{"a": 1}])
-    store.write_text_atomic(tmp_path / "two" / "provenance.json", "{")
-    (tmp_path / "three").mkdir()
-    text = index.write_index(tmp_path).read_text()
-    assert "## one\n\n**Is a\\|b &lt;true>?**\n\n- *Data:* two sets\n- *Found, 2026-01-02:* Yes,\n  - it is.\n" in text
-    assert "[rows.csv](one/rows.csv)" in text
-    assert "## two\n\n**unreadable: provenance.json: cut off or damaged" in text
-    assert "three" not in text
-    assert str(tmp_path) not in text

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from shared import pictures
 
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
@@ -18,6 +17,7 @@ from gmm_jax.em import EMConfig, fit_em_restarts
 from gmm_jax.mixture import GMM
 from gmm_jax.problems import generators
 from gmm_jax.shell import configure_jax
+from shared import pictures
 
 from .programs import ITERATIONS, Timer, missing, sklearn_restarts
 from .ratios import MANY_FITS, ONE_FIT, compare, floor, interleave, measure_rates, timed_calls

@@ -1,8 +1,8 @@
 """Seconds of an EM iteration and peak memory, by where the rows lie: an array, a file, processes, a Dask cluster.
 
 python -m speed.rows WAY FILE START [RANK PROCESSES ADDRESS] measures in this process and prints one line of JSON. An
-iteration is the difference of two fits by one program, of ITERATIONS and of one, over their difference in iterations:
-neither compilation nor a first look at the data is in it.
+iteration is the difference of two fits by one program, of many iterations and of one, over their difference in
+iterations: neither compilation nor a first look at the data is in it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from gmm_jax import MixtureSpec, em, problems
 from gmm_jax.bench import store
 from gmm_jax.shell import configure_jax
 
-ITERATIONS, REPEATS, PARTITION = 5, 3, 250_000
+REPEATS, PARTITION = 3, 250_000
+SUMMED = 20_000_000  # rows that all iterations of a fit add up, about
 ANY_GAIN = 1e30  # a tolerance that the first step meets
 
 
 def memory(file, start):
     """One array."""
-    return timed(em.fit_em_restarts, np.load(file), start)
+    return timed(em.fit_em_restarts, x := np.load(file), start, iterations(len(x)))
 
 
 def stream(file, start):
@@ -36,13 +37,13 @@ def stream(file, start):
     def progress(*_):
         nonlocal begun
         seconds.append(time.perf_counter() - begun)
-        if len(seconds) == ITERATIONS - 1:
+        if len(seconds) == n_iter - 1:
             forget(file)
         begun = time.perf_counter()
 
-    blocks = problems.open_blocks(file)
-    found = timed(em.fit_em_stream, blocks, start)
-    fit(em.fit_em_stream, blocks, start, max_iter=ITERATIONS, progress=progress)
+    blocks, n_iter = problems.open_blocks(file), iterations(len(np.load(file, mmap_mode="r")))
+    found = timed(em.fit_em_stream, blocks, start, n_iter)
+    fit(em.fit_em_stream, blocks, start, max_iter=n_iter, progress=progress)
     return {**found, "cold": seconds[-1]}
 
 
@@ -54,7 +55,7 @@ def sharded(file, start, rank, processes, address):
     place = {"coordinator_address": address, "num_processes": int(processes), "process_id": int(rank)}
     jax.distributed.initialize(**place, coordinator_bind_address=address)
     x = np.load(file, mmap_mode="r")
-    found = timed(em.fit_em_sharded, np.array(x[em.local_rows(len(x))]), start)
+    found = timed(em.fit_em_sharded, np.array(x[em.local_rows(len(x))]), start, iterations(len(x)))
     jax.distributed.shutdown()
     return found
 
@@ -70,7 +71,7 @@ def dask(file, start):
         parts = [dask.delayed(read)(str(file), begin) for begin in ends]
         sizes = [(min(PARTITION, shape[0] - begin), shape[1]) for begin in ends]
         arrays = [dask.array.from_delayed(p, size, dtype) for p, size in zip(parts, sizes, strict=True)]
-        return timed(em.fit_em_restarts, dask.array.concatenate(arrays), start)
+        return timed(em.fit_em_restarts, dask.array.concatenate(arrays), start, iterations(shape[0]))
 
 
 WAYS = {"memory": memory, "stream": stream, "sharded": sharded, "dask": dask}
@@ -81,7 +82,12 @@ def read(file, begin):
     return np.array(np.load(file, mmap_mode="r")[begin : begin + PARTITION])
 
 
-def fit(entry, x, start, *, max_iter=ITERATIONS, tol=0.0, **options):
+def iterations(n):
+    """How many are timed: enough to be seen beside what happens once."""
+    return int(np.clip(SUMMED // n, 5, 400))
+
+
+def fit(entry, x, start, *, max_iter, tol=0.0, **options):
     """One fit from the given start."""
     config = em.EMConfig(max_iter=max_iter, tol=tol)
     return entry(
@@ -89,17 +95,17 @@ def fit(entry, x, start, *, max_iter=ITERATIONS, tol=0.0, **options):
     )
 
 
-def timed(entry, x, start):
+def timed(entry, x, start, n_iter):
     """Seconds an iteration, those of the first fit with its compilation, and where the fit ended."""
 
     def seconds(tol):
         begin = time.perf_counter()
-        found = fit(entry, x, start, tol=tol)
+        found = fit(entry, x, start, max_iter=n_iter, tol=tol)
         return time.perf_counter() - begin, float(found.best.log_likelihood)
 
     first, log_likelihood = seconds(0.0)
     differences = [seconds(0.0)[0] - seconds(ANY_GAIN)[0] for _ in range(REPEATS)]
-    warm = float(np.median(differences)) / (ITERATIONS - 1)
+    warm = float(np.median(differences)) / (n_iter - 1)
     return {"warm": warm, "seconds_first": first, "log_likelihood": log_likelihood}
 
 

@@ -97,10 +97,8 @@ def same_answer(table, *, seeds, **_):
             works[way] = partial(fit, way=way)
         return timed_calls(works)
 
-    for first in range(0, seeds, block):
-        case = f"seeds {first} to {first + block - 1}"
-        if not table.lacks("same_answer", case):
-            continue
+    lacking = [first for first in range(0, seeds, block) if table.lacks("same_answer", seeds_from(first, block))]
+    for first in lacking:
         warm = interleave(calls_of(first, sklearn_ways(table.smoke))[0], 2)
         best_way = min(sklearn_ways(table.smoke), key=lambda way: warm[way][1])
         about, rows = about_fits(table.smoke, n_restarts=n), []
@@ -114,8 +112,14 @@ def same_answer(table, *, seeds, **_):
                 value = best_sound(x, gmms, spec, np.asarray(log_likelihoods(gmms, x)))
                 row = {"method": name, "seed": seed, "seconds": seconds[name], "log_likelihood": value, "status": "ok"}
                 rows.append(row | about[name])
-        table.put("same_answer", case, rows)
-    table.put("same_answer", "all", answers_together(table.rows))
+        table.put("same_answer", seeds_from(first, block), rows)
+    if lacking:
+        table.put("same_answer", "all", answers_together(table.rows))
+
+
+def seeds_from(first, block):
+    """The case of so many seeds."""
+    return f"seeds {first} to {first + block - 1}"
 
 
 def answers_together(rows):

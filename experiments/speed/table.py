@@ -1,4 +1,4 @@
-"""The results table of a comparison of speeds, and what every part of it shares: stopping rules and programs."""
+"""The results table of a comparison of speeds, and what its parts have in common: stopping rules, programs."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from common import groups
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.em import EMConfig, fit_em_restarts, spurious
 from gmm_jax.mixture import MixtureSpec, sample
 from gmm_jax.problems import datasets, generators
+from shared.cells import groups
 
 from .programs import sklearn_from_starts
 from .ratios import WITHIN, timed_calls

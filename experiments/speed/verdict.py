@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common import groups
+from shared.cells import groups
 
 from .iterations import SIZES
 from .ratios import MANY_FITS, ONE_FIT, WITHIN, fastest

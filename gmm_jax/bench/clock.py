@@ -1,4 +1,4 @@
-"""Seconds, told apart: tracing, compiling (or loading compiled programs), and running.
+"""Seconds of tracing, of compiling (or loading compiled programs) and of running, apart.
 
 JAX reports when it traces and compiles; nested reports are merged, and running is the rest of the wall time.
 """

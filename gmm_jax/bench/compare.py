@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import judge
+from ..mixture import Status
 from . import plots, provenance, report, store
 from .grid import Grid
 from .runner import FAILED, HERE, How, run_grid
@@ -25,7 +26,7 @@ METRICS = {
     "seconds_run": "run s",
 }
 DRAWN = ("kl", "means_error", "seconds_run")
-FINISHED = ("CONVERGED", "MAX_ITER", "SAMPLED")
+FINISHED = tuple(status.name for status in Status if status.ok)
 
 
 def compare(
@@ -53,7 +54,7 @@ def compare(
     if as_json:
         print(json.dumps(store.plain(rows), allow_nan=False))
     else:
-        _tell(f"{name}: medians over {grid.seeds} seeds", rows, f"Rows and report: {path}")
+        _print(f"{name}: medians over {grid.seeds} seeds", rows, f"Rows and report: {path}")
     return 3 if any(row["status"] in FAILED for row in rows) else 0
 
 
@@ -61,11 +62,11 @@ def report_folder(folder: Path) -> int:
     """Tables, pictures and report.html again from a folder's rows, without refitting."""
     folder = Path(folder)
     path = write_report(folder)
-    _tell(f"{folder.name}: medians over seeds", store.read_rows(folder), f"Report: {path}")
+    _print(f"{folder.name}: medians over seeds", store.read_rows(folder), f"Report: {path}")
     return 0
 
 
-def _tell(title, rows, last):
+def _print(title, rows, last):
     console = report.console()
     report.print_table(console, title, summary_table(rows))
     errors = uncertainty_table(rows)
@@ -75,16 +76,16 @@ def _tell(title, rows, last):
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
-    """A line for each problem, case and method: medians, and how many trials ended well."""
+    """A line for each problem, case and method: medians, and how many trials ended ok."""
     lines = []
     for (problem, case, method), group in _groups(rows, "problem", "case", "method").items():
         well = sum(row["status"] in FINISHED for row in group)
         cells = [_median(group, metric) for metric in METRICS]
         lines.append((problem, case, method, *cells, f"{well}/{len(group)}"))
-    head = ("problem", "case", "method", *METRICS.values(), "ended well")
+    head = ("problem", "case", "method", *METRICS.values(), "ok")
     brackets = " and [quartiles]" if any("[" in cell for line in lines for cell in line[3:-1]) else ""
     notes = (
-        f"Medians{brackets} over seeds; trials without an answer count only in the last column.",
+        f"Medians{brackets} over seeds; ok: status {', '.join(FINISHED)}.",
         "Seconds are without compiling, and with whatever else ran on the machine.",
     )
     return report.Table(head, tuple(lines), notes=notes)
@@ -157,7 +158,7 @@ def write_report(folder: Path) -> Path:
     sections = [report.Section("All trials", (), tables, figures)]
     head = ("problem", "method", "seed", "status", "reason")
     if lines := tuple(tuple(str(row[column]) for column in head) for row in rows if row["status"] not in FINISHED):
-        sections.append(report.Section("Trials that did not end well", (), (report.Table(head, lines),)))
+        sections.append(report.Section("Trials whose status is not ok", (), (report.Table(head, lines),)))
     if others := report.pictures_in(folder, record, figures):
         sections.append(report.Section("Pictures of the run", figures=others))
     summary = "\n\n".join(text for text in (record.get("question"), record.get("answer")) if text)

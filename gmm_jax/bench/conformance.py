@@ -7,7 +7,6 @@ cannot know anything (NotSupported) is held to the rest of the promises with not
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from inspect import Parameter
@@ -146,9 +145,8 @@ def repeats_itself(subject: Subject) -> None:
     """The same key, data and options give the same numbers."""
     spec, first = subject.first
     again = subject.fit(spec)
-    for leaf in ("weights", "means", "covariances"):
-        same = np.array_equal(getattr(first.point, leaf), getattr(again.point, leaf))
-        _require(same, f"{leaf} differ between two fits with one key")
+    same = jax.tree.map(np.array_equal, first.point, again.point)
+    _require(all(jax.tree.leaves(same)), "parameters differ between two fits with one key")
     _require(first.status == again.status, f"{first.status.name} first, then {again.status.name}")
 
 
@@ -170,16 +168,13 @@ def names_a_misspelt_option(subject: Subject) -> None:
 
 def refuses_bad_input(subject: Subject) -> None:
     """NaN, too few rows, an impossible specification: a ValueError that names row, argument and value."""
-    hole = np.where(np.arange(N)[:, None] == 3, np.nan, subject.x)
-    check = "gmm_jax.mixture.check_data gives such a sentence"
-    _raises(lambda: subject.fit(MixtureSpec(K), hole), "row 3", f"NaN in row 3; {check}")
+    hole, heavy = np.where(np.arange(N)[:, None] == 3, np.nan, subject.x), Known(weights=np.array([0.6, 0.6]))
+    data, spec = (f"gmm_jax.mixture.{name} gives such a sentence" for name in ("check_data", "validate_spec"))
     few = "n_components=2 is more than the 1 rows"
-    _raises(lambda: subject.fit(MixtureSpec(K), subject.x[:1]), few, f"one row for two components; {check}")
-    check = "gmm_jax.mixture.validate_spec gives such a sentence"
-    heavy = MixtureSpec(K, known=Known(weights=np.array([0.6, 0.6])))
-    _raises(lambda: subject.fit(heavy), "known.weights must sum to 1", f"known weights 0.6 and 0.6; {check}")
-    shape = "covariance_type must be one of"
-    _raises(lambda: subject.fit(MixtureSpec(K, "round")), shape, f"covariance_type 'round'; {check}")
+    _raises(lambda: subject.fit(MixtureSpec(K), hole), "row 3", f"NaN in row 3; {data}")
+    _raises(lambda: subject.fit(MixtureSpec(K), subject.x[:1]), few, f"one row for two components; {data}")
+    sums = "known.weights must sum to 1"
+    _raises(lambda: subject.fit(MixtureSpec(K, known=heavy)), sums, f"known weights 0.6 and 0.6; {spec}")
 
 
 def leaves_the_data_alone(subject: Subject) -> None:
@@ -188,18 +183,9 @@ def leaves_the_data_alone(subject: Subject) -> None:
     _require(np.array_equal(subject.x, easy_data()[0]), "x was changed by fit")
 
 
-PROMISES: dict[str, Callable[[Subject], None]] = {
-    function.__name__.replace("_", " "): function
-    for function in (
-        says_what_it_is,
-        answers,
-        repeats_itself,
-        honours_what_is_known,
-        names_a_misspelt_option,
-        refuses_bad_input,
-        leaves_the_data_alone,
-    )
-}
+_FIRST = (says_what_it_is, answers, repeats_itself)
+_OTHERS = (honours_what_is_known, names_a_misspelt_option, refuses_bad_input, leaves_the_data_alone)
+PROMISES: dict[str, Callable[[Subject], None]] = {f.__name__.replace("_", " "): f for f in _FIRST + _OTHERS}
 
 
 def _require(condition, sentence):
@@ -220,13 +206,13 @@ def _check_errors(errors, known, leaf, shape):
 
 
 def _raises(call, pattern, what):
+    seen = "an answer"
     try:
         call()
     except methods.Unavailable:
         raise
-    except ValueError as error:
-        _require(re.search(re.escape(pattern), str(error)), f"{what}: its sentence must say {pattern!r}, got: {error}")
     except Exception as error:
-        raise Broken(f"{what}: a ValueError is asked for, got {type(error).__name__}: {error}.") from error
-    else:
-        raise Broken(f"{what}: a ValueError is asked for, got an answer.")
+        seen = f"{type(error).__name__}: {error}"
+        if isinstance(error, ValueError) and pattern in seen:
+            return
+    raise Broken(f"{what}: a ValueError that says {pattern!r} is asked for, got {seen}.")

@@ -4,7 +4,7 @@ Trials of one cell (problem, case, n, counts, method, options) are paired by see
 the metric is an error or a time, so that one bad optimum does not hide a loss of all others; where the two runs share
 no two seeds they are independent samples. A comparison is a cell and a metric, with Student's interval of the mean of d
 (Welch's without pairs); its level is Holm's, so that all intervals together cover with 95 %. Trials that ran together
-have equal shares of one time: they are one measurement of it.
+have equal parts of one time: they are one measurement of it.
 
 References:
     Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
@@ -34,10 +34,10 @@ SECONDS = "seconds_run"
 
 
 class Margin(NamedTuple):
-    """How much worse is worth a word."""
+    """The practical margin of a metric: smaller changes do not count."""
 
     value: float
-    is_share: bool  # of the first run's value: then ratios are compared, else differences
+    is_ratio: bool  # of the second run to the first, else a difference
     better: int = -1  # the sign of a change for the better
 
 
@@ -49,18 +49,6 @@ MARGINS = {
     SECONDS: Margin(1.0, True),  # twice as slow: below that is the machine's other work
     FAILURES: Margin(0.05, False),
 }
-
-
-class Difference(NamedTuple):
-    """Between two runs of a cell in one metric, n trials (pairs, or the smaller run)."""
-
-    before: float  # mean, of logarithms where ratios are compared
-    after: float
-    value: float  # estimate of the mean of b − a
-    error: float  # its standard error, NaN with too few trials
-    dof: float  # inf: normal
-    n: int
-    paired: bool
 
 
 def diff(
@@ -90,7 +78,7 @@ def diff(
     if as_json:
         print(json.dumps(plain({"comparisons": found, "cells": alone, "made by": made}), allow_nan=False))
     else:
-        _tell(found, alone, made)
+        _print(found, alone, made)
     return 3 if any(record["verdict"] == "regression" for record in found) else 0
 
 
@@ -102,18 +90,12 @@ def compare_rows(a: Sequence[Mapping], b: Sequence[Mapping], limits: Mapping[str
     (or their time, those that ran together counting once).
     """
     before, after = _cells(a), _cells(b)
-    found = {
-        (cell, metric): difference
-        for cell in before
-        if cell in after
-        for metric, margin in limits.items()
-        if (difference := _difference(before[cell], after[cell], metric, margin)) is not None
-    }
-    numbers = holm_intervals(*([getattr(d, leaf) for d in found.values()] for leaf in ("value", "error", "dof")))
-    return [
-        _record(cell, metric, difference, limits[metric], *each)
-        for ((cell, metric), difference), *each in zip(found.items(), *numbers, strict=True)
-    ]
+    both = [cell for cell in before if cell in after]
+    found = [_compared(cell, before[cell], after[cell], *limit) for cell in both for limit in limits.items()]
+    found = [record for record in found if record is not None]
+    errors = ([record.pop(name) for record in found] for name in ("error", "dof"))
+    numbers = holm_intervals([record["change"] for record in found], *errors)
+    return [_judged(record, limits[record["metric"]], *each) for record, *each in zip(found, *numbers, strict=True)]
 
 
 def holm_intervals(value, error, dof, level=LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -155,8 +137,10 @@ def _hashable(value):
     return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
 
 
-def _difference(a, b, metric, margin) -> Difference | None:
-    """None where neither run has the metric."""
+def _compared(cell, a, b, metric, margin) -> dict[str, Any] | None:
+    """Means of both runs (of logarithms where ratios are compared) and the estimate of b − a with its error, NaN with
+    too few trials; None where neither run has the metric.
+    """
     x, y = (
         {seed: value for seed, row in run.items() if (value := _value(row, metric, margin)) is not None}
         for run in (a, b)
@@ -165,31 +149,29 @@ def _difference(a, b, metric, margin) -> Difference | None:
         return None
     shared = sorted(x.keys() & y.keys(), key=str)
     paired = len(shared) >= 2
-    if paired:
-        x, y = ({seed: run[seed] for seed in shared} for run in (x, y))
-    x, y = (np.array(list(run.values()), float) for run in (x, y))
+    x, y = (np.array([run[seed] for seed in (shared if paired else run)], float) for run in (x, y))
     if metric == SECONDS and any((row.get("together") or 1) > 1 for run in (a, b) for row in run.values()):
-        x, y, paired = np.unique(x), np.unique(y), False  # equal shares of one time
+        x, y, paired = np.unique(x), np.unique(y), False  # equal parts of one time
     before, after = (float(v.mean()) if v.size else np.nan for v in (x, y))
     n = min(x.size, y.size)
-    if n < 2:
-        return Difference(before, after, after - before, np.nan, np.nan, n, paired)
-    return Difference(before, after, *_estimate(x, y, paired, metric == FAILURES), n, paired)
+    change, error, dof = (after - before, np.nan, np.nan) if n < 2 else _estimate(x, y, paired, metric == FAILURES)
+    head = dict(zip(CELL, cell, strict=True)) | {"metric": metric, "n": n, "paired": paired}
+    return head | {"before": before, "after": after, "change": change, "error": error, "dof": dof}
 
 
-def _estimate(x, y, paired, of_shares):
+def _estimate(x, y, paired, of_proportions):
     """(estimate, standard error, degrees of freedom) of the mean of y − x: Student's, Welch's without pairs.
 
-    Of shares the normal approximation with a success and a failure more (Bonett & Price; Agresti & Caffo without
+    Of proportions the normal approximation with a success and a failure more (Bonett & Price; Agresti & Caffo without
     pairs): where all trials agree the error is still not 0.
     """
-    if of_shares:
+    if of_proportions:
         x, y = np.r_[x, 0.0, 1.0], np.r_[y, 1.0, 0.0]
-    samples, ddof = [y - x] if paired else [x, y], 0 if of_shares else 1
+    samples, ddof = [y - x] if paired else [x, y], 0 if of_proportions else 1
     parts = np.array([v.var(ddof=ddof) / v.size for v in samples])
     total = parts.sum()
-    dof = np.inf if of_shares else total**2 / np.sum(parts**2 / [v.size - 1 for v in samples]) if total > 0.0 else 1.0
-    return float(y.mean() - x.mean()), float(np.sqrt(total)), float(dof)
+    dof = total**2 / np.sum(parts**2 / [v.size - 1 for v in samples]) if total > 0.0 else 1.0
+    return float(y.mean() - x.mean()), float(np.sqrt(total)), np.inf if of_proportions else float(dof)
 
 
 def _value(row, metric, margin):
@@ -200,20 +182,19 @@ def _value(row, metric, margin):
     if not isinstance(value, (int, float)) or not np.isfinite(value):
         return None
     least = SHORTEST if metric == SECONDS else max(row.get(f"{metric}_se") or 0.0, SMALLEST)
-    return float(np.log(max(value, least))) if margin.is_share else float(value)
+    return float(np.log(max(value, least))) if margin.is_ratio else float(value)
 
 
-def _record(cell, metric, found, margin, p, low, high):
-    limit = np.log1p(margin.value) if margin.is_share else margin.value
+def _judged(record, margin, p, low, high):
+    limit = np.log1p(margin.value) if margin.is_ratio else margin.value
     verdict = "too few" if np.isnan(p) else "same"
-    if (low > 0.0 or high < 0.0) and abs(found.value) > limit:
-        verdict = "improvement" if np.sign(found.value) == margin.better else "regression"
-    numbers = {"before": found.before, "after": found.after, "change": found.value, "low": low, "high": high}
-    if margin.is_share:
-        numbers = {name: np.exp(value) for name, value in numbers.items()}
-    head = dict(zip(CELL, cell, strict=True)) | {"metric": metric, "n": found.n, "paired": found.paired}
-    scale = "ratio" if margin.is_share else "difference"
-    return head | numbers | {"scale": scale, "p": p, "margin": margin.value, "verdict": verdict}
+    if (low > 0.0 or high < 0.0) and abs(record["change"]) > limit:
+        verdict = "improvement" if np.sign(record["change"]) == margin.better else "regression"
+    record |= {"low": low, "high": high}
+    if margin.is_ratio:
+        record |= {name: np.exp(record[name]) for name in ("before", "after", "change", "low", "high")}
+    scale = "ratio" if margin.is_ratio else "difference"
+    return record | {"scale": scale, "p": p, "margin": margin.value, "verdict": verdict}
 
 
 def _margin(metric, given):
@@ -228,7 +209,7 @@ def _margin(metric, given):
 # ---- what people read
 
 
-def _tell(found, alone, made):
+def _print(found, alone, made):
     console = report.console()
     moved = [record for record in found if record["verdict"] in ("regression", "improvement")]
     head = ("problem", "case", "n", "method", "options", "metric", "before", "after", "change", "p", "verdict")

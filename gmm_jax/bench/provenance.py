@@ -38,6 +38,11 @@ def stamped(row: Mapping[str, Any], seconds: float | None = None) -> dict[str, A
     return {**row, **{name: value for name, value in made.items() if row.get(name) is None}}
 
 
+def earlier(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of an earlier run as it is: no commit where it names none, which is then not known."""
+    return {**row, "commit": row.get("commit")}
+
+
 def commit() -> str:
     """The commit of the code that runs, with "+" and a digest of its source where that was changed since.
 
@@ -66,13 +71,11 @@ def makers(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     groups: dict[tuple, list[str]] = {}
     for row in rows:
         key = tuple(str(row.get(name) or f"{name} not known") for name in ("commit", "device"))
-        groups.setdefault(key, []).append(str(row.get("made") or row.get("measured") or "")[:10])
-    lines = []
-    for (by, where), days in groups.items():
-        known = sorted(filter(None, days))
-        when = " to ".join(dict.fromkeys((known[0], known[-1]))) if known else "time not known"
-        lines.append(f"{len(days)} rows: {by}, {when}, {where}")
-    return lines
+        groups.setdefault(key, []).append(str(row.get("made") or row.get("measured") or "")[:10] or "time not known")
+    return [
+        f"{len(days)} rows: {by}, {' to '.join(sorted({min(days), max(days)}))}, {where}"
+        for (by, where), days in groups.items()
+    ]
 
 
 # ---- of a run
@@ -128,15 +131,13 @@ def read_provenance(folder) -> list[dict[str, Any]]:
 
 
 def runs_of(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A line for each run: when, by which commit, how many rows it added."""
-    lines = []
-    for each in entries:
-        rows, by = each.get("rows"), (each.get("git") or {}).get("commit")
-        lines.append(
-            f"{str(each.get('started') or 'time not known')[:10]}: "
-            f"{'an unknown number of' if rows is None else rows} rows, commit {by[:12] if by else 'not known'}"
-        )
-    return lines
+    """A line for each run: when, how many rows it added, by which commit."""
+    return [
+        f"{(each.get('started') or '')[:10] or 'time not known'}: "
+        f"{'an unknown number of' if each.get('rows') is None else each['rows']} rows, "
+        f"commit {((each.get('git') or {}).get('commit') or 'not known')[:12]}"
+        for each in entries
+    ]
 
 
 def design_of(doc: str) -> dict[str, Any]:
@@ -159,17 +160,12 @@ def design_of(doc: str) -> dict[str, Any]:
 
 @cache
 def _versions():
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import distributions
 
     from .. import __version__
 
-    found = {"gmm_jax": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
+    found = {package: next((each.version for each in distributions(name=package)), None) for package in PACKAGES}
+    return {"gmm_jax": __version__, "python": platform.python_version()} | found
 
 
 def _machine():
@@ -187,27 +183,22 @@ def _machine():
 
 @cache
 def _cpu():
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or None
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    facts = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", facts.read_text() if facts.exists() else "", re.MULTILINE)
     return found.group(1) if found else platform.processor() or None
 
 
 @cache
 def git() -> dict[str, Any] | None:
     """Commit, and whether code differs from it; None where gmm_jax does not lie in a checkout of its own."""
-    root = Path(__file__).resolve().parents[2]
-    program = shutil.which("git")
-
-    def ask(*arguments):
-        command = [program, "-C", str(root), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
-        return done.stdout.strip()
-
+    root, program = Path(__file__).resolve().parents[2], shutil.which("git")
     if program is None or not (root / ".git").exists():
         return None
+
+    def ask(*words):
+        how = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+        return subprocess.run([program, "-C", str(root), *words], **how).stdout.strip()  # noqa: S603 - fixed words
+
     try:
         changed = ask("status", "--porcelain", "--", "gmm_jax", "experiments", "constraints.txt")
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(changed)}

@@ -7,7 +7,7 @@ same row whatever else is run beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
@@ -69,6 +69,16 @@ class How:
             raise ValueError(f"workers must not be negative; got {self.workers}.")
         if self.timeout is not None and not self.timeout > 0.0:
             raise ValueError(f"timeout must be a positive number of seconds; got {self.timeout}.")
+        if self.timeout is not None and self.scheduler is not None:
+            raise ValueError("a cluster keeps no time: leave timeout out, or take workers in place of a scheduler.")
+
+    def rows(self, cells: Sequence[Cell]) -> Iterator[tuple[int, dict | Lost]]:
+        """(place of the cell, its row or Lost) as they come."""
+        if self.scheduler is not None:
+            return on_cluster(row_of, cells, self.scheduler, n_workers=self.workers or 2, prepare=self.prepare)
+        if self.workers or self.timeout is not None:
+            return in_processes(row_of, cells, max(self.workers, 1), timeout=self.timeout, prepare=self.prepare)
+        return _rows_here(cells)
 
 
 HERE = How()
@@ -170,7 +180,7 @@ def run_grid(
     cells = list(cells)
     folder = store.result_folder(results, name)
     kept = {i: store.read_cell(path) for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()}
-    finished = {i: {"commit": None} | trial["row"] for i, trial in kept.items()}  # of old rows it is not known
+    finished = {i: provenance.earlier(trial["row"]) for i, trial in kept.items()}
     if older := sum(trial.get("source") != store.source() for trial in kept.values()):
         warn(
             f"{older} of {len(cells)} trials in {folder} were made by other source of gmm_jax: if what is measured has "
@@ -181,7 +191,7 @@ def run_grid(
     seeds = sorted({cell.seed for cell in cells})
     about = {"command": command, "seeds": seeds, "steps": len(missing), "rows": ()}
     study = Study(doc, name, results, {"cells": len(cells), **config}, **about)
-    with study, closing(_rows([cells[i] for i in missing], how)) as coming:
+    with study, closing(how.rows([cells[i] for i in missing])) as coming:
         try:
             for done, (place, row) in enumerate(coming, 1):
                 i = missing[place]
@@ -210,17 +220,6 @@ def time_left(seconds: float, done: int, left: int) -> str:
 def row_of(cell: Cell) -> dict[str, Any]:
     """The row of one trial as it is stored: what a process sends back."""
     return store.plain(run(cell).row)
-
-
-def _rows(cells, how):
-    """(place, row or Lost) of each cell as they come."""
-    if how.scheduler is not None:
-        if how.timeout is not None:
-            raise ValueError("a cluster keeps no time: leave timeout out, or take workers in place of a scheduler.")
-        return on_cluster(row_of, cells, how.scheduler, n_workers=how.workers or 2, prepare=how.prepare)
-    if how.workers or how.timeout is not None:
-        return in_processes(row_of, cells, max(how.workers, 1), timeout=how.timeout, prepare=how.prepare)
-    return _rows_here(cells)
 
 
 def _rows_here(cells):

@@ -59,7 +59,7 @@ class Study:
             rows = store.read_rows(self.folder) if keep and (self.folder / "rows.csv").exists() else []
         else:
             keep = True
-        self.rows = [{"commit": None} | dict(row) for row in rows]  # of old rows it is not known
+        self.rows = [provenance.earlier(row) for row in rows]
         self._earlier = provenance.read_provenance(self.folder) if keep and self._record.exists() else []
         self._steps, self._seeds = steps, sorted({0, seeds - 1}) if isinstance(seeds, int) else list(seeds)
         self.answer: str | None = None

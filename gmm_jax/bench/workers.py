@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import get_context, parent_process
 from typing import Any, NamedTuple
 
@@ -42,14 +43,10 @@ def in_processes(
     Raises:
         RuntimeError: a process ended before it was ready, as all others would.
     """
+    n_workers = max(1, min(n_workers, len(jobs)))
     with _pool(work, n_workers, prepare) as pool:
-        yield from _as_they_come(
-            jobs,
-            lambda job: pool.schedule(_work, (job,), timeout=timeout),
-            lambda: n_workers,
-            futures.wait,
-            lambda future: _answer(future, timeout),
-        )
+        submit, answer = partial(_submit, pool, timeout), partial(_answer, timeout)
+        yield from _as_they_come(jobs, submit, lambda: n_workers, futures.wait, answer)
 
 
 def answers(
@@ -73,14 +70,7 @@ def alone(work: Callable[[Any], Any], *, prepare: Callable[[], Any] | None = Non
     block, they too.
     """
     with _pool(work, 1, prepare) as pool:
-
-        def ask(job, timeout=None):
-            try:
-                return _answer(pool.schedule(_work, (job,), timeout=timeout), timeout)
-            except RuntimeError:  # the pool's: it ended before it was asked
-                return Lost("its process has ended")
-
-        yield ask
+        yield partial(_ask, pool)
 
 
 def on_cluster(
@@ -102,14 +92,9 @@ def on_cluster(
         raise ValueError("a Dask cluster needs Dask: pip install 'gmm-jax[cluster]'.") from None
     local = {"n_workers": n_workers, "threads_per_worker": 1, "dashboard_address": None}
     with Client(**local) if address == LOCAL else Client(address) as client:
-        yield from _as_they_come(
-            jobs,
-            lambda job: client.submit(prepared, work, prepare, job, pure=False, key=None),
-            # no more than can run at once: Dask blames all jobs that wait at a worker that dies
-            lambda: max(1, sum(client.nthreads().values())),
-            wait,
-            _answer_of_cluster,
-        )
+        submit = partial(client.submit, prepared, work, prepare, pure=False, key=None)
+        # no more than can run at once: Dask blames all jobs that wait at a worker that dies
+        yield from _as_they_come(jobs, submit, lambda: sum(client.nthreads().values()) or 1, wait, _answer_of_cluster)
 
 
 def prepared(work, prepare, job):
@@ -172,13 +157,24 @@ def _work(job):
     return _work_here(job)
 
 
+def _submit(pool, timeout, job):
+    return pool.schedule(_work, (job,), timeout=timeout)
+
+
+def _ask(pool, job, timeout=None):
+    try:
+        return _answer(timeout, _submit(pool, timeout, job))
+    except RuntimeError:  # the pool's: it ended before it was asked
+        return Lost("its process has ended")
+
+
 def _end_with_parent():
     parent_process().join()
     _kill(os.getpid())
     os._exit(1)
 
 
-def _answer(future, timeout):
+def _answer(timeout, future):
     from pebble import ProcessExpired
 
     try:
