@@ -28,8 +28,12 @@ study: .venv/ready ## the slow tests: simulation studies of many minutes
 	@$(BIN)/python -m pytest -m slow
 
 results: .venv/ready ## run every experiment again at full size (long); results/ holds what they found
-	@for experiment in experiments/*.py; do echo "$$experiment"; $(BIN)/python "$$experiment" || [ $$? -eq 3 ]; done
-	@$(BIN)/python -m gmm_jax.bench.headline
+	@for experiment in $$(grep -l '^    experiment(main)' experiments/*.py); do \
+		echo "$$experiment"; \
+		fresh="$$(grep -q 'run: Options' "$$experiment" && echo --fresh || true)"; \
+		$(BIN)/python "$$experiment" $$fresh || [ $$? -eq 3 ]; \
+	done
+	@$(BIN)/python experiments/readme.py
 
 clean: ## remove .venv, caches and build products; results stay
 	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

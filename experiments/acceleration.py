@@ -14,7 +14,6 @@ optimum worse than 1.2 times plain, and less time under `vmap` too. Found: see r
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +22,18 @@ import numpy as np
 from gmm_jax import GMM, MixtureSpec, Status, em, sample
 from gmm_jax.bench import store
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.bench.speed import interleave, ratio, seconds_of
-from gmm_jax.bench.study import Study
 from gmm_jax.em.acceleration import from_coordinates, to_coordinates
 from gmm_jax.mixture import e_step
 from gmm_jax.mixture.starts import random_points
 from gmm_jax.problems import datasets
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups
+from speed.ratios import interleave, ratio, seconds_of
 
 PLAIN = em.EMConfig(max_iter=20_000, tol=1e-14)
 ACCELERATED = em.EMConfig(max_iter=2_000, tol=1e-14, acceleration="lbfgs")
 CLOSE = 1e-8  # nats a sample: where counting ends
 SAME = 1e-6  # nats a sample: two ends are one optimum
-PARTS = ("counts", "seconds")  # of E-steps, which no other work on the machine disturbs, and under vmap
 PAIRS = 5  # interleaved, of seconds under vmap
 SLOW = {  # weights, means, covariances, covariance_type, n: components one and a half or two standard deviations apart
     "line": ([0.5, 0.5], [[-0.75], [0.75]], [[[1.0]], [[1.4]]], "full", 1000),
@@ -45,31 +43,22 @@ SLOW = {  # weights, means, covariances, covariance_type, n: components one and 
 REAL = {"acidity": 3, "faithful": 3, "iris": 3}  # number of components, full covariances
 
 
-def main(*, parts: tuple[str, ...] = (), starts: int = 50, out: Path = Path("results"), smoke: bool = False) -> int:
-    """One row a start, and one with the seconds of all, to out/acceleration; exit code 3 where not as expected.
+def main(*, starts: int = 50, run: Options = RUN) -> int:
+    """One row a start, and one with the seconds of all where EM is slow; exit code 3 where not as expected.
 
     Args:
-        parts: counts, seconds or (none) both; rows of the other are kept, and the seconds need those of the counts.
         starts: how many random points starts on each problem.
-        out: folder for results.
-        smoke: 3 starts on one problem, for tests.
+        run: where to, and how much.
     """
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise ValueError(f"parts must be among {', '.join(PARTS)}; got {', '.join(unknown)}.")
-    parts = parts or PARTS
-    starts, names = (3, ["acidity"]) if smoke else (starts, [*SLOW, *REAL])
-    options, steps = {"parts": parts, "starts": starts}, len(names) * len(parts)
-    with Study(__doc__, "acceleration", out, options, steps=steps, smoke=smoke, keep=True) as study:
-        study.rows = [row for row in study.rows if ("seconds" if row["start"] == "all" else "counts") not in parts]
-        for name in names:
-            if "counts" in parts:
-                study.add(*compare(name, starts))
-            if "seconds" in parts:
-                mine = [row for row in study.rows if row["problem"] == name]
-                study.add({"problem": name, "start": "all", **seconds_under_vmap(name, starts, mine)})
-    met, sentence = verdict(study.rows)
-    return study.conclude(sentence, met=met)
+    names, n_starts = (["line"], 3) if run.smoke else ([*SLOW, *REAL], starts)
+    cells = [{"problem": name, "starts": n_starts} for name in names]
+    return ask(__doc__, "acceleration", cells, measure, verdict, run, {"starts": starts})
+
+
+def measure(problem, starts):
+    """The rows of all starts, and that of their seconds."""
+    rows = compare(problem, starts)
+    return rows + ([{"start": "all", **seconds_under_vmap(problem, starts, rows)}] if problem in SLOW else [])
 
 
 def problem(name, n_starts):
@@ -98,7 +87,6 @@ def compare(name, n_starts):
         same = bool(abs(accelerated.log_likelihood[start] - top) < SAME * len(x)) if ended else None
         counts = [int(np.argmax(fit.trace[start] >= enough)) + 1 for fit in (plain, accelerated)]
         row = {
-            "problem": name,
             "start": start,
             "rate": float(rates[start]),
             "status_plain": Status(int(plain.status[start])),
@@ -116,8 +104,6 @@ def compare(name, n_starts):
 
 def seconds_under_vmap(name, n_starts, rows):
     """Of both sides, for as many E-steps as the last start takes; nothing where none reached the same optimum."""
-    if sorted(row["start"] for row in rows) != list(range(n_starts)):
-        raise ValueError(f"the counts of {n_starts} starts on {name} are not there: run the part counts first.")
     compared = [row for row in rows if row["same_optimum"]]
     if not compared:
         return {}
@@ -170,9 +156,9 @@ def rate_of_convergence(gmms, x):
 def verdict(rows):
     """Whether the expectations are met, and the sentence with the numbers."""
     parts, met = [], True
-    for name in dict.fromkeys(row["problem"] for row in rows):
-        mine = [row for row in rows if row["problem"] == name and row["start"] != "all"]
-        seconds = next((r.get("seconds_ratio") for r in rows if (r["problem"], r["start"]) == (name, "all")), None)
+    for name, of_one in groups(rows, "problem").items():
+        mine = [row for row in of_one if row["start"] != "all"]
+        seconds = next((row.get("seconds_ratio") for row in of_one if row["start"] == "all"), None)
         ratios = np.array([row["ratio"] for row in mine if row["ratio"] is not None])
         mean, rate = (
             np.exp(np.mean(np.log(ratios))),

@@ -7,8 +7,8 @@ Data: 100 samples from a mixture that the prior drew, 500 times; K = 2, 3 and d 
 Estimands: ranks of the log-likelihood, the log joint density, weights in order, the smallest and largest coordinate of
     the means, co-clustering of two points, the log predictive density at one; and the first mean with labels shuffled:
     the other quantities do not depend on labels, and only one that does can see a labelling missing.
-Methods: gibbs, smc, nuts, tempered gibbs; and as controls, made wrong on purpose: scales of the prior 1.5 times as
-    large, and draws of all labellings but one dropped.
+Methods: gibbs, smc, nuts, gibbs with parallel tempering; and as controls, made wrong on purpose: scales of the prior
+    1.5 times as large, and draws of all labellings but one dropped.
 Performance: p-values, exact and simultaneous over all ranks, against a bound simultaneous over the quantities at 99 %
     (Bonferroni); runs with a doubtful status; seconds after compilation.
 
@@ -23,7 +23,6 @@ Reference:
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -32,17 +31,17 @@ import numpy as np
 from scipy import stats
 
 from gmm_jax import GMM, Known, MixtureSpec, Prior, bayes, log_prob, permute, responsibilities
-from gmm_jax.bayes.model import pose, site_values
+from gmm_jax.bayes.model import site_values
 from gmm_jax.bayes.target import log_joint_density
-from gmm_jax.bench import plots
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.bench.study import Study
 from gmm_jax.judge.calibration import counts_below, ranks, uniform_p_value
 from gmm_jax.mixture import ONE_AT_A_TIME, Scaling
 from gmm_jax.mixture.cores import n_workers
 from gmm_jax.mixture.starts import kmeans_plusplus
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared.cells import RUN, Options, ask, groups
 
 CASES = ((2, 1), (2, 2), (3, 1), (3, 2))  # components, features
 ALPHA, MEAN_SCALE = 4.0, 3.0  # φ ~ Dir(4), μ_k ~ N(0, 3²), Σ_k ~ IW(d + 4, I)
@@ -50,75 +49,61 @@ N_SAMPLES, LEVEL, WRONG, SECONDS, TEMPERATURES = 100, 0.99, 1.5, 60.0, 6
 
 
 class Size(NamedTuple):
-    """How much of everything for one engine in one case."""
+    """How much of everything for one simulation."""
 
-    simulations: int
     draws: int = 99  # L
     thin: int = 10  # sweeps or transitions between two of them
     warmup: int = 400
     chains: int = 3  # which share the draws
 
 
-def main(
-    *,
-    gibbs: int = 500,
-    smc: int = 500,
-    nuts: int = 100,
-    tempered: int = 100,
-    out: Path = Path("results"),
-    smoke: bool = False,
-) -> int:
-    """One row an engine, case and quantity to out/calibration; exit code 3 where an expectation is not met.
+SIZES, SMALL = {"nuts": Size(thin=5, warmup=300)}, Size(19, 5, 20, 1)
 
-    Runs that are in out/calibration already are kept, so that an interrupted command goes on.
+
+def main(*, gibbs: int = 500, smc: int = 500, nuts: int = 500, tempered: int = 100, run: Options = RUN) -> int:
+    """One row an engine, case and quantity to out/calibration; exit code 3 where an expectation is not met.
 
     Args:
         gibbs: simulations of each case, in one program.
         smc: simulations of each case; 0 leaves it out.
         nuts: simulations of each case with two components; 0 leaves it out.
-        tempered: simulations of gibbs with n_temperatures in the smallest case; 0 leaves it out.
-        out: folder for results.
-        smoke: few simulations of gibbs in the smallest case, for tests.
+        tempered: simulations of gibbs with parallel tempering in the smallest case; 0 leaves it out.
+        run: where to, and how much.
     """
-    plan = [("gibbs", case, Size(gibbs)) for case in CASES] + [(name, CASES[0], Size(gibbs)) for name in CONTROLS]
-    plan += [("nuts", case, Size(nuts, thin=5, warmup=300)) for case in CASES if nuts and case[0] == 2]
-    plan += [("smc", case, Size(smc)) for case in CASES if smc]
-    plan += [("tempered", CASES[0], Size(tempered))] if tempered else []
-    if smoke:
-        plan = [(engine, CASES[0], Size(30, 19, 5, 20, 1)) for engine in ("gibbs", "one_labelling")]
-    options = {"gibbs": gibbs, "smc": smc, "nuts": nuts}
-    with Study(__doc__, "calibration", out, options, steps=len(plan), smoke=smoke, keep=True) as study:
-        for engine, case, size in plan:
-            there = run_name(engine, *case) in {row["run"] for row in study.rows}
-            study.add(*([] if there else calibrate(engine, *case, size)))
-    for name in dict.fromkeys(row["run"] for row in study.rows):
-        mine = [row for row in study.rows if row["run"] == name]
-        plots.calibration(study.folder / f"{name}.png", mine, 1.0 - bound(mine))
-    met, sentence = verdict(study.rows)
-    return study.conclude(sentence, met=met)
+    plan = [("gibbs", case, gibbs) for case in CASES] + [(name, CASES[0], gibbs) for name in CONTROLS]
+    plan += [("nuts", case, nuts) for case in CASES if nuts and case[0] == 2]
+    plan += [("smc", case, smc) for case in CASES if smc] + [("tempered", CASES[0], tempered)] * bool(tempered)
+    if run.smoke:
+        plan = [(engine, CASES[0], 30) for engine in ("gibbs", "one_labelling")]
+    names = ("run", "engine", "n_components", "n_features", "simulations", "draws")
+    draws = SMALL.draws if run.smoke else Size().draws
+    cells = [dict(zip(names, (run_name(e, *case), e, *case, n, draws), strict=True)) for e, case, n in plan]
+    options = {"gibbs": gibbs, "smc": smc, "nuts": nuts, "tempered": tempered}
+    return ask(__doc__, "calibration", cells, calibrate, verdict, run, options, draw=draw)
 
 
-def calibrate(engine, n_components, n_features, size):
+def draw(folder, rows):
+    """A picture a run."""
+    for name, mine in groups(rows, "run").items():
+        pictures.calibration(folder / f"{name}.png", mine, 1.0 - bound(mine))
+
+
+def calibrate(run, engine, n_components, n_features, simulations, draws):
     """A row for each quantity."""
+    size = SMALL if draws == SMALL.draws else SIZES.get(engine, Size())
     rng = np.random.default_rng([n_components, n_features])
-    truth, x = simulate(rng, size.simulations, n_components, n_features)
+    truth, x = simulate(rng, simulations, n_components, n_features)
     key_draws, key_ties = jax.random.split(derive_key(0, "method", "calibration", f"K{n_components}_d{n_features}"))
     with Clock() as clock:
-        draws, doubtful = {**ENGINES, **CONTROLS}[engine](key_draws, x, n_components, size)
-    both = jax.tree.map(lambda one, many: np.concatenate([one[:, None], many], axis=1), truth, draws)
+        found, doubtful = {**ENGINES, **CONTROLS}[engine](key_draws, x, n_components, size)
+    both = jax.tree.map(lambda one, many: np.concatenate([one[:, None], many], axis=1), truth, found)
     names, values = quantities(posed(n_components, n_features), both, x)
-    found = ranks(key_ties, values[:, 0], values[:, 1:])
+    place = ranks(key_ties, values[:, 0], values[:, 1:])
     return [
         {
-            "run": run_name(engine, n_components, n_features),
-            "engine": engine,
-            "n_components": n_components,
-            "n_features": n_features,
             "quantity": name,
-            "simulations": size.simulations,
-            "draws": size.draws,
-            "p_value": uniform_p_value(found[:, q], size.draws),
-            "counts_below": counts_below(found[:, q], size.draws).tolist(),
+            "p_value": uniform_p_value(place[:, q], draws),
+            "counts_below": counts_below(place[:, q], draws).tolist(),
             "doubtful": doubtful,
             **clock.seconds,
         }
@@ -220,7 +205,7 @@ def draw_by_nuts(key, x, n_components, size):
 
 
 def draw_by_tempering(key, x, n_components, size):
-    """Gibbs with parallel tempering, few temperatures, so that the posterior would show a wrong exchange."""
+    """Gibbs tempered to the prior, at so few temperatures that a wrong exchange would show."""
     n_draws = size.draws // size.chains * size.thin
     engine = partial(bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws, n_temperatures=TEMPERATURES)
     return _each_alone(engine, key, x, n_components, size)
@@ -276,8 +261,7 @@ def bound(rows):
 def verdict(rows):
     """Whether the expectations are met, and the sentence with the numbers."""
     parts, met = [], True
-    for name in dict.fromkeys(row["run"] for row in rows):
-        mine = [row for row in rows if row["run"] == name]
+    for name, mine in groups(rows, "run").items():
         worst = min(mine, key=lambda row: row["p_value"])
         passes, wrong = worst["p_value"] > bound(mine), worst["engine"] in CONTROLS
         in_time = worst["engine"] != "gibbs" or (worst["n_components"], worst["n_features"]) != CASES[0]

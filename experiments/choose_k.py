@@ -11,17 +11,16 @@ mode, bic, icl and evidence prefer one component. The bootstrap test rejects K =
 number of data sets can tell. Found: see results/choose_k.
 """
 
+from functools import partial
 from math import sqrt
-from pathlib import Path
 
 import numpy as np
 
 from gmm_jax import GMM, sample
-from gmm_jax.judge.choose import SIGNIFICANT, choices, choose_components
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.bench.study import Study
-from gmm_jax.bench.workers import answers
-from gmm_jax.shell import configure_jax, experiment
+from gmm_jax.judge.choose import SIGNIFICANT, choices, choose_components
+from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups
 
 SEPARATIONS = (2.0, 3.0, 4.0)
 N_SAMPLES, KS, TRUE = 150, (1, 2, 3), 2
@@ -29,63 +28,42 @@ CRITERIA = ("information", "loo", "evidence", "bridge", "bootstrap", "occupied",
 ENOUGH = 0.75
 
 
-def main(
-    *,
-    data_sets: int = 200,
-    n_bootstrap: int = 39,
-    draws: int = 500,
-    workers: int = 2,
-    out: Path = Path("results"),
-    smoke: bool = False,
-) -> int:
+def main(*, data_sets: int = 200, n_bootstrap: int = 39, draws: int = 500, workers: int = 2, run: Options = RUN) -> int:
     """One row a data set and K to out/choose_k; exit code 3 where an expectation is not met.
-
-    Data sets that are in out/choose_k already are kept, so that an interrupted command goes on.
 
     Args:
         data_sets: how many at each separation.
         n_bootstrap: data sets of each bootstrap.
         draws: of each of four chains.
         workers: processes that share the data sets, as chains use one core.
-        out: folder for results.
-        smoke: one data set, the criteria of one fit and two K, for tests.
+        run: where to, and how much.
     """
     options = {"data_sets": data_sets, "n_bootstrap": n_bootstrap, "draws": draws, "workers": workers}
-    data_sets, workers, separations = (1, 1, SEPARATIONS[-1:]) if smoke else (data_sets, workers, SEPARATIONS)
-    criteria, ks = (CRITERIA[:1], KS[:2]) if smoke else (CRITERIA, KS)
-    how = {"criteria": criteria, "n_restarts": 5, "n_bootstrap": n_bootstrap, "n_draws": draws}
-    steps = data_sets * len(separations)
-    with Study(__doc__, "choose_k", out, options, steps=steps, seeds=data_sets, smoke=smoke, keep=True) as study:
-        there = {(row["separation"], row["seed"]) for row in study.rows}
-        # all separations in turn, so that a run cut short has some of each
-        jobs = [(separation, seed, ks, how) for seed in range(data_sets) for separation in separations]
-        jobs = [job for job in jobs if job[:2] not in there]
-        for rows in answers(compare, jobs, workers, prepare=configure_jax):
-            study.add(*rows)
-    study.rows.sort(key=lambda row: (row["seed"], row["separation"], row["n_components"]))
-    met, sentence = verdict(study.rows)
-    return study.conclude(sentence, met=met)
+    data_sets, workers, separations = (1, 1, SEPARATIONS[-1:]) if run.smoke else (data_sets, workers, SEPARATIONS)
+    size = {"n_bootstrap": n_bootstrap, "n_draws": draws}
+    # all separations in turn, so that a run cut short has some of each
+    cells = [{"separation": apart, "seed": seed, **size} for seed in range(data_sets) for apart in separations]
+    measure = partial(compare, criteria=CRITERIA[:1], ks=KS[:2]) if run.smoke else compare
+    return ask(__doc__, "choose_k", cells, measure, verdict, run, options, seeds=data_sets, workers=workers)
 
 
-def compare(job):
+def compare(separation, seed, criteria=CRITERIA, ks=KS, **size):
     """A row for each K on one data set."""
-    separation, seed, ks, how = job
     truth = GMM(np.full(2, 0.5), np.array([[0.0], [separation]]), np.ones((2, 1, 1)))
     x = np.asarray(sample(derive_key(seed, "data", "choose_k", str(separation)), truth, N_SAMPLES)[0])
-    rows = choose_components(derive_key(seed, "method", "choose_k", str(separation)), x, ks, **how)
-    return [{"separation": separation, "seed": seed, **row} for row in rows]
+    key = derive_key(seed, "method", "choose_k", str(separation))
+    return choose_components(key, x, ks, criteria=criteria, n_restarts=5, **size)
 
 
 def verdict(rows):
     """Whether the expectations are met, and the sentence with the numbers."""
     parts, met = [], True
-    for separation in dict.fromkeys(row["separation"] for row in rows):
-        mine = [row for row in rows if row["separation"] == separation]
-        chosen = [choices([r for r in mine if r["seed"] == seed]) for seed in dict.fromkeys(r["seed"] for r in mine)]
-        shares = {name: np.mean([one[name] == TRUE for one in chosen]) for name in chosen[0]}
-        met &= separation < SEPARATIONS[-1] or min(shares.values()) >= ENOUGH
-        error = max(sqrt(p * (1 - p) / len(chosen)) for p in shares.values())
-        said = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    for separation, mine in sorted(groups(rows, "separation").items()):
+        chosen = [choices(of_one) for of_one in groups(mine, "seed").values()]
+        right = {name: np.mean([one[name] == TRUE for one in chosen]) for name in chosen[0]}
+        met &= separation < SEPARATIONS[-1] or min(right.values()) >= ENOUGH
+        error = max(sqrt(p * (1 - p) / len(chosen)) for p in right.values())
+        said = ", ".join(f"{name} {share:.2f}" for name, share in right.items())
         p = [r["bootstrap_p"] for r in mine if r["n_components"] == TRUE and r.get("bootstrap_p") is not None]
         size = f"; the bootstrap rejects K = {TRUE} in {np.mean(np.array(p) <= SIGNIFICANT):.2f}" if p else ""
         parts.append(f"{separation:g} sd apart ({len(chosen)} data sets, standard errors to {error:.2f}): {said}{size}")

@@ -10,16 +10,14 @@ Expected: next to nothing where components are apart; up to a factor 2 where the
 Found: see results/known_parameters.
 """
 
-from pathlib import Path
-
 import jax
 import numpy as np
 
 from gmm_jax import align, em, judge, problems
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.bench.study import Study
 from gmm_jax.mixture import free_parts
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask, groups
 
 PROBLEMS = ("well_separated", "course_2d", "overlapping")
 EVERYTHING = ("weights", "means", "covariances")
@@ -34,33 +32,29 @@ CONFIG = em.EMConfig(max_iter=2000, tol=1e-9)
 OTHERS = 1  # means are compared from this component on: the first is known in one case
 
 
-def main(*, replications: int = 200, restarts: int = 10, out: Path = Path("results"), smoke: bool = False) -> int:
+def main(*, replications: int = 200, restarts: int = 10, run: Options = RUN) -> int:
     """One row a problem and case to out/known_parameters.
 
     Args:
         replications: data sets of each problem.
         restarts: k-means++ starts on each.
-        out: folder for results.
-        smoke: 4 data sets and two cases of one problem, for tests.
+        run: where to, and how much.
     """
-    names, cases = (PROBLEMS[1:2], list(CASES)[::3]) if smoke else (PROBLEMS, list(CASES))
-    replications, restarts = (4, 2) if smoke else (replications, restarts)
-    options, steps = {"replications": replications, "restarts": restarts}, len(names) * len(cases)
-    with Study(__doc__, "known_parameters", out, options, steps=steps, seeds=replications, smoke=smoke) as study:
-        for name in names:
-            problem = problems.load(name)
-            keys = [derive_key(seed, "data", name) for seed in range(replications)]
-            xs = np.stack([problem.sample(key, counts="multinomial")[0] for key in keys])
-            for case in cases:
-                study.add(one(problem, xs, case, restarts))
-    return study.conclude(answer(study.rows))
+    options = {"replications": replications, "restarts": restarts}
+    names, known = (PROBLEMS[1:2], list(CASES)[::3]) if run.smoke else (PROBLEMS, list(CASES))
+    size = {"replications": 4, "restarts": 2} if run.smoke else options
+    cells = [{"problem": name, "known": case, **size} for name in names for case in known]
+    return ask(__doc__, "known_parameters", cells, one, verdict, run, options, seeds=replications)
 
 
-def one(problem, xs, case, restarts):
+def one(problem, known, replications, restarts):
     """The errors of the means of all components but the first, over all data sets."""
-    fields, components = CASES[case]
+    fields, components = CASES[known]
+    problem = problems.load(problem)
+    keys = [derive_key(seed, "data", problem.name) for seed in range(replications)]
+    xs = np.stack([problem.sample(key, counts="multinomial")[0] for key in keys])
     spec, truth = problem.knowing(*fields, components=components), problem.truth
-    found = em.fit_em_batch(derive_key(0, "method", case), xs, spec, n_restarts=restarts, config=CONFIG)
+    found = em.fit_em_restarts(derive_key(0, "method", known), xs, spec, n_restarts=restarts, config=CONFIG)
     ok = np.isin(found.best.status, (1, 2)) & (found.reason == "")
     fits = jax.tree.map(lambda leaf: np.asarray(leaf)[ok], found.best.gmm)
     square = np.mean((align(fits, truth, spec).means - truth.means)[:, OTHERS:] ** 2, axis=(1, 2))
@@ -68,10 +62,7 @@ def one(problem, xs, case, restarts):
     bound = judge.cramer_rao(derive_key(0, "bound", problem.name), truth, spec, n_samples=xs.shape[1])
     least = bound.standard_errors.means[OTHERS:][free_parts(spec)[1][OTHERS:]]
     return {
-        "problem": problem.name,
-        "known": case,
         "n_samples": xs.shape[1],
-        "replications": len(xs),
         "failed": int(np.sum(~ok)),
         "rmse_means": np.sqrt(mean),
         "rmse_means_se": 0.5 * error / np.sqrt(mean),
@@ -79,11 +70,11 @@ def one(problem, xs, case, restarts):
     }
 
 
-def answer(rows):
-    """By which factor each kind of knowledge shrinks the error, problem by problem."""
+def verdict(rows):
+    """True, and by which factor each kind of knowledge shrinks the error, problem by problem."""
     parts = []
-    for name in dict.fromkeys(row["problem"] for row in rows):
-        mine = {row["known"]: row for row in rows if row["problem"] == name}
+    for name, of_one in groups(rows, "problem").items():
+        mine = {row["known"]: row for row in of_one}
         base = mine["nothing"]["rmse_means"]
         gains = ", ".join(
             f"{case} {row['rmse_means'] / base:.2f} ± {row['rmse_means_se'] / base:.2f}"
@@ -99,7 +90,7 @@ def answer(rows):
     )
     lost = max(row["failed"] / row["replications"] for row in rows)
     head = "Root mean square error of the means ± its Monte-Carlo error, as a share of that with nothing known"
-    return "\n".join([f"{head}; at most {lost:.1%} of a case's fits failed.{warning if missed else ''}", *parts])
+    return True, "\n".join([f"{head}; at most {lost:.1%} of a case's fits failed.{warning if missed else ''}", *parts])
 
 
 if __name__ == "__main__":

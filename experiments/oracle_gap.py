@@ -12,7 +12,7 @@ those of the oracle that knows the labels; on the first 20, EM and the posterior
 Found: see results/oracle_gap.
 """
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
@@ -20,45 +20,41 @@ from gmm_jax import align, bayes, em, judge, problems
 from gmm_jax.bench import store
 from gmm_jax.bench.methods import oracle
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
+from shared.cells import RUN, Options, ask
 
-N_POSTERIOR = 20
+PROBLEM, N_POSTERIOR = "course_2d", 20
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)
 
 
-def main(*, data_sets: int = 1000, restarts: int = 50, out: Path = Path("results"), smoke: bool = False) -> int:
+def main(*, data_sets: int = 1000, restarts: int = 50, run: Options = RUN) -> int:
     """One row a data set to out/oracle_gap; exit code 3 where an expectation is not met.
 
     Args:
         data_sets: how many.
         restarts: k-means++ starts of EM on each.
-        out: folder for results.
-        smoke: 3 data sets and no posterior, for tests.
+        run: where to, and how much.
     """
-    data_sets = 3 if smoke else data_sets
-    problem, options = problems.load("course_2d"), {"data_sets": data_sets, "restarts": restarts}
-    with Study(__doc__, "oracle_gap", out, options, steps=data_sets, seeds=data_sets, smoke=smoke) as study:
-        for seed in range(data_sets):
-            study.add(one(problem, seed, restarts, with_posterior=seed < N_POSTERIOR and not smoke))
-    met, sentence = verdict(study.rows, problem.truth)
-    return study.conclude(sentence, met=met)
+    cells = [{"seed": seed, "restarts": restarts} for seed in range(3 if run.smoke else data_sets)]
+    measure = partial(one, n_posterior=0 if run.smoke else N_POSTERIOR)
+    options = {"data_sets": data_sets, "restarts": restarts}
+    return ask(__doc__, "oracle_gap", cells, measure, verdict, run, options, seeds=data_sets)
 
 
-def one(problem, seed, restarts, *, with_posterior):
+def one(seed, restarts, n_posterior):
     """EM from many starts, EM from the truth, and the oracle, on one data set, in the truth's order."""
+    problem = problems.load(PROBLEM)
     x, labels = problem.sample(derive_key(seed, "data", problem.name))
     key = derive_key(seed, "method", "oracle_gap")
     found = em.fit_em_restarts(key, x, problem.spec, n_restarts=restarts, config=CONFIG).best
     from_truth = em.fit_em_restarts(key, x, problem.spec, n_restarts=1, init=problem.truth, config=CONFIG).best
-    told = oracle.fit(key, x, problem.spec, labels=labels).point
+    labelled = oracle.fit(key, x, problem.spec, labels=labels).point
     return {
-        "seed": seed,
         "gain_over_truth": float(found.log_likelihood - from_truth.log_likelihood) / len(x),
         "status": found.status,
         "em": store.mixture_record(align(found.gmm, problem.truth)),
-        "oracle": store.mixture_record(told),
-        "posterior_gap_in_sd": posterior_gap(key, x, problem.spec, found.gmm) if with_posterior else None,
+        "oracle": store.mixture_record(labelled),
+        "posterior_gap_in_sd": posterior_gap(key, x, problem.spec, found.gmm) if seed < n_posterior else None,
     }
 
 
@@ -72,8 +68,9 @@ def posterior_gap(key, x, spec, point):
     return float(max(gaps))
 
 
-def verdict(rows, truth):
+def verdict(rows):
     """Whether the expectations are met, and the sentence with the numbers."""
+    truth = problems.load(PROBLEM).truth
     worst = min(row["gain_over_truth"] for row in rows)
     ratios = {}
     for name in ("means", "covariances"):

@@ -13,16 +13,14 @@ bound and its intervals cover less, and the posterior, which has a prior, does b
 results/overlap.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from gmm_jax import MixtureSpec, problems
-from gmm_jax.bench import plots
-from gmm_jax.bench import replications as many
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared import replications as many
+from shared.cells import RUN, Options, ask, groups
 
 OVERLAPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3)
 N_COMPONENTS, N_FEATURES, N_SAMPLES = 3, 2, 2000
@@ -38,35 +36,36 @@ PANELS = {
 }
 
 
-def main(
-    *, truths: int = 3, replications: int = 200, posteriors: int = 40, out: Path = Path("results"), smoke: bool = False
-) -> int:
+def main(*, truths: int = 3, replications: int = 200, posteriors: int = 40, run: Options = RUN) -> int:
     """One row a truth, overlap and method to out/overlap; exit code 3 where the expectation is not met.
 
     Args:
         truths: arrangements of means and covariances.
         replications: data sets of each truth at each overlap.
         posteriors: data sets among them that gibbs sees too.
-        out: folder for results.
-        smoke: 4 data sets of one truth at two overlaps, for tests.
+        run: where to, and how much.
     """
-    overlaps = OVERLAPS[2:5:2] if smoke else OVERLAPS
-    truths, replications, posteriors = (1, 4, 2) if smoke else (truths, replications, posteriors)
     options = {"truths": truths, "replications": replications, "posteriors": posteriors}
-    steps = truths * len(overlaps)
-    with Study(__doc__, "overlap", out, options, steps=steps, seeds=replications, smoke=smoke) as study:
-        for truth in range(truths):
-            for overlap in overlaps:
-                found = many.study_of(problem_with(truth, overlap), N_SAMPLES, replications, posteriors, **CHAIN)
-                study.add(*({"overlap": overlap, "truth": truth, "line": truth} | row for row in found))
+    overlaps, truths = (OVERLAPS[2:5:2], 1) if run.smoke else (OVERLAPS, truths)
+    size = {"data_sets": 4, "posteriors": 2} if run.smoke else {"data_sets": replications, "posteriors": posteriors}
+    cells = [{"overlap": overlap, "truth": truth, **size} for truth in range(truths) for overlap in overlaps]
+    return ask(__doc__, "overlap", cells, one, verdict, run, options, seeds=replications, draw=draw)
+
+
+def one(overlap, truth, data_sets, posteriors):
+    """A row a method."""
+    found = many.study_of(problem_with(truth, overlap), N_SAMPLES, data_sets, posteriors, **CHAIN)
+    return [{"line": truth} | row for row in found]
+
+
+def draw(folder, rows):
+    """Every number against the overlap."""
     looks = {
         "expected": {"efficiency": 1.0, "coverage": many.LEVEL},
         "logarithmic": ("overlap", "efficiency", "kl", "rmse_means"),
-        "shares": ("ambiguous", "failed"),
+        "from_zero": ("ambiguous", "failed"),
     }
-    plots.curves(study.folder / "overlap.png", study.rows, "overlap", PANELS, **looks)
-    met, sentence = verdict(study.rows)
-    return study.conclude(sentence, met=met)
+    pictures.curves(folder / "overlap.png", rows, "overlap", PANELS, **looks)
 
 
 def problem_with(truth, overlap):
@@ -81,8 +80,8 @@ def problem_with(truth, overlap):
 def verdict(rows):
     """Whether the expectation is met, and the sentence with the numbers."""
     parts, met = [], True
-    for overlap in dict.fromkeys(row["overlap"] for row in rows):
-        means = {method: over_truths(rows, method, overlap) for method in ("em", "gibbs")}
+    for overlap, mine in groups(rows, "overlap").items():
+        means = {method: over_truths(of_one) for method, of_one in groups(mine, "method").items()}
         said = [
             f"{method} efficiency {found['efficiency']:.3g} ± {found['efficiency_se']:.2g}, coverage "
             f"{found['coverage']:.1%} ± {found['coverage_se']:.1%}, ambiguous {found['ambiguous']:.1%}, failed "
@@ -101,9 +100,8 @@ def verdict(rows):
     return bool(met), "\n".join([f"By mean overlap, means over truths. {vague}", *parts])
 
 
-def over_truths(rows, method, overlap):
+def over_truths(mine):
     """Every number's mean over truths, and the standard error of that mean."""
-    mine = [row for row in rows if (row["method"], row["overlap"]) == (method, overlap)]
     names = [name for name, value in mine[0].items() if isinstance(value, float)]
     values = {name: np.array([row.get(name, np.nan) for row in mine], float) for name in names}
     return {

@@ -18,14 +18,14 @@ results/peers.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 
-from gmm_jax.bench import plots
-from gmm_jax.bench.runner import Cell, run
-from gmm_jax.bench.study import Study
+from gmm_jax.bench.runner import Cell
+from gmm_jax.bench.runner import run as run_cell
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared.cells import RUN, Options, groups, open_study, some_of
 
 SAMPLING = {"n_chains": 2, "n_warmup": 300, "n_draws": 500}
 LIKELIHOOD = {  # what is tried beside the defaults
@@ -67,27 +67,26 @@ def main(
     seeds: int = 10,
     sampler_seeds: int = 2,
     tuning_seeds: int = 3,
-    out: Path = Path("results"),
-    smoke: bool = False,
+    run: Options = RUN,
 ) -> int:
-    """One row a trial to out/peers, those of the tuning too; rows that are there already are kept.
+    """One row a trial to out/peers, those of the tuning too.
 
     Args:
         methods: which of them are run; the answer is about all whose rows are there.
         seeds: data sets of each problem that is reported.
         sampler_seeds: how many of them samplers see; they are tuned on one data set of each problem.
         tuning_seeds: data sets of each problem on which options are chosen.
-        out: folder for results.
-        smoke: two methods for maximum likelihood on one small data set, for tests.
+        run: where to, and how much.
     """
-    methods, tuning, report = (("em", "mclust"), TUNING[:1], TUNING[:1]) if smoke else (methods, TUNING, REPORT)
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown:
-        raise ValueError(f"methods must be some of {', '.join(METHODS)}; got {unknown[0]!r}.")
+    methods = some_of(methods, METHODS, "methods")
     options = {"methods": methods, "seeds": seeds, "sampler_seeds": sampler_seeds, "tuning_seeds": tuning_seeds}
-    sizes = {m: (sampler_seeds, 1) if m in SAMPLERS else (1, 1) if smoke else (seeds, tuning_seeds) for m in methods}
+    tuning, report = TUNING, REPORT
+    if run.smoke:
+        methods, tuning, report, seeds, tuning_seeds = ("em", "mclust"), TUNING[:1], TUNING[:1], 1, 1
+    sizes = {m: (sampler_seeds, 1) if m in SAMPLERS else (seeds, tuning_seeds) for m in methods}
     steps = sum((1 + len(METHODS[m])) * len(tuning) * t + 2 * len(report) * s for m, (s, t) in sizes.items())
-    with Study(__doc__, "peers", out, options, steps=steps, seeds=seeds, smoke=smoke, keep=True) as study:
+    with open_study(__doc__, "peers", run, options, steps=steps, seeds=seeds) as study:
+        study.rows = [row for row in study.rows if not (run.fresh and row["method"] in methods)]
         for method, (n_seeds, n_tuning) in sizes.items():
             for setting in ({}, *METHODS[method]):
                 for cell in cells(method, setting, tuning, range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + n_tuning)):
@@ -95,11 +94,12 @@ def main(
             for name, setting in (("defaults", {}), ("tuned", best(study.rows, method))):
                 for cell in cells(method, setting, report, range(n_seeds)):
                     trial(study, name, cell)
-    reported = [row for row in study.rows if row["part"] != "tuning" or row["status"] == "NOT_SUPPORTED"]
+    reported = reported_of(study.rows)
     places = [place for problem in report for place in frontier(reported, problem)]
     titles = {problem: f"{problem.replace('_', ' ')}: Hellinger distance" for problem in report}
-    plots.curves(study.folder / "peers.png", places, AXIS, titles, logarithmic=(AXIS, *report))
-    return study.conclude(answer(reported))
+    pictures.curves(study.folder / "peers.png", places, AXIS, titles, logarithmic=(AXIS, *report))
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
 AXIS = "density_evaluations"
@@ -123,7 +123,7 @@ def trial(study, part, cell):
         return study.step()
     if same:
         return study.add(same[0] | {"part": part})
-    found = run(cell).row
+    found = run_cell(cell).row
     return study.add(
         {"part": part}
         | {name: found[name] for name in KEPT if found.get(name) is not None}
@@ -177,29 +177,34 @@ def median(rows, name):
 def frontier(rows, problem):
     """For the picture: geometric mean distance and median evaluations of each method, defaults and tuned."""
     places = []
-    for method, part in dict.fromkeys((row["method"], row["part"]) for row in rows):
-        mine = answered(row for row in rows if (row["method"], row["part"], row["problem"]) == (method, part, problem))
-        if mine:
+    of_problem = [row for row in rows if row["problem"] == problem]
+    for (method, _), trials in groups(of_problem, "method", "part").items():
+        if mine := answered(trials):
             log, error = mean_log(mine)
             distance = {problem: np.exp(log), f"{problem}_se": np.exp(log) * error}
             places.append({"method": method, AXIS: median(mine, AXIS)} | distance)
     return places
 
 
-def answer(rows):
-    """Geometric mean distances as shares of those of em's defaults on the same data sets, problem by problem."""
+def reported_of(rows):
+    """All but the tuning."""
+    return [row for row in rows if row["part"] != "tuning" or row["status"] == "NOT_SUPPORTED"]
+
+
+def verdict(rows):
+    """True, and geometric mean distances over those of em's defaults on the same data sets, problem by problem."""
+    rows = reported_of(rows)
     ours = answered(row for row in rows if (row["method"], row["part"]) == ("em", "defaults"))
     parts = []
     missing = [method for method in METHODS if method not in {row["method"] for row in rows}]
-    for method, part in dict.fromkeys((row["method"], row["part"]) for row in rows):
-        mine = [row for row in rows if (row["method"], row["part"]) == (method, part)]
+    for (method, part), mine in groups(rows, "method", "part").items():
         if mine[0]["status"] == "NOT_SUPPORTED":
             parts.append(f"{method} {mine[0]['reason']}")
         else:
             parts.append(f"{method} {part}{sentence_of(mine, ours)}")
     about = "Hellinger distance from the truth as a share of that of em's defaults on the same data sets"
     later = f" Not run yet: {', '.join(missing)}." if missing else ""
-    return "\n".join([f"{about} (geometric mean ± Monte-Carlo error), and what a fit cost.{later}", *parts])
+    return True, "\n".join([f"{about} (geometric mean ± Monte-Carlo error), and what a fit cost.{later}", *parts])
 
 
 def sentence_of(rows, ours):
@@ -211,15 +216,12 @@ def sentence_of(rows, ours):
     cost = f"{median(rows, AXIS):.2g} evaluations, {median(rows, 'seconds_run'):.2g} s, and {compiling:.2g} s compiling"
     doubtful = sum(row["status"] not in WELL for row in known)
     ended = f"of {len(rows)} {len(rows) - len(known)} without an answer, {doubtful} doubtful"
-    seen = dict.fromkeys(row["problem"] for row in rows)
-    shares = []
-    for problem in seen:
-        mine = [row for row in known if row["problem"] == problem]
-        if mine:
-            log, error = mean_log(mine, less=ours)
-            known_to = f" ± {np.exp(log) * error:.2f}" if np.isfinite(error) else " on one data set"
-            shares.append(f"{problem} {np.exp(log):.2f}{known_to}")
-    return f"{head}: {', '.join(shares)} for {cost}; {ended}" if shares else f"{head}: {ended}"
+    relative = []
+    for problem, mine in groups(known, "problem").items():
+        log, error = mean_log(mine, less=ours)
+        known_to = f" ± {np.exp(log) * error:.2f}" if np.isfinite(error) else " on one data set"
+        relative.append(f"{problem} {np.exp(log):.2f}{known_to}")
+    return f"{head}: {', '.join(relative)} for {cost}; {ended}" if relative else f"{head}: {ended}"
 
 
 if __name__ == "__main__":

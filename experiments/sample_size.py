@@ -13,15 +13,13 @@ n = 5,000, the efficiency of EM lies in 0.97 to 1.03, that of the posterior mean
 Found: see results/sample_size.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from gmm_jax import problems
-from gmm_jax.bench import plots
-from gmm_jax.bench import replications as many
-from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared import replications as many
+from shared.cells import RUN, Options, ask, groups
 
 PROBLEMS = ("well_separated", "overlapping")
 SIZES = (100, 300, 1000, 5000, 20_000)
@@ -45,8 +43,7 @@ def main(
     posteriors: int = 20,
     headline: int = 4000,
     headline_posteriors: int = 1000,
-    out: Path = Path("results"),
-    smoke: bool = False,
+    run: Options = RUN,
 ) -> int:
     """One row a problem, size and method to out/sample_size; exit code 3 where the expectation is not met.
 
@@ -55,29 +52,33 @@ def main(
         posteriors: data sets among them that gibbs sees too.
         headline: data sets of the well-separated problem with 5,000 samples.
         headline_posteriors: data sets among them that gibbs sees too.
-        out: folder for results.
-        smoke: 4 data sets of one problem at two sizes, for tests.
+        run: where to, and how much.
     """
-    options = {"replications": replications, "posteriors": posteriors, "headline": headline}
-    options |= {"headline_posteriors": headline_posteriors}
-    plan = [(name, n, replications, posteriors) for n in SIZES for name in PROBLEMS]
-    plan[plan.index((SEPARATED, LARGE, replications, posteriors))] = (SEPARATED, LARGE, headline, headline_posteriors)
-    if smoke:
-        plan = [(SEPARATED, n, 4, 2) for n in (LARGE, SIZES[1])]
-    with Study(__doc__, "sample_size", out, options, steps=len(plan), seeds=headline, smoke=smoke) as study:
-        for name, n, *sizes in plan:
-            chain = APART if name == SEPARATED else CHAIN
-            study.add(*map(scaled, many.study_of(problems.load(name), n, *sizes, **chain)))
+    options = {"replications": replications, "posteriors": posteriors}
+    options |= {"headline": headline, "headline_posteriors": headline_posteriors}
+    few = (4, 2) if run.smoke else (replications, posteriors)
+    places = [(SEPARATED, n) for n in (LARGE, SIZES[1])] if run.smoke else [(p, n) for n in SIZES for p in PROBLEMS]
+    size = {(SEPARATED, LARGE): few if run.smoke else (headline, headline_posteriors)}
+    names = ("problem", "n_samples", "data_sets", "posteriors")
+    cells = [dict(zip(names, (*place, *size.get(place, few)), strict=True)) for place in places]
+    return ask(__doc__, "sample_size", cells, one, verdict, run, options, seeds=headline, draw=draw)
+
+
+def one(problem, n_samples, data_sets, posteriors):
+    """A row a method."""
+    chain = APART if problem == SEPARATED else CHAIN
+    return [scaled(row) for row in many.study_of(problems.load(problem), n_samples, data_sets, posteriors, **chain)]
+
+
+def draw(folder, rows):
+    """Every number against n, a picture a problem."""
     looks = {
         "expected": {"efficiency": 1.0, "coverage": many.LEVEL},
         "logarithmic": ("n_samples", "efficiency", "kl"),
-        "shares": ("ambiguous", "failed"),
+        "from_zero": ("ambiguous", "failed"),
     }
-    for name in dict.fromkeys(row["problem"] for row in study.rows):
-        mine = [row for row in study.rows if row["problem"] == name]
-        plots.curves(study.folder / f"{name}.png", mine, "n_samples", PANELS, **looks)
-    met, sentence = verdict(study.rows)
-    return study.conclude(sentence, met=met)
+    for name, mine in groups(rows, "problem").items():
+        pictures.curves(folder / f"{name}.png", mine, "n_samples", PANELS, **looks)
 
 
 def scaled(row):
@@ -103,14 +104,11 @@ def verdict(rows):
     lost = max(row["failed"] for row in rows)
     head = f"Without overlap, n = {LARGE}: efficiency of {'; of '.join(parts)}."
     lines = [f"{head} At most {lost:.1%} of the fits of a row failed."]
-    for name in dict.fromkeys(row["problem"] for row in rows):
-        for method in ("em", "gibbs"):
-            mine = [r for r in rows if (r["problem"], r["method"]) == (name, method)]
-            said = ", ".join(
-                f"{r['efficiency']:.3g} ± {r['efficiency_se']:.2g} / {r['coverage']:.1%} at {r['n_samples']}"
-                for r in mine
-            )
-            lines.append(f"{name}, {method}: efficiency / coverage {said}")
+    for (name, method), mine in sorted(groups(rows, "problem", "method").items()):
+        each = [
+            f"{r['efficiency']:.3g} ± {r['efficiency_se']:.2g} / {r['coverage']:.1%} at {r['n_samples']}" for r in mine
+        ]
+        lines.append(f"{name}, {method}: efficiency / coverage {', '.join(each)}")
     return bool(met), "\n".join(lines)
 
 

@@ -8,8 +8,8 @@ Methods: nuts and gibbs; NumPyro on the tutorial's likelihood and on our model, 
 Performance: medians over data sets, and ratios; a run with R-hat above 1.01 is a failure.
 
 Parts, each alone or together (--parts sweep samplers ...); what is measured is not measured again. sweep: the settings
-of each peer. samplers: the draws. cold: from a process's start to a diagnosed posterior, compilation counted, with the
-cache empty and filled. sweeps: seconds of a Gibbs sweep over those of an EM iteration at n = 100,000, d = 2, K = 8.
+of each peer. samplers: the draws. cold: nuts and gibbs from a process's start to a diagnosed posterior, compilation
+counted, with the cache empty and filled. sweeps: a Gibbs sweep over an EM iteration at n = 100,000, d = 2, K = 8.
 
 Expected: nuts at least 20 times NumPyro's MCMC and 8 times PyMC with nutpie; cold 15 s, 6 s with the cache filled; a
 sweep at most 3 iterations. Found: see results/speed_bayes.
@@ -18,26 +18,25 @@ sweep at most 3 iterations. Found: see results/speed_bayes.
 import json
 import tempfile
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from gmm_jax import MixtureSpec, bayes
-from gmm_jax.bench.speed import interleave
-from gmm_jax.bench.speed.book import Book, compare
-from gmm_jax.bench.speed.iterations import standardised_problem
-from gmm_jax.bench.speed.measure import seconds_of
-from gmm_jax.bench.speed.peers import ITERATIONS
-from gmm_jax.bench.speed.programs import run_program
-from gmm_jax.bench.speed.samplers import SAMPLERS, Job, devices_for, measure, named
-from gmm_jax.bench.study import Study
 from gmm_jax.bench.workers import Lost, in_processes
 from gmm_jax.shell import configure_jax, experiment
+from shared.cells import RUN, Options, groups, open_study, some_of
+from speed.iterations import standardised_problem
+from speed.processes import run_program
+from speed.programs import ITERATIONS
+from speed.ratios import ONE_FIT, compare, interleave, seconds_of
+from speed.samplers import SAMPLERS, Job, devices_for, measure, named
+from speed.table import ResultsTable
 
 SIZE = {"n_chains": 4, "n_warmup": 500, "n_draws": 1000}
 SMOKE_SIZE = {"n_chains": 2, "n_warmup": 20, "n_draws": 100}
 PROBLEM = "course_2d"
+OURS = ("nuts", "gibbs")
 FIRST_TUNING_SEED = 1000  # far from those that are reported
 MOST_SECONDS = 600.0  # of one sampler on one data set
 LEAST = {"NumPyro, tutorial": 20.0, "PyMC with nutpie": 8.0}  # times their effective draws a second
@@ -49,11 +48,11 @@ def main(
     parts: tuple[str, ...] = (),
     samplers: tuple[str, ...] = (),
     seeds: int = 10,
-    tuning_seeds: int = 2,
+    slow_seeds: int = 4,
+    tuning_seeds: int = 1,
+    starts: int = 3,
     pairs: int = 5,
-    fresh: bool = False,
-    out: Path = Path("results"),
-    smoke: bool = False,
+    run: Options = RUN,
 ) -> int:
     """Measure, and write rows at once to out/speed_bayes; exit code 3 where an expectation is not met.
 
@@ -61,25 +60,21 @@ def main(
         parts: which, none for all.
         samplers: which, none for all.
         seeds: data sets of the comparison.
-        tuning_seeds: data sets of the sweep.
-        pairs: interleaved pairs of a sweep and an iteration, and cold starts of each program.
-        fresh: measure again what is already there.
-        out: folder for results.
-        smoke: one data set, few draws and one engine, for tests.
+        slow_seeds: data sets that JAGS and NumPyro on our model see.
+        tuning_seeds: data sets on which settings are chosen.
+        starts: cold starts of each program.
+        pairs: interleaved pairs of a Gibbs sweep and an iteration of EM.
+        run: where to, and how much.
     """
-    for given, there, what in ((parts, PARTS, "parts"), (samplers, SAMPLERS, "samplers")):
-        unknown = [name for name in given if name not in there]
-        if unknown:
-            raise ValueError(f"{what} must be among {', '.join(there)}; got {', '.join(unknown)}.")
-    parts = parts or (("samplers",) if smoke else tuple(PARTS))
-    samplers = samplers or (("gibbs",) if smoke else tuple(SAMPLERS))
-    sizes = {"seeds": seeds, "tuning_seeds": tuning_seeds, "pairs": pairs}
-    sizes = dict.fromkeys(sizes, 1) if smoke else sizes
-    options = {"parts": parts, **sizes}
-    with Study(__doc__, "speed_bayes", out, options, steps=len(parts), seeds=seeds, smoke=smoke, keep=True) as study:
-        book = Book(study, fresh=fresh)
+    sizes = {"seeds": seeds, "slow_seeds": slow_seeds, "tuning_seeds": tuning_seeds, "starts": starts, "pairs": pairs}
+    options = {"parts": parts, "samplers": samplers, **sizes}
+    parts = some_of(parts, PARTS, "parts") if parts or not run.smoke else ("samplers",)
+    samplers = some_of(samplers, SAMPLERS, "samplers") if samplers or not run.smoke else ("gibbs",)
+    sizes = dict.fromkeys(sizes, 1) if run.smoke else sizes
+    with open_study(__doc__, "speed_bayes", run, options, steps=len(parts), seeds=seeds) as study:
+        table = ResultsTable(study, run)
         for part in parts:
-            PARTS[part](book, samplers, **sizes)
+            PARTS[part](table, samplers, **sizes)
             study.step()
     met, sentence = verdict(study.rows)
     return study.conclude(sentence, met=met)
@@ -88,32 +83,33 @@ def main(
 # ---- parts
 
 
-def sweep(book, samplers, *, tuning_seeds, **_):
+def sweep(table, samplers, *, tuning_seeds, **_):
     """Every setting of each sampler that has more than one."""
     for name in samplers:
         settings = SAMPLERS[name].settings
         for setting in settings if len(settings) > 1 else ():
-            run(book, "sweep", name, setting, range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + tuning_seeds))
+            measure_missing(table, "sweep", name, setting, range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + tuning_seeds))
 
 
-def compared(book, samplers, *, seeds, **_):
+def compared(table, samplers, *, seeds, slow_seeds, **_):
     """Each sampler at the best of its settings."""
     for name in samplers:
-        run(book, "samplers", name, best(book.rows, name), range(seeds))
+        n = min(seeds, slow_seeds) if SAMPLERS[name].slow else seeds
+        measure_missing(table, "samplers", name, best(table.rows, name), range(n))
 
 
-def run(book, part, name, setting, seeds):
+def measure_missing(table, part, name, setting, seeds):
     """The rows that are missing, one for each data set, in a process of their own."""
-    size = SMOKE_SIZE if book.smoke else SIZE
+    size = SMOKE_SIZE if table.smoke else SIZE
     jobs = [Job(name, setting, PROBLEM, seed, size) for seed in seeds]
-    jobs = [job for job in jobs if book.lacks(part, case_of(job))]
+    jobs = [job for job in jobs if table.lacks(part, case_of(job))]
     if not jobs:
         return
     options = {"timeout": MOST_SECONDS, "prepare": partial(configure_jax, devices_for(jobs[0]))}
     for place, row in in_processes(measure, jobs, 1, **options):
         lost = isinstance(row, Lost)
         row = named(jobs[place]) | {"status": "failed", "reason": row.reason} if lost else row
-        book.put(part, case_of(jobs[place]), [row])
+        table.put(part, case_of(jobs[place]), [row])
 
 
 def case_of(job):
@@ -137,7 +133,7 @@ COLD = """
 import json, sys
 from gmm_jax.shell import configure_jax
 configure_jax(json.loads(sys.argv[2]))
-from gmm_jax.bench.speed.samplers import cold
+from speed.samplers import cold
 cold(sys.argv[1])
 """
 COLD_FIT = """
@@ -154,25 +150,24 @@ print(json.dumps({"status": found.status.name, "r_hat": found.info["r_hat"]}))
 """
 
 
-def starts(book, samplers, *, pairs, **_):
-    """Each sampler's program, and the whole methods nuts and gibbs, which find their starts and summarise the draws."""
-    size = SMOKE_SIZE if book.smoke else SIZE
+def cold(table, samplers, *, starts, **_):
+    """Our samplers' programs, and the whole methods, which find their starts and summarise the draws."""
+    size = SMOKE_SIZE if table.smoke else SIZE
     programs = {}
-    for name in samplers:
-        job = Job(name, best(book.rows, name), PROBLEM, 0, size)
+    for name in (name for name in OURS if name in samplers):
+        job = Job(name, best(table.rows, name), PROBLEM, 0, size)
         programs[name] = partial(run_program, COLD, [json.dumps(job), json.dumps(devices_for(job))])
-        if name in ("nuts", "gibbs"):
-            programs[f"fit with {name}"] = partial(run_program, COLD_FIT, [name, PROBLEM, json.dumps(size)])
+        programs[f"fit with {name}"] = partial(run_program, COLD_FIT, [name, PROBLEM, json.dumps(size)])
     for name, program in programs.items():
-        if book.lacks("cold", name):
-            book.put("cold", name, cold_rows(name, program, pairs))
+        if table.lacks("cold", name):
+            table.put("cold", name, cold_rows(name, program, starts))
 
 
-def cold_rows(name, program, pairs):
+def cold_rows(name, program, n):
     """A row for each start: with an empty cache, and then with what that start has left."""
     rows = []
     try:
-        for _ in range(pairs):
+        for _ in range(n):
             with tempfile.TemporaryDirectory() as cache:
                 for state in ("empty", "filled"):
                     seconds, said = program(cache)
@@ -185,11 +180,11 @@ def cold_rows(name, program, pairs):
     return rows
 
 
-def sweeps(book, _, *, pairs, **__):
+def sweeps(table, _, *, pairs, **__):
     """A sweep alone, and a draw, which has its log density too, beside an EM iteration from the same mixture."""
-    n, d, k = (1000, 2, 3) if book.smoke else (100_000, 2, 8)
+    n, d, k = (1000, 2, 3) if table.smoke else (100_000, 2, 8)
     case, few, many = f"n={n} d={d} K={k}", 250, 750  # multiples of a chunk: one program
-    if not book.lacks("sweeps", case):
+    if not table.lacks("sweeps", case):
         return
     x, start = standardised_problem(n, d, k)
     key, spec = jax.random.key(0), MixtureSpec(k)
@@ -202,14 +197,14 @@ def sweeps(book, _, *, pairs, **__):
     calls = {
         "gibbs, a sweep": lambda: (seconds(many - 1, 1) - seconds(few - 1, 1)) / step,
         "gibbs, a draw": lambda: (seconds(1, many - 1) - seconds(1, few - 1)) / step,
-        "EM": ITERATIONS["gmm_jax one lane"].make(x, start, 0.0, 4 if book.smoke else 40),
+        "EM": ITERATIONS[ONE_FIT].make(x, start, 0.0, 4 if table.smoke else 40),
     }
     interleave(calls, 1)  # compiles
     rows = compare(interleave(calls, pairs), ["EM"], {}, n=n, d=d, k=k)
-    book.put("sweeps", case, rows)
+    table.put("sweeps", case, rows)
 
 
-PARTS = {"sweep": sweep, "samplers": compared, "cold": starts, "sweeps": sweeps}
+PARTS = {"sweep": sweep, "samplers": compared, "cold": cold, "sweeps": sweeps}
 
 
 # ---- what was found
@@ -225,8 +220,7 @@ def verdict_samplers(rows):
     """Medians and quartiles over data sets, and nuts' and gibbs' multiples of the others."""
     mine = [row for row in rows if row["part"] == "samplers"]
     parts, per_second = [], {}
-    for name in dict.fromkeys(row["method"] for row in mine):
-        runs = [row for row in mine if row["method"] == name]
+    for name, runs in groups(mine, "method").items():
         good = {row["seed"]: row["effective_per_second"] for row in runs if row.get("effective_per_second") is not None}
         per_second[name] = good
         if not good:
@@ -238,8 +232,8 @@ def verdict_samplers(rows):
     if not parts:
         return True, ""
     said, met = f"Effective draws a second, median and quartiles over data sets: {', '.join(parts)}", True
-    for ours in ("nuts", "gibbs"):
-        ratios = {name: times(per_second, ours, name) for name in per_second if name not in ("nuts", "gibbs")}
+    for ours in OURS:
+        ratios = {name: times(per_second, ours, name) for name in per_second if name not in OURS}
         known = {name: value for name, value in ratios.items() if value is not None}
         if known:
             said += f"\n{ours} gives " + "; ".join(f"{value:.3g} times {name}" for name, value in known.items())
@@ -259,8 +253,8 @@ def verdict_cold(rows):
     """Medians over starts."""
     mine = [row for row in rows if row["part"] == "cold" and row.get("seconds") is not None]
     parts, met = [], True
-    for name in dict.fromkeys(row["method"] for row in mine):
-        runs = {state: [row for row in mine if (row["method"], row["cache"]) == (name, state)] for state in MOST_COLD}
+    for name, of_one in groups(mine, "method").items():
+        runs = groups(of_one, "cache")
         seconds = {state: float(np.median([row["seconds"] for row in found])) for state, found in runs.items()}
         draws = [row["effective_per_second"] for row in runs["empty"] if row.get("effective_per_second") is not None]
         worth = f", {np.median(draws):.3g} effective draws a second" if draws else ""

@@ -13,17 +13,16 @@ hardly anything. Found: see results/wrong_k.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from gmm_jax import GMM, MixtureSpec, Prior, Status, bayes, em, judge, log_prob, problems
-from gmm_jax.bench import plots
-from gmm_jax.bench.replications import data_sets, mean_with_error
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.bench.study import Study
 from gmm_jax.shell import experiment
+from shared import pictures
+from shared.cells import RUN, Options, ask, groups
+from shared.replications import data_sets, mean_with_error
 
 PROBLEMS, N_COMPONENTS, N_SAMPLES, N_TEST = ("well_separated", "overlapping"), 3, 600, 2500
 OFF = (-1, 0, 1, 2)  # components too many
@@ -40,32 +39,31 @@ PANELS = {
 }
 
 
-def main(*, replications: int = 30, restarts: int = 10, out: Path = Path("results"), smoke: bool = False) -> int:
+def main(*, replications: int = 30, restarts: int = 10, run: Options = RUN) -> int:
     """One row a problem, number of components and method to out/wrong_k; exit code 3 where the expectation is not met.
 
     Args:
         replications: data sets of each problem.
         restarts: of EM on each.
-        out: folder for results.
-        smoke: 3 data sets of one problem and two numbers of components, for tests.
+        run: where to, and how much.
     """
     options = {"replications": replications, "restarts": restarts}
-    names, off = (PROBLEMS[:1], OFF[:2]) if smoke else (PROBLEMS, OFF)
-    replications, restarts = (3, 2) if smoke else (replications, restarts)
-    with Study(__doc__, "wrong_k", out, options, steps=len(names) * len(off), seeds=replications, smoke=smoke) as study:
-        for name in names:
-            for extra in off:
-                study.add(*fits_of(problems.load(name), N_COMPONENTS + extra, replications, restarts))
-    for name in names:
-        mine = [row for row in study.rows if row["problem"] == name]
-        looks = {"logarithmic": ("kl", "hellinger", "mixing_distance", "score_loss"), "shares": ("failed",)}
-        plots.curves(study.folder / f"{name}.png", mine, "n_components", PANELS, **looks)
-    met, sentence = verdict(study.rows)
-    return study.conclude(sentence, met=met)
+    names, off = (PROBLEMS[:1], OFF[:2]) if run.smoke else (PROBLEMS, OFF)
+    size = {"replications": 3, "restarts": 2} if run.smoke else options
+    cells = [{"problem": name, "n_components": N_COMPONENTS + extra, **size} for name in names for extra in off]
+    return ask(__doc__, "wrong_k", cells, fits_of, verdict, run, options, seeds=replications, draw=draw)
+
+
+def draw(folder, rows):
+    """Every number against K, a picture a problem."""
+    looks = {"logarithmic": ("kl", "hellinger", "mixing_distance", "score_loss"), "from_zero": ("failed",)}
+    for name, mine in groups(rows, "problem").items():
+        pictures.curves(folder / f"{name}.png", mine, "n_components", PANELS, **looks)
 
 
 def fits_of(problem, n_components, replications, restarts):
     """A row a method: its distances from the truth, with their errors over data sets."""
+    problem = problems.load(problem)
     xs = data_sets(problem, range(replications), N_SAMPLES)
     spec, answers = MixtureSpec(n_components), {}
     keys = {name: derive_key(n_components, name, problem.name) for name in ("em", "map", "gibbs", "sparse", "judge")}
@@ -74,9 +72,8 @@ def fits_of(problem, n_components, replications, restarts):
     start = jax.tree.map(lambda *leaves: np.stack(leaves), *answers["map"][0])
     answers["gibbs"] = predictive(keys["gibbs"], xs, spec, start)
     answers["sparse"] = predictive(keys["sparse"], xs, replace(spec, prior=sparse(n_components)), start)
-    head = {"problem": problem.name, "n_components": n_components, "n_samples": N_SAMPLES, "replications": replications}
     return [
-        head | {"method": name} | distances(keys["judge"], problem, points, ok)
+        {"n_samples": N_SAMPLES, "method": name} | distances(keys["judge"], problem, points, ok)
         for name, (points, ok) in answers.items()
     ]
 
@@ -85,7 +82,7 @@ def by_em(key, xs, spec, restarts, *, with_prior):
     """(a mixture for each data set, whether it is one to trust)."""
     priors = [bayes.hyperparameters(bayes.default_prior(x, spec), "full") for x in xs] if with_prior else None
     options = {"n_restarts": restarts, "config": CONFIG, "priors": priors}
-    found = em.fit_em_restarts_batch(jax.random.split(key, len(xs)), xs, spec, **options)
+    found = em.fit_em_restarts(jax.random.split(key, len(xs)), xs, spec, **options)
     ok = [Status(int(f.best.status)).ok and not f.optima.spurious.all() for f in found]
     return [f.best.gmm for f in found], ok
 
@@ -141,15 +138,15 @@ def draws_of(point):
 
 def verdict(rows):
     """Whether the expectation is met, and the sentence with the numbers."""
-    value = {(row["problem"], row["method"], row["n_components"] - N_COMPONENTS): row for row in rows}
     parts, met = [], True
-    for problem, method in dict.fromkeys((row["problem"], row["method"]) for row in rows):
-        mine = {off: value[problem, method, off] for off in OFF if (problem, method, off) in value}
+    kl = {(row["problem"], row["method"], row["n_components"] - N_COMPONENTS): row["kl"] for row in rows}
+    for (problem, method), of_one in groups(rows, "problem", "method").items():
+        mine = {row["n_components"] - N_COMPONENTS: row for row in of_one}
         said = ", ".join(f"{row['kl']:.2g} ± {row['kl_se']:.1g}" for row in mine.values())
         parts.append(f"{problem}, {method}: {said}; failed at most {max(row['failed'] for row in mine.values()):.0%}")
         if len(mine) == len(OFF):
             met &= mine[-1]["kl"] > max(mine[1]["kl"], mine[2]["kl"])
-            met &= value[problem, "sparse", 2]["kl"] <= value[problem, "em", 2]["kl"]
+            met &= kl[problem, "sparse", 2] <= kl[problem, "em", 2]
     return bool(met), "\n".join(["KL from the truth in nats at K − 1, K, K + 1, K + 2.", *parts])
 
 

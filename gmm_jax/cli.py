@@ -104,7 +104,7 @@ def compare(
         out: Folder for results.
         json: Print one JSON document on stdout instead of a table.
     """
-    from .bench.compare import compare_grid
+    from .bench.compare import compare as run_compare
     from .bench.grid import read_grid
     from .bench.runner import How
 
@@ -114,7 +114,7 @@ def compare(
     _known_methods(grid.methods)
     command = shlex.join(["gmm-jax", *sys.argv[1:]])
     how = How(workers, timeout, scheduler, prepare=configure_jax)
-    return compare_grid(name, grid, results=out, command=command, how=how, as_json=json)
+    return run_compare(name, grid, results=out, command=command, how=how, as_json=json)
 
 
 def report(folder: Folder) -> int:

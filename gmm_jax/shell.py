@@ -67,8 +67,6 @@ def experiment(main: Callable[..., int]) -> None:
     """Run an experiment from its command line and leave with its exit code: --help comes from main's signature."""
     import tyro
 
-    here = str(Path(sys.argv[0]).resolve().parent)  # where coverage.py stands, which numba would take for the package
-    sys.path[:] = [place for place in sys.path if place != here]
     configure_jax()
     sys.exit(guarded(lambda: tyro.cli(main, config=(tyro.conf.FlagCreatePairsOff,))))
 

@@ -66,8 +66,8 @@ def test_numpyro_blackjax_and_matplotlib_stay_in_their_places(path):
         if top in ("numpyro", "blackjax"):
             assert (package_of(path), inside) == ("bayes", True), f"{name_of(path)} imports {module}"
         if top == "matplotlib":
-            page = PACKAGE / "bench" / "plots" / "page.py"
-            assert (path, inside) == (page, True), f"{name_of(path)} imports {module}"
+            style = PACKAGE / "bench" / "plots" / "style.py"
+            assert (path, inside) == (style, True), f"{name_of(path)} imports {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

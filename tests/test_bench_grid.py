@@ -1,6 +1,7 @@
 """A grid is one thing in Python, in JSON and on the command line."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_python_json_and_the_shell_say_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "run_grid", lambda name, cells, **more: seen.append((cells, more["config"])) or [])
     monkeypatch.setattr(compare, "write_report", lambda folder: folder)
     path = tmp_path / "grid.json"
-    path.write_text(GRID.to_json())
+    path.write_text(json.dumps(asdict(GRID)))
     assert read_grid(path) == GRID
     words = ["--problems", *GRID.problems, "--methods", *GRID.methods, "--option", *GRID.option]
     words += ["--known", *GRID.known, "--n", "60", "80", "--seeds", "2", "--first-seed", "5"]
@@ -79,9 +80,26 @@ def test_a_grid_that_is_none_is_a_sentence(text, sentence, tmp_path, capsys):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"problems": "course_2d"}, "'problems' of a grid must be a list of text; got 'course_2d'"),
+        ({"methods": ("em", 3)}, "'methods' of a grid must be a list of text"),
+        ({"known": "weights"}, "'known' of a grid must be a list of text; got 'weights'"),
+        ({"n": 60}, "'n' of a grid must be a list of whole numbers; got 60"),
+        ({"n": (60, 0)}, "n must be at least 1; got 0"),
+        ({"seeds": 2.0}, "'seeds' of a grid must be whole numbers; got 2.0"),
+        ({"seeds": None}, "'seeds' of a grid must be whole numbers; got None"),
+    ],
+)
+def test_a_grid_of_other_kinds_is_a_sentence_in_python_too(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Grid(**change).cells()
+
+
 def test_a_grid_twice_or_damaged_is_said(tmp_path, capsys):
     path = tmp_path / "grid.json"
-    path.write_text(GRID.to_json()[:-9])
+    path.write_text(json.dumps(asdict(GRID))[:-9])
     assert main(["compare", "--file", str(path), "--seeds", "4"]) == 2
     assert "would say twice" in capsys.readouterr().err
     assert main(["compare", "--file", str(path)]) == 4
@@ -97,7 +115,7 @@ def test_markup_in_reasons_and_names_is_shown_as_it_is(tmp_path, monkeypatch, ca
     row |= {"status": "FAILED", "reason": MARKUP, "method": MARKUP}
     monkeypatch.setattr(runner, "run", lambda cell: runner.Trial(row, *[None] * 5))
     grid = Grid(methods=("cheap_methods:raises",), seeds=1)
-    assert compare.compare_grid("n", grid, results=tmp_path) == 3
+    assert compare.compare("n", grid, results=tmp_path) == 3
     page = (tmp_path / "n" / "report.html").read_text()
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from gmm_jax.bench import plots
-from gmm_jax.bench.plots import pens, posteriors
+from gmm_jax.bench.plots import fits, primitives
 from gmm_jax.mixture import GMM, Known, structure
 
 N, K = 60, 2
@@ -67,7 +67,7 @@ def test_em_animation_is_short_and_small(tmp_path, n_features):
 
 def test_frames_begin_at_the_start_and_end_at_the_end():
     for last in (0, 1, 5, 79, 10_000):
-        steps = pens.frame_steps(last, 40)
+        steps = fits.frame_steps(last, 40)
         assert steps[0] == 0
         assert steps[-1] == last
         assert len(steps) <= 40
@@ -142,7 +142,7 @@ def test_recovery_shows_failed_trials(tmp_path):
 
 
 def test_many_components_have_different_colours():
-    colours = pens.colours_of(30)
+    colours = primitives.colours_of(30)
     assert len(set(colours)) == 30
 
 
@@ -168,44 +168,10 @@ def test_degenerate_data_and_components_are_drawn(tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
 
-def test_calibration(tmp_path):
-    uniform, shifted = np.arange(1, 20) * 5, np.minimum(np.arange(1, 20) * 9, 100)
-    rows = [
-        {"quantity": name, "simulations": 100, "draws": 19, "counts_below": counts.tolist()}
-        for name, counts in (("log-likelihood", uniform), ("smallest mean", shifted))
-    ]
-    plots.calibration(tmp_path / "a.png", rows * 4, 0.99)
-    assert is_a_picture(tmp_path / "a.png")
-
-
-def test_traces_before_and_after_relabelling(tmp_path):
-    before = mixture(2, leading=(5, 700))
-    before.means[:, 300:] = before.means[:, 300:, ::-1]
-    plots.traces(tmp_path / "a.png", before, mixture(2, leading=(5, 700)), feature=1)
-    assert is_a_picture(tmp_path / "a.png")
-
-
-def test_marginals_against_the_truth_of_what_is_free(tmp_path, n_features):
-    draws, truth = mixture(n_features, leading=(2, 150)), mixture(n_features)
-    draws.means[...] += 0.1 * np.random.default_rng(1).standard_normal(draws.means.shape)
-    plots.marginals(tmp_path / "a.png", draws, truth)
-    plots.marginals(tmp_path / "b.png", draws, None, Known(weights=truth.weights, covariances=truth.covariances))
-    assert is_a_picture(tmp_path / "a.png")
-    assert is_a_picture(tmp_path / "b.png")
-
-
-def test_posterior_predictive_beside_the_truth(tmp_path, n_features):
-    x, _ = samples(n_features)
-    draws = mixture(n_features, leading=(2, 150))
-    draws.means[...] += 0.1 * np.random.default_rng(1).standard_normal(draws.means.shape)
-    plots.posterior_predictive(tmp_path / "a.png", x, draws, mixture(n_features))
-    assert is_a_picture(tmp_path / "a.png")
-
-
 @pytest.mark.parametrize("n_features", [1, 2])
-def test_the_predictive_density_holds_all_probability(n_features):
+def test_the_density_that_is_drawn_holds_all_probability(n_features):
     """A sum over a fine grid; of five features the marginal of those seen is exact."""
     grid = np.stack([a.ravel() for a in np.meshgrid(*[np.linspace(-6.0, 9.0, 151)] * n_features)], axis=-1)
     for whole in (n_features, 5):
-        density = posteriors._density(mixture(whole, "full"), grid)
+        density = primitives.component_densities(mixture(whole), grid)
         assert density.sum() * 0.1**n_features == pytest.approx(1.0, abs=1e-6)

@@ -45,10 +45,10 @@ def test_labels_are_those_of_the_formulas():
 
 
 def test_z_is_the_error_in_units_of_its_uncertainty():
-    records = report.parameter_records(TRUTH, Known(), {"em": (POINT, ERRORS, Status.CONVERGED)})
-    z = {r["parameter"]: r["em"]["z"] for r in records}
+    table = report.parameter_rows(TRUTH, Known(), {"em": (POINT, ERRORS, Status.CONVERGED)})
+    z = {row[0]: float(row[3]) for row in table.rows}
     expected = {"φ₁": 2.0, "φ₂": -2.0, "μ₁₁": 0.5, "μ₂₂": 0.5, "Σ₁,₁₁": 3.0, "Σ₁,₂₁": 0.0, "Σ₂,₂₁": -1.5}
-    assert {name: pytest.approx(value) for name, value in expected.items()} == {name: z[name] for name in expected}
+    assert expected == {name: z[name] for name in expected}
 
 
 def test_the_table_says_estimate_and_uncertainty_to_the_digits_that_count():
@@ -112,7 +112,7 @@ def test_standard_errors_of_em_stand_beside_the_sds_of_posteriors():
         for (method, seed), gmm in errors.items()
     ]
     table = compare.uncertainty_table([*rows, rows[0] | {"method": "no_errors", "standard_errors": None}])
-    assert table.columns == ("problem", "case", "of", "em", "gibbs")
+    assert table.columns == ("problem", "case", "parameter", "em", "gibbs")
     expected = [  # a diag mixture has 2·3·3 entries in its matrices
         [np.median([root(errors[method, seed]) for seed in range(3)]) for method in ("em", "gibbs")]
         for root in (
@@ -144,6 +144,13 @@ def test_a_wide_table_is_not_cut_where_output_is_no_terminal():
     report.print_table(Console(file=file, width=80), "wide", table)
     assert "y" * 80 in file.getvalue()
     assert "z" * 80 in file.getvalue()
+
+
+def test_a_long_head_is_broken_into_lines():
+    file = io.StringIO()
+    table = report.Table(("optimum", "smallest relative variance"), (("1", "0.1"),))
+    report.print_table(Console(file=file, width=80), "", table)
+    assert " ".join(file.getvalue().split()[:4]) == "smallest relative optimum variance"
 
 
 class Terminal(io.StringIO):
@@ -206,6 +213,50 @@ def test_a_report_holds_numbers_and_the_command(page):
     assert "second</p>" in page
 
 
+def test_every_table_says_which_command_made_it_by_which_commit_and_when(tmp_path):
+    tables = [report.Table(("a",), (("1",),)), report.Table(("b",), (("2",),))]
+    sections = [report.Section("first", tables=tables), report.Section("second", tables=tables[:1])]
+    record = {
+        "command": "gmm-jax compare x",
+        "git": {"commit": "0123456789abcdef", "dirty": True},
+        "ended": "2026-01-02T00",
+    }
+
+    def lines(record):
+        text = report.write_html(tmp_path / "r.html", "t", "s", sections, record).read_text()
+        return re.findall(r"</table></div>\n<p class=\"notes\">Made by <code>(.*?)</code>; (.*?)\.</p>", text)
+
+    assert lines(record) == [("gmm-jax compare x", "commit 0123456789ab with changes, 2026-01-02")] * 3
+    assert (
+        lines(record | {"made by": ["2 rows: abc, 2026-01-01", "1 rows: def"]})
+        == [("gmm-jax compare x", "2 rows: abc, 2026-01-01; 1 rows: def")] * 3
+    )
+    assert lines({"command": "x"}) == [("x", "commit not known, date not known")] * 3
+    assert lines({}) == []
+
+
+def test_the_configuration_is_text_without_brackets_of_python(tmp_path):
+    grid = {"problems": ["course_2d", "crossing"], "n": [], "seeds": 3, "tol": 1e-9, "known": None}
+    record = {"command": "c", "config": {"grid": grid, "workers": 2}, "runs": ["a, b", "c"]}
+    page = report.write_html(tmp_path / "r.html", "t", "s", [], record).read_text()
+    assert "<dd>grid (problems course_2d, crossing; seeds 3; tol 1e-09) · workers 2</dd>" in page
+    assert "<dd>a, b; c</dd>" in page
+
+
+def test_long_texts_wrap_and_numbers_do_not(tmp_path):
+    table = report.Table(("method", "reason"), (("em", "a long reason " * 10), ("nuts", "1.0")))
+    page = report.write_html(tmp_path / "r.html", "t", "s", [report.Section("x", tables=[table])]).read_text()
+    assert page.count('<td class="text">') == 1
+    assert re.search(r"td\.text \{[^}]*white-space: normal", page)
+
+
+def test_pictures_of_a_folder_with_the_captions_of_its_run(tmp_path):
+    for name in ("b.png", "a_b.gif", "c.png", "rows.csv"):
+        (tmp_path / name).write_bytes(PIXEL)
+    found = report.pictures_in(tmp_path, {"pictures": {"b.png": "The data."}}, [report.Picture("x/c.png", "drawn")])
+    assert [(picture.path.name, picture.caption) for picture in found] == [("a_b.gif", "a b."), ("b.png", "The data.")]
+
+
 def test_a_picture_of_another_kind_is_refused(tmp_path):
     (tmp_path / "a.svg").write_text("<svg/>")
     section = report.Section("x", figures=[report.Picture(tmp_path / "a.svg", "x")])
@@ -214,21 +265,16 @@ def test_a_picture_of_another_kind_is_refused(tmp_path):
     assert not (tmp_path / "r.html").exists()
 
 
-def test_the_index_lists_every_folder_also_a_damaged_one(tmp_path):
-    design = {"Data": "two sets"}
-    good = {
-        "question": "Is a|b <true>?",
-        "answer": "Yes,\nit is.",
-        "design": design,
-        "ended": "2026-01-02T00:00:00+00:00",
-    }
-    store.write_json(tmp_path / "one" / "provenance.json", good)
-    store.write_rows(tmp_path / "one", [{"a": 1}])
-    store.write_text_atomic(tmp_path / "two" / "provenance.json", "{")
-    (tmp_path / "three").mkdir()
-    text = report.write_index(tmp_path).read_text()
-    assert "## one\n\n**Is a\\|b &lt;true>?**\n\n- *Data:* two sets\n- *Found, 2026-01-02:* Yes,\n  - it is.\n" in text
-    assert "[rows.csv](one/rows.csv)" in text
-    assert "## two\n\n**unreadable: provenance.json: cut off or damaged" in text
-    assert "three" not in text
-    assert str(tmp_path) not in text
+def test_a_report_drawn_again_shows_the_pictures_of_the_folder_and_promises_no_quartiles_that_are_not_there(tmp_path):
+    row = {"problem": "course_2d", "case": "Case II", "method": "em", "seed": 0, "status": "CONVERGED", "kl": 0.01}
+    store.write_rows(tmp_path, [row | {"reason": ""}])
+    run = {"command": "gmm-jax demo", "pictures": {"course_2d_data.png": "The samples."}}
+    store.write_json(tmp_path / "provenance.json", [run])
+    (tmp_path / "course_2d_data.png").write_bytes(PIXEL)
+    page = compare.write_report(tmp_path).read_text()
+    assert "<figcaption>The samples.</figcaption>" in page
+    assert page.count("KL from truth, every method on every problem.</figcaption>") == 1  # drawn anew, not twice
+    assert "Medians over seeds;" in page
+    three = [row | {"seed": seed, "kl": 0.01 * (seed + 1), "reason": ""} for seed in range(3)]
+    assert "[" in compare.summary_table(three).rows[0][3]
+    assert compare.summary_table(three).notes[0].startswith("Medians and [quartiles] over seeds;")

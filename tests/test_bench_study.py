@@ -3,7 +3,7 @@
 import pytest
 
 from gmm_jax.bench import store
-from gmm_jax.bench.design import design_of
+from gmm_jax.bench.provenance import read_provenance
 from gmm_jax.bench.study import Study
 
 DOC = """Does it
@@ -27,7 +27,8 @@ def test_rows_are_on_disk_after_each_step_even_if_the_work_fails(tmp_path):
 
     with pytest.raises(RuntimeError):
         work()
-    assert store.read_rows(tmp_path / "toy") == [{"a": 1}]
+    assert [row["a"] for row in store.read_rows(tmp_path / "toy")] == [1]
+    assert [each["answer"] for each in read_provenance(tmp_path / "toy")] == [None]
 
 
 def test_the_provenance_repeats_the_command_and_the_question(tmp_path, capsys):
@@ -35,7 +36,7 @@ def test_the_provenance_repeats_the_command_and_the_question(tmp_path, capsys):
     with Study(DOC, "toy", tmp_path, options, seeds=3) as study:
         study.add({"a": 1}, {"a": 2})
     assert study.conclude("It works.", met=False) == 3
-    record = store.read_json(tmp_path / "toy" / "provenance.json")
+    (record,) = read_provenance(tmp_path / "toy")
     assert record["command"] == "python experiments/toy.py --data-sets 3 --names a b --full"
     assert (record["question"], record["answer"], record["seeds"]) == ("Does it work?", "It works.", [0, 2])
     assert capsys.readouterr().out == "It works.\n"
@@ -52,9 +53,3 @@ def test_a_kept_study_goes_on_where_it_was(tmp_path):
         with Study(DOC, "toy", tmp_path, {}, keep=True) as study:
             study.add(row)
     assert [row["a"] for row in study.rows] == [1, 2]
-
-
-def test_a_docstring_tells_the_question_and_the_design():
-    design = {"Data": "one set, of rows.", "Methods": "this: only.", "Expected": "yes."}
-    assert design_of(DOC) == {"question": "Does it work?", "design": design}
-    assert design_of("") == {"question": None, "design": {}}

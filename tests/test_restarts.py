@@ -11,8 +11,7 @@ import pytest
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, MixtureSpec, Status, affine, align
-from gmm_jax.em import EMConfig, Interrupted, fit_em, fit_em_restarts
-from gmm_jax.em import pool
+from gmm_jax.em import EMConfig, Interrupted, fit_em, fit_em_restarts, pool
 from gmm_jax.mixture import Known, standardise
 
 KEY = jax.random.key(0)

@@ -1,4 +1,4 @@
-"""Seconds, told apart: tracing, compiling (or loading compiled programs), and running.
+"""Seconds of tracing, of compiling (or loading compiled programs) and of running, apart.
 
 JAX reports when it traces and compiles; nested reports are merged, and running is the rest of the wall time.
 """
@@ -17,7 +17,7 @@ class Clock:
     def __enter__(self):
         from jax import monitoring
 
-        self._spans = {"trace": [], "compile": []}
+        self._spans, self.seconds = {"trace": [], "compile": []}, None
         self._start = time.perf_counter()
         monitoring.register_event_duration_secs_listener(self._hear)
         return self
@@ -29,7 +29,9 @@ class Clock:
         monitoring.unregister_event_duration_listener(self._hear)
 
     def so_far(self) -> dict[str, float]:
-        """seconds, of which seconds_trace, seconds_compile (or load) and seconds_run."""
+        """seconds, of which seconds_trace, seconds_compile (or load) and seconds_run; afterwards they stand still."""
+        if self.seconds is not None:
+            return self.seconds
         wall = time.perf_counter() - self._start
         compiling = _covered(self._spans["compile"])
         tracing = _covered(self._spans["trace"] + self._spans["compile"]) - compiling

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from .. import judge
-from . import plots, report, store
+from ..mixture import Status
+from . import plots, provenance, report, store
 from .grid import Grid
 from .runner import FAILED, HERE, How, run_grid
 
@@ -25,25 +26,10 @@ METRICS = {
     "seconds_run": "run s",
 }
 DRAWN = ("kl", "means_error", "seconds_run")
-FINISHED = ("CONVERGED", "MAX_ITER", "SAMPLED")
+FINISHED = tuple(status.name for status in Status if status.ok)
 
 
 def compare(
-    name: str,
-    problems: Sequence[str],
-    methods: Mapping[str, Mapping[str, Any]],
-    *,
-    known: Sequence[str] = (),
-    seeds: int = 3,
-    n: int | None = None,
-    **more,
-) -> int:
-    """Every method (name -> options) on every problem; `more` are those of `compare_grid`."""
-    grid = Grid(tuple(problems), known=tuple(known), n=() if n is None else (n,), seeds=seeds)
-    return compare_grid(name, grid.with_options(methods), **more)
-
-
-def compare_grid(
     name: str,
     grid: Grid,
     *,
@@ -68,7 +54,7 @@ def compare_grid(
     if as_json:
         print(json.dumps(store.plain(rows), allow_nan=False))
     else:
-        _tell(f"{name}: medians over {grid.seeds} seeds", rows, f"Rows and report: {path}")
+        _print(f"{name}: medians over {grid.seeds} seeds", rows, f"Rows and report: {path}")
     return 3 if any(row["status"] in FAILED for row in rows) else 0
 
 
@@ -76,11 +62,11 @@ def report_folder(folder: Path) -> int:
     """Tables, pictures and report.html again from a folder's rows, without refitting."""
     folder = Path(folder)
     path = write_report(folder)
-    _tell(f"{folder.name}: medians over seeds", store.read_rows(folder), f"Report: {path}")
+    _print(f"{folder.name}: medians over seeds", store.read_rows(folder), f"Report: {path}")
     return 0
 
 
-def _tell(title, rows, last):
+def _print(title, rows, last):
     console = report.console()
     report.print_table(console, title, summary_table(rows))
     errors = uncertainty_table(rows)
@@ -90,15 +76,16 @@ def _tell(title, rows, last):
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
-    """A line for each problem, case and method: medians, and how many trials ended well."""
+    """A line for each problem, case and method: medians, and how many trials ended ok."""
     lines = []
     for (problem, case, method), group in _groups(rows, "problem", "case", "method").items():
         well = sum(row["status"] in FINISHED for row in group)
         cells = [_median(group, metric) for metric in METRICS]
         lines.append((problem, case, method, *cells, f"{well}/{len(group)}"))
-    head = ("problem", "case", "method", *METRICS.values(), "ended well")
+    head = ("problem", "case", "method", *METRICS.values(), "ok")
+    brackets = " and [quartiles]" if any("[" in cell for line in lines for cell in line[3:-1]) else ""
     notes = (
-        "Medians, and in brackets quartiles, over seeds; trials without an answer count only in the last column.",
+        f"Medians{brackets} over seeds; ok: status {', '.join(FINISHED)}.",
         "Seconds are without compiling, and with whatever else ran on the machine.",
     )
     return report.Table(head, tuple(lines), notes=notes)
@@ -126,10 +113,10 @@ def uncertainty_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
             cells = [_median(mine.get((method,), ()), letter) for method in methods]
             lines.append((problem, case, letter, *cells))
     notes = (
-        "Of em from the observed information, of samplers the posterior's: to be read beside the RMSE above.",
+        "em: standard errors from the observed information; samplers: posterior sds. Compare with the RMSE above.",
         "Root mean squares over entries, in units of φ, μ and Σ, and medians of them over seeds; 0 for what is known.",
     )
-    return report.Table(("problem", "case", "of", *methods), tuple(lines), notes=notes)
+    return report.Table(("problem", "case", "parameter", *methods), tuple(lines), notes=notes)
 
 
 def _mean_errors(record):
@@ -158,7 +145,8 @@ def read_trials(folder: Path) -> list[dict[str, Any]]:
 def write_report(folder: Path) -> Path:
     """Pictures and report.html of a folder with rows.csv and provenance.json."""
     rows = read_trials(folder)
-    record = store.read_json(folder / "provenance.json")
+    runs = provenance.read_provenance(folder)
+    record = runs[-1] | {"runs": provenance.runs_of(runs), "made by": provenance.makers(rows)}
     problems, methods = (list(dict.fromkeys(row[axis] for row in rows)) for axis in ("problem", "method"))
     figures = []
     for metric in DRAWN:
@@ -166,12 +154,12 @@ def write_report(folder: Path) -> Path:
             path = folder / f"{metric}.png"
             plots.recovery(path, rows, metric, problems, methods)
             figures.append(report.Picture(path, f"{METRICS[metric]}, every method on every problem."))
-    failures = [row for row in rows if row["status"] not in FINISHED]
     tables = [table for table in (summary_table(rows), uncertainty_table(rows)) if table.rows]
     sections = [report.Section("All trials", (), tables, figures)]
-    if failures:
-        head = ("problem", "method", "seed", "status", "reason")
-        lines = tuple(tuple(str(row[column]) for column in head) for row in failures)
-        sections.append(report.Section("Trials that did not end well", (), (report.Table(head, lines),)))
+    head = ("problem", "method", "seed", "status", "reason")
+    if lines := tuple(tuple(str(row[column]) for column in head) for row in rows if row["status"] not in FINISHED):
+        sections.append(report.Section("Trials whose status is not ok", (), (report.Table(head, lines),)))
+    if others := report.pictures_in(folder, record, figures):
+        sections.append(report.Section("Pictures of the run", figures=others))
     summary = "\n\n".join(text for text in (record.get("question"), record.get("answer")) if text)
     return report.write_html(folder / "report.html", folder.name, summary, sections, record)

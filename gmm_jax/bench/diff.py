@@ -4,7 +4,7 @@ Trials of one cell (problem, case, n, counts, method, options) are paired by see
 the metric is an error or a time, so that one bad optimum does not hide a loss of all others; where the two runs share
 no two seeds they are independent samples. A comparison is a cell and a metric, with Student's interval of the mean of d
 (Welch's without pairs); its level is Holm's, so that all intervals together cover with 95 %. Trials that ran together
-have equal shares of one time: they are one measurement of it.
+have equal parts of one time: they are one measurement of it.
 
 References:
     Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
@@ -24,6 +24,7 @@ import numpy as np
 
 from . import report
 from .compare import FINISHED, METRICS, read_trials
+from .provenance import makers
 from .store import plain
 
 CELL = ("problem", "case", "n_samples", "counts", "method", "options")
@@ -33,36 +34,21 @@ SECONDS = "seconds_run"
 
 
 class Margin(NamedTuple):
-    """How much worse is worth a word."""
+    """The practical margin of a metric: smaller changes do not count."""
 
     value: float
-    is_share: bool  # of the first run's value: then ratios are compared, else differences
+    is_ratio: bool  # of the second run to the first, else a difference
     better: int = -1  # the sign of a change for the better
 
 
 SMALLEST = 1e-12  # errors below are rounding
 SHORTEST = 0.01  # seconds: a trial that takes less waits longer for a busy machine than it works
 MARGINS = {
-    "kl": Margin(0.1, True),
-    "means_error": Margin(0.1, True),
-    "covariances_error": Margin(0.1, True),
-    "weights_error": Margin(0.1, True),
+    **dict.fromkeys(("kl", "means_error", "covariances_error", "weights_error"), Margin(0.1, True)),
     "ari": Margin(0.02, False, better=1),
     SECONDS: Margin(1.0, True),  # twice as slow: below that is the machine's other work
     FAILURES: Margin(0.05, False),
 }
-
-
-class Difference(NamedTuple):
-    """Between two runs of a cell in one metric, n trials (pairs, or the smaller run)."""
-
-    before: float  # mean, of logarithms where ratios are compared
-    after: float
-    value: float  # estimate of the mean of b − a
-    error: float  # its standard error, NaN with too few trials
-    dof: float  # inf: normal
-    n: int
-    paired: bool
 
 
 def diff(
@@ -88,10 +74,11 @@ def diff(
         raise ValueError(f"{before} and {after} have no cell in common (same {', '.join(CELL)}): nothing to compare.")
     found = compare_rows(a, b, limits)
     alone = {"only before": len(cells_a - cells_b), "only after": len(cells_b - cells_a)}
+    made = {"before": makers(a), "after": makers(b)}
     if as_json:
-        print(json.dumps(plain({"comparisons": found, "cells": alone}), allow_nan=False))
+        print(json.dumps(plain({"comparisons": found, "cells": alone, "made by": made}), allow_nan=False))
     else:
-        _tell(found, alone)
+        _print(found, alone, made)
     return 3 if any(record["verdict"] == "regression" for record in found) else 0
 
 
@@ -100,21 +87,15 @@ def compare_rows(a: Sequence[Mapping], b: Sequence[Mapping], limits: Mapping[str
 
     Where scale is "ratio", before and after are geometric means, change is after/before and so are low and high. The
     verdict is "regression", "improvement", "same", or "too few" where fewer than two trials have the metric
-    (or one lot of trials that ran together its time).
+    (or their time, those that ran together counting once).
     """
     before, after = _cells(a), _cells(b)
-    found = {
-        (cell, metric): difference
-        for cell in before
-        if cell in after
-        for metric, margin in limits.items()
-        if (difference := _difference(before[cell], after[cell], metric, margin)) is not None
-    }
-    numbers = holm_intervals(*([getattr(d, leaf) for d in found.values()] for leaf in ("value", "error", "dof")))
-    return [
-        _record(cell, metric, difference, limits[metric], *each)
-        for ((cell, metric), difference), *each in zip(found.items(), *numbers, strict=True)
-    ]
+    both = [cell for cell in before if cell in after]
+    found = [_compared(cell, before[cell], after[cell], *limit) for cell in both for limit in limits.items()]
+    found = [record for record in found if record is not None]
+    errors = ([record.pop(name) for record in found] for name in ("error", "dof"))
+    numbers = holm_intervals([record["change"] for record in found], *errors)
+    return [_judged(record, limits[record["metric"]], *each) for record, *each in zip(found, *numbers, strict=True)]
 
 
 def holm_intervals(value, error, dof, level=LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,23 +104,20 @@ def holm_intervals(value, error, dof, level=LEVEL) -> tuple[np.ndarray, np.ndarr
     value, error and dof are (m,). In the order of their p-values the i-th has level 1 − α/(m − i) as long as
     hypotheses are rejected, all others the level of the first that is not. NaN (nothing known) is not counted.
     """
-    from scipy.special import stdtr, stdtrit
+    from scipy import stats
 
     value, error, dof = (np.asarray(leaf, float) for leaf in (value, error, dof))
-    known = np.isfinite(error)
-    dof = np.where(np.isfinite(dof), dof, 1e9)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(value == 0.0, 0.0, np.abs(value) / error)
-    raw = np.where(known, 2.0 * stdtr(dof, -np.where(known, t, 0.0)), np.inf)
-    order, m = np.argsort(raw, kind="stable"), int(known.sum())
+        t = np.where(value == 0.0, 0.0 * error, np.abs(value) / error)
+    raw = 2.0 * stats.t.sf(t, dof)
+    order, m = np.argsort(raw, kind="stable"), int(np.isfinite(error).sum())  # NaN comes last
     left = np.maximum(m - np.arange(raw.size), 1)
-    adjusted = np.maximum.accumulate(np.minimum(raw[order] * left, 1.0))
+    p, width = np.empty_like(raw), np.empty_like(raw)
+    p[order] = np.maximum.accumulate(np.minimum(raw[order] * left, 1.0))
     rejected = np.cumprod(raw[order] * left < 1.0 - level).astype(bool)
     left = np.where(rejected, left, left[min(int(rejected.sum()), left.size - 1)] if left.size else 1)
-    p, width = np.empty_like(raw), np.empty_like(raw)
-    p[order] = adjusted
-    width[order] = -stdtrit(dof[order], (1.0 - level) / (2.0 * left)) * error[order]
-    return np.where(known, p, np.nan), value - width, value + width
+    width[order] = stats.t.isf((1.0 - level) / (2.0 * left), dof[order]) * error[order]
+    return p, value - width, value + width
 
 
 # ---- one comparison
@@ -159,8 +137,10 @@ def _hashable(value):
     return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
 
 
-def _difference(a, b, metric, margin) -> Difference | None:
-    """None where neither run has the metric."""
+def _compared(cell, a, b, metric, margin) -> dict[str, Any] | None:
+    """Means of both runs (of logarithms where ratios are compared) and the estimate of b − a with its error, NaN with
+    too few trials; None where neither run has the metric.
+    """
     x, y = (
         {seed: value for seed, row in run.items() if (value := _value(row, metric, margin)) is not None}
         for run in (a, b)
@@ -169,17 +149,29 @@ def _difference(a, b, metric, margin) -> Difference | None:
         return None
     shared = sorted(x.keys() & y.keys(), key=str)
     paired = len(shared) >= 2
-    if paired:
-        x, y = ({seed: run[seed] for seed in shared} for run in (x, y))
-    x, y = (np.array(list(run.values()), float) for run in (x, y))
+    x, y = (np.array([run[seed] for seed in (shared if paired else run)], float) for run in (x, y))
     if metric == SECONDS and any((row.get("together") or 1) > 1 for run in (a, b) for row in run.values()):
-        x, y, paired = np.unique(x), np.unique(y), False  # equal shares of one time
+        x, y, paired = np.unique(x), np.unique(y), False  # equal parts of one time
     before, after = (float(v.mean()) if v.size else np.nan for v in (x, y))
     n = min(x.size, y.size)
-    if n < 2:
-        return Difference(before, after, after - before, np.nan, np.nan, n, paired)
-    estimate = (_pairs_of_shares if paired else _shares) if metric == FAILURES else (_pairs if paired else _means)
-    return Difference(before, after, *map(float, estimate(x, y)), n, paired)
+    change, error, dof = (after - before, np.nan, np.nan) if n < 2 else _estimate(x, y, paired, metric == FAILURES)
+    head = dict(zip(CELL, cell, strict=True)) | {"metric": metric, "n": n, "paired": paired}
+    return head | {"before": before, "after": after, "change": change, "error": error, "dof": dof}
+
+
+def _estimate(x, y, paired, of_proportions):
+    """(estimate, standard error, degrees of freedom) of the mean of y − x: Student's, Welch's without pairs.
+
+    Of proportions the normal approximation with a success and a failure more (Bonett & Price; Agresti & Caffo without
+    pairs): where all trials agree the error is still not 0.
+    """
+    if of_proportions:
+        x, y = np.r_[x, 0.0, 1.0], np.r_[y, 1.0, 0.0]
+    samples, ddof = [y - x] if paired else [x, y], 0 if of_proportions else 1
+    parts = np.array([v.var(ddof=ddof) / v.size for v in samples])
+    total = parts.sum()
+    dof = total**2 / np.sum(parts**2 / [v.size - 1 for v in samples]) if total > 0.0 else 1.0
+    return float(y.mean() - x.mean()), float(np.sqrt(total)), np.inf if of_proportions else float(dof)
 
 
 def _value(row, metric, margin):
@@ -190,46 +182,19 @@ def _value(row, metric, margin):
     if not isinstance(value, (int, float)) or not np.isfinite(value):
         return None
     least = SHORTEST if metric == SECONDS else max(row.get(f"{metric}_se") or 0.0, SMALLEST)
-    return float(np.log(max(value, least))) if margin.is_share else float(value)
+    return float(np.log(max(value, least))) if margin.is_ratio else float(value)
 
 
-def _pairs(x, y):
-    """(estimate, standard error, degrees of freedom) of the mean of y − x."""
-    return np.mean(y - x), np.std(y - x, ddof=1) / np.sqrt(x.size), x.size - 1
-
-
-def _means(x, y):
-    """Welch's."""
-    parts = np.array([np.var(x, ddof=1) / x.size, np.var(y, ddof=1) / y.size])
-    total = parts.sum()
-    dof = total**2 / np.sum(parts**2 / np.array([x.size - 1, y.size - 1])) if total > 0.0 else 1.0
-    return y.mean() - x.mean(), np.sqrt(total), dof
-
-
-def _pairs_of_shares(x, y):
-    """Bonett & Price: where all trials agree the error is still not 0."""
-    n = x.size + 2.0
-    worse, better = (np.sum(y > x) + 1.0) / n, (np.sum(y < x) + 1.0) / n
-    return worse - better, np.sqrt((worse + better - (worse - better) ** 2) / n), np.inf
-
-
-def _shares(x, y):
-    """Agresti & Caffo."""
-    (p, n), (q, m) = (((v.sum() + 1.0) / (v.size + 2.0), v.size + 2.0) for v in (x, y))
-    return q - p, np.sqrt(p * (1.0 - p) / n + q * (1.0 - q) / m), np.inf
-
-
-def _record(cell, metric, found, margin, p, low, high):
-    limit = np.log1p(margin.value) if margin.is_share else margin.value
+def _judged(record, margin, p, low, high):
+    limit = np.log1p(margin.value) if margin.is_ratio else margin.value
     verdict = "too few" if np.isnan(p) else "same"
-    if (low > 0.0 or high < 0.0) and abs(found.value) > limit:
-        verdict = "improvement" if np.sign(found.value) == margin.better else "regression"
-    numbers = {"before": found.before, "after": found.after, "change": found.value, "low": low, "high": high}
-    if margin.is_share:
-        numbers = {name: np.exp(value) for name, value in numbers.items()}
-    head = dict(zip(CELL, cell, strict=True)) | {"metric": metric, "n": found.n, "paired": found.paired}
-    scale = "ratio" if margin.is_share else "difference"
-    return head | numbers | {"scale": scale, "p": p, "margin": margin.value, "verdict": verdict}
+    if (low > 0.0 or high < 0.0) and abs(record["change"]) > limit:
+        verdict = "improvement" if np.sign(record["change"]) == margin.better else "regression"
+    record |= {"low": low, "high": high}
+    if margin.is_ratio:
+        record |= {name: np.exp(record[name]) for name in ("before", "after", "change", "low", "high")}
+    scale = "ratio" if margin.is_ratio else "difference"
+    return record | {"scale": scale, "p": p, "margin": margin.value, "verdict": verdict}
 
 
 def _margin(metric, given):
@@ -244,7 +209,7 @@ def _margin(metric, given):
 # ---- what people read
 
 
-def _tell(found, alone):
+def _print(found, alone, made):
     console = report.console()
     moved = [record for record in found if record["verdict"] in ("regression", "improvement")]
     head = ("problem", "case", "n", "method", "options", "metric", "before", "after", "change", "p", "verdict")
@@ -252,20 +217,17 @@ def _tell(found, alone):
         report.print_table(console, "", report.Table(head, tuple(map(_line, moved))))
     counts = Counter(record["verdict"] for record in found)
     shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("regression", "improvement", "same", "too few"))
-    console.print(f"{len(found)} comparisons: {shown}.", soft_wrap=True)
-    console.print("Cells " + ", ".join(f"{where}: {n}" for where, n in alone.items()) + ".", soft_wrap=True)
+    lines = [f"{len(found)} comparisons: {shown}.", f"Cells {', '.join(f'{w}: {n}' for w, n in alone.items())}."]
+    lines += [f"{when.capitalize()}, {line}." for when, by in made.items() for line in by]
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _line(record):
     name = record["metric"]
     form = "×{:.3g}" if record["scale"] == "ratio" else "{:+.3g}"
     change, low, high = (form.format(record[key]) for key in ("change", "low", "high"))
-    return (
-        *(str(record[key]) for key in ("problem", "case", "n_samples", "method", "options")),
-        METRICS.get(name, name),
-        f"{record['before']:.3g}",
-        f"{record['after']:.3g}",
-        f"{change} [{low}, {high}]",
-        f"{record['p']:.1e}",
-        record["verdict"],
-    )
+    names = (str(record[key]) for key in ("problem", "case", "n_samples", "method", "options"))
+    before, after = (f"{record[key]:.3g}" for key in ("before", "after"))
+    last = (METRICS.get(name, name), before, after, f"{change} [{low}, {high}]", f"{record['p']:.1e}")
+    return (*names, *last, record["verdict"])

@@ -11,7 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..mixture import Posterior, from_datatree
-from .store import UnreadableResult, write_bytes_atomic
+from ..mixture.files import write_bytes_atomic
+from .store import UnreadableResult, read_bytes
 
 
 def write_draws(path, tree) -> str:
@@ -29,13 +30,7 @@ def read_draws(path, checksum: str) -> Posterior:
     """The posterior of a file of draws, or UnreadableResult: missing, or not the file of that SHA-256."""
     from xarray import open_datatree
 
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UnreadableResult(path, "does not exist", "run the command that makes it first") from None
-    except OSError as error:
-        raise UnreadableResult(path, f"cannot be read ({error.strerror})", "check the file's permissions") from None
+    content = read_bytes(path)
     if hashlib.sha256(content).hexdigest() != checksum:
         raise UnreadableResult(path, "its content does not agree with its checksum")
     with open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 FIELDS = ("weights", "means", "covariances")
+LEAST = {"n": 1, "seeds": 1, "first_seed": 0}  # of the numbers
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,29 @@ class Grid:
     first_seed: int = 0
     """The first of them."""
 
+    def check(self) -> None:
+        """A ValueError for a value of another kind, or too small a number."""
+        for field in fields(self):
+            value, many, least = getattr(self, field.name), isinstance(field.default, tuple), LEAST.get(field.name)
+            kind, words = (str, "text") if least is None else (Integral, "whole numbers")
+            items = value if many else (value,)
+            if not isinstance(items, (tuple, list)) or not all(isinstance(v, kind) and v is not True for v in items):
+                raise ValueError(f"{field.name!r} of a grid must be {'a list of ' * many}{words}; got {value!r}.")
+            if least is not None and min(items, default=least) < least:
+                raise ValueError(f"{field.name} must be at least {least}; got {min(items)}.")
+
     def cells(self) -> list:
         """Checked `runner.Cell`s, none twice; a ValueError for what does not exist."""
         from .. import problems as suite
         from . import methods as registry
         from .runner import Cell
 
+        self.check()
         for problem in self.problems:
             suite.load(problem).knowing(*self.known)
         options = self.options()
         for method, chosen in options.items():
             registry.check_options(registry.load(method), chosen)
-        for name, value, least in (("seeds", self.seeds, 1), ("first_seed", self.first_seed, 0)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}; got {value}.")
-        if min(self.n, default=1) < 1:
-            raise ValueError(f"n must be at least 1; got {min(self.n)}.")
         known = tuple(field for field in FIELDS if field in self.known)  # in one order, so that a trial has one name
         cells = [
             Cell(problem, known, method=method, options=tuple(sorted(chosen.items())), seed=seed, n=n)
@@ -68,9 +77,8 @@ class Grid:
         for text in self.option:
             method = next((name for name in chosen if text.startswith(f"{name}.")), None)
             if method is None:
-                raise ValueError(
-                    f"an option is written METHOD.NAME=VALUE with one of {', '.join(chosen)}; got {text!r}."
-                )
+                methods = ", ".join(chosen)
+                raise ValueError(f"an option is written METHOD.NAME=VALUE with one of {methods}; got {text!r}.")
             chosen[method] |= [parse_option(text.removeprefix(f"{method}."))]
         return chosen
 
@@ -81,10 +89,6 @@ class Grid:
         )
         return replace(self, methods=tuple(methods), option=texts)
 
-    def to_json(self) -> str:
-        """What `read_grid` reads."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
 
 def read_grid(path: Path) -> Grid:
     """The grid of a JSON file, missing keys as they are by default; a ValueError names what cannot be read."""
@@ -93,17 +97,15 @@ def read_grid(path: Path) -> Grid:
     found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: a grid is a JSON object with any of {_names()}.")
-    for name, value in found.items():
-        default = getattr(Grid(), name, None) if name in _names() else None
-        if default is None:
+    for name in found:
+        if name not in _names():
             raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(_names())}.")
-        whole = name in ("n", "seeds", "first_seed")
-        items = value if isinstance(default, tuple) and isinstance(value, list) else [value]
-        is_list = isinstance(value, list) == isinstance(default, tuple)
-        if not is_list or not all(type(item) is (int if whole else str) for item in items):
-            kind = f"{'a list of ' if isinstance(default, tuple) else ''}{'whole numbers' if whole else 'text'}"
-            raise ValueError(f"{path}: {name!r} of a grid must be {kind}; got {value!r}.")
-    return Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    grid = Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    try:
+        grid.check()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return grid
 
 
 def _names():

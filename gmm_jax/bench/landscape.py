@@ -8,6 +8,7 @@ from typing import Any
 from . import report
 
 SHOWN = 10  # optima in a table for the terminal
+SMALLEST = ("smallest component, samples", "smallest relative variance")
 
 
 def table(rows: Sequence[Mapping[str, Any]], most: int = SHOWN) -> report.Table:
@@ -34,5 +35,5 @@ def table(rows: Sequence[Mapping[str, Any]], most: int = SHOWN) -> report.Table:
         for row in rows
         if row["optimum"] is None
     ]
-    head = ("optimum", "log-likelihood", "gap", "starts", "share", "least n·φ", "least Σ/S", "spurious because")
+    head = ("optimum", "log-likelihood", "gap", "starts", "share", *SMALLEST, "spurious because")
     return report.Table(head, tuple(lines))

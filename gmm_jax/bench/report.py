@@ -1,7 +1,7 @@
 """What people look at: tables in the terminal, and one HTML file that needs no network.
 
-A Table is plain text in rows; the same one is printed by Rich and set by Jinja. The reader's numbers come with their
-uncertainty, and with z = (estimate − truth) / uncertainty.
+A Table is plain text in rows; the same one is printed by Rich and set by Jinja. Numbers come with their uncertainty,
+with z = (estimate − truth) / uncertainty, and in the file with the command that made them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..mixture import GMM, Known, Status
 from .parameters import parameters
-from .store import UnreadableResult, read_json, write_text_atomic
+from .store import write_text_atomic
 
 DASH = "—"
-TOLD_ELSEWHERE = ("command", "question", "design", "answer")  # of a provenance
+HEAD_WIDTH = 18  # of a column's head in the terminal, which is broken into lines beyond that
+EMPTY = (None, "", [], (), {})
+KINDS = {".png": "image/png", ".gif": "image/gif"}
+SHOWN_ELSEWHERE = ("command", "question", "design", "answer", "pictures")  # of a provenance
 
 
 class Table(NamedTuple):
@@ -51,67 +57,47 @@ class Section(NamedTuple):
 # ---- tables
 
 
-def parameter_records(
-    truth: GMM | None, known: Known, answers: Mapping[str, tuple[GMM | None, GMM | None, Status]]
-) -> list[dict[str, Any]]:
-    """Every number of the mixture beside every method's answer, as numbers.
+def parameter_rows(
+    truth: GMM | None, known: Known, answers: Mapping[str, tuple[GMM | None, GMM | None, Status]], caption: str = ""
+) -> Table:
+    """A row for each number of the mixture: the truth, and for each method "estimate ± uncertainty" and z.
+
+    A method whose status is not ok carries a dagger, and its advice stands in the notes.
 
     Args:
         truth: None for real data.
         answers: method -> (point, standard errors or posterior sd or None, status), components in the truth's order.
-
-    Returns:
-        One dict a number: parameter, known, truth, and method -> {estimate, uncertainty, z}; None where there is none.
     """
-    points = [point for point, _, _ in answers.values() if point is not None]
-    if truth is None and not points:
-        return []
-    records = []
-    for entry in parameters(points[0] if truth is None else truth, known):
-        true = None if truth is None else entry.value(truth)
-        record = {"parameter": entry.label, "known": entry.known, "truth": true}
-        for method, (point, errors, _) in answers.items():
-            estimate = None if point is None else _number(entry.value(point))
-            uncertainty = None if errors is None or entry.known else _number(entry.value(errors))
-            z = None
-            if None not in (estimate, uncertainty, true) and uncertainty > 0.0:
-                z = (estimate - true) / uncertainty
-            record[method] = {"estimate": estimate, "uncertainty": uncertainty, "z": z}
-        records.append(record)
-    return records
+    shown = [gmm for gmm in (truth, *(point for point, _, _ in answers.values())) if gmm is not None]
+    entries = parameters(shown[0], known) if shown else []
+    columns, notes = [("", [entry.label for entry in entries])], []
+    if truth is not None:
+        columns.append(("truth", [with_uncertainty(entry.value(truth), math.nan) for entry in entries]))
+    for method, (point, errors, status) in answers.items():
+        estimates, free = _values(point, entries), [not entry.known for entry in entries]
+        uncertainty = np.where(free, _values(errors, entries), np.nan)
+        cells = map(with_uncertainty, estimates.tolist(), uncertainty.tolist())
+        cells = [cell if is_free else "known" for cell, is_free in zip(cells, free, strict=True)]
+        columns.append((method if status.ok else f"{method} †", cells))
+        notes += [] if status.ok else [f"† {method}: {status.advice}."]
+        z = (estimates - _values(truth, entries)) / np.where(uncertainty > 0.0, uncertainty, np.nan)
+        if np.isfinite(z).any():
+            columns.append(("z", [f"{value:+.1f}" if math.isfinite(value) else DASH for value in z]))
+    heads = [head for head, _ in columns]
+    notes += ["± one standard error or posterior sd; z = (estimate − truth) / that."] if "z" in heads else []
+    return Table(tuple(heads), tuple(zip(*(cells for _, cells in columns), strict=True)), caption, tuple(notes))
 
 
-def parameter_rows(
-    truth: GMM | None, known: Known, answers: Mapping[str, tuple[GMM | None, GMM | None, Status]], caption: str = ""
-) -> Table:
-    """`parameter_records` set as text: a row a number; truth, and for each method "estimate ± uncertainty" and z.
-
-    A method whose status is not ok carries a dagger, and its advice stands in the notes.
-    """
-    records = parameter_records(truth, known, answers)
-    has_z = {m: any(r[m]["z"] is not None for r in records) for m in answers}
-    columns, notes = ["", *([] if truth is None else ["truth"])], []
-    for method, (_, _, status) in answers.items():
-        columns += [method if status.ok else f"{method} †", *(["z"] if has_z[method] else [])]
-        if not status.ok:
-            notes.append(f"† {method}: {status.advice}.")
-    if any(has_z.values()):
-        notes.append("± one standard error or posterior sd; z = (estimate − truth) / that.")
-    rows = []
-    for record in records:
-        row = [record["parameter"], *([] if truth is None else [_plain_number(record["truth"])])]
-        for method in answers:
-            row.append(_cell(record, record[method]))
-            if has_z[method]:
-                row.append(DASH if record[method]["z"] is None else f"{record[method]['z']:+.1f}")
-        rows.append(tuple(row))
-    return Table(tuple(columns), tuple(rows), caption, tuple(notes))
+def _values(gmm, entries):
+    return np.array([math.nan if gmm is None else entry.value(gmm) for entry in entries])
 
 
 def with_uncertainty(value: float, uncertainty: float) -> str:
-    """value ± uncertainty, both to the second significant digit of the uncertainty."""
-    if not (math.isfinite(value) and math.isfinite(uncertainty) and uncertainty > 0.0):
-        return _plain_number(value)
+    """value ± uncertainty, both to the second significant digit of the uncertainty; the value alone without one."""
+    if not math.isfinite(value):
+        return DASH
+    if not (math.isfinite(uncertainty) and uncertainty > 0.0):
+        return f"{value:.3f}" if value == 0.0 or 1e-2 <= abs(value) < 1e4 else f"{value:.3g}"
     exponent = math.floor(math.log10(uncertainty))
     largest = max(abs(value), uncertainty)
     if not (-4 <= exponent <= 4 and largest < 1e6):
@@ -119,26 +105,6 @@ def with_uncertainty(value: float, uncertainty: float) -> str:
         return f"{value:.{digits}e} ± {uncertainty:.1e}"
     decimals = max(1 - exponent, 0)
     return f"{value:.{decimals}f} ± {uncertainty:.{decimals}f}"
-
-
-def _cell(record, answer):
-    if record["known"]:
-        return "known"
-    if answer["estimate"] is None:
-        return DASH
-    if answer["uncertainty"] is None:
-        return _plain_number(answer["estimate"])
-    return with_uncertainty(answer["estimate"], answer["uncertainty"])
-
-
-def _plain_number(value):
-    if value is None or not math.isfinite(value):
-        return DASH
-    return f"{value:.3f}" if value == 0.0 or 1e-2 <= abs(value) < 1e4 else f"{value:.3g}"
-
-
-def _number(value):
-    return value if math.isfinite(value) else None
 
 
 # ---- terminal
@@ -161,12 +127,12 @@ def print_table(console, title: str, table: Table) -> None:
         console.print(Text(title, style="bold"))
     rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, column in enumerate(table.columns):
-        rich.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=True)
+        rich.add_column(Text(fill(column, HEAD_WIDTH)), justify="left" if i == 0 else "right", no_wrap=True)
     for row in table.rows:
         rich.add_row(*(Text(cell, style="dim" if cell in ("known", DASH) else "") for cell in row))
-    needed = console.measure(rich, options=console.options.update(max_width=10_000)).maximum
     width = console.width
     if not console.is_terminal:
+        needed = console.measure(rich, options=console.options.update(max_width=10_000)).maximum
         console.width = max(needed, width)
     console.print(rich)
     console.width = width
@@ -219,27 +185,37 @@ def write_html(
 
     Args:
         summary: what was found, a paragraph; blank lines part it into several.
-        provenance: of `store.provenance`; it stands at the end, with the command.
+        provenance: of `provenance.entry`. Its command, commit and date stand under each table (where the rows
+            carry theirs, those: "made by"), all of it at the end.
     """
     from jinja2 import Environment, StrictUndefined
 
+    record = dict(provenance or {})
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["data_uri"] = _data_uri
-    environment.filters["minus"] = _minus
+    environment.filters |= {"data_uri": _data_uri, "minus": _minus}
     template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
+    facts = {name: value for name, value in record.items() if name not in SHOWN_ELSEWHERE and value is not None}
     text = template.render(
         title=title,
         summary=[paragraph for paragraph in summary.split("\n\n") if paragraph.strip()],
         sections=sections,
-        command=(provenance or {}).get("command"),
-        facts=list(_facts({k: v for k, v in (provenance or {}).items() if k not in TOLD_ELSEWHERE})),
+        command=record.get("command"),
+        origin=_origin(record),
+        facts={name: _words(value) for name, value in facts.items()},
     )
     return write_text_atomic(path, text)
 
 
+def pictures_in(folder: Path, record: Mapping[str, Any], drawn: Sequence[Picture] = ()) -> list[Picture]:
+    """The folder's PNG and GIF files but those `drawn`, captioned as its provenance does, else by their names."""
+    captions, known = record.get("pictures") or {}, {Path(picture.path).name for picture in drawn}
+    files = [path for path in sorted(Path(folder).iterdir()) if path.suffix in KINDS and path.name not in known]
+    return [Picture(path, captions.get(path.name) or f"{path.stem.replace('_', ' ')}.") for path in files]
+
+
 def _data_uri(path):
     path = Path(path)
-    kind = {".png": "image/png", ".gif": "image/gif"}.get(path.suffix.lower())
+    kind = KINDS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"pictures in a report are PNG or GIF; got {path.name}.")
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -250,61 +226,23 @@ def _minus(cell):
     return cell.replace("-", "−") if cell[:1] == "-" and cell[1:2].isdigit() else cell
 
 
-def _facts(record):
-    """Provenance as (name, text) pairs, a line each."""
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield name, " · ".join(f"{key} {_short(item)}" for key, item in value.items() if item is not None)
-        elif isinstance(value, (list, tuple)):
-            yield name, ", ".join(map(_short, value))
-        elif value is not None:
-            yield name, _short(value)
+def _origin(record):
+    """Which commit made the rows, and when."""
+    if record.get("made by"):
+        return "; ".join(record["made by"])
+    git = record.get("git") or {}
+    commit = f"commit {git['commit'][:12]}{' with changes' * bool(git.get('dirty'))}" if git else "commit not known"
+    return f"{commit}, {str(record.get('ended') or record.get('started') or '')[:10] or 'date not known'}"
 
 
-def _short(value):
+def _words(value, *, inside=False):
+    """Plain values as text: names before their values."""
+    if isinstance(value, Mapping):
+        parts = [
+            f"{name} {_words(item, inside=True)}" for name, item in value.items() if item not in (None, "", [], {})
+        ]
+        return f"({'; '.join(parts)})" if inside else " · ".join(parts)
+    if isinstance(value, (list, tuple)):
+        parts = [_words(item, inside=True) for item in value]
+        return ("; " if any(", " in part for part in parts) else ", ").join(parts)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-# ---- the index of results
-
-INDEX = (
-    "Generated from each folder's `provenance.json`; do not edit. `report.html` opens in any browser, offline. "
-    "An experiment is told by its aim (a question), data, estimands, methods and performance measures (ADEMP: "
-    "Morris, White & Crowther 2019, Statistics in Medicine 38), and what was found."
-)
-
-
-def write_index(results_root) -> Path:
-    """results/README.md: each experiment with its question, its design, its answer, and what can be opened."""
-    folders = [path.parent for path in sorted(Path(results_root).glob("*/provenance.json"))]
-    lines = ["# Results", "", INDEX, "", *(f"- [{folder.name}](#{folder.name})" for folder in folders)]
-    for folder in folders:
-        lines += ["", *_section(folder)]
-    return write_text_atomic(Path(results_root) / "README.md", "\n".join(lines) + "\n")
-
-
-def _section(folder):
-    try:
-        record = read_json(folder / "provenance.json")
-        if not isinstance(record, dict):
-            raise UnreadableResult(folder / "provenance.json", "not a provenance")
-    except UnreadableResult as error:
-        record = {"question": f"unreadable: {str(error).removeprefix(str(folder)).lstrip('/')}"}
-    names = ("report.html", "rows.csv", "provenance.json")
-    files = ", ".join(f"[{name}]({folder.name}/{name})" for name in names if (folder / name).exists())
-    date = str(record.get("ended") or record.get("started") or "")[:10]
-    answer = str(record.get("answer") or "").splitlines()
-    design = record.get("design")
-    told = design.items() if isinstance(design, dict) else ()
-    return [
-        *(f"## {folder.name}", "", f"**{_markdown(record.get('question'))}**", ""),
-        *(f"- *{_markdown(part)}:* {_markdown(text)}" for part, text in told),
-        *([f"- *Found{f', {date}' if date else ''}:* {_markdown(answer[0])}"] if answer else []),
-        *(f"  - {_markdown(line)}" for line in answer[1:]),
-        f"- *Files:* {files}",
-    ]
-
-
-def _markdown(text):
-    escaped = str(text or "").replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("*", "\\*")
-    return " ".join(escaped.split())

@@ -7,10 +7,9 @@ same row whatever else is run beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from warnings import warn
@@ -18,19 +17,17 @@ from zlib import crc32
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key
 
 from .. import judge, problems
 from ..mixture import GMM, Fit, MixtureSpec, NotSupported, Status
-from . import methods, store
+from . import methods, provenance, store
 from .clock import Clock
-from .parquet import write_parquet
-from .report import progress_bar
+from .study import Study
 from .workers import Lost, in_processes, on_cluster
 
 N_TEST = 10_000  # held-out samples
+MIXTURES = {"estimate": "point", "standard_errors": "standard_errors"}  # column of a row -> part of a Fit
 TOGETHER = 20  # trials at most that one fit_many makes, and that Ctrl-C can cost
-MIXTURES, LONGEST = ("truth", "estimate", "standard_errors"), 32_767  # characters, which a spreadsheet's field holds
 FAILED = tuple(s.name for s in (Status.FAILED, Status.COLLAPSED, Status.NON_FINITE, Status.DECREASED))  # exit code 3
 
 
@@ -72,6 +69,16 @@ class How:
             raise ValueError(f"workers must not be negative; got {self.workers}.")
         if self.timeout is not None and not self.timeout > 0.0:
             raise ValueError(f"timeout must be a positive number of seconds; got {self.timeout}.")
+        if self.timeout is not None and self.scheduler is not None:
+            raise ValueError("a cluster keeps no time: leave timeout out, or take workers in place of a scheduler.")
+
+    def rows(self, cells: Sequence[Cell]) -> Iterator[tuple[int, dict | Lost]]:
+        """(place of the cell, its row or Lost) as they come."""
+        if self.scheduler is not None:
+            return on_cluster(row_of, cells, self.scheduler, n_workers=self.workers or 2, prepare=self.prepare)
+        if self.workers or self.timeout is not None:
+            return in_processes(row_of, cells, max(self.workers, 1), timeout=self.timeout, prepare=self.prepare)
+        return _rows_here(cells)
 
 
 HERE = How()
@@ -98,84 +105,59 @@ def derive_key(seed: int, *names: str):
 
 def run(cell: Cell, *, progress=None) -> Trial:
     """One trial. What the method raises becomes a row with status FAILED or NOT_SUPPORTED and the reason."""
-    posed = _pose(cell)
-    given = {"labels": posed.labels, "progress": progress}
-    given = {name: value for name, value in given.items() if name in posed.method.options and value is not None}
-    fit = None
-    with Clock() as clock:
-        try:
-            fit = posed.method.fit(posed.key, posed.x, posed.spec, **posed.options, **given)
-            ended = _ending(fit)
-        except NotSupported as error:
-            ended = {"status": "NOT_SUPPORTED", "reason": str(error)}
-        except Exception as error:  # a failed trial is a row
-            ended = _failure(error)
-    return _trial(posed, fit, ended | clock.seconds | {"together": 1})
+    return run_together([cell], progress=progress)[0]
 
 
-def run_together(cells: Sequence[Cell]) -> list[Trial]:
-    """Trials that differ in their seeds alone, by a method that has a fit_many; each has its share of the seconds.
+def run_together(cells: Sequence[Cell], *, progress=None) -> list[Trial]:
+    """Trials that differ in their seeds alone; several by the method's fit_many, each with its part of the seconds.
 
     Where that raises, they are run one by one: the row of the one at fault says what is wrong.
     """
-    posed = [_pose(cell) for cell in cells]
-    method, spec, options = posed[0].method, posed[0].spec, posed[0].options
-    keys, xs = jax.numpy.stack([each.key for each in posed]), np.stack([each.x for each in posed])
+    first, alone = cells[0], len(cells) == 1
+    problem, method, options = problems.load(first.problem), methods.load(first.method), dict(first.options)
+    methods.check_options(method, options)
+    spec = problem.knowing(*first.known, components=first.components)
+    data = [problem.sample(derive_key(cell.seed, "data", cell.problem), cell.n, cell.counts) for cell in cells]
+    keys = [derive_key(cell.seed, "method", cell.method, cell.case) for cell in cells]
+    given = {"labels": data[0][1], "progress": progress}
+    given = {name: value for name, value in given.items() if name in method.options and value is not None}
     with Clock() as clock:
         try:
-            fits = method.fit_many(keys, xs, spec, **options)
-        except Exception:
-            fits = None
-    if fits is None:
-        return [run(cell) for cell in cells]
-    shares = {name: value / len(cells) for name, value in clock.seconds.items()} | {"together": len(cells)}
-    return [_trial(each, fit, _ending(fit) | shares) for each, fit in zip(posed, fits, strict=True)]
+            if alone:
+                fits = [method.fit(keys[0], data[0][0], spec, **options, **given)]
+            else:
+                fits = method.fit_many(jax.numpy.stack(keys), np.stack([x for x, _ in data]), spec, **options)
+            ended = [{"status": f.status.name, "reason": "" if f.status.ok else f.status.advice} for f in fits]
+        except Exception as error:  # a failed trial is a row
+            if not alone:
+                return [run(cell) for cell in cells]
+            fits, ended = [None], [_failure(error)]
+    spent = {name: value / len(cells) for name, value in clock.seconds.items()} | {"together": len(cells)}
+    trials = []
+    for cell, (x, labels), fit, end in zip(cells, data, fits, ended, strict=True):
+        row = _head(cell) | end | spent
+        row |= {} if fit is None else _judged(cell, problem, fit, x, labels, row)
+        row["truth"] = store.mixture_record(problem.truth)
+        trials.append(Trial(provenance.stamped(row), fit, x, labels, problem.truth, spec))
+    return trials
 
 
-class _Posed(NamedTuple):
-    """A cell, ready to be tried."""
-
-    cell: Cell
-    problem: problems.Problem
-    method: methods.Method
-    options: dict[str, Any]
-    spec: MixtureSpec
-    key: Key[Array, ""]
-    x: np.ndarray
-    labels: np.ndarray
-
-
-def _pose(cell):
-    problem, method, options = problems.load(cell.problem), methods.load(cell.method), dict(cell.options)
-    methods.check_options(method, options)
-    spec = problem.knowing(*cell.known, components=cell.components)
-    x, labels = problem.sample(derive_key(cell.seed, "data", cell.problem), cell.n, cell.counts)
-    key = derive_key(cell.seed, "method", cell.method, cell.case)
-    return _Posed(cell, problem, method, options, spec, key, x, labels)
+def _judged(cell, problem, fit, x, labels, row):
+    """What an answer adds to its row; what the method says of itself changes no other column."""
+    x_test, _ = problem.sample(derive_key(cell.seed, "test", cell.problem), N_TEST, "multinomial")
+    key = derive_key(cell.seed, "judge", cell.problem)
+    try:
+        found = judge.recovery(key, fit, problem.truth, x=x, labels=labels, x_test=x_test)
+    except Exception as error:  # an answer of another shape than the data's
+        found = _failure(error)
+    info = {name: value for name, value in fit.info.items() if value is not None and name not in row | found}
+    return found | info | {name: store.mixture_record(getattr(fit, leaf)) for name, leaf in MIXTURES.items()}
 
 
-def _ending(fit):
-    return {"status": fit.status.name, "reason": "" if fit.status.ok else fit.status.advice}
-
-
-def _trial(posed, fit, ended):
-    """The answer judged: all of its row."""
-    cell, truth = posed.cell, posed.problem.truth
-    row = _head(cell) | ended
-    if fit is not None:
-        x_test, _ = posed.problem.sample(derive_key(cell.seed, "test", cell.problem), N_TEST, "multinomial")
-        key_judge = derive_key(cell.seed, "judge", cell.problem)
-        try:
-            row |= judge.recovery(key_judge, fit, truth, x=posed.x, labels=posed.labels, x_test=x_test)
-        except Exception as error:  # an answer of another shape than the data's
-            row |= _failure(error)
-        row |= {name: value for name, value in fit.info.items() if value is not None and name not in row}
-        row |= {
-            "estimate": store.mixture_record(fit.point),
-            "standard_errors": store.mixture_record(fit.standard_errors),
-        }
-    row["truth"] = store.mixture_record(truth)
-    return Trial(row, fit, posed.x, posed.labels, truth, posed.spec)
+def _failure(error):
+    if isinstance(error, NotSupported):
+        return {"status": "NOT_SUPPORTED", "reason": str(error)}
+    return {"status": Status.FAILED.name, "reason": f"{type(error).__name__}: {error}"}
 
 
 def run_grid(
@@ -198,7 +180,7 @@ def run_grid(
     cells = list(cells)
     folder = store.result_folder(results, name)
     kept = {i: store.read_cell(path) for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()}
-    finished = {i: trial["row"] for i, trial in kept.items()}
+    finished = {i: provenance.earlier(trial["row"]) for i, trial in kept.items()}
     if older := sum(trial.get("source") != store.source() for trial in kept.values()):
         warn(
             f"{older} of {len(cells)} trials in {folder} were made by other source of gmm_jax: if what is measured has "
@@ -206,34 +188,24 @@ def run_grid(
             stacklevel=2,
         )
     missing = [i for i in range(len(cells)) if i not in finished]
-    started = datetime.now(UTC)
-    with Clock() as clock, progress_bar(name, len(cells)) as advance:
-        advance(len(finished))
+    seeds = sorted({cell.seed for cell in cells})
+    about = {"command": command, "seeds": seeds, "steps": len(missing), "rows": ()}
+    study = Study(doc, name, results, {"cells": len(cells), **config}, **about)
+    with study, closing(how.rows([cells[i] for i in missing])) as coming:
         try:
-            with closing(_rows([cells[i] for i in missing], how)) as coming:
-                for done, (place, row) in enumerate(coming, 1):
-                    i = missing[place]
-                    if isinstance(row, Lost):
-                        row = _head(cells[i]) | {"status": Status.FAILED.name, "reason": row.reason}
-                    else:
-                        store.write_cell(folder, _config(cells[i]), row)
-                    finished[i] = row
-                    advance(len(finished), note=time_left(clock.so_far()["seconds"], done, len(missing) - done))
+            for done, (place, row) in enumerate(coming, 1):
+                i = missing[place]
+                if isinstance(row, Lost):
+                    finished[i] = study.stamp(_head(cells[i]) | {"status": Status.FAILED.name, "reason": row.reason})
+                else:
+                    finished[i] = study.stamp(row)
+                    store.write_cell(folder, _config(cells[i]), finished[i])
+                study.step(time_left(study.seconds, done, len(missing) - done))
         finally:
-            rows = [finished[i] for i in sorted(finished)]
-            store.write_rows(folder, map(_in_table, rows))
-            write_parquet(folder, rows)
-            known = {
-                "cells": len(cells),
-                "finished": len(rows),
-                "of_other_source": older,
-                "seeds": sorted({cell.seed for cell in cells}),
-            }
-            found = answer(rows) if answer is not None and len(rows) == len(cells) else None
-            ended, seconds = datetime.now(UTC), clock.so_far()
-            record = store.provenance(command, known | dict(config), started, ended, seconds, doc=doc, answer=found)
-            store.write_json(folder / "provenance.json", record)
-    return rows
+            study.rows = [finished[i] for i in sorted(finished)]
+            if answer is not None and len(finished) == len(cells):
+                study.answer = answer(study.rows)
+    return study.rows
 
 
 def time_left(seconds: float, done: int, left: int) -> str:
@@ -250,17 +222,6 @@ def row_of(cell: Cell) -> dict[str, Any]:
     return store.plain(run(cell).row)
 
 
-def _rows(cells, how):
-    """(place, row or Lost) of each cell as they come."""
-    if how.scheduler is not None:
-        if how.timeout is not None:
-            raise ValueError("a cluster keeps no time: leave timeout out, or take workers in place of a scheduler.")
-        return on_cluster(row_of, cells, how.scheduler, n_workers=how.workers or 2, prepare=how.prepare)
-    if how.workers or how.timeout is not None:
-        return in_processes(row_of, cells, max(how.workers, 1), timeout=how.timeout, prepare=how.prepare)
-    return _rows_here(cells)
-
-
 def _rows_here(cells):
     """In this process: equal cells but for their seeds together, where their method can; others in their order."""
     alone = {name for name in {cell.method for cell in cells} if methods.load(name).many is None}
@@ -269,20 +230,9 @@ def _rows_here(cells):
         groups.setdefault(place if cell.method in alone else replace(cell, seed=0), []).append(place)
     for places in groups.values():
         for first in range(0, len(places), TOGETHER):
-            some = places[first : first + TOGETHER]
-            trials = [run(cells[some[0]])] if len(some) == 1 else run_together([cells[place] for place in some])
-            yield from ((place, trial.row) for place, trial in zip(some, trials, strict=True))
-
-
-def _in_table(row):
-    """The row without mixtures that are longer than a spreadsheet's field: in 50 dimensions; their cell has them."""
-    return {
-        name: None if name in MIXTURES and len(json.dumps(field)) > LONGEST else field for name, field in row.items()
-    }
-
-
-def _failure(error):
-    return {"status": Status.FAILED.name, "reason": f"{type(error).__name__}: {error}"}
+            some = [cells[place] for place in places[first : first + TOGETHER]]
+            trials = run_together(some) if len(some) > 1 else [run(some[0])]
+            yield from ((place, trial.row) for place, trial in zip(places[first:], trials, strict=False))
 
 
 def _config(cell):
@@ -295,14 +245,7 @@ def _path(folder, cell):
 
 def _head(cell):
     problem = problems.load(cell.problem)
-    return {
-        "problem": cell.problem,
-        "case": cell.case,
-        "method": cell.method,
-        "seed": cell.seed,
-        "n_samples": problem.n_samples if cell.n is None else cell.n,
-        "n_features": problem.truth.n_features,
-        "n_components": problem.spec.n_components,
-        "counts": cell.counts,
-        "options": json.dumps(dict(cell.options), sort_keys=True),
-    }
+    head = {name: getattr(cell, name) for name in ("problem", "case", "method", "seed")}
+    head["n_samples"] = problem.n_samples if cell.n is None else cell.n
+    head |= {"n_features": problem.truth.n_features, "n_components": problem.spec.n_components}
+    return head | {"counts": cell.counts, "options": json.dumps(dict(cell.options), sort_keys=True)}

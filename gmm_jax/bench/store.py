@@ -1,6 +1,6 @@
-"""Rows and provenance on disk: written whole or not at all, checked when read, safe to resume.
+"""Rows and trials on disk: written whole or not at all, checked when read, safe to resume.
 
-A trial is one cell, cells/<hash of its configuration>.json, that carries the SHA-256 of its own payload. What cannot be
+A trial is one file, cells/<hash of its configuration>.json, that carries the SHA-256 of its own payload. What cannot be
 read is named with a remedy and never guessed at. JSON has no NaN: numbers that are not finite are written as null.
 """
 
@@ -12,28 +12,22 @@ import hashlib
 import io
 import json
 import math
-import os
-import platform
 import re
-import shlex
-import shutil
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..mixture import GMM
 from ..mixture.files import write_bytes_atomic
-from .design import design_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCHEMA = 1  # of a trial's configuration and row; a reader refuses what a later one wrote
-MOST_BYTES = 64 * 2**20  # no result is larger
-PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "numpy", "scipy", "arviz-stats")
+MOST_BYTES = 64 * 2**20  # no trial and no provenance is larger
+MIXTURES, LONGEST = ("truth", "estimate", "standard_errors"), 32_767  # characters, which a spreadsheet's field holds
 
 
 class UnreadableResult(RuntimeError):
@@ -47,19 +41,14 @@ class UnreadableResult(RuntimeError):
 # ---- places
 
 
-def check_name(name: str) -> str:
-    """The name itself if it can be a folder of results, else a ValueError."""
+def result_folder(root, name: str) -> Path:
+    """root/name, which must lie inside root even when links are followed; it is not made."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(
             f"a name of results may hold letters, digits, '.', '_' and '-', at most 100, and begins with a letter or a "
             f"digit; got {name!r}."
         )
-    return name
-
-
-def result_folder(root, name: str) -> Path:
-    """root/name, which must lie inside root even when links are followed; it is not made."""
-    folder = Path(root) / check_name(name)
+    folder = Path(root) / name
     if not folder.resolve().is_relative_to(Path(root).resolve()):
         raise ValueError(f"{name!r} leads out of the results folder: remove that link or choose another name.")
     return folder
@@ -90,13 +79,24 @@ def write_cell(folder, config: Mapping[str, Any], row: Mapping[str, Any]) -> Pat
 
 
 def write_rows(folder, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """rows.csv: a column for every key, in the order of first appearance; dicts and lists as compact JSON."""
+    """rows.csv: a column for every key, in the order of first appearance; dicts and lists as compact JSON.
+
+    A mixture that is longer than a spreadsheet's field (in 50 dimensions) is left out: its cell has it, and so has
+    rows.parquet, the same columns typed, where pyarrow is installed.
+    """
     rows = [plain(row) for row in rows]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_to_field(row.get(column)) for column in columns] for row in rows)
+    writer.writerows([_to_field(name, row.get(name)) for name in columns] for row in rows)
+    if find_spec("pyarrow") is not None:
+        import pyarrow
+        from pyarrow import parquet
+
+        table, content = pyarrow.table({c: _column([row.get(c) for row in rows]) for c in columns}), io.BytesIO()
+        parquet.write_table(table, content)
+        write_bytes_atomic(Path(folder) / "rows.parquet", content.getvalue())
     return write_text_atomic(Path(folder) / "rows.csv", text.getvalue())
 
 
@@ -120,24 +120,23 @@ def mixture_of(record: Mapping[str, Any] | str | None) -> GMM | None:
 # ---- reading
 
 
-class Cells(NamedTuple):
-    """All trials of a folder: what could be read, and what could not."""
-
-    rows: list[dict[str, Any]]
-    unreadable: list[UnreadableResult]
-
-
-def read_json(path):
-    """What a JSON file says, or UnreadableResult: missing, too large, cut off, not JSON, or holding NaN."""
+def read_bytes(path, most: float = math.inf) -> bytes:
+    """The content of a file of results, or UnreadableResult: missing, more than so many bytes, not permitted."""
     path = Path(path)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UnreadableResult(path, f"larger than {MOST_BYTES // 2**20} MiB, so no result of gmm_jax")
-        return json.loads(path.read_bytes().decode(), parse_constant=_no_constant)
+        if path.stat().st_size > most:
+            raise UnreadableResult(path, f"larger than {most // 2**20} MiB, so no result of gmm_jax")
+        return path.read_bytes()
     except FileNotFoundError:
         raise UnreadableResult(path, "does not exist", "run the command that makes it first") from None
     except OSError as error:
         raise UnreadableResult(path, f"cannot be read ({error.strerror})", "check the file's permissions") from None
+
+
+def read_json(path):
+    """What a JSON file says, or UnreadableResult: cut off, not JSON, or holding NaN."""
+    try:
+        return json.loads(read_bytes(path, MOST_BYTES).decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise UnreadableResult(path, f"cut off or damaged ({error})") from None
 
@@ -156,31 +155,14 @@ def read_cell(path) -> dict[str, Any]:
     return payload
 
 
-def load_cells(folder) -> Cells:
-    """Every trial of a folder, in the order of file names; a damaged one is named and the others are read."""
-    rows, unreadable = [], []
-    for path in sorted((Path(folder) / "cells").glob("*.json")):
-        try:
-            rows.append(read_cell(path)["row"])
-        except UnreadableResult as error:
-            unreadable.append(error)
-    return Cells(rows, unreadable)
-
-
 def read_rows(folder) -> list[dict[str, Any]]:
     """What write_rows wrote: empty fields are None, numbers are numbers, also where a text looked like one."""
     path = Path(folder) / "rows.csv"
     try:
-        text = path.read_bytes().decode()
-    except FileNotFoundError:
-        raise UnreadableResult(path, "does not exist", "run the command that makes it first") from None
-    except (OSError, ValueError) as error:
-        raise UnreadableResult(path, f"cannot be read ({error})") from None
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # it is 128 KiB otherwise
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = next(lines, [])
-        rows = []
+        text = read_bytes(path).decode()
+        csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # it is 128 KiB otherwise
+        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+        columns, rows = next(lines, []), []
         for line in lines:
             if len(line) != len(columns):
                 raise ValueError(f"line {lines.line_num} has {len(line)} fields where the head has {len(columns)}")
@@ -190,43 +172,7 @@ def read_rows(folder) -> list[dict[str, Any]]:
     return rows
 
 
-# ---- provenance
-
-
-def provenance(
-    command: str | Sequence[str],
-    config: Mapping[str, Any],
-    started: datetime,
-    ended: datetime,
-    seconds: Mapping[str, float],
-    *,
-    seeds: Sequence[int] | None = None,
-    doc: str = "",
-    answer: str | None = None,
-) -> dict[str, Any]:
-    """What is needed to repeat a result. It names no folder, user, host or environment variable.
-
-    Args:
-        command: what was typed, as text or as argv; absolute paths are cut to their last part.
-        started: aware datetimes; stored in UTC.
-        seconds: compile, trace and run apart.
-        doc: the experiment's docstring, with its question and its design (see design.py).
-        answer: what it found, a sentence, or a line for each thing; results/README.md shows them all.
-    """
-    command = _bare(command) if isinstance(command, str) else shlex.join(map(_bare, command))
-    return {
-        **design_of(doc),
-        "answer": answer,
-        "command": command,
-        "config": _bare(plain(config)),
-        "seeds": plain(config.get("seeds") if seeds is None else seeds),
-        "versions": _versions(),
-        "machine": _machine(),
-        "git": _git(),
-        "started": _utc(started),
-        "ended": _utc(ended),
-        "seconds": plain(seconds),
-    }
+# ---- plain values
 
 
 @cache
@@ -236,113 +182,25 @@ def source() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
-def _versions():
-    from importlib.metadata import PackageNotFoundError, version
-
-    from .. import __version__
-
-    found = {"gmm_jax": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def _machine():
-    import jax
-
-    device = jax.devices()[0]
-    return {
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "device": device.device_kind,
-        "n_devices": jax.device_count(),
-        "x64": jax.eval_shape(lambda: jax.numpy.zeros(())).dtype == np.float64,
-    }
-
-
-def _cpu():
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or None
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1) if found else platform.processor() or None
-
-
-def _git():
-    """Commit, and whether code differs from it; None where gmm_jax does not lie in a checkout of its own."""
-    root = Path(__file__).resolve().parents[2]
-    git = shutil.which("git")
-
-    def ask(*arguments):
-        command = [git, "-C", str(root), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603 - fixed words
-        return done.stdout.strip()
-
-    if git is None or not (root / ".git").exists():
-        return None
-    try:
-        changed = ask("status", "--porcelain", "--", "gmm_jax", "experiments", "constraints.txt")
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(changed)}
-    except (subprocess.SubprocessError, OSError):
-        return None
-
-
-def _utc(moment):
-    if moment.tzinfo is None:
-        raise ValueError(f"started and ended need a time zone; use datetime.now(timezone.utc), got {moment!r}.")
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
-
-
-_PLACE = re.compile(r"(?<![\w.:/\\~-])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?:[^\s'\"=,;:/\\]+[/\\])*([^\s'\"=,;:/\\]*)")
-
-
-def _bare(value):
-    """The same value with absolute and home paths cut to their last part, also inside texts."""
-    if isinstance(value, dict):
-        return {key: _bare(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_bare(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    option, equals, rest = value.rpartition("=") if value.startswith("-") else ("", "", value)
-    if " " in rest and re.match(r"(/|~|[A-Za-z]:[/\\])", rest) and Path(rest.replace("\\", "/")).parent.is_dir():
-        return option + equals + Path(rest.replace("\\", "/")).name  # one path with spaces in it
-    return _PLACE.sub(r"\1", value)
-
-
-# ---- plain values
-
-
 def plain(value):
     """Python's own types only, so that JSON and hashes do not depend on NumPy; NaN and infinity become None."""
     if isinstance(value, enum.Enum):
         return value.name
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, (float, np.floating)):
+    if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
     if isinstance(value, Mapping):
-        return {_key(key): plain(item) for key, item in value.items()}
+        if names := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"keys of what is stored must be text; got {names[0]!r}.")
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, range)):
         return [plain(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
-    if isinstance(value, datetime):
-        return _utc(value)
-    if isinstance(value, np.generic) or hasattr(value, "__array__"):
+    if hasattr(value, "__array__"):
         return plain(np.asarray(value).tolist())
     raise TypeError(f"a {type(value).__name__} cannot be stored; make it numbers, text, lists or dicts: {value!r}.")
-
-
-def _key(key):
-    if not isinstance(key, str):
-        raise TypeError(f"keys of what is stored must be text; got {key!r}.")
-    return key
 
 
 def _digest(plain):
@@ -350,28 +208,34 @@ def _digest(plain):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _to_field(value):
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return repr(value) if isinstance(value, float) else str(value)
+def _to_field(name, value):
+    """A field of rows.csv: JSON, but text as it is and nothing for null."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return "" if name in MIXTURES and len(text) > LONGEST else text
 
 
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+_JSON = re.compile(r"-?\d|[\[{]|(true|false)\Z")
 
 
 def _from_field(field):
-    if field in ("", "true", "false"):
-        return {"": None, "true": True, "false": False}[field]
-    if field[0] in "[{":
+    if not field or not _JSON.match(field):
+        return field or None
+    try:
         return json.loads(field, parse_constant=_no_constant)
-    found = _NUMBER.fullmatch(field)
-    if not found:
+    except ValueError:  # text after all
         return field
-    return float(field) if found.group(1) or found.group(2) else int(field)
+
+
+def _column(values):
+    """Of rows.parquet: numbers (float64 where not all are whole), booleans or text; several kinds are JSON text."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) <= 1 and not kinds & {dict, list}:
+        return values
+    return [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
 
 
 def _no_constant(text):

@@ -1,22 +1,20 @@
-"""Jobs on several processes, or on a Dask cluster: (place of the job, its answer or Lost) as they come.
+"""Jobs on several processes (pebble), or on a Dask cluster: (place of the job, its answer or Lost) as they come.
 
-A process that dies or takes too long costs its running job only; another takes its place. What a job needs of its
-process (JAX's configuration) is done once, by `prepare`, an importable function of nothing.
+A process that dies or takes too long costs the job that it runs; another takes its place. What a process must do before
+its first job (JAX's configuration) is `prepare`, an importable function without arguments.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context, parent_process
 from typing import Any, NamedTuple
 
 LOCAL = "local"  # in place of a scheduler's address: a Dask cluster on this machine
@@ -26,16 +24,6 @@ class Lost(NamedTuple):
     """In place of an answer."""
 
     reason: str
-
-
-@dataclass
-class Worker:
-    """A process, and the job that it runs; no job while it starts."""
-
-    process: Any
-    pipe: connection.Connection
-    place: int | None = None
-    deadline: float = math.inf
 
 
 def in_processes(
@@ -50,33 +38,15 @@ def in_processes(
 
     Args:
         work: importable, as is prepare.
-        timeout: seconds a job may take, from when its process is ready.
+        timeout: seconds a job may take, from when a process has begun it.
 
     Raises:
         RuntimeError: a process ended before it was ready, as all others would.
     """
-    waiting, workers = deque(enumerate(jobs)), []
-    try:
-        while waiting or any(worker.place is not None for worker in workers):
-            starting = sum(worker.place is None for worker in workers)
-            while len(workers) < n_workers and starting < len(waiting):
-                workers.append(_start(work, prepare))
-                starting += 1
-            for worker in _ready(workers):
-                answer = _answer(worker, timeout)
-                if worker.place is not None:
-                    yield worker.place, answer
-                    worker.place, worker.deadline = None, math.inf
-                if isinstance(answer, Lost) or not waiting:
-                    _stop(worker)
-                    workers.remove(worker)
-                else:
-                    worker.place, job = waiting.popleft()
-                    worker.deadline = math.inf if timeout is None else time.monotonic() + timeout
-                    worker.pipe.send(job)
-    finally:
-        for worker in workers:
-            _stop(worker)
+    n_workers = max(1, min(n_workers, len(jobs)))
+    with _pool(work, n_workers, prepare) as pool:
+        submit, answer = partial(_submit, pool, timeout), partial(_answer, timeout)
+        yield from _as_they_come(jobs, submit, lambda: n_workers, futures.wait, answer)
 
 
 def answers(
@@ -96,14 +66,11 @@ def answers(
 def alone(work: Callable[[Any], Any], *, prepare: Callable[[], Any] | None = None) -> Iterator[Callable[..., Any]]:
     """ask(job, timeout=None): work(job), or Lost, by one process that does nothing between two questions.
 
-    It starts at once, keeps what `work` keeps in itself from one job to the next, may start processes of its own, and
-    ends with the block, they too; once lost it is not asked again.
+    It keeps what `work` keeps in itself from one job to the next, may start processes of its own, and ends with the
+    block, they too.
     """
-    worker = _start(work, prepare, daemon=False)
-    try:
-        yield partial(_ask, worker)
-    finally:
-        _stop(worker)
+    with _pool(work, 1, prepare) as pool:
+        yield partial(_ask, pool)
 
 
 def on_cluster(
@@ -120,26 +87,14 @@ def on_cluster(
     worker is left it waits for one.
     """
     try:
-        from distributed import Client, as_completed
+        from distributed import Client, wait
     except ImportError:
         raise ValueError("a Dask cluster needs Dask: pip install 'gmm-jax[cluster]'.") from None
     local = {"n_workers": n_workers, "threads_per_worker": 1, "dashboard_address": None}
-    waiting, places = deque(enumerate(jobs)), {}
     with Client(**local) if address == LOCAL else Client(address) as client:
-        coming = as_completed()
-        while waiting or places:
-            # no more than can run at once: Dask blames all jobs that wait at a worker that dies
-            while waiting and len(places) < max(1, sum(client.nthreads().values())):
-                place, job = waiting.popleft()
-                future = client.submit(prepared, work, prepare, job, pure=False, key=None)
-                places[future] = place
-                coming.add(future)
-            future = next(coming)
-            try:
-                answer = future.result()  # which waits again for one that was lost with its worker since it was done
-            except Exception as error:
-                answer = Lost(f"the cluster lost it: {type(error).__name__}")
-            yield places.pop(future), answer
+        submit = partial(client.submit, prepared, work, prepare, pure=False, key=None)
+        # no more than can run at once: Dask blames all jobs that wait at a worker that dies
+        yield from _as_they_come(jobs, submit, lambda: sum(client.nthreads().values()) or 1, wait, _answer_of_cluster)
 
 
 def prepared(work, prepare, job):
@@ -153,32 +108,64 @@ def prepared(work, prepare, job):
 _PREPARED: set[Callable] = set()
 
 
-# ---- one process
+def _as_they_come(jobs, submit, room, wait, answer):
+    """(place, answer) of each job, `room()` of them at a time."""
+    waiting, places = deque(enumerate(jobs)), {}
+    while waiting or places:
+        while waiting and len(places) < room():
+            place, job = waiting.popleft()
+            places[submit(job)] = place
+        for future in wait(list(places), return_when="FIRST_COMPLETED").done:
+            yield places.pop(future), answer(future)
 
 
-def _start(work, prepare, *, daemon=True):
-    context = get_context("spawn")
-    pipe, other_end = context.Pipe()
-    process = context.Process(target=_serve, args=(other_end, work, prepare), daemon=daemon)
-    process.start()
-    other_end.close()  # so that its death is the end of the pipe
-    return Worker(process, pipe)
+def _answer_of_cluster(future):
+    try:
+        return future.result()  # which waits again for one that was lost with its worker since it was done
+    except Exception as error:
+        return Lost(f"the cluster lost it: {type(error).__name__}")
 
 
-def _serve(pipe, work, prepare):
-    """In the process: ready, then an answer for each job, until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+# ---- a pool of processes, each with processes of its own
+
+
+@contextmanager
+def _pool(work, n_workers, prepare):
+    from pebble import ProcessPool
+
+    pool = ProcessPool(n_workers, initializer=_begin, initargs=(work, prepare), context=get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _begin(work, prepare):
+    """In a process: what `_work` will call, and that whatever the process has started ends with it."""
+    global _work_here
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # so that what it starts ends with it
+        os.setpgrp()
+        signal.signal(signal.SIGTERM, lambda *_: _kill(os.getpid()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare is not None:
         prepare()
+    _work_here = work
+
+
+def _work(job):
+    return _work_here(job)
+
+
+def _submit(pool, timeout, job):
+    return pool.schedule(_work, (job,), timeout=timeout)
+
+
+def _ask(pool, job, timeout=None):
     try:
-        pipe.send(None)
-        while True:
-            pipe.send(work(pipe.recv()))
-    except (EOFError, OSError):
-        return
+        return _answer(timeout, _submit(pool, timeout, job))
+    except RuntimeError:  # the pool's: it ended before it was asked
+        return Lost("its process has ended")
 
 
 def _end_with_parent():
@@ -187,45 +174,20 @@ def _end_with_parent():
     os._exit(1)
 
 
-def _ask(worker, job, timeout=None):
-    n_answers = 1 if worker.place is not None else 2  # the first says that it is ready
-    worker.place, worker.deadline = 0, math.inf if timeout is None else time.monotonic() + timeout
-    with suppress(OSError):  # it has died, as the answer says
-        worker.pipe.send(job)
-    for _ in range(n_answers):
-        _ready([worker])
-        answer = _answer(worker, timeout)
-    if isinstance(answer, Lost):
-        _stop(worker)
-    return answer
+def _answer(timeout, future):
+    from pebble import ProcessExpired
 
-
-def _ready(workers):
-    """Those that have something to say, or no time left."""
-    first = min(worker.deadline for worker in workers)
-    left = None if first == math.inf else max(first - time.monotonic(), 0.0)
-    speaking = connection.wait([worker.pipe for worker in workers], left)
-    now = time.monotonic()
-    return [worker for worker in workers if worker.pipe in speaking or worker.deadline <= now]
-
-
-def _answer(worker, timeout):
-    if not worker.pipe.poll():
-        return Lost(f"took longer than {timeout:g} s")
     try:
-        return worker.pipe.recv()
-    except (EOFError, OSError):
-        worker.process.join()
-    if worker.place is None:
-        raise RuntimeError(f"a worker process ended with code {worker.process.exitcode} before it was ready.")
-    return Lost(f"its process ended with code {worker.process.exitcode}")
-
-
-def _stop(worker):
-    worker.pipe.close()
-    _kill(worker.process.pid)
-    worker.process.kill()  # where it has had no time yet to be a group
-    worker.process.join()
+        return future.result()
+    except TimeoutError:
+        return Lost(f"took longer than {timeout:g} s")
+    except ProcessExpired as error:
+        _kill(error.pid)
+        return Lost(f"its process ended with code {error.exitcode}")
+    except futures.BrokenExecutor as error:
+        raise RuntimeError("a worker process ended before it was ready.") from error
+    except Exception as error:
+        return Lost(f"{type(error).__name__}: {error}")
 
 
 def _kill(pid):

@@ -84,7 +84,7 @@ def fit_em_online(
     t₀ = (their number) / batch_rows. Rows should come in random order: sorted ones mislead every one-pass method.
 
     Args:
-        blocks: as in fit_em_stream; it may be a source that can be read only once.
+        blocks: as in fit_em_restarts; it may be a source that can be read only once.
         init: as in fit_em_restarts, on the first rows; a GMM in the units of the data is where the steps begin.
         batch_rows: rows a step.
         decay: α, between ½ and 1; larger is calmer and slower.

@@ -194,7 +194,7 @@ def bootstrap(task: Task) -> dict[str, Any]:
     sets = np.concatenate([task.x[None], drawn.astype(task.x.dtype)])
     larger = replace(task.spec, n_components=task.spec.n_components + 1)
     small, large = (
-        em.fit_em_batch(key, sets, spec, n_restarts=task.n_restarts)
+        em.fit_em_restarts(key, sets, spec, n_restarts=task.n_restarts)
         for key, spec in zip(keys, (task.spec, larger), strict=False)
     )
     statistic = 2.0 * (large.best.log_likelihood - small.best.log_likelihood)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import jax
 import numpy as np
 
-from ...mixture import MixtureSpec, NotSupported, check_data, validate_spec
+from ...mixture import GMM, Fit, MixtureSpec, NotSupported, Status, check_data, validate_spec
 from . import Unavailable
 
 PIP_NAMES = {"sklearn": "scikit-learn"}
@@ -69,17 +69,17 @@ def free_data(name: str, x, spec: MixtureSpec, covariance_types=("full", "tied",
     return np.asarray(x, float)
 
 
-def terms(*, start, reg_covar, tol, tol_is, threads, precision, same_prior) -> dict[str, str]:
+def terms(
+    start, tol, tol_is, *, reg_covar="none", threads="XLA's own", precision="float64", same_prior="no prior"
+) -> dict[str, str]:
     """On which terms a program ran, for its row."""
-    return {
-        "start": start,
-        "reg_covar": reg_covar,
-        "tol": tol,
-        "tol_is": tol_is,
-        "threads": threads,
-        "precision": precision,
-        "same_prior": same_prior,
-    }
+    how = {"start": start, "reg_covar": reg_covar, "tol": tol, "tol_is": tol_is}
+    return how | {"threads": threads, "precision": precision, "same_prior": same_prior}
+
+
+def absolute(reg_covar) -> str:
+    """What a program adds to variances, in words."""
+    return f"{reg_covar} in squared units of x"
 
 
 def em_evaluations(restarts, x, spec: MixtureSpec) -> int:
@@ -91,6 +91,23 @@ def em_evaluations(restarts, x, spec: MixtureSpec) -> int:
 def seed_of(key) -> int:
     """32 bits of a typed key, for programs with generators of their own."""
     return int(np.asarray(jax.random.key_data(key)).ravel()[-1])
+
+
+def sklearn_fit(kind: str, key, x, spec: MixtureSpec, options, n_threads: int | None, info_of, **about) -> Fit:
+    """The Fit of scikit-learn's GaussianMixture or BayesianGaussianMixture with these options.
+
+    Args:
+        info_of: model -> what else its row says.
+        about: of `terms`.
+    """
+    require("sklearn")
+    more = {"covariance_type": spec.covariance_type, "random_state": seed_of(key)}
+    model = sklearn_model(kind, x, spec.n_components, options | more, n_threads)
+    info = {"density_evaluations": model.density_evaluations_, "n_iter": int(model.n_iter_)} | info_of(model)
+    start, reg_covar = f"best of {options['n_init']} by {options['init_params']}", absolute(options["reg_covar"])
+    info |= terms(start, options["tol"], reg_covar=reg_covar, threads=n_threads or "its own", **about)
+    point = GMM(model.weights_, model.means_, model.covariances_, spec.covariance_type)
+    return Fit(point, None, None, Status.CONVERGED if model.converged_ else Status.MAX_ITER, info)
 
 
 def sklearn_model(kind: str, x, n_components: int, options, n_threads: int | None = None):

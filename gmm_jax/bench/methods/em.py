@@ -7,7 +7,7 @@ import numpy as np
 from ... import em
 from ...judge.landscape import rows_of
 from ...mixture import Fit, Status, n_parameters
-from ._peers import em_evaluations, terms
+from ._peers import absolute, em_evaluations, terms
 
 MOST_PARAMETERS = 1000  # with more there are no standard errors: the information costs a pass over the data for each
 
@@ -21,7 +21,7 @@ def fit(key, x, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8
 def fit_many(keys, xs, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8, reg_covar=None) -> list[Fit]:
     """`fit` of data sets of one shape, all starts together: the same answers to rounding."""
     config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
-    found = em.fit_em_restarts_batch(keys, xs, spec, n_restarts=n_restarts, init=init, config=config)
+    found = em.fit_em_restarts(keys, xs, spec, n_restarts=n_restarts, init=init, config=config)
     return [_as_fit(restarts, x, spec, init, config) for restarts, x in zip(found, xs, strict=True)]
 
 
@@ -30,23 +30,19 @@ def _as_fit(restarts, x, spec, init, config):
     status = Status(int(best.status))
     few = n_parameters(spec, x.shape[1]) <= MOST_PARAMETERS
     errors = em.standard_errors(x, best, spec) if few and status == Status.CONVERGED else None
+    landscape = rows_of(optima, restarts.fits.status, x, spec)
     info = {
         "log_likelihood": float(best.log_likelihood),
         "n_iter": int(best.n_iter),
         "density_evaluations": em_evaluations(restarts, x, spec),
         "message": restarts.message,
         "n_optima": int(optima.count.size),
-        "share_at_best": float(np.mean(np.abs(restarts.fits.log_likelihood - best.log_likelihood) <= 1e-4 * len(x))),
+        "share_at_best": next((row["share"] for row in landscape if row.get("gap") == 0.0), 0.0),
         "n_failed": int(np.sum(optima.of_fit < 0)),
-        "landscape": rows_of(optima, restarts.fits.status, x, spec),
+        "landscape": landscape,
     }
-    info |= terms(
-        start=f"best of {restarts.fits.status.size} by {init}",
-        reg_covar="1e-6 of each variance" if config.reg_covar is None else f"{config.reg_covar} in squared units of x",
-        tol=config.tol,
-        tol_is="gain in mean log-likelihood of a sample",
-        threads="XLA's own",
-        precision=str(np.asarray(best.gmm.means).dtype),
-        same_prior="no prior",
-    )
+    start, precision = f"best of {restarts.fits.status.size} by {init}", str(np.asarray(best.gmm.means).dtype)
+    reg_covar = "1e-6 of each variance" if config.reg_covar is None else absolute(config.reg_covar)
+    tol_is = "gain in mean log-likelihood of a sample"
+    info |= terms(start, config.tol, tol_is, reg_covar=reg_covar, precision=precision)
     return Fit(best.gmm, None, errors, status, info)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from ...mixture import GMM, Fit, Status
-from ._peers import free_data, gmmx_loop, require, seed_of, terms
+from ._peers import absolute, free_data, gmmx_loop, require, seed_of, terms
 
 
 def fit(key, x, spec, *, n_init=10, max_iter=100, tol=1e-3, reg_covar=1e-6) -> Fit:
@@ -18,15 +18,9 @@ def fit(key, x, spec, *, n_init=10, max_iter=100, tol=1e-3, reg_covar=1e-6) -> F
         start = package.GaussianMixtureModelJax.from_k_means(single, spec.n_components, reg_covar, **options)
     found = gmmx_loop(single, start, max_iter=max_iter, tol=tol, reg_covar=reg_covar)
     evaluations = int(found.n_iter) * len(x) * spec.n_components  # k-means' distances at its start cannot be seen
-    info = {"n_iter": int(found.n_iter), "density_evaluations": evaluations} | terms(
-        start=f"k-means, best of {n_init}",
-        reg_covar=f"{reg_covar:g} in squared units of x",
-        tol=tol,
-        tol_is="change of the mean log-likelihood of a sample, before the last M-step",
-        threads="XLA's own",
-        precision="float32",
-        same_prior="no prior",
-    )
+    info = {"n_iter": int(found.n_iter), "density_evaluations": evaluations}
+    tol_is = "change of the mean log-likelihood of a sample, before the last M-step"
+    info |= terms(f"k-means, best of {n_init}", tol, tol_is, reg_covar=absolute(reg_covar), precision="float32")
     model = found.gmm
     leaves = (model.weights_numpy, model.means_numpy, model.covariances.values_numpy)
     point = GMM(*(np.asarray(leaf, float) for leaf in leaves), spec.covariance_type)

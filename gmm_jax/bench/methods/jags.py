@@ -17,45 +17,7 @@ from ...mixture import GMM, Fit, NotSupported, Posterior, Status, predict
 from ._peers import ask_r, check_answer, free_data, seed_of
 from ._posterior import on_terms
 
-MODEL = """
-model {
-  for (n in 1:N) {
-    label[n] ~ dcat(weights[])
-    z[n, 1:D] ~ dmnorm(means[label[n], ], precisions[label[n], , ])
-  }
-  weights ~ ddirch(alpha)
-  for (k in 1:K) {
-    means[k, 1:D] ~ dmnorm(loc, precision)
-    precisions[k, 1:D, 1:D] ~ dwish(size, dof)
-  }
-}
-"""
-PROGRAM = """
-arguments <- commandArgs(trailingOnly = TRUE)
-if (!requireNamespace("rjags", quietly = TRUE)) quit(status = 64)
-suppressPackageStartupMessages(library(rjags))
-folder <- arguments[1]
-sizes <- as.integer(arguments[2:7])
-N <- sizes[1]; D <- sizes[2]; K <- sizes[3]; chains <- sizes[4]; warmup <- sizes[5]; draws <- sizes[6]
-seed <- as.integer(arguments[8])
-read <- function(name, ...) array(readBin(file.path(folder, name), "double", prod(...)), c(...))
-data <- list(N = N, D = D, K = K, z = read("z", N, D), alpha = as.vector(read("alpha", K)),
-             loc = as.vector(read("loc", D)), precision = read("precision", D, D),
-             size = read("size", D, D), dof = as.vector(read("dof", 1)))
-weights <- read("weights", chains, K); means <- read("means", chains, K, D)
-precisions <- read("precisions", chains, K, D, D); label <- read("label", chains, N)
-first <- lapply(seq_len(chains), function(c) list(
-  weights = weights[c, ], means = means[c, , ], precisions = precisions[c, , , ], label = label[c, ],
-  .RNG.name = "base::Mersenne-Twister", .RNG.seed = seed + c))
-compiling <- system.time(model <- jags.model(
-  file.path(folder, "model"), data, first, n.chains = chains, n.adapt = 0, quiet = TRUE))
-running <- system.time({
-  update(model, warmup, progress.bar = "none")
-  found <- jags.samples(model, c("weights", "means", "precisions"), draws, progress.bar = "none")
-})
-for (name in names(found)) writeBin(as.vector(found[[name]]), file.path(folder, paste0("drawn_", name)))
-cat(sprintf("%.9g\\n", c(compiling[["elapsed"]], running[["elapsed"]])))
-"""
+HERE = Path(__file__)  # beside which lie its program in R and its model in BUGS
 
 
 def fit(
@@ -93,7 +55,7 @@ def sample(key, x, spec, init: GMM, *, n_chains, n_warmup, n_draws, timeout=None
     arguments = (*problem.z.shape, spec.n_components, n_chains, n_warmup, n_draws, seed_of(key) >> 2)
     with TemporaryDirectory() as folder:
         _write(Path(folder), _arrays(problem, hyper, first))
-        done = ask_r("rjags", PROGRAM, folder, *arguments, timeout=timeout)
+        done = ask_r("rjags", HERE.with_name("jags.R").read_text(), folder, *arguments, timeout=timeout)
         compiling, running = map(float, check_answer(done).split())
         draws = _read(Path(folder), n_chains, n_draws, *first.means.shape[1:])
     density = _density(problem, jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), draws))
@@ -112,24 +74,15 @@ def check_supported(spec, x) -> None:
 
 def _arrays(problem: Problem, hyper, first):
     """What the program reads, by name."""
-    labels = [
-        np.asarray(predict(jax.tree.map(lambda leaf, c=c: leaf[c], first), problem.z)) for c in range(len(first.means))
-    ]
-    data = {"z": problem.z, "label": np.stack(labels) + 1.0}
-    prior = {name: np.asarray(getattr(hyper, name)) for name in ("alpha", "loc", "precision", "size", "dof")}
-    return (
-        data
-        | prior
-        | {
-            "weights": first.weights,
-            "means": first.means,
-            "precisions": np.linalg.inv(first.covariances),
-        }
-    )
+    each = (jax.tree.map(lambda leaf, c=c: leaf[c], first) for c in range(len(first.means)))
+    labels = np.stack([np.asarray(predict(gmm, problem.z)) for gmm in each])
+    arrays = {name: np.asarray(getattr(hyper, name)) for name in ("alpha", "loc", "precision", "size", "dof")}
+    arrays |= {"z": problem.z, "label": labels + 1.0, "weights": first.weights, "means": first.means}
+    return arrays | {"precisions": np.linalg.inv(first.covariances)}
 
 
 def _write(folder, arrays):
-    (folder / "model").write_text(MODEL)
+    (folder / "model").write_text(HERE.with_name("jags.bug").read_text())
     for name, values in arrays.items():
         np.asarray(values, "<f8").ravel(order="F").tofile(folder / name)  # R stores by columns
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -11,28 +12,6 @@ from ._peers import ask_r, check_answer, free_data, seed_of, terms
 
 MODELS = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}  # with one component it takes XXX, XXI, XII
 NO_ANSWER = 65  # an exit code of the program
-# Mclust keeps no count of its passes over the data, and its log-likelihood is that before the last M-step
-PROGRAM = """
-arguments <- commandArgs(trailingOnly = TRUE)
-if (!requireNamespace("mclust", quietly = TRUE)) quit(status = 64)
-suppressPackageStartupMessages(library(mclust))
-passes <- 0
-count <- quote(passes <<- passes + attr(returnValue(), "info")[[1]])
-invisible(suppressMessages(trace("me", exit = count, where = asNamespace("mclust"), print = FALSE)))
-set.seed(as.integer(arguments[4]))
-x <- as.matrix(read.csv(arguments[1], header = FALSE))
-found <- Mclust(x, G = as.integer(arguments[2]), modelNames = arguments[3], verbose = FALSE,
-                control = emControl(tol = as.numeric(arguments[5])))
-if (is.null(found)) quit(status = 65)
-variance <- found$parameters$variance
-say <- function(values) cat(sprintf("%.17g", as.vector(values)), "\\n")
-say(found$parameters$pro)
-say(found$parameters$mean)
-say(if (ncol(x) == 1) rep_len(variance$sigmasq, found$G) else variance$sigma)
-say(sum(dens(x, modelName = found$modelName, parameters = found$parameters, logarithm = TRUE)))
-say(max(passes, 1))
-cat(as.character(packageVersion("mclust")), "\\n")
-"""
 
 
 def fit(key, x, spec, *, tol=1e-5, timeout=600.0) -> Fit:
@@ -40,22 +19,13 @@ def fit(key, x, spec, *, tol=1e-5, timeout=600.0) -> Fit:
     k, d = spec.n_components, x.shape[1]
     weights, means, sigma, (log_likelihood,), (passes,), version = _ask(x, spec, seed_of(key) >> 1, tol, timeout)
     sigma = np.reshape(sigma, (k, d, d))  # R stores by columns, and the last index is the component
-    covariances = {
-        "full": sigma,
-        "tied": sigma[0],
-        "diag": np.diagonal(sigma, axis1=1, axis2=2),
-        "spherical": sigma[:, 0, 0],
-    }[spec.covariance_type]
+    covariances = sigma[0] if spec.covariance_type == "tied" else sigma
+    if spec.covariance_type in ("diag", "spherical"):
+        variances = np.diagonal(sigma, axis1=1, axis2=2)
+        covariances = variances if spec.covariance_type == "diag" else variances[:, 0]
     info = {"log_likelihood": log_likelihood, "density_evaluations": int(passes) * len(x) * k, "version": version}
-    info |= terms(
-        start="quantiles" if d == 1 else "model-based hierarchical clustering of at most 2000 rows",
-        reg_covar="none",
-        tol=tol,
-        tol_is="relative change of the log-likelihood, before the last M-step",
-        threads=1,
-        precision="float64",
-        same_prior="no prior",
-    )
+    start = "quantiles" if d == 1 else "model-based hierarchical clustering of at most 2000 rows"
+    info |= terms(start, tol, "relative change of the log-likelihood, before the last M-step", threads=1)
     point = GMM(np.array(weights), np.reshape(means, (k, d)), np.array(covariances), spec.covariance_type)
     return Fit(point, None, None, Status.CONVERGED, info)
 
@@ -68,7 +38,7 @@ def _ask(x, spec, seed, tol, timeout):
     with TemporaryDirectory() as folder:
         np.savetxt(f"{folder}/x.csv", x, delimiter=",", fmt="%.17g")
         words = (f"{folder}/x.csv", spec.n_components, model, seed, tol)
-        done = ask_r("mclust", PROGRAM, *words, timeout=timeout)
+        done = ask_r("mclust", Path(__file__).with_name("mclust.R").read_text(), *words, timeout=timeout)
     if done.returncode == NO_ANSWER:
         raise ValueError(f"mclust has no {model} model of these data: a covariance became singular, or rows are few.")
     *lines, version = check_answer(done).strip().split("\n")

@@ -24,11 +24,7 @@ def fit(key, x, spec, *, labels=None) -> Fit:
 
 def _checked(labels, n_samples, n_components):
     labels = np.asarray(labels)
-    if (
-        labels.shape != (n_samples,)
-        or labels.dtype.kind not in "iu"
-        or not np.all((labels >= 0) & (labels < n_components))
-    ):
+    if labels.shape != (n_samples,) or labels.dtype.kind not in "iu" or not np.isin(labels, range(n_components)).all():
         raise ValueError(f"labels must be {n_samples} integers from 0 to {n_components - 1}, one a row of x.")
     return labels
 

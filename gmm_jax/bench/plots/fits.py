@@ -6,41 +6,40 @@ import numpy as np
 
 from ...mixture import Known
 from ..parameters import parameters
-from .page import legend_below, movie_panels, name_components, open_page, panels_for, same_limits, write_gif
-from .pens import (
+from .primitives import (
     COMPONENTS,
-    DASHED,
-    INK,
-    MUTED,
+    TRUTH,
     blend,
     colours_of,
-    draw_clouds,
+    draw_cloud,
     draw_components,
     draw_data,
-    draw_errors,
-    frame_steps,
-    iteration_title,
     method_looks,
     minus,
     one_of,
     seen,
-    thin,
 )
+from .style import legend_below, open_figure, panels_of, pixels_of, same_limits, write_gif
+
+MOST_ROWS, MOST_COMPONENTS, MOST_DRAWS = 30, 9, 1000
+FIELD_NAMES = {"weights": "weights φ", "means": "means μ", "covariances": "covariances Σ"}
 
 
 def data(path, x, labels=None):
     """The samples as they come and, where labels are given, beside them coloured by the component that made them."""
     x = seen(np.asarray(x))
     n_panels = 1 if labels is None else 2
-    with open_page(path, 4.2 * n_panels, 3.9) as page:
-        panels = panels_for(page, 1, n_panels, x.shape[1])
-        draw_data(panels[0], x, np.full(x.shape[0], MUTED))
+    with panels_of(path, n_panels, 2, 4.2, 3.9, extra=0.0, n_features=x.shape[1]) as (_, panels):
+        draw_data(panels[0], x)
         panels[0].set_title(f"{x.shape[0]} samples")
         if labels is not None:
-            labels = np.asarray(labels)
-            draw_data(panels[1], x, labels=labels)
-            panels[1].set_title("coloured by source")
-            name_components(panels[1], int(labels.max()) + 1)
+            draw_data(panels[1], x, labels)
+            panels[1].set_title("coloured by component")
+            n_components = int(np.max(labels)) + 1
+            if n_components <= len(COMPONENTS):
+                for k, colour in enumerate(colours_of(n_components)):
+                    panels[1].plot([], [], "o", color=colour, markersize=4, label=f"{k + 1}")
+                panels[1].legend(title="component", title_fontsize=8, loc="best", handletextpad=0.2)
         same_limits(panels, x)
 
 
@@ -51,76 +50,82 @@ def em_iterations(path, x, iterates, log_likelihood=None, at=(0, 1, 2, 3, *range
         iterates: GMM with leading axis T; iterate 0 is the start.
         log_likelihood: (T,) the sum over samples, for the titles.
     """
-    n_iterates = np.asarray(iterates.means).shape[0]
-    shown = sorted({t for t in at if t < n_iterates - 1} | {n_iterates - 1})
-    shown = [*shown[:7], shown[-1]] if len(shown) > 8 else shown
-    n_columns = min(4, len(shown))
-    n_rows = -(-len(shown) // n_columns)
+    last = np.shape(iterates.means)[0] - 1
+    shown = [*sorted({t for t in at if t < last})[:7], last]
     x = np.asarray(x)
     view = seen(x)
-    with open_page(path, 2.5 * n_columns, (2.1 if view.shape[1] == 3 else 2.55) * n_rows + 0.3) as page:
-        panels = panels_for(page, n_rows, n_columns, view.shape[1])
-        for panel, t in zip(panels, shown, strict=False):
-            gmm = one_of(iterates, t)
-            draw_data(panel, view, blend(gmm, x), size=7)
-            draw_components(panel, gmm, view)
-            panel.set_title(iteration_title(t, log_likelihood))
-        for panel in panels[len(shown) :]:
-            panel.set_axis_off()
-        same_limits(panels[: len(shown)], view, bare=True)
+    height = 2.1 if view.shape[1] == 3 else 2.55
+    with panels_of(path, len(shown), 4, 2.5, height, extra=0.3, n_features=view.shape[1]) as (_, panels):
+        for panel, t in zip(panels, shown, strict=True):
+            _draw_iterate(panel, x, view, one_of(iterates, t))
+            known = log_likelihood is not None and np.isfinite(log_likelihood[t])
+            panel.set_title(f"iteration {t}" + (minus(f",  ℓ = {log_likelihood[t]:.1f}") if known else ""))
+        same_limits(panels, view, bare=True)
 
 
 def em_animation(path, x, iterates, log_likelihood, n_frames=24):
     """A GIF of at most n_frames: left what em_iterations shows, right the log-likelihood as it grows."""
     trace = np.asarray(log_likelihood, float)
     last = int(np.flatnonzero(np.isfinite(trace))[-1])
-    steps = frame_steps(last, min(n_frames, 60))
     x = np.asarray(x)
     view = seen(x)
     frames = []
-    with open_page(None, 7.2, 3.4, dpi=90, layout=None) as page:
-        left, right = movie_panels(page, view, trace, last)
-        gmm = one_of(iterates, last)
-        drawn = [*draw_data(left, view, blend(gmm, x)), *draw_components(left, gmm, view)]  # sets the limits
+    with open_figure(None, 7.2, 3.4, dpi=90, layout=None) as figure:  # fixed places, so that nothing jumps
+        in_space = {"projection": "3d"} if view.shape[1] == 3 else {}
+        left = figure.add_axes((0.07, 0.05, 0.36, 0.83) if in_space else (0.05, 0.08, 0.44, 0.8), **in_space)
+        right = figure.add_axes((0.6, 0.15, 0.37, 0.73))
+        shown = trace[min(2, last) : last + 1]
+        margin = 0.08 * max(np.ptp(shown), 1e-9)
+        right.set(xlim=(-0.02 * last - 0.1, last * 1.03 + 0.1), ylim=(shown.min() - 3 * margin, shown.max() + margin))
+        right.set(xlabel="iteration", ylabel="log-likelihood ℓ, nats")
+        right.grid(axis="y")
+        (curve,) = right.plot([], [], "o-", color=COMPONENTS[0], markersize=5)
+        drawn = _draw_iterate(left, x, view, one_of(iterates, last))
         same_limits([left], view, bare=True)
-        curve = right.plot([], [], color=COMPONENTS[0])[0]
-        point = right.plot([], [], "o", color=COMPONENTS[0], markersize=5)[0]
-        for t in steps:
+        for t in frame_steps(last, min(n_frames, 60)):
             for artist in drawn:
                 artist.remove()
-            gmm = one_of(iterates, t)
-            drawn = [*draw_data(left, view, blend(gmm, x), size=7), *draw_components(left, gmm, view)]
+            drawn = _draw_iterate(left, x, view, one_of(iterates, t))
             left.set_title(f"iteration {t}")
             right.set_title(minus(f"ℓ = {trace[t]:.2f}"))
-            curve.set_data(np.arange(t + 1), trace[: t + 1])
-            point.set_data([t], [trace[t]])
-            page.canvas.draw()
-            frames.append(np.asarray(page.canvas.buffer_rgba())[..., :3].copy())
+            curve.set(data=(np.arange(t + 1), trace[: t + 1]), markevery=[t])
+            frames.append(pixels_of(figure))
     write_gif(path, frames)
 
 
+def _draw_iterate(panel, x, view, gmm):
+    return [*draw_data(panel, view, colours=blend(gmm, x), size=7), *draw_components(panel, gmm, view)]
+
+
+def frame_steps(last, n_frames):
+    """Iterations for the frames: each of the first, ever fewer later, the last for certain."""
+    steps = np.unique(np.round(np.geomspace(1, last + 1, 4 * n_frames)).astype(int) - 1)
+    if len(steps) > n_frames:
+        steps = steps[np.unique(np.linspace(0, len(steps) - 1, n_frames).astype(int))]
+    return steps.tolist()
+
+
 def log_likelihood(path, traces):
-    """Left the log-likelihood against iterations, without the first two; right its gap to the end, in powers of ten.
+    """Left the log-likelihood against iterations, without the first two; right its gap to the end, on a log scale.
 
     Args:
         traces: name -> (T,) sums over samples; a tail of NaN is left out.
     """
-    with open_page(path, 8.2, 3.3) as page:
-        left, right = page.subplots(1, 2)
-        many = len(traces) > len(COMPONENTS)
-        for i, (name, trace) in enumerate(traces.items()):
+    many = len(traces) > len(COMPONENTS)
+    with panels_of(path, 2, 2, 4.1, 3.3, extra=0.0) as (_, (left, right)):
+        for colour, (name, trace) in zip(colours_of(len(traces)), traces.items(), strict=True):
             trace = np.asarray(trace, float)
             trace = trace[: np.flatnonzero(np.isfinite(trace))[-1] + 1]
-            look = {"color": COMPONENTS[0], "alpha": 0.3, "linewidth": 0.8} if many else {"color": colours_of(i + 1)[i]}
+            look = {"color": COMPONENTS[0], "alpha": 0.3, "linewidth": 0.8} if many else {"color": colour}
             first = 2 if trace.size > 6 else 0
             left.plot(np.arange(first, trace.size), trace[first:], label=name, **look)
             gap = trace[-1] - trace
-            seen = gap > 4.0 * np.finfo(float).eps * abs(trace[-1])  # below that it is rounding
-            right.plot(np.flatnonzero(seen), gap[seen], label=name, **look)
-        right.set_yscale("log")
-        left.set(title="log-likelihood ℓ, from iteration 2 on", xlabel="iteration", ylabel="nats")
-        right.set(title="what is missing to its end", xlabel="iteration", ylabel="nats")
+            shown = gap > 4.0 * np.finfo(float).eps * abs(trace[-1])  # below that it is rounding
+            right.plot(np.flatnonzero(shown), gap[shown], **look)
+        left.set_title("log-likelihood ℓ, from iteration 2 on")
+        right.set(title="final ℓ − ℓ", yscale="log")
         for panel in (left, right):
+            panel.set(xlabel="iteration", ylabel="nats")
             panel.grid(axis="y")
             panel.margins(x=0.02)
         if not many and len(traces) > 1:
@@ -135,25 +140,20 @@ def recovered(path, x, labels, truth, fits):
         truth: a GMM in whose order the fits stand, or None.
         fits: method -> GMM.
     """
-    x = np.asarray(x)
-    view = seen(x)
-    n_columns = min(3, len(fits))
-    n_rows = -(-len(fits) // n_columns)
-    radii = (1.5,) if view.shape[1] == 3 else (1.0, 2.0)  # four shells in one box are too many
-    with open_page(path, max(3.0 * n_columns, 4.2), (2.5 if view.shape[1] == 3 else 3.0) * n_rows + 0.4) as page:
-        panels = panels_for(page, n_rows, n_columns, view.shape[1])
-        for panel, (name, gmm) in zip(panels, fits.items(), strict=False):
-            colours = np.full(view.shape[0], MUTED) if labels is None else None
-            draw_data(panel, view, colours, labels=labels, size=6, alpha=0.3)
+    view = seen(np.asarray(x))
+    in_space = view.shape[1] == 3
+    radii = (1.5,) if in_space else (1.0, 2.0)  # four shells in one box are too many
+    size = {"width": 3.0, "height": 2.5 if in_space else 3.0, "least": 4.2, "n_features": view.shape[1]}
+    with panels_of(path, len(fits), 3, **size) as (figure, panels):
+        for panel, (name, gmm) in zip(panels, fits.items(), strict=True):
+            draw_data(panel, view, labels, size=6, alpha=0.3)
             if truth is not None:
-                draw_components(panel, truth, view, colours=[INK] * truth.n_components, dashed=True, radii=radii)
+                draw_components(panel, truth, view, truth=True, radii=radii)
             draw_components(panel, gmm, view, radii=radii)
             panel.set_title(name)
-        for panel in panels[len(fits) :]:
-            panel.set_axis_off()
-        same_limits(panels[: len(fits)], view, bare=n_rows * n_columns > 1)
+        same_limits(panels, view, bare=len(fits) > 1)
         if truth is not None:
-            legend_below(page, [("truth", {"color": INK, "linestyle": DASHED}), ("method", {"color": COMPONENTS[0]})])
+            legend_below(figure, {"truth": TRUTH, "method": {"color": COMPONENTS[0]}})
 
 
 def parameter_errors(path, truth, fits, known=Known()):
@@ -163,26 +163,29 @@ def parameter_errors(path, truth, fits, known=Known()):
         fits: method -> (GMM, GMM of standard errors or None), in the truth's component order.
     """
     free = [entry for entry in parameters(truth, known) if not entry.known]
-    fields = [f for f in ("weights", "means", "covariances") if any(entry.field == f for entry in free)]
-    shown = {f: [entry for entry in free if entry.field == f] for f in fields}
-    n_rows = min(max((len(entries) for entries in shown.values()), default=1), MOST_ROWS)
-    with open_page(path, 1.2 + 2.6 * max(len(fields), 1), 1.1 + 0.3 * n_rows) as page:
-        panels = np.atleast_1d(page.subplots(1, max(len(fields), 1)))
-        for panel, field in zip(panels, fields, strict=False):
-            entries = shown[field][:MOST_ROWS]
-            more = "" if len(entries) == len(shown[field]) else f", first {len(entries)} of {len(shown[field])}"
-            draw_errors(panel, truth, fits, entries)
-            panel.set_title(f"{FIELD_NAMES[field]}{more}")
-            panel.set_xlabel("estimate − truth")
-        if not fields:
-            panels[0].set_axis_off()
-            panels[0].text(0.5, 0.5, "everything is known", ha="center")
-        looks = method_looks(fits)
-        legend_below(page, [(name, {"color": c, "marker": m, "markersize": 5}) for name, (c, m) in looks.items()])
-
-
-MOST_ROWS = 30
-FIELD_NAMES = {"weights": "weights φ", "means": "means μ", "covariances": "covariances Σ"}
+    fields = {f: [entry for entry in free if entry.field == f] for f in FIELD_NAMES}
+    fields = {f: entries for f, entries in fields.items() if entries} or {"nothing is free": []}
+    n_rows = min(max(map(len, fields.values()), default=1), MOST_ROWS)
+    looks = method_looks(fits)
+    with panels_of(path, len(fields), 3, 2.6, 0.3 * n_rows, extra=1.1, least=3.8) as (figure, panels):
+        for panel, (field, entries) in zip(panels, fields.items(), strict=True):
+            more = f", first {MOST_ROWS} of {len(entries)}" if len(entries) > MOST_ROWS else ""
+            panel.set(title=f"{FIELD_NAMES.get(field, field)}{more}", xlabel="estimate − truth")
+            entries = entries[:MOST_ROWS]
+            for j, (name, (point, errors)) in enumerate(fits.items()):
+                y = np.arange(len(entries)) + 0.7 * (j - (len(fits) - 1) / 2) / len(fits)
+                gap = np.array([entry.value(point) - entry.value(truth) for entry in entries])
+                panel.plot(gap, y, linestyle="", markersize=4, **looks[name])
+                if errors is not None:
+                    half = 1.96 * np.array([entry.value(errors) for entry in entries])
+                    panel.hlines(y, gap - half, gap + half, color=looks[name]["color"], linewidth=1.1)
+            panel.axvline(0.0, linewidth=0.9, **TRUTH)
+            panel.set_yticks(np.arange(len(entries)), [entry.label for entry in entries], color=TRUTH["color"])
+            panel.set_ylim(max(len(entries), 1) - 0.5, -0.5)
+            panel.tick_params(axis="y", length=0, labelsize=9)
+            panel.grid(axis="x")
+            panel.locator_params(axis="x", nbins=5)
+        legend_below(figure, looks)
 
 
 def posterior_of_means(path, x, draws_by_method, truth=None):
@@ -190,24 +193,24 @@ def posterior_of_means(path, x, draws_by_method, truth=None):
 
     Args:
         draws_by_method: method -> GMM with leading (chains, draws), relabelled; at most 1000 draws are shown of each
-            method, and the first MOST_CLOUDS components. Samples that lie so near are grey dots.
+            method, and the first 9 components. Samples that lie so near are grey dots.
     """
     x = np.asarray(x)
-    pairs = {1: [(0, None)], 3: [(0, 1), (0, 2), (1, 2)]}.get(x.shape[1], [(0, 1)])
-    draws = {name: thin(gmm.means) for name, gmm in draws_by_method.items()}
-    n_components = min(next(iter(draws.values())).shape[1], MOST_CLOUDS)
-    n_rows, n_columns = (n_components, 3) if len(pairs) == 3 else (-(-n_components // 3), min(n_components, 3))
+    pairs = {1: [(0,)], 3: [(0, 1), (0, 2), (1, 2)]}.get(x.shape[1], [(0, 1)])
+    draws = {name: np.asarray(_thinned(gmm).means, float) for name, gmm in draws_by_method.items()}
+    n_components = min(next(iter(draws.values())).shape[1], MOST_COMPONENTS)
+    places = [(k, pair) for k in range(n_components) for pair in pairs]
     looks = method_looks(draws)
-    with open_page(path, max(2.9 * n_columns, 4.2), 2.6 * n_rows + 0.4) as page:
-        panels = page.subplots(n_rows, n_columns, squeeze=False).ravel()
-        places = [(k, pair) for k in range(n_components) for pair in pairs]
-        for panel, (k, pair) in zip(panels, places, strict=False):
+    with panels_of(path, len(places), 3, 2.9, 2.6, least=4.2) as (figure, panels):
+        for panel, (k, pair) in zip(panels, places, strict=True):
             clouds = {name: means[:, k] for name, means in draws.items()}
-            draw_clouds(panel, x, clouds, None if truth is None else np.asarray(truth.means)[k], pair, looks)
+            draw_cloud(panel, x, clouds, None if truth is None else np.asarray(truth.means)[k], pair, looks)
             panel.set_title(f"component {k + 1}")
-        for panel in panels[len(places) :]:
-            panel.set_axis_off()
-        legend_below(page, [(name, {"color": looks[name][0], "marker": "o", "linestyle": ""}) for name in draws])
+        legend_below(figure, {name: look | {"marker": "o", "linestyle": ""} for name, look in looks.items()})
 
 
-MOST_CLOUDS = 9
+def _thinned(draws):
+    """At most 1000 draws, evenly chosen, with one leading axis."""
+    n_chains, n_draws = np.shape(draws.weights)[:2]
+    chosen = np.linspace(0, n_chains * n_draws - 1, min(MOST_DRAWS, n_chains * n_draws)).astype(int)
+    return one_of(draws, np.divmod(chosen, n_draws))

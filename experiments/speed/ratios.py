@@ -12,7 +12,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 WITHIN = 1e-4  # nats: two fits this near in log-likelihood are one answer
+ONE_FIT, MANY_FITS = "gmm_jax one fit", "gmm_jax many fits"  # the second share both cores
 
 
 # ---- pairs
@@ -65,6 +67,57 @@ def ratio(slow: Float[np.ndarray, "R"], fast: Float[np.ndarray, "R"]) -> Ratio:
     covers = [1.0 - 2.0 * sum(math.comb(n, i) for i in range(j)) / 2.0**n for j in range(1, (n + 1) // 2 + 1)]
     j = max((j for j, cover in enumerate(covers) if cover >= 0.95), default=0)
     return Ratio(float(np.median(ratios)), float(ratios[j]), float(ratios[n - 1 - j]), max(covers[j], 0.0), n)
+
+
+def timed_calls(works: Mapping[str, Callable]) -> tuple[dict[str, Callable[[], float]], dict[str, Any]]:
+    """Calls for `interleave`, and a dict that holds the last answer of each."""
+    answers = {}
+
+    def call(name):
+        begin = time.perf_counter()
+        answers[name] = works[name]()
+        return time.perf_counter() - begin
+
+    return {name: partial(call, name) for name in works}, answers
+
+
+def compare(seconds, ours, about, **common) -> list[dict[str, Any]]:
+    """A row a method: median and quartiles, and for the others the ratio to each of ours, with its interval.
+
+    Args:
+        seconds: method -> (pairs,), ours at least as many as any other.
+        ours: names of our own methods among them.
+        about: method -> what else its row says.
+    """
+    rows = []
+    for name, values in seconds.items():
+        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+        row = {"method": name, "seconds": middle, "seconds_low": low, "seconds_high": high, "status": "ok"}
+        row |= {"n_pairs": len(values), **common, **about.get(name, {})}
+        if name in ours:
+            rows.append(row)
+            continue
+        for mine in ours:
+            r = ratio(values, seconds[mine][: len(values)])
+            times = {"ratio": r.median, "ratio_low": r.low, "ratio_high": r.high, "coverage": r.coverage}
+            rows.append(row | {"against": mine} | times)
+    return rows
+
+
+def fastest(rows, peer: str, against: str) -> Mapping[str, Any] | None:
+    """The row of a peer's fastest way beside one of ours, None where there is none: the one ratio that is published.
+
+    One fit has the fastest single process against it; processes side by side are the peer of many fits.
+    """
+    found = [
+        row
+        for row in rows
+        if row["method"].startswith(peer)
+        and row.get("against") == against
+        and not (against == ONE_FIT and row["method"].endswith("workers"))
+        and (row.get("ratio") is not None or row.get("ratio_low") is not None)
+    ]
+    return min(found, key=lambda row: math.inf if row["ratio"] is None else row["ratio"], default=None)
 
 
 # ---- the floor
@@ -127,45 +180,3 @@ def _together(works):
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# ---- the time to be 99 % sure
-
-
-class Trials(NamedTuple):
-    """Starts of one method, in chunks."""
-
-    seconds: Float[np.ndarray, "C"]
-    n_starts: int
-    n_hits: int  # starts that reached the best admissible optimum
-
-    @property
-    def mean_seconds(self) -> float:
-        """Seconds a start."""
-        return float(self.seconds.sum()) / self.n_starts
-
-
-def t99(mean_seconds, share):
-    """t̄·max(1, ln 0.01 / ln(1 − p)): seconds of independent starts until 99 % of searches have met the optimum."""
-    share = np.asarray(share, float)
-    with np.errstate(divide="ignore"):
-        n_starts = np.where(share > 0.0, np.log(0.01) / np.log1p(-np.minimum(share, 1.0)), np.inf)
-    return mean_seconds * np.maximum(1.0, n_starts)
-
-
-def t99_ratio(slow: Trials, fast: Trials, *, n_draws: int = 4000, seed: int = 0) -> tuple[float, float]:
-    """How many times longer `slow` needs, and its lower 95 % bound; infinite where only `fast` ever arrived.
-
-    The bound resamples chunks for t̄ and draws p from Beta(hits + ½, misses + ½), which no hit at all does not break.
-    """
-    rng = np.random.default_rng(seed)
-
-    def draws(trials):
-        picked = rng.integers(trials.seconds.size, size=(n_draws, trials.seconds.size))
-        mean_seconds = trials.seconds[picked].sum(axis=1) / trials.n_starts
-        return t99(mean_seconds, rng.beta(trials.n_hits + 0.5, trials.n_starts - trials.n_hits + 0.5, n_draws))
-
-    if not fast.n_hits:
-        return math.nan, math.nan
-    value = t99(slow.mean_seconds, slow.n_hits / slow.n_starts) / t99(fast.mean_seconds, fast.n_hits / fast.n_starts)
-    return float(value), float(np.quantile(draws(slow) / draws(fast), 0.05))

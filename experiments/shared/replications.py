@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from .. import bayes, em, judge
-from ..em import Bounds
-from ..mixture import GMM, MixtureSpec, Status, align, ambiguous, assign, match_cost, permute
-from ..problems import Problem
-from .parameters import Parameter, parameters
-from .runner import derive_key
+from gmm_jax import bayes, em, judge
+from gmm_jax.bench.parameters import Parameter, parameters
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.em import Bounds
+from gmm_jax.mixture import GMM, MixtureSpec, Status, align, ambiguous, assign, match_cost, permute
+from gmm_jax.problems import Problem
 
 LEVEL = 0.95
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10, reg_covar=0.0, acceleration="lbfgs")
@@ -60,7 +60,7 @@ class Replications(NamedTuple):
     """One answer a data set, in the truth's order; leading axis R everywhere."""
 
     points: GMM
-    failed: Bool[np.ndarray, "R"]  # no admissible optimum, or a number that is not finite
+    failed: Bool[np.ndarray, "R"]  # no optimum that is not spurious, or a number that is not finite
     ambiguous: Bool[np.ndarray, "R"]  # whether the second best match with the truth costs less than twice the best
     intervals: Mapping[str, Bounds]  # kind -> ends of 95 % intervals, NaN where there are none
     effective: Float[np.ndarray, "R"] | None = None  # draws: the fewest of any free number
@@ -74,7 +74,7 @@ def data_sets(problem: Problem, seeds: Iterable[int], n: int | None = None) -> F
 
 def by_em(key: Key[Array, ""], xs: Float[Array, "R N D"], problem: Problem, *, n_restarts: int = 4) -> Replications:
     """The best of some starts, without regularisation; intervals raw and transformed, from the observed information."""
-    found = em.fit_em_batch(key, xs, problem.spec, n_restarts=n_restarts, config=CONFIG)
+    found = em.fit_em_restarts(key, xs, problem.spec, n_restarts=n_restarts, config=CONFIG)
     best = found.best._replace(trace=None)
     cost = match_cost(best.gmm, problem.truth, problem.spec)
     order = assign(cost)

@@ -13,10 +13,10 @@ import numpy as np
 
 import gmm_jax
 
-from .book import RIDGE, RULE, TOL, compare
 from .iterations import standardised_problem
-from .measure import interleave
+from .ratios import compare, interleave
 from .searches import course
+from .table import RIDGE, RULE, TOL
 
 CACHES = ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")  # what tells a process where compiled programs lie
 COLD = {
@@ -42,12 +42,12 @@ print(model.score(x) * len(x))
 }
 
 
-def cold(book, *, pairs, **_):
+def cold(table, *, pairs, **_):
     """Process start to result, imports on both sides; our compilation cache filled, and empty."""
-    if not book.lacks("cold", "course_2d"):
+    if not table.lacks("cold", "course_2d"):
         return
     x, _ = course()
-    n = 4 if book.smoke else 100
+    n = 4 if table.smoke else 100
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.npy"
         np.save(path, x)
@@ -62,21 +62,21 @@ def cold(book, *, pairs, **_):
             with tempfile.TemporaryDirectory() as cache:
                 return once("gmm_jax, empty cache", cache)
 
-        kept = os.environ.get("XDG_CACHE_HOME") if book.smoke else folder
+        kept = os.environ.get("XDG_CACHE_HOME") if table.smoke else folder
         calls = {"gmm_jax": lambda: once("gmm_jax", kept)}
         calls["scikit-learn one thread"] = lambda: once("scikit-learn one thread", kept, 1)
-        if not book.smoke:
+        if not table.smoke:
             calls["scikit-learn"] = lambda: once("scikit-learn", kept)
             calls["gmm_jax, empty cache"] = empty
             interleave(calls, 1)  # fills the cache, and the system's of files
-        seconds = interleave(calls, 1 if book.smoke else pairs)
+        seconds = interleave(calls, 1 if table.smoke else pairs)
     common = {"precision": "float64", "reg_covar": RIDGE, "stopping": RULE, "tol": TOL, "n_restarts": n}
     common |= {"counted": "process start to exit"}
     about = {name: common | {"log_likelihood": float(answer)} for name, answer in answers.items()}
     for name, said in about.items():
         said["start"] = "kmeans" if name.startswith("scikit-learn") else "kmeans++"
         said["threads"] = "1" if name.endswith("one thread") else "its own"
-    book.put("cold", "course_2d", compare(seconds, [n for n in seconds if n.startswith("gmm_jax")], about))
+    table.put("cold", "course_2d", compare(seconds, [n for n in seconds if n.startswith("gmm_jax")], about))
 
 
 MEMORY = """
@@ -103,15 +103,15 @@ print(status("VmHWM") - before, high - before)
 """
 
 
-def memory(book, **_):
+def memory(table, **_):
     """Peak resident memory of fit_em above that before the call; x handed over as NumPy, and already on the device."""
-    n, d, k = (2000, 2, 2) if book.smoke else (1_000_000, 16, 32)
+    n, d, k = (2000, 2, 2) if table.smoke else (1_000_000, 16, 32)
     case = f"n={n} d={d} K={k}"
-    if not book.lacks("memory", case):
+    if not table.lacks("memory", case):
         return
     common = {"n": n, "d": d, "k": k, "precision": "float64", "reg_covar": 0.0, "stopping": "3 iterations"}
     if not Path("/proc/self/status").exists():
-        book.put("memory", case, [{"method": "gmm_jax", "status": "unavailable", "reason": "needs Linux", **common}])
+        table.put("memory", case, [{"method": "gmm_jax", "status": "unavailable", "reason": "needs Linux", **common}])
         return
     x, start = standardised_problem(n, d, k)
     rows = []
@@ -120,26 +120,26 @@ def memory(book, **_):
         paths = [Path(folder) / f"{name}.npy" for name in leaves]
         for path, leaf in zip(paths, leaves.values(), strict=True):
             np.save(path, leaf)
-        for place in ("device",) if book.smoke else ("numpy", "device"):
+        for place in ("device",) if table.smoke else ("numpy", "device"):
             answer = run_program(MEMORY, [*paths, place], os.environ.get("XDG_CACHE_HOME"))[1]
             peak, earlier = map(int, answer.split())
             row = {"method": "gmm_jax", "start": "truth", "counted": f"x given on: {place}", "status": "ok"}
             rows.append(row | {"bytes_peak": peak, "bytes_earlier_peak": earlier, "times_x": peak / x.nbytes, **common})
-    book.put("memory", case, rows)
+    table.put("memory", case, rows)
 
 
 def run_program(program, arguments, cache=None, threads=None):
     """(seconds, last line printed) of a Python program in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if k not in CACHES}
-    root = str(Path(gmm_jax.__file__).parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    homes = [Path(gmm_jax.__file__).parents[1], Path(__file__).parents[1], environment.get("PYTHONPATH")]
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, homes)))
     if cache is not None:
         environment["XDG_CACHE_HOME"] = str(cache)
     if threads is not None:
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     command = [sys.executable, "-c", program, *map(str, arguments)]
     begin = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - begin
     if done.returncode:
         raise OSError(f"a program that was to be timed failed: {done.stderr.strip().splitlines()[-1:]}.")

@@ -1,24 +1,71 @@
-"""T99: the time that independent starts need until 99 % of searches have met the best admissible optimum known."""
+"""T99: the time that independent starts need until 99 % of searches have met the best optimum known."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
-from ...em import EMConfig, fit_em_restarts, spurious
-from ...mixture import MixtureSpec, sample
-from ...problems import datasets, generators
-from ..clock import Clock
-from ..runner import derive_key
-from . import peers
-from .book import MAX_ITER, RIDGE, RULE, TIGHT, sklearn_ways, timed_calls
-from .measure import WITHIN, Trials, t99, t99_ratio
-from .searches import best_admissible, draw_starts, log_likelihoods, one_of
+from gmm_jax.bench.clock import Clock
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.em import EMConfig, fit_em_restarts, spurious
+from gmm_jax.mixture import MixtureSpec, sample
+from gmm_jax.problems import datasets, generators
+from shared.cells import groups
+
+from .programs import sklearn_from_starts
+from .ratios import WITHIN, timed_calls
+from .searches import best_sound, draw_starts, log_likelihoods, one_of
+from .table import MAX_ITER, RIDGE, RULE, TIGHT, sklearn_ways
 
 KINDS = ("random_points", "kmeans")  # starts of T99
+
+
+class Trials(NamedTuple):
+    """Starts of one method, in chunks."""
+
+    seconds: Float[np.ndarray, "C"]
+    n_starts: int
+    n_hits: int  # starts that reached the best optimum
+
+    @property
+    def mean_seconds(self) -> float:
+        """Seconds a start."""
+        return float(self.seconds.sum()) / self.n_starts
+
+
+def t99(mean_seconds, share):
+    """t̄·max(1, ln 0.01 / ln(1 − p)): seconds of independent starts until 99 % of searches have met the optimum."""
+    share = np.asarray(share, float)
+    with np.errstate(divide="ignore"):
+        n_starts = np.where(share > 0.0, np.log(0.01) / np.log1p(-np.minimum(share, 1.0)), np.inf)
+    return mean_seconds * np.maximum(1.0, n_starts)
+
+
+def t99_ratio(slow: Trials, fast: Trials, *, n_draws: int = 4000, seed: int = 0) -> tuple[float, float]:
+    """How many times longer `slow` needs, and its lower 95 % bound; infinite where only `fast` ever arrived.
+
+    The bound resamples chunks for t̄ and draws p from Beta(hits + ½, misses + ½), which no hit at all does not break.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draws(trials):
+        picked = rng.integers(trials.seconds.size, size=(n_draws, trials.seconds.size))
+        mean_seconds = trials.seconds[picked].sum(axis=1) / trials.n_starts
+        return t99(mean_seconds, rng.beta(trials.n_hits + 0.5, trials.n_starts - trials.n_hits + 0.5, n_draws))
+
+    if not fast.n_hits:
+        return math.nan, math.nan
+    value = t99(slow.mean_seconds, slow.n_hits / slow.n_starts) / t99(fast.mean_seconds, fast.n_hits / fast.n_starts)
+    return float(value), float(np.quantile(draws(slow) / draws(fast), 0.05))
+
+
+# ---- the experiment
 
 
 def t99_problems():
@@ -34,14 +81,14 @@ def t99_problems():
     }
 
 
-def certainty(book, *, starts, **_):
+def time_to_99(table, *, starts, **_):
     """Each kind of start of each problem; then again what the best optimum known, that of all of them, says of each."""
-    for case, (x, k) in list(t99_problems().items())[: 1 if book.smoke else None]:
-        for kind in KINDS[:1] if book.smoke else KINDS:
-            there = [row for row in book.rows if row["case"] == case and row.get("near") is not None]
-            if book.fresh or kind not in [row["start"] for row in there]:
-                rows = t99_rows(np.ascontiguousarray(x), MixtureSpec(k), starts, kind, smoke=book.smoke)
-                book.put("t99", case, judged([*(row for row in there if row["start"] != kind), *rows]))
+    for case, (x, k) in list(t99_problems().items())[: 1 if table.smoke else None]:
+        for kind in KINDS[:1] if table.smoke else KINDS:
+            there = [row for row in table.rows if row["case"] == case and row.get("near") is not None]
+            if table.fresh or kind not in [row["start"] for row in there]:
+                rows = t99_rows(np.ascontiguousarray(x), MixtureSpec(k), starts, kind, smoke=table.smoke)
+                table.put("t99", case, judged([*(row for row in there if row["start"] != kind), *rows]))
 
 
 def t99_rows(x, spec, n_starts, kind, *, smoke, n_chunks=10, tol=TIGHT):
@@ -53,14 +100,14 @@ def t99_rows(x, spec, n_starts, kind, *, smoke, n_chunks=10, tol=TIGHT):
         begun = draw_starts(jax.random.fold_in(key, i + 1), x, spec, kind, max(1, n_starts // n_chunks))
         n_few = 8 if i < 0 else max(1, n_starts // (5 * n_chunks))
         fewer = jax.tree.map(lambda leaf, n_few=n_few: leaf[:n_few], begun)
-        works = {"gmm_jax": partial(our_lanes, key, x, spec, begun, options)}
+        works = {"gmm_jax": partial(our_fits, key, x, spec, begun, options)}
         for way in ways:
-            fit = partial(peers.sklearn_from_starts, x, fewer, way=way, **options)
+            fit = partial(sklearn_from_starts, x, fewer, way=way, **options)
             works[way] = lambda fit=fit: fit().gmms
         calls, answers = timed_calls(works)
         with Clock() as clock:
             spent = {name: call() for name, call in calls.items()}
-        if clock.seconds["seconds_compile"] > 0.0:  # for a number of lanes that was never left before
+        if clock.seconds["seconds_compile"] > 0.0:  # for a number of running fits that was never reached before
             spent["gmm_jax"] = calls["gmm_jax"]()
         if i < 0:  # the second time: processes have started, programs are compiled
             ways = [min(ways, key=lambda way: calls[way]())]
@@ -79,19 +126,19 @@ def t99_rows(x, spec, n_starts, kind, *, smoke, n_chunks=10, tol=TIGHT):
     return rows
 
 
-def our_lanes(key, x, spec, begun, options):
-    """Where every lane ended."""
+def our_fits(key, x, spec, begun, options):
+    """Where every fit ended."""
     n = begun.means.shape[0]
     return fit_em_restarts(key, x, spec, n_restarts=n, init=begun, config=EMConfig(**options)).fits.gmm
 
 
 def near_the_best(x, gmms, spec):
-    """Log-likelihood, to 1e-6 nats -> number of admissible ends there, of those that can count: near the best of them.
+    """Log-likelihood, to 1e-6 nats -> how many fits ended there; without spurious ones and those far below the best.
 
     Likelihoods are computed in one way and hits are judged by one rule for every program.
     """
     values = np.asarray(log_likelihoods(gmms, x))
-    best = best_admissible(x, gmms, spec, values)
+    best = best_sound(x, gmms, spec, values)
     near = np.flatnonzero(values >= best - WITHIN) if np.isfinite(best) else []
     return Counter(f"{values[i]:.6f}" for i in near if spurious(x, one_of(gmms, i), spec) == "")
 
@@ -100,8 +147,8 @@ def judged(rows):
     """Rows of one problem with hits and T99: an end is a hit within 1e-4 nats of the best of all methods and kinds."""
     best = max((float(value) for row in rows for value in row["near"]), default=-np.inf)
     all_starts, done = sum(row["n_starts"] for row in rows), []
-    for kind in dict.fromkeys(row["start"] for row in rows):
-        mine = {row["method"]: row for row in rows if row["start"] == kind}
+    for of_kind in groups(rows, "start").values():
+        mine = {row["method"]: row for row in of_kind}
         trials = {}
         for name, row in mine.items():
             hits = sum(count for value, count in row["near"].items() if float(value) >= best - WITHIN)

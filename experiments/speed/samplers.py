@@ -1,7 +1,7 @@
 """Samplers side by side: same model, prior, data and start, same relabelling and diagnostics, each timed by itself.
 
 A sampler is begun on data, which may compile, and then called with a key. NumPyro's MCMC runs as its documentation
-shows, un-jitted, and jitted whole, which is no documented use; each with the tutorials' model and with ours.
+shows, with the tutorials' model and with ours.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.speed.numpyro_mcmc import documented, jitted, tutorial
+from gmm_jax import bayes, em, judge, problems
+from gmm_jax.bench.clock import Clock
+from gmm_jax.bench.methods import jags, pymc_nuts
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.judge.diagnostics import R_HAT_LIMIT
+from gmm_jax.mixture import GMM, NotSupported, Posterior
 
-from ... import bayes, em, judge, problems
-from ...judge.diagnostics import R_HAT_LIMIT
-from ...mixture import GMM, NotSupported, Posterior
-from ..clock import Clock
-from ..methods import jags, pymc_nuts
-from ..runner import derive_key
+from .numpyro_mcmc import documented, tutorial
 
 N_STARTS = 10  # of the EM whose optimum all samplers start from
 
@@ -32,6 +32,7 @@ class Sampler(NamedTuple):
 
     begin: Callable[..., Callable]  # (x, spec, init, size, **setting) -> (key -> Posterior)
     settings: tuple[Mapping[str, Any], ...] = ({},)
+    slow: bool = False  # it sees fewer data sets
 
 
 class Job(NamedTuple):
@@ -74,12 +75,9 @@ SAMPLERS = {
     "nuts": Sampler(partial(ours, bayes.nuts)),
     "gibbs": Sampler(partial(ours, bayes.gibbs)),
     "NumPyro, tutorial": Sampler(partial(documented, tutorial), NUMPYRO),
-    "NumPyro, our model": Sampler(partial(documented, bayes.model), NUMPYRO),
+    "NumPyro, our model": Sampler(partial(documented, bayes.model), NUMPYRO[:1], slow=True),
     "PyMC with nutpie": Sampler(pymc, NUTPIE),
-    "JAGS": Sampler(from_r),
-    "NumPyro jitted, tutorial": Sampler(partial(jitted, tutorial)),
-    "NumPyro jitted, our model": Sampler(partial(jitted, bayes.model)),
-    "NumPyro jitted, our model, flat": Sampler(partial(ours, bayes.numpyro_nuts)),
+    "JAGS": Sampler(from_r, slow=True),
 }
 
 

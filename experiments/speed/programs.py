@@ -17,13 +17,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ...em import EMConfig, fit_em_restarts
-from ...mixture import GMM, MixtureSpec
-from ..methods._peers import gmmx_loop, how_to_get, sklearn_model
-from .mclust import MCLUST_COUNTED, how_to_get_mclust, mclust_iterations
-from .measure import seconds_of
+from gmm_jax.bench.methods._peers import gmmx_loop, how_to_get, sklearn_model
+from gmm_jax.em import EMConfig, fit_em_restarts
+from gmm_jax.mixture import GMM, MixtureSpec
 
-N_LANES = 4
+from .mclust import MCLUST_COUNTED, how_to_get_mclust, mclust_iterations
+from .ratios import MANY_FITS, ONE_FIT, seconds_of
+
+N_FITS = 4
 N_WORKERS = 2
 
 
@@ -43,15 +44,15 @@ class Timer(NamedTuple):
 # ---- one iteration
 
 
-def ours(x, start, reg_covar, n_iter, *, n_lanes):
-    """fit_em_restarts with tol=0 from n_lanes starts, the given one or near it, per iteration of one lane."""
-    starts, spec, key = _near(start, n_lanes), MixtureSpec(start.n_components), jax.random.key(0)
+def ours(x, start, reg_covar, n_iter, *, n_fits):
+    """fit_em_restarts with tol=0 from n_fits starts, the given one or near it, per iteration of one fit."""
+    starts, spec, key = _near(start, n_fits), MixtureSpec(start.n_components), jax.random.key(0)
     few, many = max(1, n_iter // 4), max(n_iter, 2)
 
     def run(n):
         config = EMConfig(max_iter=n, tol=0.0, reg_covar=reg_covar)
         begin = time.perf_counter()
-        found = fit_em_restarts(key, x, spec, n_restarts=n_lanes, init=starts, config=config)
+        found = fit_em_restarts(key, x, spec, n_restarts=n_fits, init=starts, config=config)
         return time.perf_counter() - begin, int(np.sum(found.fits.n_iter))
 
     def once():
@@ -142,15 +143,15 @@ def pomegranate(x, start, reg_covar, n_iter):
     return lambda: run(n_repeats) / n_repeats
 
 
-def _of_ours(n_lanes, what):
-    make = partial(ours, n_lanes=n_lanes)
-    return Timer(make, "jax", what, "all cores", "float64", n_floors=float(n_lanes), least=math.inf)
+def _of_ours(n_fits, what):
+    make = partial(ours, n_fits=n_fits)
+    return Timer(make, "jax", what, "all cores", "float64", n_floors=float(n_fits), least=math.inf)
 
 
 _QUOTIENT = "(time of m − time of m/4 iterations) / (3m/4)"
 ITERATIONS = {
-    "gmm_jax one lane": _of_ours(1, _QUOTIENT),
-    "gmm_jax lanes": _of_ours(N_LANES, f"{N_LANES} lanes, per lane: {_QUOTIENT}"),
+    ONE_FIT: _of_ours(1, _QUOTIENT),
+    MANY_FITS: _of_ours(N_FITS, f"{N_FITS} fits, per fit: {_QUOTIENT}"),
     "scikit-learn": Timer(
         partial(sklearn_one_process, n_threads=None), "sklearn", "_e_step + _m_step", "its own", "float64"
     ),
@@ -233,15 +234,15 @@ def sklearn_from_starts(x, starts: GMM, *, tol, max_iter, reg_covar, way="scikit
 
 
 def sklearn_restarts(x, n_components, *, n_restarts, seed, tol, max_iter, reg_covar, way="scikit-learn") -> GMM:
-    """GaussianMixture(n_init=n_restarts), its k-means starts; over several processes each does its share."""
+    """GaussianMixture(n_init=n_restarts), its k-means starts; over several processes each does its part."""
     n_workers, n_threads = SKLEARN_WAYS[way]
     options = {"tol": tol, "max_iter": max_iter, "reg_covar": reg_covar}
     if n_workers == 1:
         return sklearn_fit(x, n_components, {"n_init": n_restarts, "random_state": seed, **options}, n_threads)[0]
     from joblib import Parallel, delayed
 
-    shares = [len(part) for part in np.array_split(np.arange(n_restarts), min(n_workers, n_restarts))]
-    each = [{"n_init": share, "random_state": n_workers * seed + i, **options} for i, share in enumerate(shares)]
+    parts = np.array_split(np.arange(n_restarts), min(n_workers, n_restarts))
+    each = [{"n_init": len(part), "random_state": n_workers * seed + i, **options} for i, part in enumerate(parts)]
     calls = (delayed(sklearn_fit)(x, n_components, options, n_threads) for options in each)
     return max(Parallel(n_jobs=n_workers)(calls), key=lambda found: found[1])[0]
 

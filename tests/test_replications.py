@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gmm_jax import GMM, align, em, judge, problems
-from gmm_jax.bench import replications as many
 from gmm_jax.em import Bounds
 from gmm_jax.mixture import permute
+from shared import replications as many
 
 PROBLEM = problems.load("well_separated")
 KEY = jax.random.key(3)

@@ -10,17 +10,19 @@ from functools import partial
 
 import numpy as np
 
-from ...em import EMConfig, fit_em_restarts
-from ...mixture import GMM
-from ...problems import generators
-from .. import plots
-from ..clock import Clock
-from ..runner import derive_key
-from ..workers import Lost, alone
-from . import peers
-from .book import MAX_ITER, RIDGE, TOL, compare, sklearn_ways, timed_calls
-from .measure import floor, interleave, measure_rates
+from gmm_jax.bench.clock import Clock
+from gmm_jax.bench.runner import derive_key
+from gmm_jax.bench.workers import Lost, alone
+from gmm_jax.em import EMConfig, fit_em_restarts
+from gmm_jax.mixture import GMM
+from gmm_jax.problems import generators
+from gmm_jax.shell import configure_jax
+from shared import pictures
+
+from .programs import ITERATIONS, Timer, missing, sklearn_restarts
+from .ratios import MANY_FITS, ONE_FIT, compare, floor, interleave, measure_rates, timed_calls
 from .searches import course
+from .table import MAX_ITER, RIDGE, TOL, sklearn_ways
 
 SIZES = {  # n, d, K: how many times scikit-learn's iteration, and gmmx's, should take
     (500, 2, 2): (30, 8),
@@ -37,37 +39,37 @@ GRID = {
     "K": [(10_000, 8, k) for k in (2, 4, 8, 16, 32, 64)],
 }
 AXES = {"n": "one iteration, d = 2, K = 5", "d": "n = 10⁴, K = 8", "K": "n = 10⁴, d = 8", "restarts": "course_2d"}
-SMOKE_NAMES = ("gmm_jax one lane", "scikit-learn one thread", "mclust")
+SMOKE_NAMES = (ONE_FIT, "scikit-learn one thread", "mclust")
 ENOUGH = 10.0  # seconds of calls, after which a program leaves that has had its least number of rounds
 NO_STOP = "fixed number of iterations"
 
 
-def iteration(book, *, pairs, prepare, **_):
+def iteration(table, *, iteration_pairs, **_):
     """The sizes of the table of targets."""
-    for size in list(SIZES)[: 1 if book.smoke else None]:
+    for size in list(SIZES)[: 1 if table.smoke else None]:
         case = "n={} d={} K={}".format(*size)
-        if book.lacks("iteration", case):
-            book.put("iteration", case, iteration_rows(size, pairs, prepare, smoke=book.smoke))
+        if table.lacks("iteration", case):
+            table.put("iteration", case, iteration_rows(size, iteration_pairs, smoke=table.smoke))
 
 
-def iteration_rows(size, pairs, prepare, *, smoke=False, names=None):
+def iteration_rows(size, pairs, *, smoke=False, names=None):
     """Every program that is here, beside the floor; for each that gives no time a row that says why.
 
-    Each runs in a process of its own, which calls prepare() first: neither the waiting threads nor the memory of one
+    Each runs in a process of its own: neither the waiting threads nor the memory of one
     disturb another.
     """
     rates = {dtype: measure_rates(dtype, size=256 if smoke else 2048) for dtype in ("float64", "float32")}
     floors = {dtype: floor(r, *size, np.dtype(dtype).itemsize) for dtype, r in rates.items()}
-    names = names or (SMOKE_NAMES if smoke else tuple(peers.ITERATIONS))
+    names = names or (SMOKE_NAMES if smoke else tuple(ITERATIONS))
     common = dict(zip(("n", "d", "k"), size, strict=True)) | {"reg_covar": 0.0, "stopping": NO_STOP, "start": "truth"}
-    reasons = {name: peers.missing(name) for name in names}
+    reasons = {name: missing(name) for name in names}
     rows = [{"method": n, "status": "unavailable", "reason": why, **common} for n, why in reasons.items() if why]
-    timers = {name: peers.ITERATIONS[name] for name in names if not reasons[name]}
+    timers = {name: ITERATIONS[name] for name in names if not reasons[name]}
     visits, about = {}, {}
     with ExitStack() as stack:
         for name, timer in timers.items():
             n_iter = int(np.clip(0.3 / (timer.n_floors * floors["float64"][0]), 4, 40 if smoke else 20_000))
-            visits[name] = Visit(timer, stack.enter_context(alone(Program(name, size, n_iter), prepare=prepare)))
+            visits[name] = Visit(timer, stack.enter_context(alone(Program(name, size, n_iter), prepare=configure_jax)))
             about[name] = {"precision": timer.precision, "threads": timer.threads, "counted": timer.what, "m": n_iter}
         for name, visit in visits.items():
             about[name]["seconds_compile"] = visit.answer()
@@ -80,7 +82,7 @@ def iteration_rows(size, pairs, prepare, *, smoke=False, names=None):
         least, limit = floors[said["precision"]]
         said |= {"floor_seconds": least, "floor_limit": limit, **rates[said["precision"]]._asdict()}
         said["fraction_of_floor"] = least / float(np.median(seconds[name]))
-    return compare(seconds, [n for n in seconds if n.startswith("gmm_jax")], about, **common) + rows
+    return compare(seconds, [n for n in (ONE_FIT, MANY_FITS) if n in seconds], about, **common) + rows
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Program:
             if self.once is not None:
                 return self.once()
             with Clock() as clock:
-                self.once = peers.ITERATIONS[self.name].make(*standardised_problem(*self.size), 0.0, self.n_iter)
+                self.once = ITERATIONS[self.name].make(*standardised_problem(*self.size), 0.0, self.n_iter)
         except Exception as error:
             return Lost(f"{type(error).__name__}: {error}")
         return clock.seconds["seconds_trace"] + clock.seconds["seconds_compile"]
@@ -108,7 +110,7 @@ class Program:
 class Visit:
     """A program as the rounds call it: it leaves where it has failed, or has had rounds and time enough."""
 
-    timer: peers.Timer
+    timer: Timer
     ask: Callable
     spent: list[float] = field(default_factory=list)
     reason: str = ""  # it has failed
@@ -146,30 +148,30 @@ def standardised_problem(n, d, k, seed=0):
     return np.ascontiguousarray((x - centre) / scale), start
 
 
-def grid(book, *, pairs, prepare, **_):
+def grid(table, *, iteration_pairs, **_):
     """One iteration against n, d and K, and a whole search against the number of restarts; then the picture."""
-    if book.smoke:
+    if table.smoke:
         return
-    names = ["gmm_jax one lane", "gmm_jax lanes", "scikit-learn", "scikit-learn one thread", "gmmx"]
+    names = [ONE_FIT, MANY_FITS, "scikit-learn", "scikit-learn one thread", "gmmx"]
     for axis, sizes in GRID.items():
         for size in sizes:
             at, case = size["ndK".index(axis)], "against {}: n={} d={} K={}".format(axis, *size)
-            if book.lacks("grid", case):
-                rows = iteration_rows(size, min(pairs, 6), prepare, names=names)
-                book.put("grid", case, [row | {"axis": axis, "at": at} for row in rows])
+            if table.lacks("grid", case):
+                rows = iteration_rows(size, iteration_pairs, names=names)
+                table.put("grid", case, [row | {"axis": axis, "at": at} for row in rows])
     x, spec = course()
     options = {"tol": TOL, "max_iter": MAX_ITER, "reg_covar": RIDGE}
     for n in (1, 10, 100, 1000):
-        if not book.lacks("grid", f"{n} restarts"):
+        if not table.lacks("grid", f"{n} restarts"):
             continue
         config, key = EMConfig(**options), derive_key(0, "method", "grid")
-        works = {"gmm_jax lanes": partial(fit_em_restarts, key, x, spec, n_restarts=n, config=config)}
-        for way in sklearn_ways(book.smoke):
-            works[way] = partial(peers.sklearn_restarts, x, 2, n_restarts=n, seed=0, way=way, **options)
+        works = {MANY_FITS: partial(fit_em_restarts, key, x, spec, n_restarts=n, config=config)}
+        for way in sklearn_ways(table.smoke):
+            works[way] = partial(sklearn_restarts, x, 2, n_restarts=n, seed=0, way=way, **options)
         calls, _ = timed_calls(works)
         interleave(calls, 1)
-        rows = compare(interleave(calls, min(pairs, 6)), ["gmm_jax lanes"], {}, n_restarts=n, tol=TOL)
-        book.put("grid", f"{n} restarts", [row | {"axis": "restarts", "at": n} for row in rows])
-    draw = [row for row in book.rows if row["part"] == "grid" and row["status"] == "ok"]
+        rows = compare(interleave(calls, iteration_pairs), [MANY_FITS], {}, n_restarts=n, tol=TOL)
+        table.put("grid", f"{n} restarts", [row | {"axis": "restarts", "at": n} for row in rows])
+    draw = [row for row in table.rows if row["part"] == "grid" and row["status"] == "ok"]
     once = {(row["axis"], row["at"], row["method"]): row for row in draw}
-    plots.scaling(book.folder / "scaling.png", list(once.values()), AXES)
+    pictures.scaling(table.folder / "scaling.png", list(once.values()), AXES)

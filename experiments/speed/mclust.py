@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..methods import Unavailable
-from ..methods._peers import ask_r, check_answer
+from gmm_jax.bench.methods import Unavailable
+from gmm_jax.bench.methods._peers import ask_r, check_answer
 
 PROGRAM = """
 arguments <- commandArgs(trailingOnly = TRUE)
