@@ -16,7 +16,7 @@ from . import plots, provenance, report, store
 from .clock import Clock
 from .course import CASES, KNOWING, N_RANDOM_STARTS, QUESTION, Course, errors_of, in_order, run_course
 from .draws import write_draws
-from .landscape import rows_of
+from ..judge.landscape import rows_of
 from .runner import FAILED
 
 PROBLEMS = ("course_2d", "course_3d")
