@@ -106,7 +106,9 @@ def dask_array(x, n_rows=300):
     return pytest.importorskip("dask.array").from_array(x, chunks=(n_rows, -1))
 
 
-@pytest.mark.parametrize("name", ["full", "labels", *(pytest.param(n, marks=pytest.mark.slow) for n in ("diag", "known", "float32"))])
+@pytest.mark.parametrize(
+    "name", ["full", "labels", *(pytest.param(n, marks=pytest.mark.slow) for n in ("diag", "known", "float32"))]
+)
 def test_a_dask_array_is_fitted_as_one_in_memory(name):
     """By threads of this process, where there is no cluster."""
     spec, options = process_program.cases()[name]

@@ -208,7 +208,8 @@ def test_the_verdict_does_not_depend_on_the_unit_of_a_column(covariance_type, th
     x = np.column_stack([three, 0.1 * rng.standard_normal(90)])
     spec = MixtureSpec(3, covariance_type)
     reasons = [
-        fit_em_restarts(KEY, x * [1.0, 1.0, unit], spec, n_restarts=8).optima.reason.tolist() for unit in (1e-6, 1.0, 1e6)
+        fit_em_restarts(KEY, x * [1.0, 1.0, unit], spec, n_restarts=8).optima.reason.tolist()
+        for unit in (1e-6, 1.0, 1e6)
     ]
     assert reasons[0] == reasons[1] == reasons[2]
 

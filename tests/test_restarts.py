@@ -320,7 +320,7 @@ def with_entry(value, row, column):
         (with_entry(np.nan, 3, 1), {}, {}, ["x must be finite", "nan", "row 3", "column 1", "drop or impute"]),
         (with_entry(-np.inf, 0, 0), {}, {}, ["x must be finite", "-inf", "row 0", "column 0"]),
         (GOOD[:, 0], {}, {}, ["x must be two-dimensional", "(20,)", "reshape(-1, 1)"]),
-        (GOOD[None], {}, {}, ["x must be two-dimensional", "(1, 20, 2)"]),
+        (GOOD[None, None], {}, {}, ["x must be two-dimensional", "(1, 1, 20, 2)"]),
         (GOOD[:0], {}, {}, ["not empty", "(0, 2)"]),
         (GOOD.astype(object), {}, {}, ["x must hold real numbers", "object"]),
         (GOOD.astype(str), {}, {}, ["x must hold real numbers", "<U"]),
@@ -358,15 +358,16 @@ def with_entry(value, row, column):
             ["known.covariances", "positive", "(1, 0)"],
         ),
         (GOOD, {}, {"init": "best"}, ["init must be one of random", "'best'"]),
-        (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2, :1], EYES)}, ["init.means has 1 features", "2"]),
+        (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2, :1], np.ones((2, 1, 1)))}, ["init.means has 1 features", "2"]),
         (GOOD, {}, {"init": GMM([0.5, 0.6], GOOD[:2], EYES)}, ["init.weights must sum to 1", "1.1"]),
         (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2], -EYES)}, ["init.covariances", "positive definite"]),
         (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2] * np.nan, EYES)}, ["init.means must be finite", "(0, 0)"]),
         (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2], EYES[0], "tied")}, ["init has covariance_type 'tied'", "'full'"]),
-        (GOOD, {}, {"init": GMM(np.ones(3) / 3, GOOD[:3], EYES)}, ["init has 3 components", "2"]),
-        (GOOD, {}, {"n_restarts": 0}, ["n_restarts must be an integer of at least 1", "0"]),
-        (GOOD, {}, {"n_restarts": 2.5}, ["n_restarts must be an integer", "2.5"]),
-        (GOOD, {}, {"config": EMConfig(max_iter=-1)}, ["config.max_iter must be an integer of at least 0", "-1"]),
+        (GOOD, {}, {"init": GMM(np.ones(3) / 3, GOOD[:3], np.stack([np.eye(2)] * 3))}, ["init has 3 components", "2"]),
+        (GOOD, {}, {"init": GOOD[:2]}, ["init must be a name, a GMM or a start function; got ndarray of shape (2, 2)"]),
+        (GOOD, {}, {"config": {"max_iter": 3}}, ["config must be a EMConfig; got dict", "EMConfig("]),
+        (GOOD, {}, {"n_restarts": 0}, ["n_restarts must be a positive integer", "0"]),
+        (GOOD, {}, {"n_restarts": 2.5}, ["n_restarts must be a positive integer", "2.5"]),
         (GOOD, {}, {"config": EMConfig(tol=float("nan"))}, ["config.tol", "nan"]),
         (GOOD, {}, {"config": EMConfig(tol=-1e-3)}, ["config.tol", "-0.001"]),
         (GOOD, {}, {"config": EMConfig(reg_covar=-1.0)}, ["reg_covar must be finite and not negative", "-1.0"]),
@@ -385,3 +386,26 @@ def test_bad_input_is_one_sentence_that_names_argument_value_place_and_remedy(x,
     assert "\n" not in sentence
     for word in words:
         assert word in sentence, sentence
+
+
+def test_options_of_em_are_checked_where_they_are_written():
+    for options, sentence in (
+        ({"acceleration": "bfgs"}, "config.acceleration must be one of none, lbfgs; got 'bfgs'"),
+        ({"stop": "never"}, "config.stop must be one of gain, relative, aitken, gradient; got 'never'"),
+        ({"max_iter": -1}, "config.max_iter must be an integer of at least 0; got -1"),
+        ({"max_iter": 10.0}, "config.max_iter must be an integer"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            EMConfig(**options)
+
+
+@pytest.mark.parametrize("key", [0, None, np.random.default_rng(0), np.zeros(2, np.uint32)])
+def test_what_is_no_key_is_refused_with_a_remedy(key, blobs):
+    with pytest.raises(ValueError, match=r"key must be a typed JAX key; got .*: pass jax.random.key\(0\)"):
+        fit_em_restarts(key, blobs, MixtureSpec(2))
+
+
+def test_what_is_no_spec_is_refused_with_a_remedy(blobs):
+    for spec in (3, None, {"n_components": 3}):
+        with pytest.raises(ValueError, match=r"spec must be a MixtureSpec; got .*: pass MixtureSpec\(n_components=3\)"):
+            fit_em_restarts(KEY, blobs, spec)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..mixture import GMM, MixtureSpec, Posterior, check_data
+from ..mixture.checks import check_type, kind_of
 from ..mixture.gmm import mixture_of
 
 
@@ -20,9 +21,7 @@ def check_counts(**counts: tuple[Any, int]) -> None:
 
 def check_spec(spec) -> MixtureSpec:
     """The spec itself, or a ValueError where it is something else."""
-    if not isinstance(spec, MixtureSpec):
-        raise ValueError(f"spec must be a MixtureSpec, such as MixtureSpec(n_components=3); got {kind_of(spec)}.")
-    return spec
+    return check_type(spec, MixtureSpec, "spec", "MixtureSpec(n_components=3)")
 
 
 def check_posterior(posterior) -> Posterior:
@@ -60,11 +59,3 @@ def check_width(x, name: str, gmm: GMM) -> np.ndarray:
     if x.shape[1] != gmm.n_features:
         raise ValueError(f"{name} has {x.shape[1]} columns, but the mixture has {gmm.n_features} features.")
     return x
-
-
-def kind_of(value) -> str:
-    """A value in a few words."""
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return repr(value)
-    shape = getattr(value, "shape", None)
-    return type(value).__name__ + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")

@@ -33,9 +33,9 @@ from ..mixture import (
     validate_spec,
 )
 from ..mixture.annotations import put_gaps
-from ..mixture.checks import check_key
+from ..mixture.checks import check_key, kind_of
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
-from .checks import check_counts, check_spec, kind_of
+from .checks import check_counts, check_spec
 from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem
 
 DRAW_NUMBERS = 1 << 20  # at a time, where a density is taken of every draw

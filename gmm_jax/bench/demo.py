@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from .. import problems as suite
+from ..judge.landscape import rows_of
 from ..mixture import Status
 from . import plots, provenance, report, store
 from .clock import Clock
 from .course import CASES, KNOWING, N_RANDOM_STARTS, QUESTION, Course, errors_of, in_order, run_course
 from .draws import write_draws
-from ..judge.landscape import rows_of
 from .runner import FAILED
 
 PROBLEMS = ("course_2d", "course_3d")

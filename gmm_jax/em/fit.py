@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from ..mixture import (
     project,
     structure,
 )
+from ..mixture.checks import check_count, tree_dataclass
 from ..mixture.gmm import deviations
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
@@ -37,8 +38,7 @@ ACCELERATIONS = ("none", "lbfgs")
 INEXACT = -1  # beside the Status of a fit on its way: the next step is not for fast sums
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@tree_dataclass
 class EMConfig:
     """When EM stops, how it is regularised, and whether it is accelerated.
 
@@ -54,6 +54,12 @@ class EMConfig:
     reg_covar: float | Float[Array, "D"] | None = None  # squared units of x; None: 0, at entry points 1e-6·variance
     acceleration: str = field(default="none", metadata={"static": True})
     stop: str = field(default="gain", metadata={"static": True})
+
+    def __post_init__(self):
+        check_count(self.max_iter, "config.max_iter", 0)
+        for name, choices in (("acceleration", ACCELERATIONS), ("stop", STOPS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"config.{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}.")
 
 
 class EMResult(NamedTuple):
@@ -174,7 +180,6 @@ def map_of(evaluate, total, known, config, prior, sums) -> tuple[Map, Rule]:
 
     Where a loop outside takes the sum, evaluate is the identity: `ask` then gives the mixture to take it under.
     """
-    _check_choices(config)
     ridge = jnp.asarray(0.0 if config.reg_covar is None else config.reg_covar, total.dtype)
 
     def image(state: EMState) -> GMM:
@@ -212,12 +217,6 @@ def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMR
     best = progress.best
     trace = jnp.where(kept, trace, jnp.nan)
     return EMResult(best.gmm, best.moments.log_likelihood, trace, progress.best_iter, progress.status)
-
-
-def _check_choices(config):
-    for name, choices in (("acceleration", ACCELERATIONS), ("stop", STOPS)):
-        if getattr(config, name) not in choices:
-            raise ValueError(f"config.{name} must be one of {', '.join(choices)}; got {getattr(config, name)!r}.")
 
 
 def _state(gmm, x, rows, sums):

@@ -32,6 +32,7 @@ from ..mixture import (
     validate_spec,
 )
 from ..mixture.annotations import same_size
+from ..mixture.checks import check_count, check_type
 from ..mixture.cores import divide, on_each, together
 from ..mixture.sources import open_source
 from ..mixture.starts import draw_starts, in_known_order, labelled_means, rows_for_starts, start_function
@@ -170,10 +171,9 @@ def _spread(z, weight):
 
 def check_options(n_restarts: int, config: EMConfig, **least: tuple) -> None:
     """A ValueError that names the option that is out of its range; further options as name=(value, least)."""
-    numbers = {"n_restarts": (n_restarts, 1), "config.max_iter": (config.max_iter, 0)} | least
-    for name, (value, least_value) in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least_value:
-            raise ValueError(f"{name} must be an integer of at least {least_value}; got {value!r}.")
+    check_type(config, EMConfig, "config", "EMConfig(max_iter=1000)")
+    for name, (value, smallest) in {"n_restarts": (n_restarts, 1), **least}.items():
+        check_count(value, name, smallest)
     if not (np.ndim(config.tol) == 0 and 0.0 <= config.tol < np.inf):
         raise ValueError(f"config.tol must be finite and not negative; got {config.tol!r}: 0 never stops on gain.")
 

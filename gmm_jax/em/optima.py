@@ -131,7 +131,9 @@ def reasons(
         shrinks, grows, moved = _changes(gmms, after, spread)
         repeats = (support >= few * least) & (variances[..., 0] < REPEATED)
         shrinks = np.where(repeats, 0.0, shrinks)
-        shift = np.maximum(np.where(free_covariances, np.maximum(shrinks, grows), 0.0), np.where(free_means, moved, 0.0))
+        shift = np.maximum(
+            np.where(free_covariances, np.maximum(shrinks, grows), 0.0), np.where(free_means, moved, 0.0)
+        )
         still = (shift <= largest_shift).all(axis=1) | ~np.asarray(settled)  # NaN is not still
         reason[~still & (reason == "")] = "not stationary"
         reason[_coincide(gmms, spec) & (reason == "")] = "coinciding components"

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
+from ..mixture.checks import check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, result_of
 from .inputs import Data, check_options, open_data, outward, stack, stack_data, starts_of, starts_of_each
@@ -139,20 +140,19 @@ def fit_em_restarts(
         Interrupted: at Ctrl-C during the iterations, with every fit as far as it came.
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
-    if n_restarts is None:
-        n_restarts = 50 if not isinstance(init, GMM) else 1 if np.ndim(init.means) == 2 else len(init.means)
-    least = {"n_sample": (n_sample, getattr(spec, "n_components", 1)), "block_rows": (block_rows, 1)}
-    check_options(n_restarts, config, **{name: pair for name, pair in least.items() if pair[0] is not None})
-    file = checkpoint_path(checkpoint, resume=resume)
-    if race and file is not None:
-        raise ValueError("a race keeps no checkpoint: leave checkpoint out, or race.")
+    n_restarts, file = _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpoint, resume)
     if is_many(x):
         if file is not None or n_sample is not None:
             raise ValueError("checkpoint and n_sample are for one data set: leave them out for many.")
         rows = {"sample_weight": sample_weight, "labels": labels, "missing": missing}
         return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress)
+    check_key(key)
     data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample)
-    begun = np.asarray(jax.random.key_data(key)), init if isinstance(init, (str, GMM)) else init.__qualname__, n_restarts
+    begun = (
+        jax.random.key_data(key),
+        init if isinstance(init, (str, GMM)) else init.__qualname__,
+        n_restarts,
+    )
     marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior), "starts": digest(begun, n_sample)}
     search = None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
@@ -175,6 +175,21 @@ def fit_em_restarts(
     if interrupted:
         raise Interrupted(found)
     return found
+
+
+def _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpoint, resume):
+    """How many starts, and the file of the checkpoint, once every argument but the data is what it should be."""
+    check_type(spec, MixtureSpec, "spec", "MixtureSpec(n_components=3)")
+    if not (isinstance(init, (str, GMM)) or callable(init)):
+        raise ValueError(f"init must be a name, a GMM or a start function; got {kind_of(init)}: pass GMM(φ, μ, Σ).")
+    if n_restarts is None:
+        n_restarts = 50 if not isinstance(init, GMM) else 1 if np.ndim(init.means) == 2 else len(init.means)
+    least = {"n_sample": (n_sample, spec.n_components), "block_rows": (block_rows, 1)}
+    check_options(n_restarts, config, **{name: pair for name, pair in least.items() if pair[0] is not None})
+    file = checkpoint_path(checkpoint, resume=resume)
+    if race and file is not None:
+        raise ValueError("a race keeps no checkpoint: leave checkpoint out, or race.")
+    return n_restarts, file
 
 
 def search_on(key, x, weight, labels, spec: MixtureSpec, **options) -> Restarts:
@@ -330,7 +345,8 @@ def is_many(x) -> bool:
 
 
 def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress) -> ManyRestarts:
-    keys = jax.random.split(key, len(x)) if key.ndim == 0 else key
+    keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
+    check_key(keys[0])
     data = stack_data(keys, x, spec, config, prior, **rows)
     starts = starts_of_each(keys, data, init, n_restarts)
     keep = None if traces else kept_by_race(config.max_iter)

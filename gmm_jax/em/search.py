@@ -26,7 +26,9 @@ SETTLED = 1.0  # nats that a fit may still gain, by Aitken's estimate, if others
 SAFETY = 2.0  # times the largest gain seen that a fit is given credit for
 
 
-def race(fits: CompiledFits, spec: MixtureSpec, admissible: Callable[[], Bool[np.ndarray, "R"]], finish: Callable) -> None:
+def race(
+    fits: CompiledFits, spec: MixtureSpec, admissible: Callable[[], Bool[np.ndarray, "R"]], finish: Callable
+) -> None:
     """Run the fits until each has ended or left.
 
     `finish(fits, which, until)` runs fits to that iteration, without it to their end. The fits keep the objective at

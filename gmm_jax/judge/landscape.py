@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from .. import em
-from ..em.optima import relative_eigenvalues
+from ..em.optima import relative_variances
 from ..mixture import MixtureSpec, Status
 
 POLISH = em.EMConfig(max_iter=5000, tol=1e-9, acceleration="lbfgs", stop="gradient")
@@ -50,7 +50,7 @@ def rows_of(
     x = np.asarray(x, float)
     counts = len(x) * np.asarray(optima.gmm.weights, float)
     spread = np.cov(x.T, bias=True).reshape(x.shape[1], -1)
-    least = relative_eigenvalues(optima.gmm, spread).min(axis=-1, initial=np.inf)
+    least = relative_variances(optima.gmm, spread).min(axis=-1, initial=np.inf)
     sound = optima.log_likelihood[~optima.spurious]
     best = float(np.max(sound if sound.size else optima.log_likelihood, initial=-np.inf))
     rows = [

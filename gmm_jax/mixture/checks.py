@@ -81,3 +81,18 @@ def check_count(value, name: str, least: int = 1) -> int:
         kind = "a positive integer" if least == 1 else f"an integer of at least {least}"
         raise ValueError(f"{name} must be {kind}; got {value!r}.")
     return value
+
+
+def check_type(value, kind: type, name: str, example: str):
+    """The value itself, or a ValueError where it is of another type."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}; got {kind_of(value)}: pass {example}.")
+    return value
+
+
+def kind_of(value) -> str:
+    """A value in a few words."""
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return repr(value)
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")

@@ -186,7 +186,9 @@ def open_sharded(x: jax.Array, n_components: int, sample_weight, labels, seed, a
         for shard in x.addressable_shards:
             start = shard.index[0].start or 0
             rows = slice(start, start + shard.data.shape[0])
-            others = [_of_rows(whole, rows, len(x), n) for whole, n in ((sample_weight, "sample_weight"), (labels, "labels"))]
+            others = [
+                _of_rows(whole, rows, len(x), n) for whole, n in ((sample_weight, "sample_weight"), (labels, "labels"))
+            ]
             shards[start] = check_part(shard.data, *others, n_components, f"x from row {start} on")
     except ValueError as error:
         sentence = str(error)
@@ -289,10 +291,15 @@ def open_dask(x, n_components: int, sample_weight, labels, seed) -> Cluster:
         raise ValueError(f"x must be two-dimensional (N, D); got shape {x.shape}.")
     x = x.rechunk({1: -1})
     lengths = x.chunks[0]
-    columns = [x.to_delayed().ravel(), *(_cut_alike(n, w, lengths) for n, w in (("sample_weight", sample_weight), ("labels", labels)))]
+    columns = [
+        x.to_delayed().ravel(),
+        *(_cut_alike(n, w, lengths) for n, w in (("sample_weight", sample_weight), ("labels", labels))),
+    ]
     starts = np.cumsum(lengths) - lengths
     check, summed = dask.delayed(check_part), dask.delayed(_summary_of_part)
-    parts = [check(*part, n_components, f"x from row {start} on") for start, *part in zip(starts, *columns, strict=True)]
+    parts = [
+        check(*part, n_components, f"x from row {start} on") for start, *part in zip(starts, *columns, strict=True)
+    ]
     found = dask.compute(*[summed(part, n_components) for part in parts])
     summary = _not_empty(reduce(merge, [summary for summary, _ in found], None), "x")
     held = [0 if summary is None else summary.n_rows for summary, _ in found]
@@ -314,7 +321,9 @@ def _cut_alike(name, whole, lengths):
     whole = _array(whole) if hasattr(whole, "dask") else np.asarray(whole)
     if whole.shape != (sum(lengths),):
         raise ValueError(f"{name} must have shape ({sum(lengths)},), one a row of x; got {whole.shape}.")
-    return whole.rechunk((lengths,)).to_delayed() if hasattr(whole, "dask") else np.split(whole, np.cumsum(lengths)[:-1])
+    return (
+        whole.rechunk((lengths,)).to_delayed() if hasattr(whole, "dask") else np.split(whole, np.cumsum(lengths)[:-1])
+    )
 
 
 def _summary_of_part(part, n_components):
