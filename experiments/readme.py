@@ -119,7 +119,7 @@ def section(folder: Path, module: ModuleType) -> list[str]:
     about = provenance.design_of(module.__doc__)
     files = [name for name in ("report.html", "rows.csv", "provenance.json") if (folder / name).exists()]
     files += sorted(path.name for path in folder.glob("*.png"))
-    speeds = ["", *speed_table(rows), ""] if folder.name == "speed_em" else []
+    speeds = ["", *speed_table(rows)] if folder.name == "speed_em" else []
     return [
         *(f"## {folder.name}", "", f"**{plain(about['question'])}**", ""),
         *(f"- *{part}:* {plain(text)}" for part, text in about["design"].items()),

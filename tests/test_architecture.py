@@ -60,6 +60,12 @@ def test_imports_point_one_way(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_that_is_shipped_imports_what_is_not(path):
+    beside = {place.stem for place in (PACKAGE.parent / "experiments").iterdir()} | {"experiments", "tests"}
+    assert not {module.split(".")[0] for module, _ in imports(path)} & beside
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_numpyro_blackjax_and_matplotlib_stay_in_their_places(path):
     for module, inside in imports(path):
         top = module.split(".")[0]

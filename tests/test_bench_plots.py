@@ -141,6 +141,21 @@ def test_recovery_shows_failed_trials(tmp_path):
     assert is_a_picture(tmp_path / "b.png")
 
 
+def test_cases_of_one_problem_are_not_pooled_and_one_seed_has_no_quartiles(tmp_path, monkeypatch):
+    from gmm_jax.bench.plots import trials
+
+    drawn = []
+    monkeypatch.setattr(trials, "draw_trials", lambda panel, rows, *_: drawn.append([row["kl"] for row in rows]))
+    said = []
+    monkeypatch.setattr(trials, "legend_below", lambda figure, _: said.append(figure.axes[0]))
+    shared = {"problem": "one", "seed": 0, "status": "CONVERGED", "method": "em"}
+    rows = [shared | {"case": "Case I", "kl": 1.0}, shared | {"case": "Case II", "kl": 2.0}]
+    plots.recovery(tmp_path / "a.png", rows, "kl", ["one"], ["em"])
+    assert drawn == [[1.0], [2.0]]
+    assert [label.get_text() for label in said[0].get_yticklabels()] == ["one, Case I", "one, Case II"]
+    assert said[0].get_title(loc="left").startswith("kl: one seed;")
+
+
 def test_many_components_have_different_colours():
     colours = primitives.colours_of(30)
     assert len(set(colours)) == 30

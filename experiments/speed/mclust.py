@@ -11,21 +11,7 @@ import numpy as np
 from gmm_jax.bench.methods import Unavailable
 from gmm_jax.bench.methods._peers import ask_r, check_answer
 
-PROGRAM = """
-arguments <- commandArgs(trailingOnly = TRUE)
-if (!requireNamespace("mclust", quietly = TRUE)) quit(status = 64)
-if (length(arguments) == 0) quit()
-suppressPackageStartupMessages(library(mclust))
-sizes <- as.integer(arguments[2:7]); n <- sizes[1]; d <- sizes[2]; k <- sizes[3]; n_calls <- sizes[4]
-read <- function(name, count) readBin(file.path(arguments[1], name), "double", count)
-x <- matrix(read("x", n * d), n, d, byrow = TRUE)
-variance <- mclustVariance("VVV", d = d, G = k)
-variance$cholsigma <- array(apply(array(read("covariances", d * d * k), c(d, d, k)), 3, chol), c(d, d, k))
-start <- list(pro = read("weights", k), mean = matrix(read("means", d * k), d, k), variance = variance)
-seconds <- function(n) system.time(for (i in seq_len(n_calls)) em(
-  data = x, modelName = "VVV", parameters = start, control = emControl(itmax = c(n, n), tol = c(0, 0))))[["elapsed"]]
-cat(sprintf("%.9g\\n", (seconds(sizes[6]) - seconds(sizes[5])) / (sizes[6] - sizes[5])))
-"""
+PROGRAM = Path(__file__).with_suffix(".R").read_text(encoding="utf-8")
 FEW, MANY = (1, 2), (2, 8)  # iterations whose times are subtracted: where one takes over MOST seconds, and elsewhere
 MCLUST_COUNTED = "(time of 8 − time of 2 iterations) / 6; of 2 − of 1 where one takes over a second"
 LEAST = 0.3  # seconds that the iterations of one measurement take at least: R's clock has milliseconds

@@ -163,8 +163,8 @@ def _case_figures(course, case):
     """EM's iterations from the course's random start, then every method's answer beside the truth."""
     steps, oracle = course.iterations[case], course.trials[case]["oracle"]
     done = {name: trial for name, trial in course.trials[case].items() if trial.fit is not None}
-    how = f"EM from one of the course's random starts, {case}: {steps.status.name}"
-    how += f" after {len(steps.log_likelihood) - 1} iterations"
+    n_iter = len(steps.log_likelihood) - 1
+    how = f"EM from one of the course's random starts, {case}: {steps.status.name} after {n_iter} iterations"
     if "em" in done:
         below = done["em"].fit.info["log_likelihood"] - steps.log_likelihood[-1]
         how += f", {below:.1f} nats below the best optimum" if below > 0.01 else ", at the best optimum"

@@ -28,8 +28,7 @@ FIELD_NAMES = {"weights": "weights φ", "means": "means μ", "covariances": "cov
 def data(path, x, labels=None):
     """The samples as they come and, where labels are given, beside them coloured by the component that made them."""
     x = seen(np.asarray(x))
-    n_panels = 1 if labels is None else 2
-    with panels_of(path, n_panels, 2, 4.2, 3.9, extra=0.0, n_features=x.shape[1]) as (_, panels):
+    with panels_of(path, 1 if labels is None else 2, 2, 4.2, 3.9, extra=0.0, n_features=x.shape[1]) as (_, panels):
         draw_data(panels[0], x)
         panels[0].set_title(f"{x.shape[0]} samples")
         if labels is not None:

@@ -123,5 +123,5 @@ def legend_below(figure, looks):
 
     handles = [Line2D([], [], label=name, **{"markersize": 5} | look) for name, look in looks.items()]
     widest = 0.6 + 0.08 * max(map(len, looks), default=0)  # inches
-    n_columns = min(len(handles), int(figure.get_figwidth() / widest))
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(n_columns, 1))
+    fitting = max(int(figure.get_figwidth() / widest), 1)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(fitting, len(handles)) or 1)
