@@ -156,7 +156,7 @@ def test_the_slope_in_a_weight_of_zero_is_the_share_of_density(kind, x):
     summed = jax.grad(lambda gmm: log_likelihood(gmm, x, Annotations()))(gmm)
     np.testing.assert_allclose(summed.weights, expected, rtol=1e-8)
     curve = jax.jacfwd(jax.grad(lambda w: log_prob(replace(gmm, weights=w), x).sum()))(gmm.weights)
-    shares = np.exp(np.array(alone) - log_prob(gmm, x))
+    shares = np.exp(np.array(alone) - np.asarray(log_prob(gmm, x))[None])
     np.testing.assert_allclose(curve, -shares @ shares.T, rtol=1e-8)
 
 
