@@ -7,7 +7,7 @@ import pytest
 
 from conftest import random_gmm
 from gmm_jax import GMM, Known, MixtureSpec, Prior, log_prob, predict, responsibilities, sample
-from gmm_jax.mixture import check_data, check_labels, check_sample_weight, validate
+from gmm_jax.mixture import check_data, check_labels, check_sample_weight, validate, validate_spec
 from gmm_jax.mixture.checks import check_key, real_array
 
 GMM_2 = random_gmm(0, 3, 2, "full")
@@ -35,6 +35,10 @@ def test_keys_pass_also_where_they_are_traced():
     np.testing.assert_array_equal(many[1], sample(jax.random.split(key, 4)[1], GMM_2, 5)[0])
 
 
+def checked(prior):
+    return validate_spec(MixtureSpec(2, prior=prior), 2)
+
+
 SPECS = {
     "no component": (lambda: MixtureSpec(0), "n_components must be a positive integer; got 0"),
     "half a component": (lambda: MixtureSpec(2.5), "n_components must be a positive integer; got 2.5"),
@@ -42,9 +46,9 @@ SPECS = {
     "a dict as known": (lambda: MixtureSpec(2, known={"means": 1}), r"known must be a Known; .*pass Known\(\.\.\.\)"),
     "None as known": (lambda: MixtureSpec(2, known=None), "known must be a Known; got None"),
     "a number as prior": (lambda: MixtureSpec(2, prior=3), "prior must be a Prior; got 3"),
-    "a negative concentration": (lambda: Prior(correlation=-1.0), "correlation must be a positive number.*got -1.0"),
-    "another object": (lambda: Prior(correlation=object()), "correlation must be a positive number.*got <object"),
-    "no distribution": (lambda: Prior(means=np.zeros(2)), "Prior.means must be a NumPyro distribution or None"),
+    "a negative concentration": (lambda: checked(Prior(correlation=-1.0)), "prior.correlation must be a pos.*got -1.0"),
+    "another object": (lambda: checked(Prior(correlation=object())), "prior.correlation must be a pos.*got <object"),
+    "another spec": (lambda: validate_spec({"n_components": 2}, 2), "spec must be a MixtureSpec; got {'n_comp"),
     "weights of another K": (lambda: GMM(np.ones(2) / 2, np.zeros((3, 2)), np.ones((3, 2, 2))), r"shape \(3,\)"),
     "another type's Σ": (lambda: GMM(np.ones(1), np.zeros((1, 2)), np.ones((1, 2))), r"shape \(1, 2, 2\).*'full'"),
     "one feature": (lambda: GMM(np.ones(1), np.zeros(1), np.ones(1)), r"means must have shape \(K, D\)"),
