@@ -38,7 +38,10 @@ class GMM:
     covariance_type: str = field(default="full", metadata={"static": True})
 
     def __post_init__(self):
-        _check_shapes(self, "gmm")
+        # vmap's in_axes and the like are mixtures of other things than arrays
+        leaves = (self.weights, self.means, self.covariances)
+        if all(hasattr(leaf, "shape") or isinstance(leaf, list) for leaf in leaves):
+            _check_shapes(self, "gmm")
 
     @property
     def n_components(self) -> int:
