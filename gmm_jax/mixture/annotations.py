@@ -54,7 +54,7 @@ def missing_groups(x, missing: str | None) -> tuple[Float[Array, "N D"], Groups 
 
 
 def put_gaps(x: Float[np.ndarray, "N D"], groups: Groups | None) -> Float[np.ndarray, "N D"]:
-    """What missing_groups was given: NaN where nothing was seen, in NumPy."""
+    """x with NaN where nothing was seen, in NumPy: undoes missing_groups."""
     if groups is None:
         return x
     seen = np.ones(x.shape, bool)

@@ -20,7 +20,7 @@ from .gmm import GMM, check_positive_definite
 
 @tree_dataclass
 class Known:
-    """What is known beforehand. None: the whole field is free. A row wholly NaN: that component's part is free.
+    """Parameters known beforehand. None: the whole field is free. A row wholly NaN: that component's part is free.
 
     Known weights sum to less than 1 when any is free; tied covariances are known whole or not at all.
     """
