@@ -69,7 +69,7 @@ class Chart(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Coordinates of a state, its EM step and its gradient; with a leading axis the moves between states, latest first."""
+    """A state in coordinates, its EM step and gradient; with a leading axis the moves between states, latest first."""
 
     coordinates: Float[Array, "*M n_coordinates"]  # u
     residual: Float[Array, "*M n_coordinates"]  # f
