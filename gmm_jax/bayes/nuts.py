@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
-from ..mixture.cores import divide, on_each, together
 from ..mixture.checks import real_array
+from ..mixture.cores import divide, on_each, together
 from .target import check_counts, finish, log_posterior, prepare, read_draws, run_chunks, starts
 
 CHUNK = 250  # steps between two looks from the host
