@@ -1,55 +1,142 @@
-"""Singular data are named with the features concerned, regular ones are not; the oracle is how the data were made."""
+"""What is asked of arguments: a sentence that names the argument, its value, and what to pass instead."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmm_jax.problems import dependent_features, load, names
+from conftest import random_gmm
+from gmm_jax import GMM, Known, MixtureSpec, Prior, log_prob, predict, responsibilities, sample
+from gmm_jax.mixture import check_data, check_labels, check_sample_weight, validate, validate_spec
+from gmm_jax.mixture.checks import check_key, real_array
 
-RNG = np.random.default_rng(0)
-X = RNG.standard_normal((200, 3)) * [1.0, 1e-3, 1e4] + [1e6, 0.0, -5.0]
-
-SINGULAR = {
-    "constant": (np.c_[X, np.full(200, 0.1)], {"d": "is constant"}),
-    "constant far away": (np.c_[np.full(200, 1e9 / 3), X], {"a": "is constant"}),
-    "copy": (np.c_[X, X[:, 1]], {"d": "a copy of 'b'"}),
-    "other units and offset": (np.c_[X, 32.0 + 1.8 * X[:, 2]], {"d": "a copy of 'c'"}),
-    "negative": (np.c_[X, -X[:, 0]], {"d": "a copy of 'a'"}),
-    "sum": (np.c_[X[:, :2] / [1.0, 1e-3], (X[:, :2] / [1.0, 1e-3]).sum(axis=1)], {"c": "combination of 'a', 'b'"}),
-    "percentages": (100 * (w := RNG.dirichlet([1, 2, 3], 200)), {"c": "combination of 'a', 'b'"}),
-    "copy in float32": (np.float32(np.c_[X[:, :1] - 1e6, 2.54 * (X[:, :1] - 1e6)]), {"b": "a copy of 'a'"}),
-    "two of them": (np.c_[X, X[:, 0], np.ones(200)], {"d": "a copy of 'a'", "e": "is constant"}),
-    "all constant": (np.ones((9, 1)), {"a": "is constant"}),
+GMM_2 = random_gmm(0, 3, 2, "full")
+KEYS = {
+    "an integer": (0, "got int 0"),
+    "None": (None, "got NoneType None"),
+    "a generator": (np.random.default_rng(0), "got a Generator"),
+    "a legacy key": (jax.random.PRNGKey(0), "a legacy key of uint32"),
+    "another argument": (GMM_2, "got a GMM"),
+    "many keys": (jax.random.split(jax.random.key(0), 3), r"an array of keys of shape \(3,\)"),
 }
 
 
-@pytest.mark.parametrize("case", SINGULAR)
-@pytest.mark.parametrize("blocks", [False, True])
-def test_singular_data_are_named_with_their_features(case, blocks):
-    x, expected = SINGULAR[case]
-    found = dependent_features((lambda: iter(np.array_split(x, 3))) if blocks else x, names="abcde")
-    assert len(found) == len(expected)
-    for (name, words), sentence in zip(expected.items(), found, strict=True):
-        assert sentence.startswith(f"feature '{name}' ")
-        assert words in sentence
+@pytest.mark.parametrize("case", KEYS)
+def test_what_is_no_typed_key_is_named_with_the_remedy(case):
+    key, said = KEYS[case]
+    with pytest.raises(ValueError, match=rf"key must be a typed JAX key; .*{said}.*pass jax\.random\.key\(0\)"):
+        sample(key, GMM_2, 5)
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_named_problem_is_regular(name):
-    import jax
-
-    assert dependent_features(load(name).sample(jax.random.key(0))[0]) == []
-
-
-def test_what_is_constant_in_the_first_block_alone_is_not_called_so():
-    x = np.c_[np.repeat([0.0, 1.0], 50), np.arange(100.0)]
-    assert dependent_features(lambda: iter(np.split(x, 4))) == []
-    nearly = np.c_[X[:, 0] - 1e6, X[:, 0] - 1e6 + 1e-3 * RNG.standard_normal(200)]
-    assert dependent_features(nearly) == []
+def test_keys_pass_also_where_they_are_traced():
+    key = jax.random.key(0)
+    assert check_key(key) is key
+    many = jax.vmap(lambda key: sample(key, GMM_2, 5)[0])(jax.random.split(key, 4))
+    np.testing.assert_array_equal(many[1], sample(jax.random.split(key, 4)[1], GMM_2, 5)[0])
 
 
-def test_fewer_rows_than_features_and_gaps():
-    assert "9 rows cannot tell 20 features apart" in dependent_features(RNG.standard_normal((9, 20)))[0]
-    gaps = np.c_[X, X[:, 0]]
-    gaps[::3, 1] = np.nan
-    assert "feature '3' is a multiple or a copy of '0'" in dependent_features(gaps)[0]
-    assert dependent_features(np.full((5, 2), np.nan)) == []
+def checked(prior):
+    return validate_spec(MixtureSpec(2, prior=prior), 2)
+
+
+SPECS = {
+    "no component": (lambda: MixtureSpec(0), "n_components must be a positive integer; got 0"),
+    "half a component": (lambda: MixtureSpec(2.5), "n_components must be a positive integer; got 2.5"),
+    "an unknown type": (lambda: MixtureSpec(2, "diagonal"), "one of full, tied, diag, spherical; got .diagonal."),
+    "a dict as known": (lambda: MixtureSpec(2, known={"means": 1}), r"known must be a Known; .*pass Known\(\.\.\.\)"),
+    "None as known": (lambda: MixtureSpec(2, known=None), "known must be a Known; got None"),
+    "a number as prior": (lambda: MixtureSpec(2, prior=3), "prior must be a Prior; got 3"),
+    "a negative concentration": (lambda: checked(Prior(correlation=-1.0)), "prior.correlation must be a pos.*got -1.0"),
+    "another object": (lambda: checked(Prior(correlation=object())), "prior.correlation must be a pos.*got <object"),
+    "another spec": (lambda: validate_spec({"n_components": 2}, 2), "spec must be a MixtureSpec; got {'n_comp"),
+    "weights of another K": (lambda: GMM(np.ones(2) / 2, np.zeros((3, 2)), np.ones((3, 2, 2))), r"shape \(3,\)"),
+    "another type's Σ": (lambda: GMM(np.ones(1), np.zeros((1, 2)), np.ones((1, 2))), r"shape \(1, 2, 2\).*'full'"),
+    "one feature": (lambda: GMM(np.ones(1), np.zeros(1), np.ones(1)), r"means must have shape \(K, D\)"),
+    "a type that is none": (lambda: GMM(np.ones(1), np.zeros((1, 1)), np.ones((1, 1)), "dense"), "got 'dense'"),
+}
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_records_are_checked_where_they_are_written(case):
+    build, said = SPECS[case]
+    with pytest.raises(ValueError, match=said):
+        build()
+
+
+def test_jax_rebuilds_records_without_a_check():
+    """Around placeholders, batched leaves and tracers."""
+    leaves, tree = jax.tree.flatten((GMM_2, MixtureSpec(3, known=Known(means=np.zeros((3, 2)))), Prior()))
+    rebuilt = jax.tree.unflatten(tree, [object()] * len(leaves))
+    assert jax.tree.structure(rebuilt) == tree
+    many = jax.tree.map(lambda leaf: np.stack([leaf] * 4), GMM_2)
+    assert jax.vmap(log_prob, in_axes=(0, None))(many, np.zeros((5, 2))).shape == (4, 5)
+    assert jax.eval_shape(log_prob, GMM_2, jnp.zeros((5, 2))).shape == (5,)
+    assert [str(path[0]) for path, _ in jax.tree_util.tree_leaves_with_path(GMM_2)] == [
+        ".weights",
+        ".means",
+        ".covariances",
+    ]
+
+
+ARGUMENTS = {
+    "swapped": (lambda f, x: f(x, GMM_2), "gmm must be a GMM or a result that holds one; got a ndarray"),
+    "two mixtures": (lambda f, x: f(GMM_2, GMM_2), "x must be an array of rows; got a GMM"),
+    "another D": (lambda f, x: f(GMM_2, x[:, :1]), r"x must have shape \(N, 2\), as the mixture has it; got \(60, 1\)"),
+    "one row": (lambda f, x: f(GMM_2, x[0]), r"got \(2,\): one row is x\[None\]"),
+    "a file": (lambda f, x: f(GMM_2, "rows.csv"), "x must be an array; got 'rows.csv': read the file first"),
+    "many mixtures": (lambda f, x: f(jax.tree.map(lambda a: a[None], GMM_2), x), "gmm must be one mixture.*jax.vmap"),
+}
+
+
+@pytest.mark.parametrize("function", [log_prob, responsibilities, predict])
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_exchanged_and_unfit_arguments_are_a_sentence(case, function, x):
+    call, said = ARGUMENTS[case]
+    with pytest.raises(ValueError, match=said):
+        call(function, x)
+
+
+def test_lists_and_whole_numbers_are_rows_too():
+    rows = [[0, 1], [2, 3]]
+    np.testing.assert_array_equal(log_prob(GMM_2, rows), log_prob(GMM_2, np.array(rows, float)))
+    np.testing.assert_array_equal(log_prob(GMM_2, jnp.array(rows)), log_prob(GMM_2, np.array(rows, float)))
+
+
+@pytest.mark.parametrize("kind", [">f4", "<f4", ">f8", ">i4"])
+def test_byte_order_is_no_dtype(kind, x):
+    found = check_data(x.astype(kind))
+    assert found.dtype == (np.float32 if kind.endswith("f4") else np.float64)
+    assert found.dtype.isnative
+    np.testing.assert_array_equal(found, x.astype(kind).astype(found.dtype))
+
+
+def test_what_is_masked_is_missing_and_never_its_filler(x):
+    masked = np.ma.array(np.where(x > 2.0, 1e6, x), mask=x > 2.0)
+    row, column = np.argwhere(x > 2.0)[0]
+    with pytest.raises(ValueError, match=f"the first nan at row {row}, column {column}"):
+        check_data(masked)
+    np.testing.assert_array_equal(check_data(masked, missing="marginalise"), np.where(x > 2.0, np.nan, x))
+    np.testing.assert_array_equal(check_data(np.ma.array(x)), x)
+    with pytest.raises(ValueError, match="row 1 has nan"):
+        check_labels(np.ma.array([0, 1, 2], mask=[0, 1, 0]), 3, 3)
+    with pytest.raises(ValueError, match="row 2 has nan"):
+        check_sample_weight(np.ma.array([1, 1, 2], mask=[0, 0, 1]), 3)
+    with pytest.raises(ValueError, match="weights must be finite"):
+        validate(GMM(np.ma.array([0.5, 0.5], mask=[0, 1]), np.zeros((2, 1)), np.ones((2, 1, 1))))
+
+
+class Table:
+    """What NumPy sees of a data frame with a column of text."""
+
+    columns = ("height", "name")
+
+    def __getitem__(self, column):
+        return {"height": [1.0, 2.0], "name": ["a", "b"]}[column]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([[1.0, "a"], [2.0, "b"]], object)
+
+
+def test_a_column_of_text_is_named():
+    with pytest.raises(ValueError, match="x must hold real numbers; got dtype object in column name: convert or drop"):
+        real_array(Table(), "x")

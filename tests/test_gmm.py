@@ -1,12 +1,16 @@
 """Densities against the formulas; sampling, permuting and mapping against what they mean."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 
 import oracles
-from conftest import EPS, as_tuple, assert_trees_close, random_gmm
+from conftest import EPS, TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, affine, log_joint, log_prob, permute, predict, responsibilities, sample, validate
+from gmm_jax.mixture import Annotations, impute
+from gmm_jax.mixture.moments import log_likelihood
 
 
 def test_densities_are_the_formulas(mixture, x):
@@ -137,3 +141,57 @@ def test_a_bad_mixture_is_one_sentence(change, words):
 def test_weights_of_six_digits_pass():
     """Numbers copied from a printed table are off by rounding, which is no error."""
     validate(GMM(np.array([0.3333333, 0.3333333, 0.3333334]), np.zeros((3, 2)), np.stack([np.eye(2)] * 3)))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_slope_in_a_weight_of_zero_is_the_share_of_density(kind, x):
+    """∂ Σ log p / ∂φ_k = Σ_n N_k(x_n) / p(x_n), also for the likelihood that is a sum of moments."""
+    gmm = random_gmm(5, 3, 2, kind)
+    gmm = replace(gmm, weights=np.array([0.3, 0.0, 0.7]))
+    alone = [log_prob(replace(gmm, weights=np.eye(3)[k]), x) for k in range(3)]
+    expected = [np.sum(np.exp(one - log_prob(gmm, x))) for one in alone]
+    slope = jax.grad(lambda gmm: log_prob(gmm, x).sum())(gmm)
+    np.testing.assert_allclose(slope.weights, expected, rtol=1e-10)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
+    summed = jax.grad(lambda gmm: log_likelihood(gmm, x, Annotations()))(gmm)
+    np.testing.assert_allclose(summed.weights, expected, rtol=1e-8)
+    curve = jax.jacfwd(jax.grad(lambda w: log_prob(replace(gmm, weights=w), x).sum()))(gmm.weights)
+    shares = np.exp(np.array(alone) - np.asarray(log_prob(gmm, x))[None])
+    np.testing.assert_allclose(curve, -shares @ shares.T, rtol=1e-8)
+
+
+FAR = [[1e25, 0.3], [-1e25, 0.3], [0.3, 1e30], [3e38, -3e38], [-3e38, 1e-30]]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_far_from_every_component_are_split_as_in_the_limit(seed, kind):
+    """In float32 their densities underflow; in float64, where those do not, the limit is what is found there."""
+    gmm, x = random_gmm(seed, 3, 2, kind), np.array(FAR)
+    single = jax.tree.map(lambda leaf: leaf.astype(np.float32), gmm)
+    found = responsibilities(single, x.astype(np.float32))
+    np.testing.assert_array_equal(log_prob(single, x.astype(np.float32)), -np.inf)
+    np.testing.assert_allclose(np.sum(found, axis=1), 1.0, rtol=1e-6)
+    # the largest quadratic form wins, and where Σ is shared the linear one; float64's own would cancel at 1e25
+    expected = responsibilities(gmm, x / np.abs(x).max(axis=1, keepdims=True) * 1e6)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(predict(single, x.astype(np.float32)), np.argmax(expected, axis=1))
+    huge = responsibilities(gmm, x * 1e200)
+    np.testing.assert_allclose(huge, expected, atol=1e-6)
+
+
+def test_far_rows_with_gaps_are_split_by_what_was_seen():
+    gmm = random_gmm(0, 3, 2, "full")
+    x = np.array([[1e200, np.nan], [np.nan, -1e200], [0.3, 1.0]])
+    found = responsibilities(gmm, x, missing="marginalise")
+    near = np.where(np.abs(x) > 1e9, np.sign(x) * 1e6, x)
+    np.testing.assert_allclose(found, responsibilities(gmm, near, missing="marginalise"), atol=1e-6)
+    imputed = impute(gmm, x)
+    assert np.isfinite(imputed.x).all()
+
+
+def test_a_row_that_is_no_number_has_no_density_and_no_component(x):
+    bad = np.where(np.arange(60)[:, None] == 3, np.nan, x)
+    assert np.isnan(log_prob(random_gmm(0, 3, 2, "full"), bad)[3])
+    broken = replace(random_gmm(0, 3, 2, "full"), covariances=-np.stack([np.eye(2)] * 3))
+    assert np.isnan(log_prob(broken, x)).all()

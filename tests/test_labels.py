@@ -159,5 +159,5 @@ def test_standard_errors_know_of_labels_and_gaps(x):
     np.testing.assert_allclose(errors.means, np.sqrt(variances / count), rtol=1e-4)
     np.testing.assert_allclose(errors.covariances, np.sqrt(2.0 / count) * variances, rtol=1e-4)
     np.testing.assert_allclose(errors.weights, np.sqrt(weights * (1.0 - weights) / N), rtol=1e-6)
-    with pytest.raises(NotSupported, match="complete rows without labels"):
-        standard_errors(gaps, best, MixtureSpec(K, "diag"), method="bootstrap", key=KEY, **options)
+    with pytest.raises(NotSupported, match="samples complete rows, each counted once, without labels"):
+        standard_errors(gaps, best, MixtureSpec(K, "diag"), method="parametric_bootstrap", key=KEY, **options)

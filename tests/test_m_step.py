@@ -8,9 +8,10 @@ import pytest
 
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
-from gmm_jax import GMM
+from gmm_jax import GMM, sample
 from gmm_jax.em import m_step
-from gmm_jax.mixture import Known, e_step
+from gmm_jax.mixture import Hyperparameters, Known, e_step, structure
+from gmm_jax.mixture.moments import expected_log_joint, moved
 
 CHOICES = ("free", "one", "all")
 
@@ -85,3 +86,43 @@ def test_a_component_without_mass_and_wholly_known_is_held_and_breaks_nothing(mi
     np.testing.assert_array_equal(step.means[1], far.means[1])
     np.testing.assert_allclose(step.weights[1], far.weights[1], rtol=1e-15)
     np.testing.assert_allclose(np.sum(step.weights), 1.0, rtol=1e-15)
+
+
+def test_a_component_without_mass_counts_nothing_in_a_shared_covariance(x):
+    """Its Σ is that of the rows: with a prior, moved sums and Q too."""
+    gmm = random_gmm(0, 3, 2, "tied")
+    gmm = GMM(gmm.weights, np.concatenate([gmm.means[:2], [[1e4, 1e4]]]), gmm.covariances, "tied")
+    two = GMM(gmm.weights[:2] / gmm.weights[:2].sum(), gmm.means[:2], gmm.covariances, "tied")
+    sums, least = e_step(gmm, x), e_step(two, x)
+    assert sums.mass[2] == 0.0
+    prior = Hyperparameters(np.ones(3), np.zeros(2), np.eye(2) * 1e-2, 4.0, np.eye(2))
+    for given in (None, prior):
+        fewer = None if given is None else given._replace(alpha=np.ones(2))
+        found, expected = m_step(sums, gmm, prior=given), m_step(least, two, prior=fewer)
+        np.testing.assert_allclose(found.covariances, expected.covariances, rtol=1e-12)
+    d = np.ones((3, 2))
+    np.testing.assert_allclose(moved(sums, "tied", d).second, moved(least, "tied", d[:2]).second, rtol=1e-12)
+    there = m_step(sums, gmm)
+    q = [expected_log_joint(g, s, m) for g, s, m in ((there, sums, gmm.means), (m_step(least, two), least, two.means))]
+    np.testing.assert_allclose(q[0], q[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_the_step_with_a_prior_is_its_formula_and_calls_no_lapack(covariance_type, x):
+    """Two programs that call LAPACK side by side can wait for each other for ever."""
+    gmm = random_gmm(5, 3, 2, covariance_type)
+    sums = e_step(gmm, x)
+    size = {"diag": np.ones(2), "spherical": np.ones(())}.get(covariance_type, np.eye(2))
+    dof = np.full(2, 4.0) if covariance_type == "diag" else np.array(4.0)
+    precision = np.array([[2.0, 0.5], [0.5, 1.0]])
+    prior = Hyperparameters(np.ones(3), np.array([1.0, -2.0]), precision, dof, size)
+    found = jax.jit(m_step)(sums, gmm, prior=prior)
+    matrices = np.asarray(structure(covariance_type).dense(gmm.covariances, 3, 2))
+    for k in range(3):
+        n, inverse = sums.mass[k], np.linalg.inv(matrices[k])
+        mean = gmm.means[k] + sums.first[k] / n
+        mode = np.linalg.solve(n * inverse + precision, n * inverse @ mean + precision @ prior.loc)
+        np.testing.assert_allclose(found.means[k], mode, rtol=1e-10)
+    program = jax.jit(m_step).lower(sums, gmm, prior=prior).as_text()
+    assert "lapack" not in program
+    assert "lapack" not in jax.jit(sample, static_argnums=2).lower(jax.random.key(0), gmm, 5).as_text()

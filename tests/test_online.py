@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from conftest import TYPES, assert_trees_close, random_gmm
-from gmm_jax import MixtureSpec, Status, align, problems
+from gmm_jax import GMM, MixtureSpec, Status, align, problems
 from gmm_jax.em import OnlineInterrupted, fit_em_online, fit_em_restarts
 from gmm_jax.mixture import Known, e_step
 from gmm_jax.mixture.moments import moved
@@ -145,3 +145,27 @@ def test_one_pass_over_a_million_rows_errs_at_most_1_2_times_as_much_as_em():
 def squared_error(gmm, truth):
     gmm = align(gmm, truth)
     return sum(float(np.sum((a - b) ** 2)) for a, b in zip(jax.tree.leaves(gmm), jax.tree.leaves(truth), strict=True))
+
+
+@pytest.mark.parametrize(("n_first", "size", "batch_rows"), [(20, 23, 500), (20, 600, 5000), (40, 43, 100)])
+def test_first_rows_that_are_few_against_a_batch_are_no_fault(n_first, size, batch_rows):
+    """A part of a batch takes part of a step, however few rows went before: its rows never outweigh all others."""
+    rng = np.random.default_rng(0)
+    x = rng.permutation(np.concatenate([rng.normal(-3.0, 1.0, (300, 2)), rng.normal(3.0, 1.0, (300, 2))]))[:size]
+    blocks = [x[:n_first], x[n_first:]]
+    found = fit_em_online(KEY, lambda: iter(blocks), MixtureSpec(2), n_first=n_first, batch_rows=batch_rows)
+    assert found.status == Status.MAX_ITER
+    means = found.gmm.means[np.argsort(found.gmm.means[:, 0])]
+    np.testing.assert_allclose(means, [[-3.0, -3.0], [3.0, 3.0]], atol=5 / np.sqrt(8))
+    assert found.n_samples == size
+
+
+def test_a_shared_covariance_does_not_shrink_where_a_component_is_empty():
+    """One pass over two groups with a third component that no row belongs to: half of Σ was lost at every step."""
+    rng = np.random.default_rng(0)
+    x = rng.permutation(np.concatenate([rng.normal(-9.0, 1.0, (500, 1)), rng.normal(9.0, 1.0, (500, 1))]))
+    known = Known(means=np.array([[np.nan], [np.nan], [1e5]]))
+    start = GMM(np.array([0.45, 0.45, 0.1]), np.array([[-9.0], [9.0], [1e5]]), np.ones((1, 1)), "tied")
+    spec = MixtureSpec(3, "tied", known)
+    found = fit_em_online(KEY, lambda: iter([x]), spec, init=start, n_first=100, batch_rows=100, n_restarts=1)
+    assert abs(found.gmm.covariances[0, 0] - 1.0) < 5 * np.sqrt(2 / 1000)

@@ -1,11 +1,13 @@
 """The way in and the way out of standardised units. (What check_data refuses is tested in test_restarts.)"""
 
+import jax
 import numpy as np
 import pytest
 
 from conftest import EPS, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, affine, log_prob
-from gmm_jax.mixture import check_data, standardise
+from gmm_jax.mixture import check_data, impute, match_cost, standard_units, standardise
+from gmm_jax.mixture.scaling import dependent_features
 
 SCALES = np.array([1e-3, 1e5])
 
@@ -74,3 +76,60 @@ def test_an_absolute_ridge_is_mapped_in(x):
     added = scaling.outward(gmm).covariances + np.diag(ridge)
     inner = scaling.inward(affine(scaling.outward(gmm), 1.0)).covariances + np.diag(scaling.ridge_inward(ridge))
     np.testing.assert_allclose(scaling.outward(gmm).covariances * 0 + added, inner * np.outer(*[scaling.scale] * 2))
+
+
+COARSE = {
+    "float32 at 1e8": (lambda u: (1e8 + 5.0 * u).astype(np.float32), "float32"),
+    "float32 at 1e8, wider": (lambda u: (1e8 + 20.0 * u).astype(np.float32), "float32"),
+    "whole numbers above 2^53": (lambda u: (2**60 + 100.0 * u).astype(np.int64), "float64"),
+}
+
+
+@pytest.mark.parametrize("case", COARSE)
+def test_a_spread_below_the_resolution_of_the_dtype_is_named(case, x):
+    made, dtype = COARSE[case]
+    column = made(np.random.default_rng(0).standard_normal(60))
+    data = check_data(np.stack([(x[:, 0]).astype(column.dtype), column], axis=1))
+    (remark,) = standardise(data, MixtureSpec(2))[1].remarks
+    assert f"x varies in column(s) 1 by less than a few steps of {dtype}" in remark
+
+
+def test_ordinary_offsets_are_resolved_and_constant_columns_are_said_to_be_constant(x):
+    fine = (x + 1e6).astype(np.float32)
+    assert standardise(fine, MixtureSpec(2))[1].remarks == []
+    (remark,) = standardise(np.stack([x[:, 0], np.full(len(x), 1e8)], axis=1), MixtureSpec(2))[1].remarks
+    assert remark.startswith("x is constant in column(s) 1,")
+
+
+def test_the_floating_point_errors_of_the_caller_are_none_of_ours(x):
+    """Harmless under- and overflows, wherever NumPy computes: the answers are those without np.seterr."""
+    scaled = np.stack([x[:, 0] * 1e-140, x[:, 1] * 1e140], axis=1)
+    gaps = np.where(np.arange(60)[:, None] == 0, [[np.nan, 0.0]], scaled)
+
+    def all_of_it():
+        z, scaling = standardise(gaps, MixtureSpec(3))
+        gmm = scaling.outward(random_gmm(0, 3, 2, "full"))
+        tiny = jax.tree.map(lambda leaf: leaf * 1e-200, random_gmm(0, 3, 2, "diag"))
+        inner = standard_units(gmm, np.float32)[0]
+        return z, gmm, scaling.inward(gmm), match_cost(gmm, gmm), match_cost(tiny, tiny), inner, impute(gmm, gaps)
+
+    expected = all_of_it()
+    with np.errstate(all="raise"):
+        found = all_of_it()
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_rows_beyond_the_compute_dtype_stay_finite(x):
+    _, scaling = standardise((x * 1e-10).astype(np.float32), MixtureSpec(2))
+    far = scaling.rows_inward(np.array([[1e30, -1e35]], np.float32))
+    assert np.isfinite(far).all()
+
+
+def test_features_that_depend_on_others_are_found():
+    x = np.random.default_rng(0).standard_normal((200, 5))
+    x[:, 3] = 2.0 * x[:, 0] - x[:, 1] + 7.0
+    assert dependent_features(np.cov(x.T)) == (0, 1, 3)
+    x[:, 4] = 1.0
+    assert dependent_features(np.cov(x.T)) == (0, 1, 3)
+    assert dependent_features(np.cov(x[:, :3].T)) == ()

@@ -1,17 +1,23 @@
 """Starts are proper mixtures that see the data, keep known means, and differ from key to key."""
 
+import tracemalloc
+from dataclasses import replace
 from functools import partial
 from itertools import permutations
 
 import jax
+import jax.extend
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from conftest import TYPES
-from gmm_jax import Known, MixtureSpec, validate
+from conftest import TYPES, random_gmm
+from gmm_jax import Known, MixtureSpec, permute, validate
+from gmm_jax.mixture import match_cost
 from gmm_jax.mixture.starts import (
     STARTS,
+    _placing_costs,
     _row_at,
     distinct_rows,
     from_labels,
@@ -134,3 +140,40 @@ def test_a_callable_is_taken_as_it_is_and_an_unknown_name_is_a_sentence():
     assert start_function(kmeans) is kmeans
     with pytest.raises(ValueError, match=r"random, random_points, kmeans\+\+, kmeans.*'nice'"):
         start_function("nice")
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
+@pytest.mark.parametrize("name", STARTS)
+def test_no_start_makes_matrices_where_covariances_are_diagonal(name, covariance_type):
+    """Nothing of K·D² numbers is in its program; nor in that which orders starts by what is known."""
+    x, spec = jnp.zeros((50, 300)), MixtureSpec(3, covariance_type, Known(weights=np.array([0.2, np.nan, np.nan])))
+    program = jax.make_jaxpr(lambda key: STARTS[name](key, x, spec))(jax.random.key(0))
+    assert largest(program.jaxpr) < 300 * 300
+    starts = jax.tree.map(lambda leaf: leaf[None], STARTS[name](jax.random.key(0), x[:, :4], spec))
+    wide = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), starts)
+    shapes = {"means": (1, 3, 300), "covariances": (1, 3, 300) if covariance_type == "diag" else (1, 3)}
+    wide = replace(wide, **{leaf: jax.ShapeDtypeStruct(shape, float) for leaf, shape in shapes.items()})
+    assert largest(jax.make_jaxpr(_placing_costs)(wide, spec.known).jaxpr) < 300 * 300
+
+
+def largest(jaxpr):
+    """Most numbers of one array in a program."""
+    sizes = [int(np.prod(v.aval.shape)) for equation in jaxpr.eqns for v in equation.outvars]
+    within = [inner for equation in jaxpr.eqns for inner in jax.extend.core.jaxprs_in_params(equation.params)]
+    return max([*sizes, *map(largest, within)], default=0)
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
+def test_diagonal_mixtures_are_matched_without_matrices(covariance_type):
+    p = random_gmm(0, 3, 300, covariance_type)
+    tracemalloc.start()
+    match_cost(p, permute(p, np.array([2, 0, 1])))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 3 * 300 * 300
+
+
+@pytest.mark.parametrize("init", [np.zeros((2, 2)), {"a": 1}, None, 3])
+def test_an_init_that_is_no_start_is_a_sentence(init):
+    with pytest.raises(ValueError, match="init must be one of random, random_points, kmeans"):
+        start_function(init)

@@ -379,3 +379,16 @@ def test_a_checkpoint_is_whole_after_kill_9_while_it_is_written(tmp_path):
         numbers, i = read_checkpoint(file, (0.0, 0), {"data": "a"})
         assert last <= i <= last + 1
         assert np.all(numbers == i)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_run(x, tmp_path):
+    """Its own alone: temporary files of other checkpoints stay."""
+    file, other = tmp_path / "fit.npz", tmp_path / ".other.npz.0a1b2c3d4e5f.tmp"
+    leftovers = [tmp_path / f".fit.npz.{name}.tmp" for name in ("0a1b2c3d4e5f", "ffffffffffff")]
+    for left in (*leftovers, other):
+        left.write_bytes(b"half")
+    run(x, random_gmm(5, 3, 2, "full"), config=FIFTY, checkpoint=file)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "fit.npz"]
+    leftovers[0].write_bytes(b"half")
+    run(x, random_gmm(5, 3, 2, "full"), config=FIFTY, checkpoint=file, resume=True)
+    assert not leftovers[0].exists()

@@ -9,7 +9,7 @@ from test_m_step import make_known
 
 import oracles
 from conftest import as_tuple, assert_trees_close, random_gmm
-from gmm_jax import GMM, Known, MixtureSpec, Status, permute
+from gmm_jax import GMM, Known, MixtureSpec, NotSupported, Status, permute, responsibilities
 from gmm_jax.em import EMConfig, EMResult, asymptotics, bootstrap, fit_em, fit_em_restarts, intervals, standard_errors
 from gmm_jax.mixture import free_parts
 from gmm_jax.problems import datasets, load
@@ -67,10 +67,13 @@ def test_what_is_known_has_no_error_and_last_weights_are_as_sure_as_first(x):
     known = Known(means=gmm.means[:2], covariances=gmm.covariances[:2])
     spec = MixtureSpec(2, "full", known)
     two = GMM(np.array([0.4, 0.6]), *(np.array(leaf) for leaf in (known.means, known.covariances)))
-    assert asymptotics(x, fitted(two), spec).status == Status.NOT_STATIONARY
-    assert np.isnan(standard_errors(x, fitted(two), spec).weights).all()
+    before = asymptotics(x, fitted(two), spec)  # goes to the maximum by itself
     two = jax.tree.map(np.asarray, fit_em(x, two, known=known, config=EMConfig(tol=1e-14)).gmm)
     errors = standard_errors(x, fitted(two), spec)
+    assert_trees_close(before.standard_errors, errors, rtol=1e-4)
+    assert_trees_close(before.gmm, two, rtol=1e-3)
+    assert before.gained > 0.01
+    assert "nats above it" in before.message
     assert errors.weights[0] == errors.weights[1] > 0
     assert not errors.means.any()
     assert not errors.covariances.any()
@@ -256,3 +259,72 @@ def test_bootstraps_agree_with_the_information_where_components_are_large(name, 
         assert not found.lost.any()
         assert not found.ambiguous.any()
         np.testing.assert_allclose(ratios, 1.0, atol=0.1)
+
+
+def test_a_fit_that_stopped_early_has_the_errors_of_the_maximum(x):
+    """As scikit-learn's tol leaves it. The errors are a GMM for every function of JAX, and say how they came about."""
+    spec = MixtureSpec(3)
+    early = fit_em_restarts(jax.random.key(0), x, spec, n_restarts=3, config=EMConfig(tol=1e-3))
+    late = fit_em_restarts(jax.random.key(0), x, spec, n_restarts=3, config=EMConfig(tol=1e-13, reg_covar=0.0))
+    errors, exact = standard_errors(x, early, spec), standard_errors(x, late.best, spec)
+    assert (errors.status, exact.status) == (Status.CONVERGED, Status.CONVERGED)
+    assert "nats above it" in errors.message
+    assert exact.message == "the fit is at its maximum."
+    assert_trees_close(errors, exact, rtol=1e-2)
+    assert np.isfinite(jax.tree.map(lambda e, m: e + m, errors, early.best.gmm).means).all()
+
+
+def test_errors_that_cannot_be_had_come_with_a_reason(x):
+    twice = np.column_stack([x, x[:, 0]])
+    best = fit_em_restarts(jax.random.key(0), twice, MixtureSpec(2), n_restarts=2).best
+    errors = standard_errors(twice, best, MixtureSpec(2))
+    assert np.isnan(errors.means).all()
+    assert errors.status != Status.CONVERGED
+    assert "column(s) 0, 2 of x are linearly dependent" in errors.message
+
+
+@pytest.mark.parametrize("method", ["observed", "sandwich"])
+def test_a_row_of_weight_two_counts_as_two_rows(method, x, two):
+    weight = np.resize([1.0, 2.0, 0.0], len(x))
+    repeated = np.repeat(x, weight.astype(int), axis=0)
+    spec, options = MixtureSpec(2), {"n_restarts": 1, "init": two, "config": EMConfig(tol=1e-12)}
+    best = fit_em_restarts(jax.random.key(0), x, spec, sample_weight=weight, **options).best
+    errors = standard_errors(x, best, spec, method=method, sample_weight=weight)
+    assert_trees_close(errors, standard_errors(repeated, best, spec, method=method), rtol=1e-10)
+    found = intervals(x, best, spec, method=method, sample_weight=weight)
+    assert_trees_close(found, intervals(repeated, best, spec, method=method), rtol=1e-10)
+
+
+def test_a_result_of_other_data_is_refused(x, two):
+    """Whatever it is that differs: rows, weights, labels; or the specification."""
+    weight, labels, spec = np.resize([1.0, 3.0], len(x)), np.resize([0, -1, -1], len(x)), MixtureSpec(2)
+    best = fit_em_restarts(jax.random.key(0), x, spec, n_restarts=1, init=two).best
+    for other, rows in ((x + 1.0, {}), (x, {"sample_weight": weight}), (x, {"labels": labels})):
+        for function in (standard_errors, intervals):
+            with pytest.raises(ValueError, match="pass the x, sample_weight, labels and missing that made the fit"):
+                function(other, best, spec, **rows)
+        with pytest.raises(ValueError, match="result has the log-likelihood"):
+            bootstrap(jax.random.key(0), other, best, spec, n_resamples=2, **rows)
+    with pytest.raises(ValueError, match=r"result has .* \(2, 2, 'full'\), but spec and x have \(3, 2, 'full'\)"):
+        standard_errors(x, best, MixtureSpec(3))
+    with pytest.raises(ValueError, match="result must be a GMM or a result that holds one; got a int"):
+        standard_errors(x, 3, spec)
+
+
+def test_the_bootstrap_draws_rows_with_their_labels_and_weights(x, two):
+    """Standard errors of one Gaussian's mean are √(s² / Σw); a label keeps its row's component."""
+    weight = np.random.default_rng(0).uniform(0.5, 3.0, len(x))
+    options = {"n_restarts": 1, "sample_weight": weight}
+    one = fit_em_restarts(jax.random.key(0), x, MixtureSpec(1), **options).best
+    found = bootstrap(jax.random.key(1), x, one, MixtureSpec(1), n_resamples=400, sample_weight=weight)
+    variance = np.average((x - one.gmm.means) ** 2, axis=0, weights=weight)
+    # each row comes Poisson(w) times: the variance of the mean is Σ w (x − μ)² / (Σ w)²
+    np.testing.assert_allclose(found.standard_errors.means[0], np.sqrt(variance / weight.sum()), rtol=5 / np.sqrt(800))
+    labels = np.argmax(responsibilities(two, x), axis=1)
+    best = fit_em_restarts(jax.random.key(0), x, MixtureSpec(2), n_restarts=1, labels=labels).best
+    errors = standard_errors(x, best, MixtureSpec(2), method="bootstrap", key=jax.random.key(2), labels=labels)
+    weights = np.asarray(best.gmm.weights)
+    np.testing.assert_allclose(errors.weights, np.sqrt(weights * (1 - weights) / len(x)), rtol=5 / np.sqrt(2000))
+    assert errors.status == Status.CONVERGED
+    with pytest.raises(NotSupported, match="samples complete rows, each counted once, without labels"):
+        bootstrap(jax.random.key(1), x, best, MixtureSpec(2), parametric=True, labels=labels)

@@ -69,7 +69,7 @@ class Chart(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Where a state lies, or with a leading axis the moves between states, latest first."""
+    """A state in coordinates, its EM step and gradient; with a leading axis the moves between states, latest first."""
 
     coordinates: Float[Array, "*M n_coordinates"]  # u
     residual: Float[Array, "*M n_coordinates"]  # f
@@ -77,7 +77,7 @@ class Point(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What is remembered of the path."""
+    """The last point, the moves before it, and the curvature along them."""
 
     last: Point
     moves: Point  # leading axis M

@@ -127,8 +127,8 @@ def at_result(x, result, spec, sample_weight, labels, missing, config) -> tuple[
     if said is not None and np.isfinite(said):
         found = float(_log_likelihood(inner, data.z, data.annotations)) - data.volume
         rounding = np.spacing(np.abs(data.scaling.centre).astype(data.scaling.dtype)) / data.scaling.scale
-        slack = np.sqrt(np.finfo(data.z.dtype).eps) * (data.n_samples + abs(said)) + data.n_samples * rounding @ rounding
-        if not abs(found - said) <= slack:
+        slack = np.sqrt(np.finfo(data.z.dtype).eps) * (data.n_samples + abs(said))
+        if not abs(found - said) <= slack + data.n_samples * rounding @ rounding:
             raise ValueError(
                 f"result has the log-likelihood {said:.8g}, but with this x and these weights, labels and gaps it is "
                 f"{found:.8g}: pass the x, sample_weight, labels and missing that made the fit."

@@ -70,7 +70,7 @@ def log_prior(gmm: GMM, whitener: Float[Array, "..."], prior: Hyperparameters) -
 
 
 def _mean_with_prior(mass, means, gmm, prior):
-    """The mode of μ_k given Σ_k, loc + (n + Σ Λ)⁻¹ n (x̄ − loc), with Σ = L Lᵀ solved as L (n + Lᵀ Λ L)⁻¹ n L⁻¹ (x̄ − loc).
+    """The mode of μ_k given Σ_k = L Lᵀ: loc + (n + Σ Λ)⁻¹ n (x̄ − loc) = loc + L (n + Lᵀ Λ L)⁻¹ n L⁻¹ (x̄ − loc).
 
     Without LAPACK: see `mixture.factor`.
     """

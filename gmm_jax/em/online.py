@@ -46,7 +46,7 @@ BATCHES = 50  # steps taken by one call of a compiled program
 
 
 class Online(NamedTuple):
-    """What one pass has learnt, in the units and dtype of the data."""
+    """The fit of one pass, in the units and dtype of the data."""
 
     gmm: GMM  # the average of the iterates: the estimate
     last: GMM  # the last iterate, which forgets: better where the rows drift
@@ -57,10 +57,10 @@ class Online(NamedTuple):
 
 
 class OnlineInterrupted(KeyboardInterrupt):
-    """Ctrl-C during the pass: `.online` is what it had learnt."""
+    """Ctrl-C during the pass: `.online` is the fit of the rows before it."""
 
     def __init__(self, online: Online):
-        super().__init__("interrupted; what was learnt is in .online")
+        super().__init__("interrupted; the fit of the rows so far is in .online")
         self.online = online
 
 
@@ -148,7 +148,7 @@ class _State(NamedTuple):
 
 
 class _Learnt(NamedTuple):
-    """As far as the rows have been passed."""
+    """The state after the rows so far, and the score of those that came after the first."""
 
     state: _State
     score: Float[np.ndarray, ""]  # log-likelihood of the rows after the first, each before it was learnt from
@@ -206,7 +206,7 @@ def _steps(settings, state, z: Float[Array, "T N D"], weight: Float[Array, "T N"
 
 @jax.jit
 def _fault(settings, state, total):
-    """What is wrong with the last iterate: a Status, RUNNING where nothing is."""
+    """The Status of the last iterate: RUNNING where nothing is wrong with it."""
     gmm = state.gmm
     sums = jax.tree.map(lambda leaf: leaf * total, state.sums)
     state = EMState(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), sums)

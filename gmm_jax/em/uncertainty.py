@@ -230,7 +230,7 @@ def _curvature(data, gmm, masks):
 
 
 def _polish(data, gmm) -> GMM:
-    """Where accelerated steps without regularisation lead."""
+    """The maximum that accelerated steps without regularisation reach from there."""
     weight, labels, groups = data.annotations
     annotated = {"sample_weight": weight, "labels": labels, "missing": None if groups is None else "marginalise"}
     return fit_em(put_gaps(data.z, groups), gmm, known=data.inner.known, config=POLISH, **annotated).gmm

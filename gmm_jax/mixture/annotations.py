@@ -1,4 +1,4 @@
-"""What may be told of the rows besides their numbers: how often each counts, its component, what of it was not seen.
+"""Row annotations: weights (how often a row counts), labels (its component), gaps (what of it was not seen).
 
 A row of which only the features o were seen has the density Σ_k φ_k N(x_o | μ_k,o, Σ_k,oo): where values are missing at
 random, that is all that it says (Rubin 1976, Biometrika 63). A row that is known to come from component k has the
@@ -33,7 +33,7 @@ class Groups(NamedTuple):
 
 
 class Annotations(NamedTuple):
-    """What is told of each row; None: nothing."""
+    """Weights, labels and gaps of the rows; None: there are none."""
 
     weight: Float[Array, "N"] | None = None  # counts it so many times
     labels: Int[Array, "N"] | None = None  # its component, -1 where unknown
@@ -54,7 +54,7 @@ def missing_groups(x, missing: str | None) -> tuple[Float[Array, "N D"], Groups 
 
 
 def put_gaps(x: Float[np.ndarray, "N D"], groups: Groups | None) -> Float[np.ndarray, "N D"]:
-    """What missing_groups was given: NaN where nothing was seen, in NumPy."""
+    """x with NaN where nothing was seen, in NumPy: undoes missing_groups."""
     if groups is None:
         return x
     seen = np.ones(x.shape, bool)

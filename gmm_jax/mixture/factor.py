@@ -1,6 +1,6 @@
 """Factorisations of many small symmetric matrices at once, leading axes kept, without LAPACK.
 
-jaxlib shares a batch of LAPACK's factorisations out among the threads of XLA's CPU backend and waits for them on one of
+jaxlib divides a batch of LAPACK's factorisations among the threads of XLA's CPU backend and waits for them on one of
 these threads, so that two batches at once can wait for each other for ever.
 """
 

@@ -27,7 +27,7 @@ SECONDS_BETWEEN = 5.0
 
 @dataclass
 class Keeper:
-    """Where a fit is kept, every few seconds; nowhere without a path."""
+    """The checkpoint of a running fit, written every few seconds; without a path there is none."""
 
     path: Path | None
     fingerprint: dict[str, str]

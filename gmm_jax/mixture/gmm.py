@@ -39,7 +39,10 @@ class GMM:
     covariance_type: str = field(default="full", metadata={"static": True})
 
     def __post_init__(self):
-        _check_shapes(self, "gmm")
+        # vmap's in_axes and the like are mixtures of other things than arrays
+        leaves = (self.weights, self.means, self.covariances)
+        if all(hasattr(leaf, "shape") or isinstance(leaf, list) for leaf in leaves):
+            _check_shapes(self, "gmm")
 
     @property
     def n_components(self) -> int:
@@ -167,7 +170,7 @@ def _drawn_in(gmm, x):
     variances = structure(gmm.covariance_type).variances(gmm.covariances)
     centre = jnp.sum(gmm.weights[:, None] * gmm.means, axis=0)[None]
     span = jnp.sqrt(jnp.max(variances)) + jnp.max(jnp.abs(gmm.means - centre))
-    off = 0.5 * x - 0.5 * centre
+    off = x / 64 - centre / 64  # so that neither the difference nor one over it is too large or small
     reach = jnp.max(jnp.abs(off), axis=1, keepdims=True)
     step = off / jnp.where(reach > 0.0, reach, jnp.ones_like(reach))
     near = centre + step * (span / math.sqrt(jnp.finfo(x.dtype).eps))

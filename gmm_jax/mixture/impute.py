@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 
 from .annotations import MARGINALISE, condition, groups_at_once, missing_groups, ungroup
 from .covariance import outer, structure
-from .gmm import GMM
-from .scaling import check_data, standard_units
+from .gmm import GMM, mixture_of, responsibilities_of_rows
+from .scaling import QUIET, check_data, standard_units
 
 
 class Imputed(NamedTuple):
@@ -29,6 +29,7 @@ class Imputed(NamedTuple):
     covariances: Float[np.ndarray, "N D D"]  # of the entries of each row; 0 where seen
 
 
+@QUIET
 def impute(gmm: GMM, x: Float[Array, "N D"]) -> Imputed:
     """E[x_u | x_o] under `gmm` for the entries of x that are NaN, and their conditional covariance.
 
@@ -43,10 +44,9 @@ def impute(gmm: GMM, x: Float[Array, "N D"]) -> Imputed:
     Reference:
         Little & Rubin (2019), Statistical Analysis with Missing Data, ch. 11.
     """
-    x = np.asarray(x)
-    if x.ndim != 2 or x.shape[1] != gmm.means.shape[-1]:
-        raise ValueError(f"x must be (N, {gmm.means.shape[-1]}), as the mixture has it; got shape {x.shape}.")
-    x = check_data(x, missing=MARGINALISE)
+    gmm, x = mixture_of(gmm), check_data(x, missing=MARGINALISE)
+    if x.shape[1] != gmm.n_features:
+        raise ValueError(f"x must be (N, {gmm.n_features}), as the mixture has it; got shape {x.shape}.")
     inner, frame = standard_units(gmm, x.dtype)
     z = ((x.astype(float) - frame.centre) / frame.scale).astype(inner.means.dtype)
     z, groups = missing_groups(z, MARGINALISE)
@@ -64,14 +64,15 @@ def impute(gmm: GMM, x: Float[Array, "N D"]) -> Imputed:
 
 @jax.jit
 def _impute(gmm, x, groups):
-    found = jax.lax.map(partial(_of_group, gmm, x), tuple(groups), batch_size=groups_at_once(groups, gmm))
+    r = responsibilities_of_rows(gmm, x, groups)
+    found = jax.lax.map(partial(_of_group, gmm, x, r), tuple(groups), batch_size=groups_at_once(groups, gmm))
     return tuple(ungroup(groups, leaf, x.shape[0]) for leaf in found)
 
 
-def _of_group(gmm, x, group):
+def _of_group(gmm, x, r, group):
     members, seen = group
-    joint, d, leftover = condition(gmm, jnp.take(x, members, axis=0), seen)
-    r = jax.nn.softmax(joint, axis=0)
+    _, d, leftover = condition(gmm, jnp.take(x, members, axis=0), seen)
+    r = jnp.take(r, members, axis=0).T  # (K, B)
     within = structure(gmm.covariance_type).dense(leftover, *gmm.means.shape)
     each = jnp.where(seen[None, :, None], jnp.zeros_like(d), gmm.means[:, :, None] + d)  # m_k, (K, D, B)
     mean = jnp.sum(r[:, None] * each, axis=0)

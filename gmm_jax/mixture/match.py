@@ -1,8 +1,7 @@
 """Pair the components of two mixtures, whole components at once.
 
 The cost of a pair is the Bhattacharyya distance of the two Gaussians plus (√φ − √φ′)²: φ, μ and Σ are never sorted
-apart, so a swapped answer cannot pass. Costs are jitted and vmapped; the assignment is made on the host, by scipy where
-K is large.
+apart, so a swapped answer cannot pass. In NumPy: a program compiled for each shape costs more than it saves.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ from dataclasses import replace
 from itertools import permutations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .covariance import structure
-from .factor import UNROLL, inverse_cholesky
 from .gmm import GMM, permute
 from .spec import MixtureSpec, free_parts
 
@@ -58,10 +55,11 @@ def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Flo
     batch, n_components = np.shape(gmm.means)[:-2], sizes[0][0]
     flat = [_flat(mixture, batch) for mixture in (gmm, reference)]
     pair = _in_units_of(flat[1], *flat)
-    if gmm.covariance_type in ("diag", "spherical"):
-        cost = _in_blocks(_diagonal_costs, *pair)
-    else:
-        cost = np.array(_costs(*pair) if sizes[0][1] <= UNROLL else _in_blocks(_costs_by_lapack, *pair), float)
+    costs = _diagonal_costs if gmm.covariance_type in ("diag", "spherical") else _matrix_costs
+    at_once = max(1, COST_NUMBERS // (n_components * pair[0].means.shape[2] * pair[0].covariances[0].size))
+    blocks = [slice(first, first + at_once) for first in range(0, len(pair[0].means), at_once)]
+    cost = [costs(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], pair)) for rows in blocks]
+    cost = np.concatenate(cost) if cost else np.zeros(0)
     cost = cost.reshape(*batch, n_components, n_components)
     finite = np.isfinite(cost)
     limit = 1.0 + n_components * np.max(np.where(finite, cost, 0.0), axis=(-2, -1), keepdims=True)
@@ -158,38 +156,24 @@ def _in_units_of(references, *many):
     return [moved(gmms) for gmms in many]
 
 
-def _at_once(gmms):
-    return max(1, COST_NUMBERS // (gmms.means.shape[1] * gmms.means.shape[2] * gmms.covariances[0].size))
-
-
-@jax.jit
-def _costs(gmms, references):
-    """(B, K, K), some mixtures at a time where all would take much memory: 4,000 draws in 50 dimensions took 10 GB."""
-    at_once = _at_once(gmms)
-    if gmms.means.shape[0] <= at_once:
-        return jax.vmap(_cost)(gmms, references)
-    return jax.lax.map(lambda pair: _cost(*pair), (gmms, references), batch_size=at_once)
-
-
-def _in_blocks(costs, gmms, references):
-    """The same in NumPy: with many features a library call for each matrix is cheaper than elimination in XLA.
-
-    4,000 draws of three components in 50 dimensions took 46 s.
-    """
-    blocks = [slice(first, first + _at_once(gmms)) for first in range(0, len(gmms.means), _at_once(gmms))]
-    pairs = [jax.tree.map(lambda leaf, rows=rows: leaf[rows], (gmms, references)) for rows in blocks]
-    return np.concatenate([costs(*pair) for pair in pairs]) if pairs else np.zeros((0, *[gmms.n_components] * 2))
-
-
-def _costs_by_lapack(gmms, references):
-    a, b = (_dense(each) for each in (gmms, references))
-    try:
-        middle, *own = (np.linalg.cholesky(each) for each in (0.5 * (a[:, :, None] + b[:, None]), a, b))
-    except np.linalg.LinAlgError:  # which one is at fault it does not say
-        return np.asarray(_costs(gmms, references))
-    z = np.linalg.solve(middle, (gmms.means[:, :, None] - references.means[:, None])[..., None])
-    halves = (np.sum(np.log(np.diagonal(each, axis1=-2, axis2=-1)), axis=-1) for each in (middle, *own))
+def _matrix_costs(gmms, references):
+    """(B, K, K): ⅛ dᵀ Σ̄⁻¹ d + ½ log(|Σ̄| / √(|Σ_p| |Σ_q|)) with Σ̄ the mean of the two covariances, and the weights'."""
+    a, b = (structure(g.covariance_type).dense(g.covariances, *g.means.shape[-2:]) for g in (gmms, references))
+    roots = [_cholesky(each) for each in (0.5 * (a[:, :, None] + b[:, None]), a, b)]
+    z = np.linalg.solve(roots[0], (gmms.means[:, :, None] - references.means[:, None])[..., None])
+    halves = (np.sum(np.log(np.diagonal(each, axis1=-2, axis2=-1)), axis=-1) for each in roots)
     return _total_cost(gmms, references, np.sum(z**2, axis=(-2, -1)), *halves)
+
+
+def _cholesky(matrices):
+    """NaN where a matrix is not positive definite: which one it was, LAPACK does not say."""
+    try:
+        return np.linalg.cholesky(matrices)
+    except np.linalg.LinAlgError:
+        flat = matrices.reshape(-1, *matrices.shape[-2:])
+        half = len(flat) // 2
+        parts = [_cholesky(flat[:half]), _cholesky(flat[half:])] if half else [np.full_like(flat, np.nan)]
+        return np.concatenate(parts).reshape(matrices.shape)
 
 
 def _diagonal_costs(gmms, references):
@@ -205,26 +189,6 @@ def _total_cost(gmms, references, squared_distance, half, half_a, half_b):
     """(B, K, K) from dᵀ Σ̄⁻¹ d and ½ log |Σ| of Σ̄ and of each mixture's own."""
     weights = (np.sqrt(gmms.weights)[:, :, None] - np.sqrt(references.weights)[:, None]) ** 2
     return 0.125 * squared_distance + half - 0.5 * (half_a[:, :, None] + half_b[:, None]) + weights
-
-
-def _cost(gmm, reference):
-    a, b = _dense(gmm), _dense(reference)
-    pair = jax.vmap(jax.vmap(_bhattacharyya, in_axes=(None, 0)), in_axes=(0, None))
-    weights = (jnp.sqrt(gmm.weights)[:, None] - jnp.sqrt(reference.weights)[None, :]) ** 2
-    return pair((gmm.means, a), (reference.means, b)) + weights
-
-
-def _dense(gmm):
-    return structure(gmm.covariance_type).dense(gmm.covariances, *gmm.means.shape[-2:])
-
-
-def _bhattacharyya(p, q):
-    """⅛ dᵀ Σ̄⁻¹ d + ½ log(|Σ̄| / √(|Σ_p| |Σ_q|)) with Σ̄ the mean of the two covariances."""
-    (mean_p, cov_p), (mean_q, cov_q) = p, q
-    whiteners = inverse_cholesky(jnp.stack([0.5 * (cov_p + cov_q), cov_p, cov_q]))
-    z = jnp.sum(whiteners[0] * (mean_p - mean_q)[None], axis=-1)
-    half = jnp.sum(jnp.log(jnp.diagonal(whiteners, axis1=-2, axis2=-1)), axis=-1)  # −½ log |Σ|
-    return 0.125 * jnp.sum(z * z) - half[0] + 0.5 * (half[1] + half[2])
 
 
 def _tied(spec):

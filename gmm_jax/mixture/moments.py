@@ -89,9 +89,9 @@ def e_step(
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances) if whitener is None else whitener
     arguments = (gmm, whitener, x, sample_weight, labels, uniforms)
     if sums is None and fast_sums_allowed(x.dtype):
-        narrow = ill_conditioned(gmm, whitener)
-        return jax.lax.cond(narrow, *(partial(take, block_size=block_size) for take in WAYS.values()), *arguments)
-    return WAYS[sums or "exact"](*arguments, block_size=block_size)
+        ways = (partial(take, block_size=block_size) for take in SUMS.values())
+        return jax.lax.cond(ill_conditioned(gmm, whitener), *ways, *arguments)
+    return SUMS[sums or "exact"](*arguments, block_size=block_size)
 
 
 def expected_log_joint(
@@ -113,7 +113,7 @@ def expected_log_joint(
 
 @jax.custom_jvp
 def log_likelihood(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Float[Array, ""]:
-    """Σ_n log p(x_n) of what was seen and told of the rows, nats: a sum of e_step, and so is its gradient.
+    """Σ_n log p(x_n) of the rows as annotated, nats: a sum of e_step, and so is its gradient.
 
     By Fisher's identity ∇ℓ(θ) = ∇Q(θ' | θ) at θ' = θ, where Q sees nothing but moments: no pass back over the data. It
     is differentiable in the mixture alone, as often as is asked for.
@@ -145,7 +145,7 @@ def fast_sums_allowed(dtype, groups: Groups | None = None) -> bool:
 
 
 def ill_conditioned(gmm: GMM, whitener: Float[Array, "..."]) -> Bool[Array, ""]:
-    """Whether some component is too narrow, or too far from the origin, for sums from statistics."""
+    """Whether some component has too small a spread, or is too far from the origin, for sums from statistics."""
     kind = structure(gmm.covariance_type)
     spread = jnp.broadcast_to(kind.variances(gmm.covariances), gmm.means.shape) + gmm.means * gmm.means
     precisions = jnp.broadcast_to(kind.precisions(whitener), gmm.means.shape)
@@ -255,7 +255,7 @@ def _sum_of_logs(totals):
     return jnp.sum(jnp.log(jnp.prod(filled.reshape(8, -1), axis=0)))
 
 
-WAYS = {"exact": _from_deviations, "fast": _from_statistics}
+SUMS = {"exact": _from_deviations, "fast": _from_statistics}
 
 
 def add_blocks(block, rows, weight, size, dtype=None):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import field, replace
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -21,7 +20,7 @@ from .gmm import GMM, check_positive_definite
 
 @tree_dataclass
 class Known:
-    """What is known beforehand. None: the whole field is free. A row wholly NaN: that component's part is free.
+    """Parameters known beforehand. None: the whole field is free. A row wholly NaN: that component's part is free.
 
     Known weights sum to less than 1 when any is free; tied covariances are known whole or not at all.
     """
@@ -45,17 +44,6 @@ class Prior:
     covariances: Any = None
     scales: Any = None
     correlation: Any = None
-
-    def __post_init__(self):
-        for name in ("weights", "means", "covariances", "scales"):
-            if (value := getattr(self, name)) is not None and not hasattr(value, "log_prob"):
-                raise ValueError(f"Prior.{name} must be a NumPyro distribution or None; got {value!r}.")
-        value = self.correlation
-        if value is None or isinstance(value, jax.core.Tracer):
-            return
-        if np.ndim(value) or np.asarray(value).dtype.kind not in "fiu" or not 0.0 < value < np.inf:
-            said = "a positive number, the concentration of an LKJ distribution (1 is uniform)"
-            raise ValueError(f"Prior.correlation must be {said}; got {value!r}.")
 
 
 class Hyperparameters(NamedTuple):
@@ -155,6 +143,10 @@ def validate_spec(spec: MixtureSpec, n_features: int) -> MixtureSpec:
         _check_known_covariances(fields["covariances"], spec.covariance_type)
     if fields["weights"] is not None:
         _check_known_weights(fields["weights"])
+    value = spec.prior.correlation
+    if value is not None and (np.ndim(value) or np.asarray(value).dtype.kind not in "fiu" or not 0.0 < value < np.inf):
+        said = "a positive number, the concentration of an LKJ distribution (1 is uniform)"
+        raise ValueError(f"prior.correlation must be {said}; got {value!r}.")
     return replace(spec, known=Known(**fields))
 
 

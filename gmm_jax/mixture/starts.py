@@ -125,18 +125,18 @@ def start_function(init):
 
 
 def draw_starts(
-    key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, start: Callable, n_starts: int, told=None
+    key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, start: Callable, n_starts: int, labelled=None
 ) -> GMM:
-    """n_starts starts, leading axis: means as far as they are `told` (`labelled_means`), the rest in the order that
+    """n_starts starts, leading axis: means of labelled components from `labelled_means`, the rest in the order that
     suits what is known best.
     """
-    if told is None:
+    if labelled is None:
         return in_known_order(_draw(key, x, spec, start, n_starts), spec)
-    held = told if spec.known.means is None else np.where(np.isnan(spec.known.means), told, spec.known.means)
+    held = labelled if spec.known.means is None else np.where(np.isnan(spec.known.means), labelled, spec.known.means)
     # the start then looks for the other means elsewhere
     starts = _draw(key, x, replace(spec, known=replace(spec.known, means=held)), start, n_starts)
-    starts = replace(starts, means=np.where(np.isnan(told), starts.means, told))
-    return in_known_order(starts, spec, ~np.isnan(told[:, 0]))
+    starts = replace(starts, means=np.where(np.isnan(labelled), starts.means, labelled))
+    return in_known_order(starts, spec, ~np.isnan(labelled[:, 0]))
 
 
 @partial(jax.jit, static_argnames=("start", "n_starts"))
