@@ -22,7 +22,7 @@ import numpy as np
 from gmm_jax import GMM, MixtureSpec, Status, em, sample
 from gmm_jax.bench import store
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.em.coordinates import from_coordinates, to_coordinates
+from gmm_jax.em.acceleration import from_coordinates, to_coordinates
 from gmm_jax.mixture import e_step
 from gmm_jax.mixture.starts import random_points
 from gmm_jax.problems import datasets

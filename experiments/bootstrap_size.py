@@ -2,7 +2,7 @@
 
 Data: data sets of 150 from one normal, and from two equal unit normals on the line, 3 and 4 standard deviations apart.
 Estimands: the size of the test at a nominal 5 %.
-Methods: the criterion `bootstrap` of `bench.choose`.
+Methods: the criterion `bootstrap` of `judge.choose`.
 Performance: share of data sets in which the true K is rejected, with its Monte-Carlo standard error.
 
 Expected: of one normal in 5 %, as the statistic of data from any normal has the same law, so that the data's is one of
@@ -18,8 +18,8 @@ from math import sqrt
 import numpy as np
 
 from gmm_jax import GMM, sample
-from gmm_jax.bench.choose import SIGNIFICANT, choose_components
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.judge.choose import SIGNIFICANT, choose_components
 from gmm_jax.shell import experiment
 from shared.cells import RUN, Options, ask, groups
 

@@ -31,7 +31,7 @@ import numpy as np
 from scipy import stats
 
 from gmm_jax import GMM, Known, MixtureSpec, Prior, bayes, log_prob, permute, responsibilities
-from gmm_jax.bayes.model import pose, site_values
+from gmm_jax.bayes.model import site_values, standardised_problem
 from gmm_jax.bayes.target import log_joint_density
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
@@ -147,7 +147,7 @@ def posed(n_components, n_features, factor=1.0):
     """The problem in the units of the data, as yet without data: standardised, the prior would depend on them."""
     spec = MixtureSpec(n_components, prior=prior(n_components, n_features, factor))
     as_it_is = Scaling(np.zeros(n_features), np.ones(n_features), (), np.dtype(float))
-    return pose(np.zeros((N_SAMPLES, n_features)), spec, Known(), as_it_is)
+    return standardised_problem(np.zeros((N_SAMPLES, n_features)), spec, Known(), as_it_is)
 
 
 def quantities(problem, draws, x):
@@ -207,7 +207,9 @@ def draw_by_nuts(key, x, n_components, size):
 def draw_by_tempering(key, x, n_components, size):
     """Gibbs tempered to the prior, at so few temperatures that a wrong exchange would show."""
     n_draws = size.draws // size.chains * size.thin
-    engine = partial(bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws, n_rungs=TEMPERATURES)
+    engine = partial(
+        bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws, n_temperatures=TEMPERATURES
+    )
     return _each_alone(engine, key, x, n_components, size)
 
 

@@ -2,7 +2,7 @@
 
 Data: data sets from two equal unit normals on the line, 2, 3 and 4 standard deviations apart.
 Estimands: the number of components that each criterion prefers among K = 1, 2, 3.
-Methods: every criterion of `bench.choose`, with full covariances and, for the posterior, the default prior.
+Methods: every criterion of `judge.choose`, with full covariances and, for the posterior, the default prior.
 Performance: share of data sets in which K = 2 is chosen, with its Monte-Carlo standard error; how often the bootstrap
     test rejects a true K = 2 at 5 %.
 
@@ -17,8 +17,8 @@ from math import sqrt
 import numpy as np
 
 from gmm_jax import GMM, sample
-from gmm_jax.bench.choose import SIGNIFICANT, choices, choose_components
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.judge.choose import SIGNIFICANT, choices, choose_components
 from gmm_jax.shell import experiment
 from shared.cells import RUN, Options, ask, groups
 

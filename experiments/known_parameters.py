@@ -54,7 +54,7 @@ def one(problem, known, replications, restarts):
     keys = [derive_key(seed, "data", problem.name) for seed in range(replications)]
     xs = np.stack([problem.sample(key, counts="multinomial")[0] for key in keys])
     spec, truth = problem.knowing(*fields, components=components), problem.truth
-    found = em.fit_em_batch(derive_key(0, "method", known), xs, spec, n_restarts=restarts, config=CONFIG)
+    found = em.fit_em_restarts(derive_key(0, "method", known), xs, spec, n_restarts=restarts, config=CONFIG)
     ok = np.isin(found.best.status, (1, 2)) & (found.reason == "")
     fits = jax.tree.map(lambda leaf: np.asarray(leaf)[ok], found.best.gmm)
     square = np.mean((align(fits, truth, spec).means - truth.means)[:, OTHERS:] ** 2, axis=(1, 2))

@@ -16,6 +16,7 @@ import numpy as np
 from gmm_jax import MixtureSpec, em, problems
 from gmm_jax.bench import landscape, plots, report
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.judge.landscape import curvature, polished, rows_of
 from gmm_jax.shell import experiment
 from shared.cells import RUN, Options, ask, groups
 
@@ -59,10 +60,10 @@ def one(case, restarts):
         x, spec = problems.datasets.load(name)[0], MixtureSpec(n_components)
     key = derive_key(0, "method", name)
     found = em.fit_em_restarts(key, x, spec, n_restarts=restarts, init="random_points", config=CONFIG)
-    optima = landscape.polished(key, x, spec, found)
+    optima = polished(key, x, spec, found)
     about = {"n_samples": len(x), "stopped_at": int(found.optima.count.size)}
-    rows = [about | row for row in landscape.rows_of(optima, found.fits.status, x, spec)]
-    for row, curved in zip(rows, landscape.curvature(optima, x, spec), strict=False):
+    rows = [about | row for row in rows_of(optima, found.fits.status, x, spec)]
+    for row, curved in zip(rows, curvature(optima, x, spec), strict=False):
         row["curvature"] = curved
     return rows
 

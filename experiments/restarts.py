@@ -16,8 +16,8 @@ import numpy as np
 
 from gmm_jax import Status, em, problems
 from gmm_jax.bench import plots
-from gmm_jax.bench.landscape import rows_of
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.judge.landscape import rows_of
 from gmm_jax.shell import experiment
 from shared.cells import RUN, Options, ask, groups, some_of
 

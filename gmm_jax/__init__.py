@@ -10,17 +10,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "mixture": "GMM Fit Known MixtureSpec Moments NotSupported Posterior Prior Status affine align e_step impute "
     "log_joint log_prob match match_cost n_parameters permute predict responsibilities sample validate",
-    "estimator": "GaussianMixture",
-    "estimator_bayes": "BayesianGaussianMixture",
+    "estimators": "BayesianGaussianMixture GaussianMixture",
 }
-_ROOMS = ("mixture", "problems", "em", "bayes", "judge", "bench")
-_HOME_OF = {name: room for room, names in _HOMES.items() for name in names.split()}
+_PACKAGES = ("mixture", "problems", "em", "bayes", "judge", "bench", "estimators")
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = sorted([*_HOME_OF, *_ROOMS])
+__all__ = sorted([*_HOME_OF, *_PACKAGES])
 
 
 def __getattr__(name):
-    if name in _ROOMS:
+    if name in _PACKAGES:
         return import_module(f"{__name__}.{name}")
     if name in _HOME_OF:
         return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -1,7 +1,49 @@
 """python -m gmm_jax is the command gmm-jax."""
 
+from __future__ import annotations
+
+import os
+import signal
 import sys
+import threading
+from typing import NoReturn
 
-from .cli import main
+INTERRUPTED = 130
 
-sys.exit(main())
+
+def main() -> NoReturn:
+    """The command gmm-jax, which ends the process: with 130 after Ctrl-C, whatever the interrupted code made of it."""
+    interrupted = False
+
+    def interrupt(*_):
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    def again(lost):
+        """JAX's callback at garbage collection swallows what is raised in it."""
+        if lost.exc_type is KeyboardInterrupt:
+            threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = again
+    try:
+        from .cli import main as command
+
+        code = command()
+    except BaseException:  # an extension module that is interrupted while it is imported raises an ImportError
+        if not interrupted:
+            raise
+        print("interrupted.", file=sys.stderr)
+        code = INTERRUPTED
+    if interrupted:  # threads that compile are in the middle of it, and Python's own end takes away what they use
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,15 @@
-"""The door for the shell: gmm-jax {demo, fit, launch, compare, report, diff, check-method, list}.
+"""The command gmm-jax {demo, fit, compare, report, diff, check-method, list}.
 
-Each command is a frozen dataclass: its fields are its options, its docstring its help. JAX is imported only when a
-command runs. Results go to stdout, progress and errors to stderr; exit codes are those of `gmm_jax.shell`.
+Each command is a function: its arguments are the options, its docstring their help. JAX is imported only when a command
+runs. Results go to stdout, progress and errors to stderr; docs/exit-codes.md has the exit codes.
 """
 
 from __future__ import annotations
 
-import json
+import functools
+import json as json_format
 import shlex
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,264 +17,206 @@ import tyro
 
 from . import __version__
 from .bench.grid import Grid
-from .launch import place
-from .shell import EXIT_INTERRUPTED, EXIT_OK, configure_jax, guarded, join_ranks
+from .shell import EXIT_OK, configure_jax, guarded
+
+Named = Annotated[str, tyro.conf.Positional]
+Folder = Annotated[Path, tyro.conf.Positional]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")]
+Texts = tuple[str, ...]
+RESULTS = Path("results")
 
 
-@dataclass(frozen=True)
-class Demo:
-    """The course's four experiments: EM, NUTS and Gibbs beside the truth, with pictures and a report."""
+def demo(seed: int = 0, methods: Texts = ("em", "nuts", "gibbs"), out: Path = RESULTS, *, json: bool = False) -> int:
+    """Run the course's four experiments: EM, NUTS and Gibbs beside the truth, with figures and a report.
 
-    seed: int = 0
-    """All randomness follows from it."""
-    methods: tuple[str, ...] = ("em", "nuts", "gibbs")
-    """Methods to run; see `gmm-jax list`."""
-    out: Path = Path("results")
-    """Folder for results; the demo writes to its subfolder demo/."""
-    json: bool = False
-    """Print one JSON document on stdout instead of tables."""
-
-    def run(self) -> int:
-        from .bench.demo import demo
-
-        return demo(_known_methods(self.methods), seed=self.seed, results=self.out, as_json=self.json)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Fit a mixture to the columns of a CSV, .npy or .parquet file."""
-
-    data: Annotated[Path, tyro.conf.Positional]
-    """The file; a first row of a CSV file that is not numeric names the columns."""
-    n_components: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 2
-    """Number of components K."""
-    covariance_type: Literal["full", "tied", "diag", "spherical"] = "full"
-    """Covariance structure."""
-    columns: tuple[str, ...] = ()
-    """Columns to use, by name or by number from 0; all by default."""
-    method: str = "em"
-    """Method; see `gmm-jax list`."""
-    option: tuple[str, ...] = ()
-    """Options of the method as NAME=VALUE; see `gmm-jax list`."""
-    known: Path | None = None
-    """JSON file with any of weights, means, covariances: what is known; null where free."""
-    seed: int = 0
-    """All randomness follows from it."""
-    stream: bool = False
-    """EM with one pass over the file an iteration, for files that do not fit into memory."""
-    distributed: bool = False
-    """This process is a rank of many (SLURM, Open MPI, Kubernetes, gmm-jax launch): each reads its share, method em."""
-    checkpoint: Path | None = None
-    """With --stream or --distributed: a file written every few seconds and at the end, so that a crash costs little."""
-    resume: bool = False
-    """Go on from the checkpoint, with the options that it was written with."""
-    json: bool = False
-    """Print one JSON document on stdout instead of a table."""
-
-    def run(self) -> int:
-        from .bench.files import fit_file, parse_option
-
-        common = {
-            "n_components": self.n_components,
-            "covariance_type": self.covariance_type,
-            "columns": self.columns,
-            "options": dict(map(parse_option, self.option)),
-            "known": self.known,
-            "seed": self.seed,
-            "as_json": self.json,
-        }
-        if not self.stream and not self.distributed:
-            if self.checkpoint is not None or self.resume:
-                raise ValueError("--checkpoint and --resume belong to --stream or --distributed: add one of them.")
-            return fit_file(self.data, method=self.method, **common)
-        if self.stream and self.distributed:
-            raise ValueError("--stream and --distributed are two ways of taking the sum: choose one.")
-        if self.method != "em":
-            way = "--stream" if self.stream else "--distributed"
-            raise ValueError(f"{way} is for method em; {self.method} needs the data in memory: leave {way} out.")
-        if self.stream:
-            from .bench.stream import fit_stream as fit
-        else:
-            join_ranks()
-            from .bench.ranks import fit_ranks as fit
-        return fit(self.data, checkpoint=self.checkpoint, resume=self.resume, **common)
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Run a command as several ranks on this machine, and end all when one dies or is stuck.
-
-    Write it after two dashes: gmm-jax launch -n 2 -- fit data.npy -k 3; or any other program that calls
-    gmm_jax.shell.join_ranks, such as -- python script.py.
+    Args:
+        seed: Seed of all random numbers.
+        methods: Methods of estimation; `gmm-jax list` names them.
+        out: Folder for results; the demo writes to demo/ in it.
+        json: Print one JSON document on stdout instead of tables.
     """
+    from .bench import demo
 
-    command: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """fit and its options, or another program and its own."""
-    n_ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2
-    """Number of ranks: at most one a core."""
-    host: str = "127.0.0.1"
-    """Address that rank 0 listens at. Nothing is encrypted or authenticated: keep to a private network."""
-    port: int = 0
-    """Port there; 0 finds a free one."""
-    timeout: float | None = None
-    """Seconds that all may take."""
-    silence: float = 30.0
-    """Seconds without a sign of life after which a rank counts as stuck."""
-    join: float = 60.0
-    """Seconds within which all must have met."""
-    cores_each: int = 0
-    """Cores that each rank has to itself; 0 shares all."""
-
-    def run(self) -> int:
-        from .launch import launch
-
-        command = list(self.command)
-        if command[:1] == ["fit"]:
-            command = [sys.executable, "-m", "gmm_jax", *command]
-            command += [] if "--distributed" in command else ["--distributed"]
-        watch = {"timeout": self.timeout, "silence": self.silence, "join": self.join, "cores_each": self.cores_each}
-        try:
-            return launch(command, self.n_ranks, host=self.host, port=self.port, **watch)
-        except KeyboardInterrupt:
-            print("gmm-jax launch: interrupted; all ranks were ended.", file=sys.stderr)
-            return EXIT_INTERRUPTED
+    return demo.demo(_known_methods(methods), seed=_checked(seed), results=out, as_json=json)
 
 
-@dataclass(frozen=True)
-class Compare:
-    """Methods on named problems over several seeds: rows, tables and a report."""
+def fit(
+    data: Annotated[Path, tyro.conf.arg(metavar="DATA"), tyro.conf.Positional],
+    n_components: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 2,
+    covariance_type: Literal["full", "tied", "diag", "spherical"] = "full",
+    columns: Texts = (),
+    method: str = "em",
+    option: Texts = (),
+    known: File = None,
+    seed: int = 0,
+    *,
+    stream: bool = False,
+    scheduler: Address = None,
+    checkpoint: File = None,
+    resume: bool = False,
+    json: bool = False,
+) -> int:
+    """Fit a mixture to the columns of a CSV, .npy or Parquet file; exit code 3 if the answer is not to be trusted.
 
-    name: Annotated[str, tyro.conf.Positional] = "compare"
-    """Name of the results folder."""
-    grid: Grid = field(default_factory=Grid)
-    file: Path | None = None
-    """JSON file with the options above, in place of them; `provenance.json` has it under config, grid."""
-    workers: int = 0
-    """Processes to run trials in; 0 runs them in this one, one after the other."""
-    timeout: float | None = None
-    """Seconds a trial may take; one that takes longer is a failed row."""
-    scheduler: str | None = None
-    """Address of a running Dask cluster, or "local" for one of its own on this machine."""
-    out: Path = Path("results")
-    """Folder for results."""
-    json: bool = False
-    """Print one JSON document on stdout instead of a table."""
+    Args:
+        data: The file, or - for standard input; a first line of a text file without any number names the columns.
+        n_components: Number of components K.
+        covariance_type: Structure of the covariances Σ.
+        columns: Columns to use, by name or by number from 0; all by default.
+        method: Method of estimation; `gmm-jax list` names them.
+        option: Options of the method as NAME=VALUE; `gmm-jax list` names them.
+        known: JSON file with any of weights, means, covariances: parameters that are known; null where free.
+        seed: Seed of all random numbers.
+        stream: EM with one pass over the file an iteration, for files that do not fit into memory.
+        scheduler: EM on a Dask cluster whose workers read the file: its address, or "local" for one on this machine.
+        checkpoint: With --stream or --scheduler: a file written every few seconds, so that a crash costs little.
+        resume: Go on from the checkpoint, with the options that it was written with.
+        json: Print one JSON document on stdout instead of a table.
+    """
+    from .bench.files import fit_file, parse_options
 
-    def run(self) -> int:
-        from .bench.compare import compare
-        from .bench.grid import read_grid
-        from .bench.runner import How
-
-        if self.file is not None and self.grid != Grid():
-            raise ValueError(f"options beside --file {self.file} would say twice what to run: put them into the file.")
-        grid = self.grid if self.file is None else read_grid(self.file)
-        _known_methods(grid.methods)
-        return compare(
-            self.name,
-            grid,
-            results=self.out,
-            command=shlex.join(["gmm-jax", *sys.argv[1:]]),
-            how=How(self.workers, self.timeout, self.scheduler, prepare=configure_jax),
-            as_json=self.json,
-        )
-
-
-@dataclass(frozen=True)
-class Report:
-    """Draw the tables, pictures and report.html of a results folder again, without refitting."""
-
-    folder: Annotated[Path, tyro.conf.Positional]
-    """A folder that `compare` or an experiment wrote."""
-
-    def run(self) -> int:
-        from .bench.compare import report_folder
-
-        return report_folder(self.folder)
+    model = {"n_components": n_components, "covariance_type": covariance_type, "known": known, "seed": _checked(seed)}
+    place = {"stream": stream, "scheduler": scheduler, "checkpoint": checkpoint, "resume": resume}
+    what = {"columns": columns, "method": method, "options": parse_options(option), "as_json": json}
+    return fit_file(data, **model, **place, **what, prepare=configure_jax)
 
 
-@dataclass(frozen=True)
-class Diff:
-    """Has anything become worse from one folder of results to another? Exit code 3 if so."""
+def compare(
+    name: Named = "compare",
+    grid: Annotated[Grid, tyro.conf.arg(name="")] = Grid(),  # noqa: B008
+    file: File = None,
+    workers: int = 0,
+    timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None,
+    scheduler: Address = None,
+    out: Path = RESULTS,
+    *,
+    json: bool = False,
+) -> int:
+    """Compare methods on named problems, on the same data sets: a row for each fit, tables, figures and a report.
 
-    before: Annotated[Path, tyro.conf.Positional]
-    """A folder that `compare` or an experiment wrote."""
-    after: Annotated[Path, tyro.conf.Positional]
-    """Another one; cells with the same problem, case, n, method and options are compared, paired by seed."""
-    metric: tuple[str, ...] = ()
-    """Metrics to look at; by default all that have a practical margin, and the share of failures."""
-    margin: tuple[str, ...] = ()
-    """Practical margins as METRIC=VALUE in place of the usual ones."""
-    json: bool = False
-    """Print one JSON document on stdout instead of a table."""
+    Args:
+        name: Name of the results folder.
+        file: JSON file with problems, methods, option, known, n, seeds and first_seed, in place of these options.
+        workers: Number of processes that fit; 0: this one alone.
+        timeout: Seconds that a fit may take; one that takes longer counts as failed.
+        scheduler: Fit on a Dask cluster: its address, or "local" for one on this machine.
+        out: Folder for results.
+        json: Print one JSON document on stdout instead of a table.
+    """
+    from .bench.compare import compare as run_compare
+    from .bench.grid import read_grid
+    from .bench.runner import How
 
-    def run(self) -> int:
-        from .bench.diff import MARGINS, diff
-        from .bench.files import parse_option
-
-        margins = dict(map(parse_option, self.margin))
-        return diff(self.before, self.after, metrics=self.metric or tuple(MARGINS), margins=margins, as_json=self.json)
-
-
-@dataclass(frozen=True)
-class CheckMethod:
-    """Does a method keep every promise? For one that lives in a module of yours; exit code 3 if it breaks one."""
-
-    method: Annotated[str, tyro.conf.Positional]
-    """module:function, found from this folder or installed, or a name of `gmm-jax list`."""
-    option: tuple[str, ...] = ()
-    """Options of the method as NAME=VALUE, such as small sizes."""
-    json: bool = False
-    """Print one JSON document on stdout instead of a table."""
-
-    def run(self) -> int:
-        from .bench.conformance import check_method
-        from .bench.files import parse_option
-
-        (name,) = _known_methods([self.method])
-        return check_method(name, dict(map(parse_option, self.option)), as_json=self.json)
+    if file is not None and grid != Grid():
+        raise ValueError(f"options beside --file {file} would say twice what to run: put them into the file.")
+    grid = grid if file is None else read_grid(file)
+    _known_methods(grid.methods)
+    command = shlex.join(["gmm-jax", *sys.argv[1:]])
+    how = How(workers, timeout, scheduler, prepare=configure_jax)
+    return run_compare(name, grid, results=out, command=command, how=how, as_json=json)
 
 
-@dataclass(frozen=True)
-class List:
-    """What there is: problems, data sets, methods with their options."""
+def report(folder: Folder) -> int:
+    """Make the tables, figures and report.html of a results folder again, without fitting again.
 
-    json: bool = False
-    """Print one JSON document on stdout."""
+    Args:
+        folder: Results folder of `compare` or of an experiment.
+    """
+    from .bench.compare import report_folder
 
-    def run(self) -> int:
-        return _list(as_json=self.json)
+    return report_folder(folder)
 
 
-Command = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Launch, tyro.conf.subcommand("launch")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Diff, tyro.conf.subcommand("diff")]
-    | Annotated[CheckMethod, tyro.conf.subcommand("check-method")]
-    | Annotated[List, tyro.conf.subcommand("list")]
-)
+def diff(before: Folder, after: Folder, metric: Texts = (), margin: Texts = (), *, json: bool = False) -> int:
+    """Test whether results have become worse from one folder to another; exit code 3 if so.
+
+    Args:
+        before: Results folder of `compare` or of an experiment.
+        after: Another one. Fits with the same problem, case, n, method and options are compared, paired by seed.
+        metric: Metrics to test; by default all that have a margin of equivalence, and the proportion of failures.
+        margin: Margins of equivalence as METRIC=VALUE, in place of the default ones.
+        json: Print one JSON document on stdout instead of a table.
+    """
+    from .bench.diff import MARGINS, diff
+    from .bench.files import parse_options
+
+    return diff(before, after, metrics=metric or tuple(MARGINS), margins=parse_options(margin), as_json=json)
+
+
+def check_method(method: Named, option: Texts = (), *, json: bool = False) -> int:
+    """Test whether a method of your own behaves as every method must; exit code 3 if it does not.
+
+    Args:
+        method: module:function, in this folder or installed, or a name that `gmm-jax list` has.
+        option: Options of the method as NAME=VALUE, for instance small sizes.
+        json: Print one JSON document on stdout instead of a table.
+    """
+    from .bench.conformance import check_method
+    from .bench.files import parse_options
+
+    (name,) = _known_methods([method])
+    return check_method(name, parse_options(option), as_json=json)
+
+
+def list_all(*, json: bool = False) -> int:
+    """List the named problems, the data sets, and the methods with their options.
+
+    Args:
+        json: Print one JSON document on stdout.
+    """
+    from . import problems
+    from .bench import methods
+
+    found = {
+        "problems": {name: problems.load(name).description for name in problems.names()},
+        "data sets": {name: problems.datasets.describe(name).source for name in problems.datasets.names()},
+        "methods": {name: methods.load(name).summary for name in methods.available()},
+    }
+    options = {name: methods.load(name).options for name in methods.available()}
+    if json:
+        print(json_format.dumps(found | {"options": options}, indent=2, default=str))
+        return EXIT_OK
+    for heading, entries in found.items():
+        print(heading)
+        for name, text in entries.items():
+            print(f"  {name:20} {text}")
+            if heading == "methods":
+                shown = ", ".join(f"{o}={v!r}" for o, v in options[name].items() if o not in methods.INTERNAL)
+                print(f"  {'':20}   options: {shown or 'none'}")
+    return EXIT_OK
+
+
+COMMANDS = {"demo": demo, "fit": fit, "compare": compare, "report": report, "diff": diff}
+COMMANDS |= {"check-method": check_method, "list": list_all}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command gmm-jax; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    place()  # a rank says that it lives before anything else, which may take long
     if "--version" in arguments:
         print(__version__)
         return EXIT_OK
-    description = "Recover (φ, μ, Σ) of a Gaussian mixture by every serious method, and compare each with the truth."
-    command = tyro.cli(
-        Command,
+    run = tyro.extras.subcommand_cli_from_dict(
+        {name: _deferred(function) for name, function in COMMANDS.items()},
         prog="gmm-jax",
-        description=description,
+        description="Recover (φ, μ, Σ) of a Gaussian mixture by every serious method, and compare each with the truth.",
         args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    if not isinstance(command, Launch):
-        configure_jax()
-    return guarded(command.run)
+    configure_jax()
+    return guarded(run)
+
+
+def _deferred(function):
+    """What is typed is understood before anything runs."""
+    return functools.wraps(function)(lambda *values, **named: functools.partial(function, *values, **named))
+
+
+def _checked(seed):
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"--seed must be a whole number from 0 to 2^63 - 1; got {seed}.")
+    return seed
 
 
 def _known_methods(names):
@@ -285,30 +227,6 @@ def _known_methods(names):
     if here not in sys.path and any(":" in name for name in names):
         sys.path.append(here)
     return {methods.load(name).name: {} for name in names}
-
-
-def _list(*, as_json: bool) -> int:
-    from . import problems
-    from .bench import methods
-
-    found = {
-        "problems": {name: problems.load(name).description for name in problems.names()},
-        "data sets": {name: problems.datasets.describe(name).source for name in problems.datasets.names()},
-        "methods": {name: methods.load(name).summary for name in methods.available()},
-    }
-    if as_json:
-        options = {name: methods.load(name).options for name in methods.available()}
-        print(json.dumps(found | {"options": options}, indent=2, default=str))
-        return EXIT_OK
-    for heading, entries in found.items():
-        print(heading)
-        for name, text in entries.items():
-            print(f"  {name:20} {text}")
-            if heading == "methods":
-                options = methods.load(name).options
-                shown = ", ".join(f"{o}={v!r}" for o, v in options.items() if o not in ("progress", "labels"))
-                print(f"  {'':20}   options: {shown or 'none'}")
-    return EXIT_OK
 
 
 if __name__ == "__main__":

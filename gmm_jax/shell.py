@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_FAILED_CELLS, EXIT_UNREADABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+# docs/exit-codes.md has the table. Python itself ends with 1, and a traceback, where the program is wrong
+EXIT_OK, EXIT_USAGE, EXIT_UNTRUSTED, EXIT_UNREADABLE, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
 
 
 def configure_jax(n_devices: int | None = None) -> None:
@@ -30,39 +31,6 @@ def configure_jax(n_devices: int | None = None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def join_ranks() -> None:
-    """Make this process a rank of jax.distributed, as the launcher or the cluster's manager says; before any other use.
-
-    On CPUs with one device: programs that add over several devices of a process can wait for each other for ever.
-    Ranks talk in plain TCP without authentication: private networks only. A launcher's coordinator listens at the given
-    address alone, a cluster's at every one unless JAX_COORDINATOR_BIND_ADDRESS names one.
-
-    Raises:
-        ValueError: there is neither a launcher nor a manager, or the others did not come.
-    """
-    import jax
-
-    from . import launch
-
-    jax.config.update("jax_num_cpu_devices", 1)
-    limits = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 30}
-    here = launch.place()
-    if here is not None:
-        launch.await_coordinator(here)
-        limits |= {"initialization_timeout": max(1, int(here.join)), "coordinator_bind_address": here.coordinator}
-    place = () if here is None else (here.coordinator, here.n_ranks, here.rank)
-    try:
-        jax.distributed.initialize(*place, **limits)
-    except ValueError:
-        raise ValueError(
-            "--distributed found no SLURM, Open MPI or Kubernetes that says which rank this is: start local ranks with "
-            "gmm-jax launch -n 2 -- fit ..."
-        ) from None
-    except RuntimeError as error:
-        raise ValueError(f"the ranks did not meet: {str(error).splitlines()[0]}") from None
-    launch.say_joined()
 
 
 def cache_folder() -> Path:

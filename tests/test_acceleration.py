@@ -13,7 +13,7 @@ import oracles
 from conftest import EPS, TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, Known, Status, log_prob
 from gmm_jax.em import EMConfig, fit_em, m_step
-from gmm_jax.em.coordinates import expected_log_joint, from_coordinates, gradient, to_coordinates
+from gmm_jax.em.acceleration import expected_log_joint, from_coordinates, gradient, to_coordinates
 from gmm_jax.em.fit import em_map, first_state
 from gmm_jax.em.fixed_point import advance, begin
 from gmm_jax.mixture import Annotations, e_step, project

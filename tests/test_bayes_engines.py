@@ -9,7 +9,6 @@ from scipy.special import logsumexp
 from test_bayes_references import COVARIANCE, ENGINES, SMALL
 
 from gmm_jax import GMM, Known, MixtureSpec, NotSupported, Posterior, Prior, Status, bayes, judge
-from gmm_jax.bench.methods._posterior import as_fit
 
 PRIOR = Prior(
     means=dist.MultivariateNormal(np.zeros(2), 9.0 * np.eye(2)),
@@ -28,11 +27,11 @@ def test_same_key_same_draws_and_another_key_others(engine):
     assert first.log_density.shape == (4, 50)
 
 
-@pytest.mark.parametrize("n_rungs", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_gibbs_gives_each_draw_the_density_of_its_own_mixture(n_rungs):
+@pytest.mark.parametrize("n_temperatures", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_gibbs_gives_each_draw_the_density_of_its_own_mixture(n_temperatures):
     """The likelihood is a by-product of the sweep that begins at the draw."""
     spec = MixtureSpec(2, prior=PRIOR)
-    posterior = bayes.gibbs(jax.random.key(0), SMALL, spec, n_chains=2, n_warmup=3, n_draws=20, n_rungs=n_rungs)
+    posterior = bayes.gibbs(jax.random.key(0), SMALL, spec, n_chains=2, n_warmup=3, n_draws=20, n_temperatures=n_temperatures)
     for c, s in ((0, 0), (1, 7), (1, 19)):
         gmm = jax.tree.map(lambda leaf, c=c, s=s: leaf[c, s], posterior.draws)
         normal = stats.multivariate_normal
@@ -79,10 +78,6 @@ def test_particular_options_are_checked():
         bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), guide="nromal")
     with pytest.raises(ValueError, match="n_warmup must be an integer of at least 1"):
         bayes.svi(jax.random.key(0), SMALL, MixtureSpec(2), n_warmup=0)
-    with pytest.raises(ValueError, match="chain_method must be one of vectorized, sequential, parallel; got 'serial'"):
-        bayes.numpyro_nuts(jax.random.key(0), SMALL, MixtureSpec(2), chain_method="serial")
-    with pytest.raises(ValueError, match="needs a device for each chain; got n_chains=4 and 1 devices"):
-        bayes.numpyro_nuts(jax.random.key(0), SMALL, MixtureSpec(2), chain_method="parallel")
     known = Known(np.ones(2) / 2, np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
     with pytest.raises(ValueError, match="leaves nothing to infer"):
         bayes.gibbs(jax.random.key(0), SMALL, MixtureSpec(2, known=known))
@@ -128,7 +123,7 @@ def test_chains_stuck_in_different_modes_are_unmixed():
     assert after.worst["r_hat"] > 1.01
     assert invariant.worst["r_hat"] > 1.01
     assert posterior.status == Status.SAMPLED  # an engine cannot know
-    assert as_fit(posterior, spec).status == Status.UNMIXED
+    assert judge.summary(posterior, spec).status == Status.UNMIXED
 
 
 def test_datatree_has_arvizs_groups_and_dims():

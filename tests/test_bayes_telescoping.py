@@ -58,7 +58,7 @@ def test_the_posterior_of_k_is_that_of_all_partitions(gamma):
     for counts, truth in zip(
         (found.n_components, found.occupied), exact(beta_negative_binomial(np.arange(N)), gamma), strict=True
     ):
-        p, error = found.shares(counts)
+        p, error = found.probabilities(counts)
         for k in np.flatnonzero(truth > 1e-3):
             assert abs(p[k] - truth[k]) <= 4.0 * mcse((counts == k).astype(float)), k
         assert p.sum() == pytest.approx(1.0)

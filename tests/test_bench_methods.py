@@ -18,7 +18,6 @@ from gmm_jax import GMM, MixtureSpec, NotSupported, Status, judge, log_prob, per
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
 from gmm_jax.bench.methods import _peers, pymc_nuts
-from gmm_jax.bench.methods._posterior import as_fit
 from gmm_jax.em import EMConfig, fit_em
 from gmm_jax.judge.diagnostics import diagnostics_of, quantities
 from gmm_jax.mixture import Hyperparameters
@@ -83,7 +82,7 @@ def test_a_posterior_is_summarised_in_one_labelling_by_any_relabelling(relabelli
     draws = near(TRUTH, 0, n_chains=2, n_draws=250)
     density = np.where(np.arange(500) == 0, 1.0, 0.0).reshape(2, 250)
     mixed, orders = scrambled(draws, 1)
-    found = as_fit(posterior_of(mixed, density), MixtureSpec(K), x=easy[0], relabelling=relabelling)
+    found = judge.summary(posterior_of(mixed, density), MixtureSpec(K), x=easy[0], relabelling=relabelling)
     expected = jax.tree.map(
         lambda leaf: leaf.mean(axis=(0, 1)), permute(draws, np.broadcast_to(orders[0, 0], orders.shape))
     )
@@ -95,10 +94,11 @@ def test_a_posterior_is_summarised_in_one_labelling_by_any_relabelling(relabelli
 
 def test_ambiguous_labels_and_stuck_chains_stand_in_the_answer(easy):
     equal = GMM(np.full(K, 1 / K), np.zeros((K, D)), np.stack([np.eye(D)] * K))
-    assert "labels are ambiguous" in as_fit(posterior_of(near(equal, 0)), MixtureSpec(K), x=easy[0]).info["labels"]
+    found = judge.summary(posterior_of(near(equal, 0)), MixtureSpec(K), x=easy[0])
+    assert "labels are ambiguous" in found.info["labels"]
     draws = near(TRUTH, 0, n_chains=2, n_draws=250)
     apart = GMM(draws.weights, draws.means + np.array([0.0, 1.0]).reshape(2, 1, 1, 1), draws.covariances)
-    found = as_fit(posterior_of(apart), MixtureSpec(K), x=easy[0])
+    found = judge.summary(posterior_of(apart), MixtureSpec(K), x=easy[0])
     assert found.info["mixing"] == "stuck"
     assert found.status == Status.UNMIXED
 
@@ -143,7 +143,7 @@ def test_samplers_start_where_em_fails():
 def test_gibbs_on_a_ladder_says_what_it_cost_and_what_arrived(easy):
     size = {"n_restarts": 2, "n_chains": 1, "n_warmup": 50, "n_draws": 50}
     fit = methods.load("gibbs").fit
-    plain, ladder = (fit(jax.random.key(0), easy[0], MixtureSpec(K), n_rungs=n, **size).info for n in (1, 3))
+    plain, ladder = (fit(jax.random.key(0), easy[0], MixtureSpec(K), n_temperatures=n, **size).info for n in (1, 3))
     assert ladder["density_evaluations"] - plain["density_evaluations"] == 2 * 100 * len(easy[0]) * K
     assert "arrivals" not in plain
     assert 0 <= ladder["arrivals"] <= 50

@@ -141,6 +141,21 @@ def test_recovery_shows_failed_trials(tmp_path):
     assert is_a_picture(tmp_path / "b.png")
 
 
+def test_cases_of_one_problem_are_not_pooled_and_one_seed_has_no_quartiles(tmp_path, monkeypatch):
+    from gmm_jax.bench.plots import trials
+
+    drawn = []
+    monkeypatch.setattr(trials, "draw_trials", lambda panel, rows, *_: drawn.append([row["kl"] for row in rows]))
+    said = []
+    monkeypatch.setattr(trials, "legend_below", lambda figure, _: said.append(figure.axes[0]))
+    shared = {"problem": "one", "seed": 0, "status": "CONVERGED", "method": "em"}
+    rows = [shared | {"case": "Case I", "kl": 1.0}, shared | {"case": "Case II", "kl": 2.0}]
+    plots.recovery(tmp_path / "a.png", rows, "kl", ["one"], ["em"])
+    assert drawn == [[1.0], [2.0]]
+    assert [label.get_text() for label in said[0].get_yticklabels()] == ["one, Case I", "one, Case II"]
+    assert said[0].get_title(loc="left").startswith("kl: one seed;")
+
+
 def test_many_components_have_different_colours():
     colours = primitives.colours_of(30)
     assert len(set(colours)) == 30
@@ -168,18 +183,10 @@ def test_degenerate_data_and_components_are_drawn(tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
 
-def test_posterior_predictive_beside_the_truth(tmp_path, n_features):
-    x, _ = samples(n_features)
-    draws = mixture(n_features, leading=(2, 150))
-    draws.means[...] += 0.1 * np.random.default_rng(1).standard_normal(draws.means.shape)
-    plots.posterior_predictive(tmp_path / "a.png", x, draws, mixture(n_features))
-    assert is_a_picture(tmp_path / "a.png")
-
-
 @pytest.mark.parametrize("n_features", [1, 2])
-def test_the_predictive_density_holds_all_probability(n_features):
+def test_the_density_that_is_drawn_holds_all_probability(n_features):
     """A sum over a fine grid; of five features the marginal of those seen is exact."""
     grid = np.stack([a.ravel() for a in np.meshgrid(*[np.linspace(-6.0, 9.0, 151)] * n_features)], axis=-1)
     for whole in (n_features, 5):
-        density = primitives.component_densities(mixture(whole, "full"), grid)
+        density = primitives.component_densities(mixture(whole), grid)
         assert density.sum() * 0.1**n_features == pytest.approx(1.0, abs=1e-6)

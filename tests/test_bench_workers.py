@@ -63,6 +63,16 @@ def test_a_process_that_dies_or_hangs_and_a_job_that_fails_cost_one_job():
     assert not multiprocessing.active_children()
 
 
+def test_no_more_processes_than_jobs(monkeypatch):
+    import pebble
+
+    sizes, real = [], pebble.ProcessPool
+    monkeypatch.setattr(pebble, "ProcessPool", lambda n, **more: sizes.append(n) or real(n, **more))
+    assert list(workers.in_processes(square, [], 4)) == []
+    assert list(workers.in_processes(square, [2], 4)) == [(0, 4)]
+    assert sizes == [1, 1]
+
+
 class Adds:
     """Work that keeps a sum, starts a process of its own when it is asked to add 0, and dies of 3."""
 

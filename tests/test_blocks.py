@@ -1,9 +1,13 @@
 """Rows of a file, block by block: the same numbers as the whole file, and a file that is not whole is named."""
 
+import os
+import sys
+import threading
+
 import numpy as np
 import pytest
 
-from gmm_jax.problems import blocks, open_blocks, text_table
+from gmm_jax.problems import blocks, open_blocks, open_dask, text_table
 
 
 @pytest.fixture(autouse=True)
@@ -11,7 +15,7 @@ def small_blocks(monkeypatch):
     """Several blocks even of small files."""
     monkeypatch.setattr(blocks, "BLOCK_NUMBERS", 100)
     monkeypatch.setattr(blocks, "FEWEST_ROWS", 7)
-    monkeypatch.setattr(text_table, "ROWS_AT_A_TIME", 16)
+    monkeypatch.setattr(text_table, "BYTES_AT_A_TIME", 1000)
 
 
 @pytest.fixture
@@ -45,12 +49,12 @@ def test_blocks_are_the_whole_file_at_every_call(suffix, rows, tmp_path):
     np.testing.assert_array_equal(np.concatenate(list(chosen())), rows[:, [2, 0]])
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+@pytest.mark.parametrize("dtype", [np.float32, ">f4", np.float64, np.int64, np.bool_])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_npy_of_any_kind_and_order(dtype, order, rows, tmp_path):
     table = np.asarray(rows > 0 if dtype is np.bool_ else 10 * rows, dtype=dtype, order=order)
     parts = list(open_blocks(write(tmp_path / "x.npy", table))())
-    assert parts[0].dtype == dtype
+    assert parts[0].dtype == np.dtype(dtype).newbyteorder("=")
     np.testing.assert_array_equal(np.concatenate(parts), table)
 
 
@@ -85,6 +89,8 @@ WRONG = {
     "a vector": (lambda path: np.save(path, np.zeros(5)), r"must hold one table of shape \(rows, columns\)"),
     "no rows": (lambda path: np.save(path, np.zeros((0, 2))), "not empty"),
     "objects": (lambda path: np.save(path, np.array([[None]]), allow_pickle=True), "no whole .npy file of numbers"),
+    "words": (lambda path: np.save(path, np.array([["a"]])), "holds <U1, not real numbers"),
+    "complex": (lambda path: np.save(path, np.ones((3, 2), complex)), "holds complex128, not real numbers"),
     "text": (lambda path: path.write_text("1,2\n"), "no whole .npy file of numbers"),
     "nothing": (lambda path: path.write_bytes(b""), "no whole .npy file of numbers"),
 }
@@ -100,7 +106,8 @@ def test_what_is_no_table_of_numbers_is_refused(case, tmp_path):
 
 def test_parquet_without_pyarrow_says_what_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs pyarrow: pip install pyarrow"):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"needs pyarrow: pip install 'gmm-jax\[parquet\]'"):
         open_blocks(tmp_path / "x.parquet")
 
 
@@ -166,3 +173,100 @@ def test_a_bad_field_far_into_a_text_file_has_its_line(rows, tmp_path):
     path.write_text("\n".join(lines))
     with pytest.raises(ValueError, match="line 151: 2 fields where the first line has 3"):
         list(open_blocks(path)())
+
+
+# ---- pipes
+
+
+@pytest.mark.parametrize("n", [500, 30_000])
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".csv"])
+def test_a_pipe_gives_every_row_at_every_call(n, suffix, tmp_path):
+    """A named pipe can be read once; what is sniffed from it must not be lost."""
+    rows = np.random.default_rng(1).standard_normal((n, 3))
+    content = write(tmp_path / f"x{suffix}", rows).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content))
+    writer.start()
+    table = open_blocks(tmp_path / "pipe")
+    writer.join()
+    for _ in range(2):
+        np.testing.assert_array_equal(np.concatenate(list(table())), rows)
+    assert table.n_rows == n
+    copy = os.fspath(table.path)
+    table.close()
+    assert not os.path.exists(copy)
+
+
+def test_what_is_wrong_in_a_pipe_has_the_name_of_the_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("a,b\n1,2\n3,x\n"))
+    writer.start()
+    table = open_blocks(tmp_path / "pipe")
+    writer.join()
+    with pytest.raises(ValueError, match=r"pipe, line 3, column 'b': 'x' is no number"):
+        list(table())
+
+
+# ---- text in parts
+
+
+@pytest.mark.parametrize("n_bytes", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n \n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_parts_of_a_text_file_are_its_rows_wherever_it_is_cut(n_bytes, end, last, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_table, "BYTES_AT_A_TIME", n_bytes)
+    lines = ["\ufeffä,b", *(f"{i},{i * i}" for i in range(40))]
+    (tmp_path / "x.csv").write_bytes((end.join(lines) + (end if last else "")).encode())
+    table = open_blocks(tmp_path / "x.csv")
+    assert table.names == ("ä", "b")
+    assert table.n_rows == 40
+    np.testing.assert_array_equal(np.concatenate(list(table())), [[i, i * i] for i in range(40)])
+
+
+def test_columns_that_are_ambiguous_or_chosen_twice_are_named(tmp_path):
+    (tmp_path / "x.csv").write_text("a,a,b\n1,2,3\n")
+    with pytest.raises(ValueError, match=r"2 columns of .*x.csv are named 'a': choose by number"):
+        open_blocks(tmp_path / "x.csv", columns=["a"])
+    with pytest.raises(ValueError, match=r"column 'b' of .*x.csv is chosen twice"):
+        open_blocks(tmp_path / "x.csv", columns=["b", "2"])
+    np.testing.assert_array_equal(next(open_blocks(tmp_path / "x.csv", columns=["0", "b"])()), [[1, 3]])
+
+
+# ---- Dask
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".csv"])
+def test_a_dask_array_holds_the_rows_of_the_file(suffix, rows, tmp_path):
+    pytest.importorskip("dask")
+    path = write(tmp_path / f"x{suffix}", rows)
+    for n_partitions in (1, 3, 64):
+        x = open_dask(path, n_partitions=n_partitions)
+        assert x.shape == rows.shape
+        assert x.npartitions <= n_partitions
+        np.testing.assert_array_equal(x.compute(scheduler="synchronous"), rows)
+    chosen = open_dask(path, columns=["2", "0"])
+    np.testing.assert_array_equal(chosen.compute(scheduler="synchronous"), rows[:, [2, 0]])
+
+
+def test_a_dask_array_keeps_float32_and_names_a_bad_field(tmp_path):
+    pytest.importorskip("dask")
+    for dtype, kept in {"float32": "float32", ">f4": "float32", "int64": "float64", "bool": "float64"}.items():
+        np.save(tmp_path / "x.npy", np.ones((30, 2), dtype))
+        x = open_dask(tmp_path / "x.npy")
+        assert x.dtype == x.compute(scheduler="synchronous").dtype == np.dtype(kept)
+    (tmp_path / "x.csv").write_text("a,b\n" + "1,2\n" * 400 + "3,?\n")
+    with pytest.raises(ValueError, match=r"x.csv, line 402, column 'b': '\?' is no number"):
+        open_dask(tmp_path / "x.csv").compute(scheduler="synchronous")
+
+
+def test_without_dask_and_for_a_pipe_there_is_a_sentence(tmp_path, monkeypatch):
+    pytest.importorskip("dask")
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("1,2\n3,4\n"))
+    writer.start()
+    with pytest.raises(ValueError, match=r"workers cannot read .*pipe: write its rows to a file"):
+        open_dask(tmp_path / "pipe")
+    writer.join()
+    monkeypatch.setitem(sys.modules, "dask", None)
+    with pytest.raises(ValueError, match=r"need Dask: pip install 'gmm-jax\[cluster\]'"):
+        open_dask(tmp_path / "x.npy")

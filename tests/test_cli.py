@@ -1,15 +1,19 @@
 """The shell: what is typed, what comes out, and with which exit code. Bad input is one sentence and harms nothing."""
 
+import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import jax
 import numpy as np
 import pytest
 
-from gmm_jax import GMM, Fit, Status, problems
+from gmm_jax import GMM, Fit, Status, em, problems
 from gmm_jax.bench import methods
 from gmm_jax.cli import main
 
@@ -170,6 +174,12 @@ BAD_OPTIONS = {
     "unknown option": (["--option", "n_restart=3"], "did you mean 'n_restarts'"),
     "option without value": (["--option", "n_restarts"], "NAME=VALUE"),
     "option that is no number": (["--option", "n_restarts=many"], "takes a whole number"),
+    "too many restarts": (["--option", "n_restarts=1e400"], "takes a whole number"),
+    "an option twice": (["--option", "tol=1", "tol=2"], "option 'tol' is given twice"),
+    "an option that is not the user's": (["--option", "progress=1"], "no option 'progress'"),
+    "a column twice": (["--columns", "a", "0"], "column 'a' of"),
+    "negative seed": (["--seed", "-1"], "--seed must be a whole number from 0"),
+    "huge seed": (["--seed", "9" * 30], "--seed must be a whole number from 0"),
     "no restart": (["--option", "n_restarts=0"], "n_restarts must be an integer of at least 1"),
     "negative ridge": (["--option", "reg_covar=-1"], "reg_covar must be finite and not negative"),
     "ridge that is no number": (["--option", "reg_covar=big"], "reg_covar must hold real numbers"),
@@ -261,17 +271,138 @@ def test_ctrl_c_is_130(csv, monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().err
 
 
-# ---- fit --stream
+@contextmanager
+def impatient(*_):
+    """A progress bar at which Ctrl-C is pressed."""
+
+    def update(*_):
+        raise KeyboardInterrupt
+
+    yield update
+
+
+STARTED = "import sys, gmm_jax.__main__ as m; del sys.argv[1]; print('ready', flush=True); m.main()"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 1.5, 2.5])
+def test_ctrl_c_in_the_first_seconds_is_130(seconds, csv, faithful, tmp_path):
+    """While modules are imported, and while programs are compiled on threads (a fresh cache)."""
+    path = csv("eruptions,waiting\n" + "".join(f"{a},{b}\n" for a, b in faithful))
+    command = [sys.executable, "-c", STARTED, "gmm-jax", "fit", path, "-k", "4", "--option", "tol=0", "max_iter=100000"]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert b"interrupted" in errors
+
+
+def test_an_interrupted_gibbs_does_not_pass_em_off_as_the_posterior(csv, faithful, monkeypatch, capsys):
+    path = csv("eruptions,waiting\n" + "".join(f"{a},{b}\n" for a, b in faithful))
+    search = em.fit_em_restarts
+
+    def interrupted(*arguments, **options):
+        raise em.Interrupted(search(*arguments, **options))
+
+    monkeypatch.setattr(em, "fit_em_restarts", interrupted)
+    assert run("fit", path, "--method", "gibbs", "--json") == 130
+    document = json.loads(capsys.readouterr().out)
+    assert (document["method"], document["status"]) == ("gibbs", "RUNNING")
+    assert document["advice"].startswith("interrupted before gibbs began: this is the best EM fit so far, not the")
+    assert "converged" not in document["advice"]
+    assert run("fit", path, "--method", "gibbs") == 130
+    assert "not the answer of gibbs" in " ".join(capsys.readouterr().out.split())
+
+
+# ---- fit: what the answer says of itself
+
+
+def said(capsys, *arguments):
+    """(exit code, the document of --json), after a check that the table says the same sentences."""
+    code = run("fit", *arguments)
+    table = " ".join(capsys.readouterr().out.split())
+    assert run("fit", *arguments, "--json") == code
+    document = json.loads(capsys.readouterr().out)
+    assert " ".join(document["advice"].split()) in table
+    assert document["method"] in table
+    assert f"{document['n_samples']} rows" in table
+    return code, document
+
+
+def test_singular_features_are_named_by_their_names(csv, faithful, capsys):
+    rows = "".join(f"{a},{b},{60 * a},7\n" for a, b in faithful.tolist())
+    path = csv("eruptions,waiting,seconds,site\n" + rows)
+    for where in ([], ["--stream"]):
+        code, document = said(capsys, path, *where, "--option", "n_restarts=2", "tol=1e-4")
+        assert code == 0
+        assert "feature 'seconds' is a multiple or a copy of 'eruptions'" in document["advice"]
+        assert "feature 'site' is constant" in document["advice"]
+        assert "column(s)" not in document["advice"]
+
+
+def test_the_exit_code_is_0_only_where_the_answer_may_be_used(csv, npy, faithful, capsys):
+    good = csv("eruptions,waiting\n" + "".join(f"{a},{b}\n" for a, b in faithful))
+    code, document = said(capsys, good)
+    assert (code, document["status"], document["n_samples"], document["columns"]) == (
+        0,
+        "CONVERGED",
+        272,
+        ["eruptions", "waiting"],
+    )
+    early = ["--option", "max_iter=2", "tol=0"]
+    for arguments in ([good, *early], [npy, "--stream", *early]):
+        code, document = said(capsys, *arguments)
+        assert (code, document["status"]) == (3, "MAX_ITER")
+        assert "max_iter" in document["advice"]
+    twice = csv("a\n" + "0\n" * 20 + "1\n" * 20, "twice.csv")  # two points, each of which a component shrinks to
+    code, document = said(capsys, twice)
+    assert code == 3
+    assert "n_components" in document["advice"]
+    code, document = said(capsys, good, "--method", "gibbs", "--option", "n_chains=1", "n_draws=20", "n_warmup=5")
+    assert (code, document["status"]) == (3, "UNMIXED")
+
+
+def test_standard_input_is_read_to_its_last_row(faithful, capsys, monkeypatch):
+    text = "eruptions,waiting\n" + "".join(f"{a},{b}\n" for a, b in faithful) * 5
+    for dash, arguments in (("-", []), ("-", ["--stream"])):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        code, document = said_once(capsys, dash, *arguments, "--option", "n_restarts=2")
+        assert (code, document["n_samples"]) == (0, 272 * 5)
+
+
+def said_once(capsys, *arguments):
+    """(exit code, the document of --json)."""
+    code = run("fit", *arguments, "--json")
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_gap_in_parquet_has_the_name_of_its_column(tmp_path, capsys):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"a": [1.0, 2.0, 3.0], "b": [1.0, None, 2.0]}), tmp_path / "x.parquet")
+    assert run("fit", tmp_path / "x.parquet") == 2
+    assert "x.parquet, row 1, column 'b': nan is not finite" in capsys.readouterr().err
+
+
+# ---- fit --stream, fit --scheduler
+
+
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+def test_a_cluster_finds_what_one_memory_finds(npy, capsys, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("gmm_jax.cli.configure_jax", lambda: jax.config.update("jax_enable_x64", True))  # of workers
+    tight = [npy, "--option", "reg_covar=0", "tol=1e-12", "n_restarts=2"]
+    (code, there), (_, here) = said_once(capsys, *tight, "--scheduler", "local"), said_once(capsys, *tight)
+    assert code == 0
+    assert there["n_samples"] == 272
+    for name in ("log_likelihood", "n_parameters", "aic", "bic"):
+        assert there[name] == pytest.approx(here[name], rel=1e-9)
 
 
 def test_ctrl_c_during_em_leaves_the_last_iterate(csv, monkeypatch, capsys):
-    @contextmanager
-    def impatient(_):
-        def update(*_):
-            raise KeyboardInterrupt
-
-        yield update
-
     monkeypatch.setattr("gmm_jax.bench.report.progress_bar", impatient)
     assert run("fit", csv(GOOD), "--json", "--option", "n_restarts=2", "tol=0") == 130
     answer = json.loads(capsys.readouterr().out)
@@ -290,7 +421,7 @@ STREAM = ["--stream", "--option", "n_restarts=2", "tol=0", "max_iter=30", "reg_c
 
 
 def test_a_streamed_fit_is_interrupted_with_130_and_resumed_to_the_same_answer(npy, tmp_path, monkeypatch, capsys):
-    assert run("fit", npy, *STREAM) == 0
+    assert run("fit", npy, *STREAM) == 3  # at max_iter
     whole = json.loads(capsys.readouterr().out)
     file, at_tenth = tmp_path / "fit.npz", iter(range(1, 100))
 
@@ -308,7 +439,7 @@ def test_a_streamed_fit_is_interrupted_with_130_and_resumed_to_the_same_answer(n
     captured = capsys.readouterr()
     assert json.loads(captured.out)["status"] == "RUNNING"
     assert f"go on from {file} with --resume" in captured.err
-    assert run("fit", npy, *STREAM, "--checkpoint", file, "--resume") == 0
+    assert run("fit", npy, *STREAM, "--checkpoint", file, "--resume") == 3
     assert json.loads(capsys.readouterr().out) == whole
 
 
@@ -325,8 +456,10 @@ def test_a_streamed_fit_agrees_with_one_in_memory(npy, capsys):
 
 BAD_STREAMS = {
     "another method": (["--stream", "--method", "gibbs"], "--stream is for method em"),
-    "another method on ranks": (["--distributed", "--method", "gibbs"], "--distributed is for method em"),
-    "two ways": (["--stream", "--distributed"], "choose one"),
+    "another method on a cluster": (["--scheduler", "local", "--method", "gibbs"], "--scheduler is for method em"),
+    "two places": (["--stream", "--scheduler", "local"], "choose one"),
+    "no scheduler": (["--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers at 'tcp://127.0.0.1:9'"),
+    "no address": (["--scheduler", "nowhere"], "no Dask scheduler answers at 'nowhere'"),
     "another option": (["--stream", "--option", "n_restart=2"], "did you mean 'n_restarts'"),
     "a checkpoint in memory": (["--checkpoint", "a.npz"], "belong to --stream"),
     "a checkpoint nowhere": (["--stream", "--checkpoint", "no/where.npz"], "there is no folder no"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gmm_jax import cli
+from gmm_jax import cli, shell
 from gmm_jax.bench import store
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,7 @@ def test_the_blocks_run_one_after_the_other(capsys):
 
 
 @pytest.mark.parametrize("block", [*BLOCKS, "\n".join(COMMANDS)])
-def test_every_door_takes_ten_lines_or_fewer(block):
+def test_every_block_takes_ten_lines_or_fewer(block):
     assert len([line for line in block.splitlines() if line.strip()]) <= 10
 
 
@@ -49,3 +49,16 @@ def test_the_shares_of_criteria_are_those_of_the_rows():
     for row in re.findall(r"^\| (`.*?) \|.*\| (\d\.\d+)", table, flags=re.MULTILINE):
         for name in re.findall(r"`(\w+)`", row[0]):
             assert float(said[name]) == float(row[1]), name
+
+
+def test_the_runs_of_the_race_are_those_of_the_results():
+    answer = store.read_json(ROOT / "results" / "restarts" / "provenance.json")["answer"]
+    lost = re.search(r"lost the best fit in (\d+ of \d+) runs", answer).group(1)
+    assert f"lost in {lost} runs" in TEXT
+
+
+def test_the_exit_codes_are_those_of_the_shell():
+    table = (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    codes = [int(code) for code in re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)]
+    said = {value for name, value in vars(shell).items() if name.startswith("EXIT_")}
+    assert codes == sorted(said | {1})  # 1 is Python's own, with a traceback

@@ -1,4 +1,4 @@
-"""The door for scikit-learn users: scikit-learn's own checks, the same path as its EM, and what is added to it."""
+"""GaussianMixture: scikit-learn's own checks, the same path as its EM, and what is added to it."""
 
 import inspect
 import os
@@ -94,7 +94,7 @@ def test_densities_and_criteria_are_those_of_the_definition(fit, x):
 
 def test_densities_are_taken_block_by_block(fit, x, monkeypatch):
     whole = fit.score_samples(np.tile(x, (20, 1)))
-    monkeypatch.setattr("gmm_jax.estimator_base.BLOCK_NUMBERS", 256)
+    monkeypatch.setattr("gmm_jax.mixture.predictive.BLOCK_NUMBERS", 256)
     np.testing.assert_allclose(fit.score_samples(np.tile(x, (20, 1))), whole, rtol=1e-13)
 
 

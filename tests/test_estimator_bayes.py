@@ -1,4 +1,4 @@
-"""The door to the posterior: predictions are means over draws, what is in doubt is said, scikit-learn's checks pass."""
+"""BayesianGaussianMixture: predictions are means over draws, what is in doubt is said, scikit-learn's checks pass."""
 
 import os
 import warnings
@@ -10,9 +10,7 @@ import pytest
 
 import oracles
 from conftest import near, posterior_of, random_gmm, scrambled
-from gmm_jax import GMM, BayesianGaussianMixture, GaussianMixture, Known, Prior, Status
-from gmm_jax.bench import methods
-from gmm_jax.bench.methods._posterior import as_fit
+from gmm_jax import GMM, BayesianGaussianMixture, GaussianMixture, Known, Prior, Status, judge
 
 sklearn = pytest.importorskip("sklearn", reason="the tests compare with scikit-learn")
 ConvergenceWarning = sklearn.exceptions.ConvergenceWarning
@@ -29,16 +27,18 @@ def fitted(x, **options):
 
 @pytest.fixture
 def given(monkeypatch):
-    """posterior -> the door, unfitted, whose engine draws just that."""
+    """posterior -> the estimator, unfitted, whose engine draws just that."""
 
-    def door(posterior, **options):
-        def engine(key, x, spec, *, relabelling="pivot"):
-            return as_fit(posterior, spec, x=x, relabelling=relabelling)
+    def estimator(posterior, *, only_a_mode=False, **options):
+        def drawn(key, x, spec, *, engine, relabelling="pivot"):
+            fit = judge.summary(posterior, spec, x=x, relabelling=relabelling)
+            fit = fit._replace(standard_errors=None) if only_a_mode else fit
+            return judge.PosteriorFit(fit, posterior, None)
 
-        monkeypatch.setattr(methods, "load", lambda name: methods.from_function(name, engine))
+        monkeypatch.setattr(judge, "fit_posterior", drawn)
         return BayesianGaussianMixture(posterior.draws.n_components, random_state=0, **options)
 
-    return door
+    return estimator
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,8 @@ def test_every_sampled_row_has_a_draw_of_its_own(given, x):
     places = np.repeat([-100.0, 100.0], 5)[None, :, None, None] + np.zeros((2, 10, 1, 2))
     draws = GMM(np.ones((2, 10, 1)), places, np.ones((2, 10, 1, 2, 2)) * np.eye(2))
     with pytest.warns(ConvergenceWarning):
-        door = given(posterior_of(draws)).fit(x)
-    rows, labels = door.sample(1000)
+        estimator = given(posterior_of(draws)).fit(x)
+    rows, labels = estimator.sample(1000)
     assert rows.shape == (1000, 2)
     np.testing.assert_array_equal(labels, 0)
     assert abs(np.sum(rows[:, 0] > 0) - 500) < 5 * np.sqrt(250)
@@ -143,28 +143,28 @@ def test_labels_of_samples_are_sorted_and_frequent_as_the_weights(fit):
 def test_scrambled_labels_are_put_right_and_chains_that_agree_do_not_warn(given, x):
     truth = random_gmm(0, 3, 2, "full")
     draws, _ = scrambled(near(truth, 1, n_chains=4, n_draws=400), 2)
-    door = given(posterior_of(draws)).fit(x)
-    assert (door.converged_, door.status_) == (True, Status.SAMPLED)
-    assert door.rhat_ < 1.01
-    assert door.ess_ > 400
-    assert np.all(door.means_sd_ < 0.1)
-    np.testing.assert_allclose(np.sort(door.weights_), np.sort(truth.weights), atol=0.02)
+    estimator = given(posterior_of(draws)).fit(x)
+    assert (estimator.converged_, estimator.status_) == (True, Status.SAMPLED)
+    assert estimator.rhat_ < 1.01
+    assert estimator.ess_ > 400
+    assert np.all(estimator.means_sd_ < 0.1)
+    np.testing.assert_allclose(np.sort(estimator.weights_), np.sort(truth.weights), atol=0.02)
 
 
 def test_chains_that_are_stuck_are_a_warning(given, x):
     halves = [near(random_gmm(seed, 3, 2, "full"), 1, n_chains=1, n_draws=400) for seed in (0, 3)]
     draws = jax.tree.map(lambda *leaves: np.concatenate(leaves), *halves)
     with pytest.warns(ConvergenceWarning, match="may not be used as it is: .*some are stuck in another mode"):
-        door = given(posterior_of(draws)).fit(x)
-    assert (door.converged_, door.status_) == (False, Status.UNMIXED)
+        estimator = given(posterior_of(draws)).fit(x)
+    assert (estimator.converged_, estimator.status_) == (False, Status.UNMIXED)
 
 
 def test_labels_that_mean_nothing_are_a_warning(given, x):
     one = random_gmm(0, 1, 2, "full")
     twice = GMM(np.full(2, 0.5), np.repeat(one.means, 2, axis=0), np.repeat(one.covariances, 2, axis=0))
     with pytest.warns(UserWarning, match="labels are ambiguous"):
-        door = given(posterior_of(near(twice, 1, n_chains=4, n_draws=400, noise=0.3))).fit(x)
-    assert "labels are ambiguous" in door.message_
+        estimator = given(posterior_of(near(twice, 1, n_chains=4, n_draws=400, noise=0.3))).fit(x)
+    assert "labels are ambiguous" in estimator.message_
 
 
 def test_too_few_draws_are_a_warning(x, fit):
@@ -178,13 +178,14 @@ def test_too_few_draws_are_a_warning(x, fit):
     ("options", "sentence"),
     [
         ({"engine": "em"}, "engine must be one of gibbs, nuts, smc, svi, laplace; got 'em'"),
-        ({"engine": "svi"}, "method 'svi' has no option 'n_chains'.*it has n_warmup, n_draws"),
-        ({"engine_options": {"step": 1}}, "method 'gibbs' has no option 'step'"),
+        ({"engine": "svi"}, "engine 'svi' has no option 'n_chains'.*it has n_warmup, n_draws"),
+        ({"engine_options": {"step": 1}}, "engine 'gibbs' has no option 'step'"),
         ({"n_draws": 0}, "n_draws must be"),
         ({"n_init": 0}, "n_restarts must be"),
         ({"relabelling": "best"}, "relabelling must be one of pivot"),
         ({"covariance_type": "round"}, "covariance_type must be one of"),
-        ({"prior": Prior(means=3.0)}, "prior.means must be a NumPyro distribution"),
+        ({"prior": 3.0}, "prior must be a Prior; got 3.0"),
+        ({"known": 3.0}, "known must be a Known; got 3.0"),
         ({"known": Known(weights=[0.5, 0.6])}, r"known.weights must (have|sum)"),
         ({"n_components": 61}, "n_components=61 is more than the 60 rows"),
     ],
@@ -194,23 +195,20 @@ def test_what_cannot_be_is_a_sentence(options, sentence, x):
         BayesianGaussianMixture(**{"n_components": 3, **SIZE, **options}).fit(x)
 
 
-def test_a_mode_is_no_posterior(given, x, monkeypatch):
-    door = given(posterior_of(near(random_gmm(0, 2, 2, "full"), 1)))
-    method = methods.load("gibbs")
-    only_a_mode = method._replace(function=lambda *a, **o: method.function(*a, **o)._replace(standard_errors=None))
-    monkeypatch.setattr(methods, "load", lambda name: only_a_mode)
+def test_a_mode_is_no_posterior(given, x):
+    estimator = given(posterior_of(near(random_gmm(0, 2, 2, "full"), 1)), only_a_mode=True)
     with pytest.raises(ValueError, match="gibbs with these options gives a mode and no posterior"):
-        door.fit(x)
+        estimator.fit(x)
 
 
 def test_a_clone_has_the_same_parameters():
     import numpyro.distributions as dist
 
     prior = Prior(means=dist.Normal(0.0, np.ones(2)).to_event(1))
-    door = BayesianGaussianMixture(2, prior=prior, known=Known(weights=np.array([0.3, np.nan])), engine="nuts")
-    again = sklearn.base.clone(door)
+    estimator = BayesianGaussianMixture(2, prior=prior, known=Known(weights=np.array([0.3, np.nan])), engine="nuts")
+    again = sklearn.base.clone(estimator)
     assert again.engine == "nuts"
-    np.testing.assert_array_equal(again.known.weights, door.known.weights)
+    np.testing.assert_array_equal(again.known.weights, estimator.known.weights)
     np.testing.assert_array_equal(again.prior.means.base_dist.scale, np.ones(2))
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gmm_jax import Status
+from gmm_jax.em.acceleration import Chart
 from gmm_jax.em.fixed_point import Map, Rule, advance, begin
-from gmm_jax.em.quasi_newton import Chart
 
 
 def run(step, start=1.0, *, objective=lambda s: -jnp.abs(s), fault=lambda s: jnp.int32(Status.RUNNING), **rule):

@@ -12,9 +12,7 @@ from gmm_jax import MixtureSpec, NotSupported, permute
 from gmm_jax.em import (
     EMConfig,
     fit_em,
-    fit_em_batch,
     fit_em_restarts,
-    fit_em_restarts_batch,
     fit_labelled,
     spurious,
     standard_errors,
@@ -96,17 +94,17 @@ def test_many_data_sets_at_once_are_each_as_alone(x):
     gaps = np.where(np.random.default_rng(2).random(x.shape) < 0.2, np.nan, x)
     many, labels = np.stack([x, gaps, x[::-1]]), np.full((3, N), -1)
     labels[0] = some_labels(x)
-    keys, told = jax.random.split(KEY, 3), {"n_restarts": 2, "config": CONFIG, "missing": "marginalise"}
-    found = fit_em_restarts_batch(keys, many, MixtureSpec(K), labels=labels, **told)
-    best = fit_em_batch(KEY, many, MixtureSpec(K), labels=labels, **told)
+    keys, options = jax.random.split(KEY, 3), {"n_restarts": 2, "config": CONFIG, "missing": "marginalise"}
+    found = fit_em_restarts(keys, many, MixtureSpec(K), labels=labels, traces=True, **options)
+    best = fit_em_restarts(KEY, many, MixtureSpec(K), labels=labels, **options)
     for p, here in enumerate(found):
-        alone = fit_em_restarts(keys[p], many[p], MixtureSpec(K), labels=labels[p], **told)
+        alone = fit_em_restarts(keys[p], many[p], MixtureSpec(K), labels=labels[p], **options)
         assert_trees_close(here.fits, alone.fits, rtol=1e-8, atol=1e-8)
         np.testing.assert_allclose(best.log_likelihood[p], alone.fits.log_likelihood, rtol=1e-10)
     with pytest.raises(ValueError, match=r"data set 1: x must be finite"):
-        fit_em_batch(KEY, many, MixtureSpec(K))
+        fit_em_restarts(KEY, many, MixtureSpec(K))
     with pytest.raises(ValueError, match=r"labels must have shape \(3, 60\)"):
-        fit_em_batch(KEY, many, MixtureSpec(K), labels=labels[0], missing="marginalise")
+        fit_em_restarts(KEY, many, MixtureSpec(K), labels=labels[0], missing="marginalise")
 
 
 def test_a_labelled_optimum_is_stationary_for_who_knows_the_labels(x):
@@ -141,9 +139,9 @@ def test_starts_lie_in_the_order_of_what_is_known():
     x = centres[which] + sds[which, None] * rng.standard_normal((N, D))
     weights, variances = np.array([36, 15, 9]) / N, sds**2
     for order in (np.array([1, 2, 0]), np.array([2, 1, 0])):
-        for told in ({"weights"}, {"weights", "covariances"}):
+        for parts_known in ({"weights"}, {"weights", "covariances"}):
             parts = {"weights": weights[order], "covariances": variances[order]}
-            known = Known(**{name: parts[name] for name in told})
+            known = Known(**{name: parts[name] for name in parts_known})
             found = fit_em_restarts(KEY, x, MixtureSpec(K, "spherical", known), n_restarts=8)
             np.testing.assert_allclose(found.best.gmm.means, [x[which == k].mean(axis=0) for k in order], atol=0.2)
             assert found.optima.count[0] >= 6
@@ -153,13 +151,13 @@ def test_standard_errors_know_of_labels_and_gaps(x):
     """Where every label is known they have a closed form: √(Σ_jj / n_kj) of a mean, with n_kj the entries seen."""
     labels = some_labels(x, N)
     gaps = np.where(np.random.default_rng(2).random(x.shape) < 0.2, np.nan, x)
-    told = {"labels": labels, "missing": "marginalise"}
-    best = fit_em(gaps, random_gmm(0, K, D, "diag"), config=EMConfig(max_iter=200, tol=1e-13), **told)
-    errors = standard_errors(gaps, best, MixtureSpec(K, "diag"), **told)
+    options = {"labels": labels, "missing": "marginalise"}
+    best = fit_em(gaps, random_gmm(0, K, D, "diag"), config=EMConfig(max_iter=200, tol=1e-13), **options)
+    errors = standard_errors(gaps, best, MixtureSpec(K, "diag"), **options)
     count = np.array([np.sum(~np.isnan(gaps[labels == k]), axis=0) for k in range(K)])
     weights, variances = np.asarray(best.gmm.weights), np.asarray(best.gmm.covariances)
     np.testing.assert_allclose(errors.means, np.sqrt(variances / count), rtol=1e-4)
     np.testing.assert_allclose(errors.covariances, np.sqrt(2.0 / count) * variances, rtol=1e-4)
     np.testing.assert_allclose(errors.weights, np.sqrt(weights * (1.0 - weights) / N), rtol=1e-6)
     with pytest.raises(NotSupported, match="complete rows without labels"):
-        standard_errors(gaps, best, MixtureSpec(K, "diag"), method="bootstrap", key=KEY, **told)
+        standard_errors(gaps, best, MixtureSpec(K, "diag"), method="bootstrap", key=KEY, **options)

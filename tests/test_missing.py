@@ -9,7 +9,7 @@ import pytest
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, impute, log_prob, predict, responsibilities
-from gmm_jax.em import EMConfig, fit_em, fit_em_batch, fit_em_restarts
+from gmm_jax.em import EMConfig, fit_em, fit_em_restarts
 from gmm_jax.mixture import e_step, missing_groups
 
 N, K, D = 60, 2, 3
@@ -197,7 +197,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence():
         with pytest.raises(ValueError, match=re.escape(sentence)):
             fit_em_restarts(KEY, data, spec, n_restarts=2, **option)
     with pytest.raises(ValueError, match="data set 0: x must be finite"):
-        fit_em_batch(KEY, x[None], spec, n_restarts=2)
+        fit_em_restarts(KEY, x[None], spec, n_restarts=2)
     with pytest.raises(ValueError, match="outside of jit"):
         jax.jit(lambda x: fit_em(x, gmm, **OPTION))(x)
     with pytest.raises(ValueError, match=r"x must be \(N, 3\)"):

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import TYPES, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, Status, align, problems
-from gmm_jax.em import OnlineInterrupted, fit_em_online, fit_em_restarts, fit_em_stream
+from gmm_jax.em import OnlineInterrupted, fit_em_online, fit_em_restarts
 from gmm_jax.mixture import Known, e_step
 from gmm_jax.mixture.moments import moved
 
@@ -133,7 +133,7 @@ def test_one_pass_over_a_million_rows_errs_at_most_1_2_times_as_much_as_em():
         key = jax.random.key(seed)
         x = np.asarray(problem.sample(key, n=1_000_000, counts="multinomial")[0])
         once = fit_em_online(key, lambda x=x: np.array_split(x, 10), problem.spec)
-        batch = fit_em_stream(key, lambda x=x: np.array_split(x, 10), problem.spec, init=problem.truth).best
+        batch = fit_em_restarts(key, lambda x=x: np.array_split(x, 10), problem.spec, init=problem.truth).best
         errors.append([squared_error(gmm, problem.truth) for gmm in (once.gmm, batch.gmm)])
     online_error, batch_error = np.array(errors).T
     ratio = online_error.mean() / batch_error.mean()

@@ -1,4 +1,4 @@
-"""Laws of the room problems: truths are what they say, and data come from their truth."""
+"""Laws of problems: truths are what they say, and data come from their truth."""
 
 import ast
 import inspect
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmm_jax import permute, problems, sample, validate
+from gmm_jax import MixtureSpec, permute, problems, sample, validate
 from gmm_jax.mixture import structure, validate_spec
 from gmm_jax.problems import datasets, generators, suite
 
@@ -100,7 +100,7 @@ def test_one_component_needs_no_separation():
 def test_two_equal_spheres_have_the_error_that_the_separation_was_made_for():
     truth = problems.separated_mixture(jax.random.key(0), 2, 2, problems.separation_for_error(0.1))
     truth = jax.tree.map(np.asarray, truth)
-    problem = suite._problem(name="pair", description="", truth=truth, n_samples=10, difficulty="")
+    problem = suite.Problem("pair", "", truth, MixtureSpec(2), 10, "")
     value, error = problem.bayes_error(jax.random.key(5), 20_000)
     assert abs(value - 0.1) < SIGMAS * error
     with pytest.raises(ValueError, match=r"error must lie in \(0, 0.5\]; got 0.7"):
@@ -241,7 +241,7 @@ def test_bayes_error_does_not_depend_on_units_or_order():
     value, error = problem.bayes_error(key, 5000)
     np.testing.assert_allclose(problems.load("far_offset").bayes_error(key, 5000)[0], value, rtol=1e-6)
     swapped = permute(problem.truth, np.array([1, 0]))
-    other = suite._problem(name="", description="", truth=swapped, n_samples=1, difficulty="").bayes_error(key, 5000)
+    other = suite.Problem("", "", swapped, MixtureSpec(2), 1, "").bayes_error(key, 5000)
     assert abs(other[0] - value) < SIGMAS * np.hypot(error, other[1])
 
 
@@ -300,13 +300,16 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 def test_a_new_problem_is_one_function(monkeypatch):
+    monkeypatch.setattr(suite, "_PROBLEMS", dict(suite._PROBLEMS))
+    assert "my_problem" not in problems.names()
+
+    @suite.problem(10, "easy: three samples.")
     def my_problem():
         """A problem of my own."""
-        return suite._problem(name="my_problem", description="", truth=None, n_samples=1, difficulty="")
+        return problems.load("course_2d").truth
 
-    my_problem.__annotations__ = {"return": "Problem"}
-    assert "my_problem" not in problems.names()
-    monkeypatch.setattr(suite, "my_problem", my_problem, raising=False)
+    found = problems.load("my_problem")
+    assert (found.name, found.description, found.n_samples) == ("my_problem", "A problem of my own.", 10)
     assert "my_problem" in problems.names()
 
 
@@ -330,7 +333,7 @@ def test_every_data_set_matches_its_record(name):
     assert record.variant
     assert record.units
     assert len(record.sha256) == 64
-    header = datasets._read(name).decode().splitlines()[0].split(",")
+    header = datasets._read(f"{name}.csv").decode().splitlines()[0].split(",")
     assert header[: len(record.columns)] == list(record.columns)
     assert (labels is None) == (record.classes == ())
 
@@ -351,7 +354,7 @@ def test_the_two_galaxies_differ_by_one_transposed_number():
 
 
 def test_a_changed_file_is_not_loaded(monkeypatch):
-    content = datasets._read("acidity")
+    content = datasets._read("acidity.csv")
     monkeypatch.setattr(datasets, "_read", lambda name: content.replace(b"2.928524", b"2.928525"))
     with pytest.raises(ValueError, match=r"acidity.csv has SHA-256 .* restore the file"):
         datasets.load("acidity")
@@ -362,7 +365,7 @@ def test_an_unknown_data_set_is_answered_with_the_nearest():
         datasets.load("Iris")
 
 
-def test_the_room_imports_only_mixture():
+def test_problems_import_only_mixture():
     for module in (generators, suite, datasets):
         imported = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.ImportFrom)]
         assert {node.module for node in imported if node.level == 2} <= {"mixture"}

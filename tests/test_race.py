@@ -8,7 +8,7 @@ from scipy.stats import invwishart
 import oracles
 from conftest import as_tuple
 from gmm_jax import GMM, Known, MixtureSpec, Status
-from gmm_jax.em import EMConfig, fit_em_batch, fit_em_restarts, m_step, spurious
+from gmm_jax.em import EMConfig, fit_em_restarts, m_step, spurious
 from gmm_jax.em.optima import unseen
 from gmm_jax.mixture import Hyperparameters, e_step
 
@@ -64,7 +64,7 @@ def test_good_turing_counts_what_was_seen_once():
 
 def test_a_batch_is_restarts_on_each_data_set(three):
     sets = np.stack([three, 3.0 * three[:, ::-1] + 7.0])
-    batch = fit_em_batch(KEY, sets, SPEC, n_restarts=8)
+    batch = fit_em_restarts(KEY, sets, SPEC, n_restarts=8)
     assert batch.log_likelihood.shape == batch.status.shape == batch.n_iter.shape == (2, 8)
     for p, x in enumerate(sets):
         best = jax.tree.map(lambda leaf, p=p: leaf[p], batch.best)
@@ -77,7 +77,7 @@ def test_a_batch_is_filled_up_with_rows_of_weight_zero(three):
     padded = np.concatenate([three[:60], np.full((30, 2), 1e9)])
     weight = (np.arange(90) < 60).astype(float)
     weights = np.stack([np.ones(90), weight])
-    batch = fit_em_batch(KEY, np.stack([three, padded]), SPEC, n_restarts=8, sample_weight=weights)
+    batch = fit_em_restarts(KEY, np.stack([three, padded]), SPEC, n_restarts=8, sample_weight=weights)
     best = jax.tree.map(lambda leaf: leaf[1], batch.best)
     np.testing.assert_allclose(best.log_likelihood, oracles.log_likelihood(as_tuple(best.gmm), three[:60]), rtol=1e-10)
 
@@ -86,7 +86,7 @@ def test_each_data_set_of_a_batch_has_a_race_of_its_own(three):
     sets = np.stack(
         [three, 3.0 * three[:, ::-1] + 7.0, three + 0.1 * np.random.default_rng(0).standard_normal((90, 2))]
     )
-    whole, raced = (fit_em_batch(KEY, sets, SPEC, n_restarts=20, race=race) for race in (False, True))
+    whole, raced = (fit_em_restarts(KEY, sets, SPEC, n_restarts=20, race=race) for race in (False, True))
     np.testing.assert_allclose(raced.best.log_likelihood, whole.best.log_likelihood, atol=1e-4)
     left = np.isin(raced.status, (Status.MERGED, Status.DROPPED))
     assert left.any(axis=1).all()
@@ -96,15 +96,26 @@ def test_each_data_set_of_a_batch_has_a_race_of_its_own(three):
 
 def test_a_batch_names_the_data_set_at_fault(three):
     with pytest.raises(ValueError, match=r"data set 1: x must be finite; .* row 4"):
-        fit_em_batch(KEY, np.stack([three, np.where(np.arange(90)[:, None] == 4, np.nan, three)]), SPEC)
-    with pytest.raises(ValueError, match=r"x must be \(P, N, D\).*x\[None\]"):
-        fit_em_batch(KEY, three, SPEC)
+        fit_em_restarts(KEY, np.stack([three, np.where(np.arange(90)[:, None] == 4, np.nan, three)]), SPEC)
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(2, 90\)"):
+        fit_em_restarts(KEY, np.stack([three, three]), SPEC, sample_weight=np.ones(90))
 
 
-# ---- admissible optima
+def test_data_sets_of_different_size_are_each_as_alone(three):
+    sets = [three, three[:50], 2.0 * three[:71]]
+    found = fit_em_restarts(jax.random.split(KEY, 3), sets, SPEC, n_restarts=4)
+    for p, x in enumerate(sets):
+        best, reached = found[p].best, jax.tree.map(lambda leaf, p=p: leaf[p], found.best)
+        assert best.log_likelihood == reached.log_likelihood
+        np.testing.assert_allclose(best.log_likelihood, oracles.log_likelihood(as_tuple(best.gmm), x), rtol=1e-10)
+    with pytest.raises(IndexError, match="there are 3 data sets"):
+        found[3]
 
 
-def test_an_optimum_is_admissible_in_any_units(both, three):
+# ---- spurious optima
+
+
+def test_an_optimum_is_one_in_any_units(both, three):
     best = both[0].best.gmm
     assert spurious(three, best, SPEC) == ""
     stretch = np.array([1e-3, 50.0])
@@ -178,3 +189,67 @@ def test_a_prior_cures_the_collapse(three):
     assert np.linalg.eigvalsh(found.fits.gmm.covariances).min() > 1e-3
     without = fit_em_restarts(KEY, x, spec, n_restarts=4, config=EMConfig(reg_covar=0.0))
     assert not np.all(without.fits.status == Status.CONVERGED)
+
+
+def test_what_makes_a_fit_spurious_is_counted_by_what_the_structure_needs():
+    """A spherical covariance in 60 dimensions is determined by few samples: groups of 50 are no artefact."""
+    rng = np.random.default_rng(0)
+    centres = 1.5 * rng.standard_normal((3, 60))
+    x = np.concatenate([c + rng.standard_normal((n, 60)) for c, n in zip(centres, (50, 120, 250), strict=True)])
+    found = fit_em_restarts(KEY, x, MixtureSpec(3, "spherical"), n_restarts=10)
+    assert found.optima.reason[0] == ""
+    assert found.best.log_likelihood == found.optima.log_likelihood[0]
+    np.testing.assert_allclose(np.sort(found.best.gmm.weights) * 420, (50, 120, 250), atol=2.0)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "tied"])
+def test_the_verdict_does_not_depend_on_the_unit_of_a_column(covariance_type, three):
+    rng = np.random.default_rng(1)
+    x = np.column_stack([three, 0.1 * rng.standard_normal(90)])
+    spec = MixtureSpec(3, covariance_type)
+    reasons = [
+        fit_em_restarts(KEY, x * [1.0, 1.0, unit], spec, n_restarts=8).optima.reason.tolist()
+        for unit in (1e-6, 1.0, 1e6)
+    ]
+    assert reasons[0] == reasons[1] == reasons[2]
+
+
+def test_a_higher_optimum_that_was_set_aside_is_named(three):
+    found = fit_em_restarts(KEY, three[::2], MixtureSpec(4), n_restarts=60)
+    first = int(np.argmax(~found.optima.spurious))
+    assert first > 0
+    gap = found.optima.log_likelihood[0] - found.optima.log_likelihood[first]
+    assert f"a fit that is {gap:.4g} nats higher was set aside because of: {found.optima.reason[0]}" in found.message
+
+
+def test_values_that_repeat_are_a_component_of_their_own():
+    """Zero-inflated data: what a person wants is the zeros apart."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.zeros((150, 1)), rng.normal(-4.0, 1.0, (150, 1)), rng.normal(5.0, 1.5, (200, 1))])
+    best = fit_em_restarts(KEY, x, MixtureSpec(3), n_restarts=20).best
+    k = int(np.argmin(np.abs(best.gmm.means[:, 0])))
+    np.testing.assert_allclose([best.gmm.weights[k], best.gmm.means[k, 0]], [0.3, 0.0], atol=1e-3)
+
+
+def test_components_that_coincide_are_a_saddle_that_is_named(three):
+    one = GMM(np.full(2, 0.5), np.ones((2, 2)), np.stack([np.eye(2)] * 2))
+    found = fit_em_restarts(KEY, three, MixtureSpec(2), init=one)
+    assert found.optima.reason.tolist() == ["coinciding components"]
+    assert "saddle point" in found.message
+
+
+@pytest.mark.parametrize("init", ["kmeans++", "random_points", "kmeans", "random"])
+def test_known_equal_means_do_not_start_on_a_saddle(init):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 2)) * np.where(np.arange(600) < 300, 0.3, 3.0)[:, None]
+    spec = MixtureSpec(2, "spherical", Known(means=np.zeros((2, 2))))
+    best = fit_em_restarts(KEY, x, spec, n_restarts=4, init=init).best
+    np.testing.assert_allclose(np.sort(np.sqrt(best.gmm.covariances)), [0.3, 3.0], rtol=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_more_starts_are_never_worse_even_before_they_converge(three, seed):
+    """Starts are nested: the first of many is the one alone."""
+    config = EMConfig(max_iter=1)
+    one, two = (fit_em_restarts(jax.random.key(seed), three, SPEC, n_restarts=n, config=config).best for n in (1, 2))
+    assert two.log_likelihood >= one.log_likelihood

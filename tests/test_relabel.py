@@ -268,7 +268,7 @@ def test_em_is_a_climb(x):
         ({"method": "sort"}, "method must be one of pivot, ecr, ecr-iterative, stephens, modes; got 'sort'"),
         ({"method": "ecr"}, "method 'ecr' compares allocations of samples: pass x"),
         ({"method": "stephens"}, "method 'stephens' compares allocations of samples: pass x"),
-        ({"method": "modes"}, "method 'modes' needs climb"),
+        ({"method": "modes"}, "method 'modes' climbs to the modes .*: pass x"),
         ({"method": "ecr", "x": np.zeros((5, 3))}, "x has 3 columns, but the draws have 2 features"),
         ({"method": "modes", "climb": lambda gmms: jax.tree.map(lambda leaf: leaf[0], gmms)}, "climb must return"),
     ],

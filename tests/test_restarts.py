@@ -11,8 +11,7 @@ import pytest
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, MixtureSpec, Status, affine, align
-from gmm_jax.em import EMConfig, Interrupted, fit_em, fit_em_restarts
-from gmm_jax.em import lanes as lanes_module
+from gmm_jax.em import EMConfig, Interrupted, fit_em, fit_em_restarts, pool
 from gmm_jax.mixture import Known, standardise
 
 KEY = jax.random.key(0)
@@ -33,16 +32,16 @@ def blobs():
 
 @pytest.mark.parametrize("covariance_type", ["full"])
 def test_restarts_are_a_loop_of_single_fits(covariance_type, x):
-    """In standardised units fit_em does the same to the same starts, to the last lane."""
+    """In standardised units fit_em does the same to the same starts, to the last fit."""
     spec = MixtureSpec(3, covariance_type)
     starts = [random_gmm(seed, 3, 2, covariance_type) for seed in range(4)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
     together = restarts(x, covariance_type, 3, init=stacked, config=EMConfig(max_iter=100, tol=1e-6))
     z, scaling = standardise(x, spec)
-    for lane, start in enumerate(starts):
+    for i, start in enumerate(starts):
         config = EMConfig(max_iter=100, tol=1e-6, reg_covar=np.full(2, 1e-6))
         alone = jax.tree.map(np.asarray, fit_em(z, scaling.inward(start), config=config))
-        one = jax.tree.map(lambda leaf, lane=lane: leaf[lane], together.fits)
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], together.fits)
         assert (one.status, one.n_iter) == (alone.status, alone.n_iter)
         assert_trees_close(one.gmm, scaling.outward(alone.gmm), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(one.log_likelihood, oracles.log_likelihood(as_tuple(one.gmm), x), rtol=1e-12)
@@ -57,9 +56,9 @@ def test_best_is_the_highest_lane_and_the_optima_account_for_every_lane(x):
     assert found.best.log_likelihood == found.fits.log_likelihood[clean].max()
     assert found.optima.count.sum() == ok.sum() == np.sum(found.optima.of_fit >= 0)
     assert np.all(np.diff(found.optima.log_likelihood) <= 0)
-    for i, lane in enumerate(found.optima.fit):
-        assert found.optima.of_fit[lane] == i
-        assert found.optima.count[i] == np.sum(found.optima.of_fit == i)
+    for m, i in enumerate(found.optima.fit):
+        assert found.optima.of_fit[i] == m
+        assert found.optima.count[m] == np.sum(found.optima.of_fit == m)
 
 
 def test_permuted_starts_reach_one_optimum(x):
@@ -144,10 +143,10 @@ ZOO = ["constant column", "constant column far away", "constant", "two points", 
 
 
 def assert_honest(found):
-    """No lane whose status is a success holds anything but a proper, finite mixture."""
-    for lane in np.flatnonzero(np.isin(found.fits.status, (Status.CONVERGED, Status.MAX_ITER))):
-        gmm = jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane], float), found.fits.gmm)
-        assert np.isfinite(found.fits.log_likelihood[lane])
+    """No fit whose status is a success holds anything but a proper, finite mixture."""
+    for i in np.flatnonzero(np.isin(found.fits.status, (Status.CONVERGED, Status.MAX_ITER))):
+        gmm = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], float), found.fits.gmm)
+        assert np.isfinite(found.fits.log_likelihood[i])
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gmm))
         np.testing.assert_allclose(gmm.weights.sum(), 1.0, rtol=1e-6)
         matrices = oracles.dense(gmm.covariances, gmm.covariance_type, *gmm.means.shape)
@@ -213,37 +212,37 @@ def test_every_lane_may_fail_and_best_says_how(blobs):
 
 
 def test_ctrl_c_keeps_the_lanes_as_far_as_they_came(blobs, monkeypatch):
-    def stop(done, lanes, best):
+    def stop(done, n_fits, best):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lanes_module, "LOOK", 1)  # one round between two looks
-    monkeypatch.setattr(lanes_module, "n_workers", lambda: 1)
+    monkeypatch.setattr(pool, "LOOK", 1)  # one round between two looks
+    monkeypatch.setattr(pool, "n_workers", lambda: 1)
     with pytest.raises(Interrupted) as caught:
         restarts(blobs, config=EMConfig(max_iter=100, tol=0.0), progress=stop)
-    lanes = caught.value.restarts.fits
-    assert np.all(lanes.status == Status.RUNNING)
-    assert lanes.n_iter.tolist() == [1, 0, 0, 0]  # four lanes take turns in one slot
-    for lane in range(4):
-        gmm = jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes.gmm)
-        np.testing.assert_allclose(lanes.log_likelihood[lane], oracles.log_likelihood(as_tuple(gmm), blobs), rtol=1e-12)
-        assert lanes.trace[lane, lanes.n_iter[lane]] == lanes.log_likelihood[lane]
+    fits = caught.value.restarts.fits
+    assert np.all(fits.status == Status.RUNNING)
+    assert fits.n_iter.tolist() == [1, 0, 0, 0]  # four fits take turns in one slot
+    for i in range(4):
+        gmm = jax.tree.map(lambda leaf, i=i: leaf[i], fits.gmm)
+        np.testing.assert_allclose(fits.log_likelihood[i], oracles.log_likelihood(as_tuple(gmm), blobs), rtol=1e-12)
+        assert fits.trace[i, fits.n_iter[i]] == fits.log_likelihood[i]
 
 
 def test_a_resumed_search_is_the_uninterrupted_one_whatever_the_cores(blobs, tmp_path, monkeypatch):
     calls, config = [], EMConfig(max_iter=100, tol=0.0)
 
-    def stop(done, lanes, best):
+    def stop(done, n_fits, best):
         calls.append(done)
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(lanes_module, "LOOK", 1)
-    monkeypatch.setattr(lanes_module, "n_workers", lambda: 1)
+    monkeypatch.setattr(pool, "LOOK", 1)
+    monkeypatch.setattr(pool, "n_workers", lambda: 1)
     keep = {"checkpoint": tmp_path / "fit.npz", "config": config}
     with pytest.raises(Interrupted):
         restarts(blobs, progress=stop, **keep)
-    monkeypatch.setattr(lanes_module, "LOOK", 1 << 29)
-    monkeypatch.setattr(lanes_module, "n_workers", lambda: 2)
+    monkeypatch.setattr(pool, "LOOK", 1 << 29)
+    monkeypatch.setattr(pool, "n_workers", lambda: 2)
     whole, resumed = restarts(blobs, config=config), restarts(blobs, resume=True, **keep)
     assert_trees_close(resumed.fits, whole.fits, rtol=1e-12, atol=1e-12)
     assert_trees_close(resumed.effort.spent, whole.effort.spent)
@@ -257,10 +256,10 @@ def test_a_resumed_search_is_the_uninterrupted_one_whatever_the_cores(blobs, tmp
 
 
 def test_progress_tells_the_likelihood_in_the_units_of_the_data(blobs):
-    told = []
-    found = restarts(1e-3 * blobs, progress=lambda done, lanes, best: told.append((done, lanes, best)))
-    assert told[-1][:2] == (4, 4)
-    np.testing.assert_allclose(told[-1][2], found.fits.log_likelihood.max(), rtol=1e-12)
+    seen = []
+    found = restarts(1e-3 * blobs, progress=lambda *now: seen.append(now))
+    assert seen[-1][:2] == (4, 4)
+    np.testing.assert_allclose(seen[-1][2], found.fits.log_likelihood.max(), rtol=1e-12)
 
 
 def test_max_iter_zero_returns_the_start(blobs):
@@ -321,7 +320,7 @@ def with_entry(value, row, column):
         (with_entry(np.nan, 3, 1), {}, {}, ["x must be finite", "nan", "row 3", "column 1", "drop or impute"]),
         (with_entry(-np.inf, 0, 0), {}, {}, ["x must be finite", "-inf", "row 0", "column 0"]),
         (GOOD[:, 0], {}, {}, ["x must be two-dimensional", "(20,)", "reshape(-1, 1)"]),
-        (GOOD[None], {}, {}, ["x must be two-dimensional", "(1, 20, 2)"]),
+        (GOOD[None, None], {}, {}, ["x must be two-dimensional", "(1, 1, 20, 2)"]),
         (GOOD[:0], {}, {}, ["not empty", "(0, 2)"]),
         (GOOD.astype(object), {}, {}, ["x must hold real numbers", "object"]),
         (GOOD.astype(str), {}, {}, ["x must hold real numbers", "<U"]),
@@ -359,15 +358,16 @@ def with_entry(value, row, column):
             ["known.covariances", "positive", "(1, 0)"],
         ),
         (GOOD, {}, {"init": "best"}, ["init must be one of random", "'best'"]),
-        (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2, :1], EYES)}, ["init.means has 1 features", "2"]),
+        (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2, :1], np.ones((2, 1, 1)))}, ["init.means has 1 features", "2"]),
         (GOOD, {}, {"init": GMM([0.5, 0.6], GOOD[:2], EYES)}, ["init.weights must sum to 1", "1.1"]),
         (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2], -EYES)}, ["init.covariances", "positive definite"]),
         (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2] * np.nan, EYES)}, ["init.means must be finite", "(0, 0)"]),
         (GOOD, {}, {"init": GMM([0.5, 0.5], GOOD[:2], EYES[0], "tied")}, ["init has covariance_type 'tied'", "'full'"]),
-        (GOOD, {}, {"init": GMM(np.ones(3) / 3, GOOD[:3], EYES)}, ["init has 3 components", "2"]),
-        (GOOD, {}, {"n_restarts": 0}, ["n_restarts must be an integer of at least 1", "0"]),
-        (GOOD, {}, {"n_restarts": 2.5}, ["n_restarts must be an integer", "2.5"]),
-        (GOOD, {}, {"config": EMConfig(max_iter=-1)}, ["config.max_iter must be an integer of at least 0", "-1"]),
+        (GOOD, {}, {"init": GMM(np.ones(3) / 3, GOOD[:3], np.stack([np.eye(2)] * 3))}, ["init has 3 components", "2"]),
+        (GOOD, {}, {"init": GOOD[:2]}, ["init must be a name, a GMM or a start function; got ndarray of shape (2, 2)"]),
+        (GOOD, {}, {"config": {"max_iter": 3}}, ["config must be a EMConfig; got dict", "EMConfig("]),
+        (GOOD, {}, {"n_restarts": 0}, ["n_restarts must be a positive integer", "0"]),
+        (GOOD, {}, {"n_restarts": 2.5}, ["n_restarts must be a positive integer", "2.5"]),
         (GOOD, {}, {"config": EMConfig(tol=float("nan"))}, ["config.tol", "nan"]),
         (GOOD, {}, {"config": EMConfig(tol=-1e-3)}, ["config.tol", "-0.001"]),
         (GOOD, {}, {"config": EMConfig(reg_covar=-1.0)}, ["reg_covar must be finite and not negative", "-1.0"]),
@@ -386,3 +386,26 @@ def test_bad_input_is_one_sentence_that_names_argument_value_place_and_remedy(x,
     assert "\n" not in sentence
     for word in words:
         assert word in sentence, sentence
+
+
+def test_options_of_em_are_checked_where_they_are_written():
+    for options, sentence in (
+        ({"acceleration": "bfgs"}, "config.acceleration must be one of none, lbfgs; got 'bfgs'"),
+        ({"stop": "never"}, "config.stop must be one of gain, relative, aitken, gradient; got 'never'"),
+        ({"max_iter": -1}, "config.max_iter must be an integer of at least 0; got -1"),
+        ({"max_iter": 10.0}, "config.max_iter must be an integer"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            EMConfig(**options)
+
+
+@pytest.mark.parametrize("key", [0, None, np.random.default_rng(0), np.zeros(2, np.uint32)])
+def test_what_is_no_key_is_refused_with_a_remedy(key, blobs):
+    with pytest.raises(ValueError, match=r"key must be a typed JAX key; got .*: pass jax.random.key\(0\)"):
+        fit_em_restarts(key, blobs, MixtureSpec(2))
+
+
+def test_what_is_no_spec_is_refused_with_a_remedy(blobs):
+    for spec in (3, None, {"n_components": 3}):
+        with pytest.raises(ValueError, match=r"spec must be a MixtureSpec; got .*: pass MixtureSpec\(n_components=3\)"):
+            fit_em_restarts(KEY, blobs, spec)

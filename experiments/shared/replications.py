@@ -74,7 +74,7 @@ def data_sets(problem: Problem, seeds: Iterable[int], n: int | None = None) -> F
 
 def by_em(key: Key[Array, ""], xs: Float[Array, "R N D"], problem: Problem, *, n_restarts: int = 4) -> Replications:
     """The best of some starts, without regularisation; intervals raw and transformed, from the observed information."""
-    found = em.fit_em_batch(key, xs, problem.spec, n_restarts=n_restarts, config=CONFIG)
+    found = em.fit_em_restarts(key, xs, problem.spec, n_restarts=n_restarts, config=CONFIG)
     best = found.best._replace(trace=None)
     cost = match_cost(best.gmm, problem.truth, problem.spec)
     order = assign(cost)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gmm_jax import problems
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.em import EMConfig, fit_em_batch, fit_em_restarts, spurious
+from gmm_jax.em import EMConfig, fit_em_restarts, spurious
 from gmm_jax.mixture import log_prob
 from gmm_jax.mixture.starts import start_function
 
@@ -153,7 +153,7 @@ def many(table, *, pairs, **_):
     key, spec = derive_key(0, "method", "many"), problem.spec
     options = {"max_iter": MAX_ITER, "reg_covar": RIDGE}
     config = EMConfig(tol=TIGHT, **options)
-    works = {"gmm_jax": lambda: fit_em_batch(key, xs, spec, n_restarts=n, config=config, race=True).best.gmm}
+    works = {"gmm_jax": lambda: fit_em_restarts(key, xs, spec, n_restarts=n, config=config, race=True).best.gmm}
     works["scikit-learn workers"] = partial(sklearn_sets, xs[:n_few], spec.n_components, n, options, table.smoke)
     calls, answers = timed_calls(works)
     interleave(calls, 1)

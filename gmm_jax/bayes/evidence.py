@@ -26,8 +26,10 @@ from jaxtyping import Array, Float, Int, Key
 from scipy.special import expit
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, assign, match_cost, permute
+from ..mixture.checks import check_key
+from .checks import check_counts, check_posterior
 from .model import assemble, log_volume
-from .target import check_counts, constrain, density_of, prepare, unconstrain
+from .target import constrain, density_of, prepare, unconstrain
 
 MOST_LABELLINGS = 720  # 6!
 OVERLAP = 1e-3  # of labellings, above which they cannot be left out
@@ -48,7 +50,7 @@ def pool(posterior: Posterior) -> Evidence:
 
     Its standard error comes from the scatter of the runs; of one run alone, from its own estimate.
     """
-    values = posterior.stats.get("log_evidence")
+    values = check_posterior(posterior).stats.get("log_evidence")
     if values is None:
         raise ValueError("posterior has no log_evidence in its stats: draw it by smc, or use bridge.")
     ratio = np.exp(values - np.max(values))
@@ -87,8 +89,10 @@ def bridge(
         NotSupported: more than 720 labellings, some of which overlap; with fewer all are summed, with more the
             transpositions alone, to see that the others add nothing.
     """
+    check_key(key)
     check_counts(n_proposals=(n_proposals, 100))
-    problem, scaling = prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, labels=labels, missing=missing)
+    check_posterior(posterior)
+    problem, scaling = prepare(x, spec, labels=labels, missing=missing)
     volume = scaling.log_volume_of(problem.z.shape[0], problem.annotations)
     draws = jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), scaling.inward(posterior.draws))
     classes, density = _classes(problem, draws)

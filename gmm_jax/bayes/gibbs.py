@@ -26,14 +26,15 @@ from ..mixture.cores import divide, on_each, together
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.moments import Moments, Precision, chosen, e_step, fast_sums_allowed, ill_conditioned
-from .ladder import exchange, first_rungs, in_line, powers, respaced, spread_order
+from .checks import check_counts
 from .model import MATRIX, Problem, assemble
-from .prior import Hyperparameters, hyperparameters
-from .target import check_counts, constrain, finish, prepare, prior_of, run_chunks, starts
+from .prior import Hyperparameters, conjugate
+from .target import begin, constrain, finish, prior_of, run_chunks
+from .tempering import exchange, first_temperatures, in_line, powers, respaced, spread_order
 from .variates import Noise, Proposals, draw_noise, inverse_wishart, log_gamma
 
 CHUNK = 250  # sweeps between two looks from the host
-PLACING = 50  # the same, where the host places the rungs of a ladder
+PLACING = 50  # the same, where the host places the temperatures
 
 
 def gibbs(
@@ -45,7 +46,7 @@ def gibbs(
     n_warmup: int = 500,
     n_draws: int = 1000,
     init: GMM | None = None,
-    n_rungs: int = 1,
+    n_temperatures: int = 1,
     labels: Int[Array, "N"] | None = None,
     missing: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -54,57 +55,53 @@ def gibbs(
 
     Args:
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
-        n_rungs: of each chain's ladder to the prior (see ladder.py). With 1, which is none, a chain can stay in one
-            mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at n_rungs times the cost and
-            memory. The rungs are placed in the warm-up, which should then be longer.
+        n_temperatures: of parallel tempering, from the prior to the posterior (see tempering.py). With 1, which is
+            none, a chain can stay in one mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at
+            n_temperatures times the cost and memory. They are placed in the warm-up, which should then be longer.
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random, and draws these entries with the labels.
         progress: called between chunks with (sweeps done, sweeps).
 
     Returns:
-        Posterior; stats: occupied (C, S), the number of components that hold a sample; with a ladder also arrivals
+        Posterior; stats: occupied (C, S), the number of components that hold a sample; with tempering also arrivals
         (C,), how many mixtures came all the way from the prior: as many independent starts, and with none a chain may
-        as well be stuck; and exchange_rate (C, n_rungs − 1), the acceptance between neighbours.
+        as well be stuck; and exchange_rate (C, n_temperatures − 1), the acceptance between neighbours.
 
     Raises:
-        NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma; or a ladder is asked for
-            with labels or missing values.
+        NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma; or tempering is asked
+            for with labels or missing values.
     """
-    problem, scaling = prepare(
-        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
-    )
-    check_counts(n_rungs=(n_rungs, 1))
-    if n_rungs > 1 and (problem.annotations.labels is not None or problem.annotations.groups is not None):
-        raise NotSupported("a ladder (n_rungs > 1) knows neither labels nor missing values: use n_rungs=1, or nuts.")
-    if problem.foreign:
-        raise NotSupported(f"gibbs needs a semi-conjugate prior; {', '.join(problem.foreign)} has none: use nuts.")
-    hyper = hyperparameters(problem.prior, spec.covariance_type)
-    hyper = jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), hyper)
-    key_start, key_chain = jax.random.split(key)
-    first = starts(key_start, problem, scaling, init, n_chains)
+    check_counts(n_temperatures=(n_temperatures, 1))
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    tempered = n_temperatures > 1
+    if tempered and (problem.annotations.labels is not None or problem.annotations.groups is not None):
+        raise NotSupported(
+            "tempering (n_temperatures > 1) has neither labels nor missing values: use n_temperatures=1, or nuts."
+        )
+    hyper = conjugate(problem, "gibbs")
     total = n_warmup + n_draws
-    most = CHUNK if n_rungs == 1 else PLACING
-    size = min(most, 50 * -(-total // 50))
-    if n_rungs > 1:  # else rows keep the order of their labels and gaps
+    size = min(PLACING if tempered else CHUNK, 50 * -(-total // 50))
+    if tempered:  # else rows keep the order of their labels and gaps
         problem = replace(problem, z=in_line(problem.z)[spread_order(problem.z.shape[0])])
 
     def advance(carry, start):
-        parts, narrow, rungs = carry
-        sums = "fast" if fast and not narrow else "exact"
-        done = on_each(_advance, parts, problem, hyper, rungs, n_sweeps=size, sums=sums)
-        parts, narrow, outputs = zip(*done, strict=True)
-        narrow, output = np.any(narrow), together(outputs, n_chains)
+        parts, ill, rows = carry
+        sums = "fast" if fast and not ill else "exact"
+        done = on_each(_advance, parts, problem, hyper, rows, n_sweeps=size, sums=sums)
+        parts, ill, outputs = zip(*done, strict=True)
+        ill, output = np.any(ill), together(outputs, n_chains)
         if start + size <= n_warmup:
-            rungs = respaced(rungs, np.mean(output.exchange_rate, axis=(0, 1)))
-        return (parts, narrow, rungs), output
+            rows = respaced(rows, np.mean(output.exchange_rate, axis=(0, 1)))
+        return (parts, ill, rows), output
 
-    fast = n_rungs == 1 and fast_sums_allowed(problem.z.dtype, problem.annotations.groups)
-    rungs = first_rungs(n_rungs, problem.z.shape[0]).astype(problem.z.dtype)
-    chains, narrow = _begin(key_chain, problem, first, n_rungs)
-    output = run_chunks(advance, (divide(chains), narrow, rungs), total, size, progress)
+    fast = not tempered and fast_sums_allowed(problem.z.dtype, problem.annotations.groups)
+    rows = first_temperatures(n_temperatures, problem.z.shape[0]).astype(problem.z.dtype)
+    chains, ill = _begin(key, problem, first, n_temperatures)
+    output = run_chunks(advance, (divide(chains), ill, rows), total, size, progress)
     kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
     stats = {"occupied": kept.occupied}
-    if n_rungs > 1:
+    if tempered:
         stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
     log_density = kept.log_likelihood + np.asarray(prior_of(problem, kept.gmm))
     return finish(problem, scaling, kept.gmm, log_density, stats, Status.SAMPLED)
@@ -114,12 +111,12 @@ class Chain(NamedTuple):
     """What one chain carries from sweep to sweep."""
 
     key: Array
-    gmms: GMM  # one for each rung, (L, ...)
+    gmms: GMM  # one for each temperature, (L, ...)
     climbs: Array  # (L,) whether the mixture was last at the prior, and not at the top
 
 
 class Output(NamedTuple):
-    """What one chain gives of the highest rung before each sweep, whose likelihood the sweep finds."""
+    """What one chain gives at the posterior's own temperature before each sweep, whose likelihood the sweep finds."""
 
     gmm: GMM
     log_likelihood: Array  # ()
@@ -128,31 +125,33 @@ class Output(NamedTuple):
     exchange_rate: Array  # (L − 1,)
 
 
-@partial(jax.jit, static_argnames="n_rungs")
-def _begin(key, problem, starts, n_rungs):
+@partial(jax.jit, static_argnames="n_temperatures")
+def _begin(key, problem, starts, n_temperatures):
     gmms = jax.vmap(lambda u: assemble(problem, constrain(problem, u)[0]))(starts)
-    tiled = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], n_rungs, axis=1), gmms)
+    tiled = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], n_temperatures, axis=1), gmms)
     n_chains = starts.shape[0]
-    return Chain(jax.random.split(key, n_chains), tiled, jnp.zeros((n_chains, n_rungs), bool)), _any_narrow(tiled)
+    return Chain(
+        jax.random.split(key, n_chains), tiled, jnp.zeros((n_chains, n_temperatures), bool)
+    ), _any_ill_conditioned(tiled)
 
 
-def _any_narrow(gmms):
+def _any_ill_conditioned(gmms):
     """Whether the next sums are to be taken from deviations, for some (C, L) mixture."""
     whitener = structure(gmms.covariance_type).whitener
     return jnp.any(jax.vmap(jax.vmap(lambda gmm: ill_conditioned(gmm, whitener(gmm.covariances))))(gmms))
 
 
 @partial(jax.jit, static_argnames=("n_sweeps", "sums"), compiler_options=ONE_AT_A_TIME)
-def _advance(chains, problem, hyper, rungs, n_sweeps, sums):
-    n_rungs = rungs.size
-    power = powers(rungs, problem.z.shape[0]) if n_rungs > 1 else None  # multiplying by 1 cost 7 %
+def _advance(chains, problem, hyper, rows, n_sweeps, sums):
+    n_temperatures = rows.size
+    power = powers(rows, problem.z.shape[0]) if n_temperatures > 1 else None  # multiplying by 1 cost 7 %
 
     def step(chain, numbered):
         turn, key_exchange, keys = numbered
-        source, rate = exchange(key_exchange, problem.z, rungs, chain.gmms, turn)
+        source, rate = exchange(key_exchange, problem.z, rows, chain.gmms, turn)
         gmms, climbs = jax.tree.map(lambda leaf: leaf[source], (chain.gmms, chain.climbs))
         arrived = climbs[-1]
-        climbs = climbs.at[-1].set(False).at[0].set(n_rungs > 1)
+        climbs = climbs.at[-1].set(False).at[0].set(n_temperatures > 1)
         swept = jax.vmap(partial(sweep, sums=sums), in_axes=(0, None, None, 0, 0))(keys, problem, hyper, gmms, power)
         before, top = jax.tree.map(lambda leaf: leaf[-1], (gmms, swept))
         output = Output(before, top.log_likelihood, jnp.sum(top.counts > 0.0), arrived, rate)
@@ -161,12 +160,12 @@ def _advance(chains, problem, hyper, rungs, n_sweeps, sums):
     def run(chain):
         # an even number of sweeps, so that turns go on from one call to the next
         key, key_exchange, key_sweeps = jax.random.split(chain.key, 3)
-        keys = jax.random.split(key_exchange, n_sweeps), jax.random.split(key_sweeps, (n_sweeps, n_rungs))
+        keys = jax.random.split(key_exchange, n_sweeps), jax.random.split(key_sweeps, (n_sweeps, n_temperatures))
         chain, output = jax.lax.scan(step, chain, (jnp.arange(n_sweeps), *keys))
         return chain._replace(key=key), output
 
     chains, output = jax.vmap(run)(chains)
-    return chains, _any_narrow(chains.gmms), output
+    return chains, _any_ill_conditioned(chains.gmms), output
 
 
 class Swept(NamedTuple):
@@ -246,8 +245,8 @@ def draw_weights(noise: Proposals, concentration: Float[Array, "K"], known=None)
     known = jnp.asarray(known, concentration.dtype)
     is_free = jnp.isnan(known)
     fixed = jnp.where(is_free, 0.0, known)
-    shares = jax.nn.softmax(jnp.where(is_free, gammas, -jnp.inf))
-    return jnp.where(is_free, (1.0 - jnp.sum(fixed)) * shares, fixed)
+    rest = (1.0 - jnp.sum(fixed)) * jax.nn.softmax(jnp.where(is_free, gammas, -jnp.inf))
+    return jnp.where(is_free, rest, fixed)
 
 
 def draw_components(noise: Noise, problem: Problem, hyper: Hyperparameters, gmm: GMM, sums: Moments) -> GMM:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..mixture import GMM, ONE_AT_A_TIME, Hyperparameters, Known, MixtureSpec, NotSupported, Scaling, project
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, project
+from ..mixture.checks import check_key
 from ..mixture.cores import divide, on_each, together
+from .checks import check_counts
 from .gibbs import sweep
-from .model import Problem
-from .prior import hyperparameters
-from .target import check_counts, prepare
+from .prior import conjugate
+from .target import prepare
 
 
 def gibbs_batch(
@@ -48,34 +48,26 @@ def gibbs_batch(
         raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
     if np.shape(init.means)[0] != len(x):
         raise ValueError(f"init holds {np.shape(init.means)[0]} starts for {len(x)} data sets: make them agree.")
-    members = [_member(x, spec, init, p, n_warmup, n_draws) for p in range(len(x))]
-    shared = jax.tree.map(np.asarray, (replace(members[0].problem, z=None), np.int32(n_warmup), np.int32(thin)))
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[member.numbers for member in members])
-    parts = divide((jax.random.split(key, len(x)), *stacked))  # a vmapped program keeps one core
+    problems, scalings, numbers = zip(
+        *[_member(x, spec, init, p, n_warmup, n_draws) for p in range(len(x))], strict=True
+    )
+    shared = jax.tree.map(np.asarray, (replace(problems[0], z=None), np.int32(n_warmup), np.int32(thin)))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
+    parts = divide((jax.random.split(check_key(key), len(x)), *stacked))  # a vmapped program keeps one core
     draws = together(on_each(_run, parts, *shared, n_draws=n_draws), len(x))
-    outward = [m.scaling.outward(jax.tree.map(lambda leaf, p=p: leaf[p], draws)) for p, m in enumerate(members)]
+    outward = [s.outward(jax.tree.map(lambda leaf, p=p: leaf[p], draws)) for p, s in enumerate(scalings)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *outward)
 
 
-class _Member(NamedTuple):
-    """One data set, standardised."""
-
-    problem: Problem
-    scaling: Scaling
-    numbers: tuple[np.ndarray, Known, Hyperparameters, GMM]  # z, what is known, the prior's, and the start
-
-
 def _member(x, spec, init, p, n_warmup, n_draws):
+    """One data set standardised, its scaling, and its numbers: z, what is known, the prior's, and the start."""
     try:
         problem, scaling = prepare(x[p], spec, n_chains=1, n_warmup=n_warmup, n_draws=n_draws)
     except ValueError as error:
         raise ValueError(f"data set {p}: {error}") from error
-    if problem.foreign:
-        raise NotSupported(f"gibbs needs a semi-conjugate prior; {', '.join(problem.foreign)} has none: use nuts.")
-    hyper = hyperparameters(problem.prior, spec.covariance_type)
     start = scaling.inward(jax.tree.map(lambda leaf: np.asarray(leaf)[p], init))
-    hyper, start = jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), (hyper, start))
-    return _Member(problem, scaling, (problem.z, problem.spec.known, hyper, start))
+    start = jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), start)
+    return problem, scaling, (problem.z, problem.spec.known, conjugate(problem, "gibbs"), start)
 
 
 @partial(jax.jit, static_argnames="n_draws", compiler_options=ONE_AT_A_TIME)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ..mixture import GMM, Posterior, Status
 from ..mixture.tail import K_HAT_LIMIT, tail_is_lost
+from .checks import check_posterior
 
 FEWEST = 25  # draws: with fewer there is no tail to fit
 ALIKE = 1e-4  # nats: a spread of log weights that is rounding, and nothing to correct
@@ -65,7 +66,7 @@ def corrected_moments(posterior: Posterior) -> tuple[GMM, GMM]:
     For a posterior with `log_weight` in its stats (svi, laplace), in the labelling in which its draws are. Before the
     correction they are the plain mean and sd over the axis of the draws.
     """
-    if "log_weight" not in posterior.stats:
+    if "log_weight" not in check_posterior(posterior).stats:
         raise ValueError("corrected_moments needs a posterior with log_weight in its stats: those of svi and laplace.")
     weight = np.exp(np.asarray(posterior.stats["log_weight"], float))
 

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, assign, distinguished, free_parts, match_cost
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, distinguished, free_parts, match_cost
+from ..mixture.match import distance
 from .importance import weighted
 from .model import Problem
-from .target import finish, log_posterior, prepare, read_draws, starts
+from .target import begin, finish, log_posterior, read_draws
 
 POLISH = 50  # Newton's steps at most; from the end of L-BFGS a few are enough
 DECREMENT = 1e-4  # nats: what Newton's next step would still gain at what counts as a mode
@@ -60,14 +61,12 @@ def laplace(
         by draw log_weight, for `corrected_moments`. Status UNRELIABLE where a k̂ is above 0.7, NON_FINITE where a start
         led to no mode: that chain is NaN.
     """
-    problem, scaling = prepare(
-        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
-    )
-    key_start, key_noise = jax.random.split(key)
-    first = np.asarray(starts(key_start, problem, scaling, init, n_chains))
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    first = np.asarray(first)
     modes = jax.tree.map(lambda *parts: np.stack(parts), *(_climb(problem, u, n_warmup) for u in first))
     # on the host: the compiler takes seconds over normal numbers
-    noise = np.random.default_rng(np.asarray(jax.random.key_data(key_noise))).standard_normal(
+    noise = np.random.default_rng(np.asarray(jax.random.key_data(key))).standard_normal(
         (n_chains, 1 + n_draws, first.shape[1])
     )
     noise[:, 0] = 0.0  # the mode itself
@@ -181,9 +180,8 @@ def _distinct(gmms: GMM, found, spec):
     """A number for each chain's mode, the chain's own or that of the first chain with the same mode up to labels."""
     mode = np.arange(len(found))
     for c in np.flatnonzero(found):
-        cost = match_cost(gmms, jax.tree.map(lambda leaf, c=c: leaf[c], gmms), spec)
-        total = np.take_along_axis(cost, assign(cost)[:, None, :], axis=1).sum((1, 2))
-        same = np.flatnonzero(found & (total <= SAME))
+        apart = distance(gmms, jax.tree.map(lambda leaf, c=c: leaf[c], gmms), spec)
+        same = np.flatnonzero(found & (apart <= SAME))
         mode[c] = mode[same].min(initial=c)
     return mode
 

@@ -49,7 +49,7 @@ class Problem:
         return weights if weights > 1 else 0, means, min(covariances, 1) if shared else covariances
 
 
-def pose(z, spec: MixtureSpec, known, scaling: Scaling) -> Problem:
+def standardised_problem(z, spec: MixtureSpec, known, scaling: Scaling) -> Problem:
     """The problem for standardised data z and known parts; a prior in conflict with them is refused."""
     prior, foreign = standardised(spec, scaling)
     free = tuple(tuple(bool(b) for b in mask) for mask in free_parts(spec))
@@ -91,7 +91,7 @@ def _sites(problem):
     sites = {}
     if n_weights:
         weights = prior.weights
-        if not all(problem.free[0]):  # of a Dirichlet, the free ones' shares are Dirichlet again
+        if not all(problem.free[0]):  # the free ones of a Dirichlet, normalised, are Dirichlet again
             weights = dist.Dirichlet(weights.concentration[np.flatnonzero(problem.free[0])])
         sites["weights"] = (weights, ())
     if n_means:

@@ -1,5 +1,6 @@
 """NUTS on the NumPyro model's potential, driven by BlackJAX: one step traced once, chains divided over the cores.
 
+`numpyro_nuts` follows the same potential by NumPyro's own MCMC: what the driver alone is worth, seen beside it.
 Warm-up is Stan's: the step size by dual averaging, the diagonal mass matrix in doubling windows.
 """
 
@@ -15,11 +16,18 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
+from ..mixture.checks import real_array
 from ..mixture.cores import divide, on_each, together
-from ..mixture.gmm import real_array
-from .target import check_counts, finish, log_posterior, prepare, read_draws, run_chunks, starts
+from .checks import check_counts
+from .target import begin, finish, log_posterior, read_draws, run_chunks
 
 CHUNK = 250  # steps between two looks from the host
+STATISTICS = {  # ours: NumPyro's
+    "acceptance_rate": "accept_prob",
+    "diverging": "diverging",
+    "n_steps": "num_steps",
+    "energy": "energy",
+}
 
 
 def nuts(
@@ -57,17 +65,12 @@ def nuts(
     Reference:
         Hoffman & Gelman (2014), JMLR 15; Betancourt (2017), arXiv:1701.02434.
     """
-    if not 0.0 < target_accept < 1.0:
-        raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
-    check_counts(max_depth=(max_depth, 1))
-    problem, scaling = prepare(
-        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
-    )
-    key_start, key_chain = jax.random.split(key)
-    first = starts(key_start, problem, scaling, init, n_chains)
+    _check_tuning(target_accept, max_depth)
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
     mass, step_size = _initial_metric(inverse_mass, first.shape, problem.z)
     total = n_warmup + n_draws
-    size = CHUNK if total >= CHUNK else 50 * -(-total // 50)
+    size = min(CHUNK, 50 * -(-total // 50))
     stages = _stages(n_warmup, -(-total // size) * size)
     target = np.asarray(target_accept, problem.z.dtype)
 
@@ -76,19 +79,11 @@ def nuts(
         chains, outputs = zip(*done, strict=True)
         return chains, together(outputs, n_chains)
 
-    chains = divide(_begin(key_chain, problem, first, mass, step_size))
+    chains = divide(_begin(key, problem, first, mass, step_size))
     output = run_chunks(advance, chains, total, size, progress)
     kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
-    draws, log_density, _ = read_draws(problem, kept.position)
-    stats = {
-        "acceptance_rate": kept.acceptance_rate,
-        "diverging": kept.diverging,
-        "n_steps": kept.n_steps,
-        "energy": kept.energy,
-        "step_size": kept.step_size[:, -1],
-    }
-    status = Status.DIVERGENT if kept.diverging.any() else Status.SAMPLED
-    return finish(problem, scaling, draws, log_density, stats, status)
+    stats = {name: getattr(kept, name) for name in STATISTICS} | {"step_size": kept.step_size[:, -1]}
+    return _posterior(problem, scaling, kept.position, stats)
 
 
 class Step(NamedTuple):
@@ -201,3 +196,74 @@ def _strong(tree):
 
 def _is_number(leaf):
     return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+# ---- NumPyro's own driver: the whole run is one program, the potential takes one flat vector, as it is quickest there
+
+
+def numpyro_nuts(
+    key: Key[Array, ""],
+    x: Float[Array, "N D"],
+    spec: MixtureSpec,
+    *,
+    n_chains: int = 4,
+    n_warmup: int = 500,
+    n_draws: int = 1000,
+    init: GMM | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
+    target_accept: float = 0.8,
+    max_depth: int = 10,
+) -> Posterior:
+    """Draws from the posterior by NumPyro's No-U-Turn sampler; slower than `nuts`, and the same law.
+
+    Args:
+        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
+        missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
+        target_accept: mean acceptance probability to tune the step size for.
+        max_depth: at most 2**max_depth leapfrog steps a draw.
+
+    Returns:
+        Posterior; stats: acceptance_rate, diverging, n_steps, energy (C, S). Status DIVERGENT where a transition after
+        warm-up diverged.
+
+    Reference:
+        Phan, Pradhan & Jankowiak (2019), Composable effects for flexible and accelerated probabilistic programming in
+        NumPyro, arXiv:1912.11554.
+    """
+    _check_tuning(target_accept, max_depth)
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    run = _run_numpyro(key, problem, first, n_warmup, n_draws, target_accept, max_depth)
+    return _posterior(problem, scaling, *jax.tree.map(np.asarray, run))
+
+
+@partial(jax.jit, static_argnames=("n_warmup", "n_draws", "target_accept", "max_depth"), compiler_options=ONE_AT_A_TIME)
+def _run_numpyro(key, problem, first, n_warmup, n_draws, target_accept, max_depth):
+    from numpyro.infer import MCMC, NUTS
+
+    kernel = NUTS(  # new for every run: a vectorised kernel cannot run twice
+        potential_fn=lambda u: -log_posterior(problem, u), target_accept_prob=target_accept, max_tree_depth=max_depth
+    )
+    n_chains = first.shape[0]
+    options = {"num_warmup": n_warmup, "num_samples": n_draws, "num_chains": n_chains, "progress_bar": False}
+    mcmc = MCMC(kernel, chain_method="vectorized", **options)
+    mcmc.run(key, init_params=first if n_chains > 1 else first[0], extra_fields=tuple(STATISTICS.values()))
+    found = mcmc.get_extra_fields(group_by_chain=True)
+    return mcmc.get_samples(group_by_chain=True), {ours: found[theirs] for ours, theirs in STATISTICS.items()}
+
+
+# ---- what both share
+
+
+def _check_tuning(target_accept, max_depth):
+    if not 0.0 < target_accept < 1.0:
+        raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
+    check_counts(max_depth=(max_depth, 1))
+
+
+def _posterior(problem, scaling, position, stats):
+    draws, log_density, _ = read_draws(problem, position)
+    status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
+    return finish(problem, scaling, draws, log_density, stats, status)

@@ -11,7 +11,7 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +21,26 @@ from jaxtyping import Array, Float
 
 from ..mixture import Hyperparameters, MixtureSpec, NotSupported, Prior, Scaling, check_data, standardise, validate_spec
 from ..mixture.factor import inverse_cholesky
+from .checks import check_spec
 
+POSITIVE = ("scale", "scale_tril", "rate", "concentration", "concentration0", "concentration1", "df")
 FAR = 1e30  # what float32 holds, and its inverse
 
 
 def default_prior(x: Float[Array, "N D"], spec: MixtureSpec) -> Prior:
     """The spec's prior with every default made explicit, in the units of the data."""
     x = check_data(x)
-    spec = validate_spec(spec, x.shape[1])
+    spec = validate_spec(check_spec(spec), x.shape[1])
     scaling = standardise(x, spec)[1]
     return fill_defaults(spec, scaling.centre, scaling.scale)
+
+
+def with_sparse_weights(spec: MixtureSpec, concentration: float = 0.01) -> MixtureSpec:
+    """The spec with φ ~ Dirichlet(concentration), under which components that are not needed stay empty."""
+    import numpyro.distributions as dist
+
+    weights = dist.Dirichlet(np.full(spec.n_components, concentration))
+    return replace(spec, prior=replace(spec.prior, weights=weights))
 
 
 def fill_defaults(spec: MixtureSpec, centre, scale) -> Prior:
@@ -38,6 +48,7 @@ def fill_defaults(spec: MixtureSpec, centre, scale) -> Prior:
     import numpyro.distributions as dist
 
     given, n_components, n_features = spec.prior, spec.n_components, len(scale)
+    _check_prior(given, spec, n_features)
     if given.covariances is not None and given.scales is not None:
         raise ValueError("Prior takes covariances or scales, not both: remove one.")
     if given.correlation is not None and given.scales is None:
@@ -70,7 +81,6 @@ def standardised(spec: MixtureSpec, scaling: Scaling) -> tuple[Prior, tuple[str,
     zero, one = np.zeros_like(scaling.scale), np.ones_like(scaling.scale)
     defaults = fill_defaults(spec, zero, one)  # the default prior is affine equivariant
     given = spec.prior
-    _check_events(given, spec, len(zero))
     foreign = []
     mapped = {"weights": defaults.weights, "correlation": given.correlation}
     for name, convert in (("means", _means_inward), ("covariances", _covariances_inward), ("scales", None)):
@@ -90,6 +100,8 @@ def hyperparameters(prior: Prior, covariance_type: str) -> Hyperparameters:
     """Read from the distributions; NotSupported, with the reason, where they are not semi-conjugate."""
     import numpyro.distributions as dist
 
+    if prior.weights is None or prior.means is None:
+        raise ValueError("hyperparameters needs an explicit prior: pass bayes.default_prior(x, spec).")
     normal = _base(prior.means)
     if not isinstance(prior.weights, dist.Dirichlet):
         raise NotSupported(f"gibbs needs a Dirichlet prior on weights; got {_name(prior.weights)}: use nuts.")
@@ -186,27 +198,55 @@ def _covariances_inward(prior, scaling):
     return None
 
 
-def _check_events(prior, spec, n_features):
-    import numpyro.distributions as dist
+def conjugate(problem, engine: str) -> Hyperparameters:
+    """The hyperparameters of a standardised problem, in its dtype; NotSupported, with the reason, where it has none."""
+    if problem.foreign:
+        raise NotSupported(f"{engine} needs a semi-conjugate prior; {', '.join(problem.foreign)} has none: use nuts.")
+    hyper = hyperparameters(problem.prior, problem.spec.covariance_type)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), hyper)
 
+
+def _check_prior(prior, spec, n_features):
     matrix = spec.covariance_type in ("full", "tied")
     leaf = (n_features, n_features) if matrix else (n_features,) if spec.covariance_type == "diag" else ()
     spread = () if spec.covariance_type == "spherical" else (n_features,)
     expected = {"weights": (spec.n_components,), "means": (n_features,), "covariances": leaf, "scales": spread}
     for name, event in expected.items():
         distribution = getattr(prior, name)
-        if distribution is not None and not isinstance(distribution, dist.Distribution):
-            raise ValueError(f"prior.{name} must be a NumPyro distribution; got {distribution!r}.")
-        if distribution is not None and distribution.batch_shape:
+        if distribution is None:
+            continue
+        if distribution.batch_shape:
             raise ValueError(
                 f"prior.{name} must be one distribution, the same for every component; got batch shape "
                 f"{tuple(distribution.batch_shape)}: use .to_event(1) for an event over features."
             )
-        if distribution is not None and tuple(distribution.event_shape) != event:
+        if tuple(distribution.event_shape) != event:
             raise ValueError(
                 f"prior.{name} must have event shape {event}; got {tuple(distribution.event_shape)}"
                 + (": use .to_event(1) on a distribution over features." if len(event) == 1 else ".")
             )
+        _check_numbers(f"prior.{name}", distribution)
+
+
+def _check_numbers(name, distribution):
+    """A prior that is one point, or nothing: where a number of it is not finite, or a scale is not positive."""
+    for part in (distribution, _base(distribution), getattr(_base(distribution), "base_dist", None)):
+        for parameter in getattr(type(part), "arg_constraints", ()):
+            value = vars(part).get(parameter)
+            if value is None or parameter in ("low", "high"):
+                continue
+            numbers = np.asarray(value, float)
+            if not np.all(np.isfinite(numbers)):
+                bad = numbers[~np.isfinite(numbers)].ravel()[0]
+                raise ValueError(
+                    f"{name} has {parameter} {bad}: it must be finite; leave it None for the default prior."
+                )
+            numbers = np.diagonal(numbers, axis1=-2, axis2=-1) if parameter == "scale_tril" else numbers
+            if parameter in POSITIVE and not np.all(numbers > 0.0):
+                raise ValueError(
+                    f"{name} has {parameter} {numbers.min():.6g}: it must be positive; to hold a value fixed, "
+                    "pass it as Known."
+                )
 
 
 def _check_support(name, distribution):

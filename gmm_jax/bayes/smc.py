@@ -29,16 +29,18 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status
+from ..mixture.checks import check_key
 from ..mixture.cores import divide, on_each, together
 from ..mixture.gmm import deviations
+from .checks import check_counts
 from .gibbs import log_densities
-from .ladder import in_line, spread_order
-from .moves import TARGET_ACCEPT, Gibbs, choose_moves
-from .target import check_counts, density_of, finish, prepare
+from .kernels import TARGET_ACCEPT, Gibbs, choose_kernel
+from .target import density_of, finish, prepare
+from .tempering import in_line, spread_order
 
 KEPT = 0.5  # effective share of the particles that a step leaves
 GROWTH = 1.1  # ratio of the numbers of rows that a step may take
-LANE_NUMBERS = 1 << 17  # K·N·D·lanes at a time, so that the deviations stay in the cache
+PARTICLE_NUMBERS = 1 << 17  # K·N·D·particles at a time, so that the deviations stay in the cache
 FIRST_STEP = 0.25  # of the leapfrog, where the root mean square gradient is 1
 SMALLEST = 1e-30  # part of a row
 MOST_PARTS = 1000  # of a row: under a normal law it takes 34 in one dimension and 620 in 100, from 1e-30 to 1
@@ -77,23 +79,24 @@ def smc(
         Gibbs). Status UNRELIABLE, without evidence, where one row was not in after 1000 steps: the rows before it, what
         is known and the prior leave no place for it.
     """
+    check_key(key)
     check_counts(n_warmup=(n_warmup, 1))
     if init is not None:
         raise NotSupported("smc starts from draws of the prior, so that init has no place: leave it out.")
     if labels is not None or missing is not None:
-        raise NotSupported("smc knows neither labels nor missing values: use nuts or gibbs, and bridge for evidence.")
+        raise NotSupported("smc has neither labels nor missing values: use nuts or gibbs, and bridge for evidence.")
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
     problem = replace(problem, z=in_line(problem.z))
-    moves = choose_moves(problem)
+    kernel = choose_kernel(problem)
     n_starts = max(2, -(-n_draws // n_warmup))
-    if isinstance(moves, Gibbs):
-        parts = divide(_begin(key, problem, moves, n_chains, n_starts))
-        parts = on_each(_move, parts, problem, moves, n_moves=n_warmup)
+    if isinstance(kernel, Gibbs):
+        parts = divide(_begin(key, problem, kernel, n_chains, n_starts))
+        parts = on_each(_move, parts, problem, kernel, n_moves=n_warmup)
     else:
-        parts = divide(_begin(key, problem, moves, n_chains, n_starts * n_warmup))
-    parts, n_stages, status = _climb(parts, problem, moves, n_warmup, n_chains, progress)
+        parts = divide(_begin(key, problem, kernel, n_chains, n_starts * n_warmup))
+    parts, n_stages, status = _climb(parts, problem, kernel, n_warmup, n_chains, progress)
     runs = together([runs._replace(key=None) for runs in parts], n_chains)
-    draws = _mixtures(problem, moves, jax.tree.map(lambda leaf: leaf[:, :n_draws], runs.particles))
+    draws = _mixtures(problem, kernel, jax.tree.map(lambda leaf: leaf[:, :n_draws], runs.particles))
     log_evidence = runs.log_evidence.astype(float) - problem.z.shape[0] * scaling.log_volume
     stats = {
         "log_evidence": log_evidence if status.ok else np.full(n_chains, np.nan),
@@ -104,14 +107,14 @@ def smc(
     return finish(problem, scaling, draws, density_of(problem, draws), stats, status)
 
 
-def _climb(parts, problem, moves, n_moves, n_chains, progress):
+def _climb(parts, problem, kernel, n_moves, n_chains, progress):
     """The runs where they ended, how many distributions each went through, and why they ended."""
     n_samples, status = problem.z.shape[0], Status.RUNNING
     n_taken, n_parts, n_stages = np.zeros((3, n_chains), int)
     while status == Status.RUNNING:
         before = n_taken
-        parts = on_each(_weigh, parts, problem, moves, n_moves=n_moves)
-        parts = on_each(_move, parts, problem, moves, n_moves=n_moves)
+        parts = on_each(_weigh, parts, problem, kernel, n_moves=n_moves)
+        parts = on_each(_move, parts, problem, kernel, n_moves=n_moves)
         found = [(runs.n_taken, runs.part, runs.log_evidence) for runs in parts]
         n_taken, part, log_evidence = together(found, n_chains)
         n_stages += before < n_samples
@@ -142,12 +145,12 @@ class Runs(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("n_chains", "n_particles"), compiler_options=ONE_AT_A_TIME)
-def _begin(key, problem, moves, n_chains, n_particles):
+def _begin(key, problem, kernel, n_chains, n_particles):
     key_draw, key_turn, key_run = jax.random.split(key, 3)
     n_samples = problem.z.shape[0]
     turns = jax.random.randint(key_turn, (n_chains, 1), 0, n_samples)
     rows = problem.z[(spread_order(n_samples)[None] + turns) % n_samples]
-    first = jax.vmap(jax.vmap(partial(moves.first, problem)))
+    first = jax.vmap(jax.vmap(partial(kernel.first, problem)))
     zeros = jnp.zeros(n_chains, problem.z.dtype)
     return Runs(
         key=jax.random.split(key_run, n_chains),
@@ -163,11 +166,11 @@ def _begin(key, problem, moves, n_chains, n_particles):
 
 
 @partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
-def _weigh(runs, problem, moves, n_moves):
+def _weigh(runs, problem, kernel, n_moves):
     """Every run reaches for its next distribution; its particles become the starts of chains (C, M, ...)."""
     key, key_resample = jnp.moveaxis(jax.vmap(jax.random.split)(runs.key), 1, 0)
     reach = jax.vmap(partial(_reach, problem.z.shape[0]))
-    n_taken, part, log_weights = reach(runs.n_taken, runs.part, *_look_ahead(problem, moves, runs))
+    n_taken, part, log_weights = reach(runs.n_taken, runs.part, *_look_ahead(problem, kernel, runs))
     log_mean, variance, ancestors = jax.vmap(partial(_reweigh, n_moves))(key_resample, log_weights)
     return runs._replace(
         key=key,
@@ -180,22 +183,22 @@ def _weigh(runs, problem, moves, n_moves):
 
 
 @partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
-def _move(runs, problem, moves, n_moves):
+def _move(runs, problem, kernel, n_moves):
     """The chains' states: particles (C, M·n_moves, ...)."""
     n_runs, n_starts = _shape(runs.particles)
     keys = jax.vmap(lambda key: jax.random.split(key, n_starts + 1))(runs.key)
     power = jax.vmap(partial(_power, problem.z.shape[0]))(runs.n_taken, runs.part)
 
     def tune(rows, log_step, starts, power):
-        return moves.tune(replace(problem, z=rows), log_step, starts, power)
+        return kernel.tune(replace(problem, z=rows), log_step, starts, power)
 
-    def chain(lane, run):
-        key, start = lane
+    def chain(begun, run):
+        key, start = begun
         rows, power, tuning = run
-        return moves.chain(key, replace(problem, z=rows), start, power, tuning, n_moves)
+        return kernel.chain(key, replace(problem, z=rows), start, power, tuning, n_moves)
 
     tuning = jax.vmap(tune)(runs.rows, runs.log_step, runs.particles, power)
-    states, rates = _over_lanes(problem, chain, (keys[:, 1:], runs.particles), (runs.rows, power, tuning))
+    states, rates = _over_particles(problem, chain, (keys[:, 1:], runs.particles), (runs.rows, power, tuning))
     rate = jnp.mean(rates, axis=1)
     return runs._replace(
         key=keys[:, 0],
@@ -205,20 +208,20 @@ def _move(runs, problem, moves, n_moves):
     )
 
 
-def _look_ahead(problem, moves, runs):
+def _look_ahead(problem, kernel, runs):
     """Log weights if so many more rows came in, (C, S, E); log φ and log N of the next row, (C, S, K)."""
     n_samples = problem.z.shape[0]
     strides = _strides(n_samples)
 
     def one(particle, runs):
-        gmm = moves.mixture(problem, particle)
+        gmm = kernel.mixture(problem, particle)
         log_phi, density = jnp.log(gmm.weights), log_densities(gmm, deviations(gmm, runs.rows))
         coming = density[:, jnp.minimum(runs.n_taken, n_samples - 1)]
         gain = jnp.where(jnp.arange(n_samples) >= runs.n_taken, logsumexp(log_phi[:, None] + density, axis=0), 0.0)
         done = jnp.where(runs.n_taken < n_samples, logsumexp(log_phi + runs.part * coming), 0.0)
         return jnp.cumsum(gain)[jnp.minimum(runs.n_taken + strides, n_samples) - 1] - done, log_phi, coming
 
-    return _over_lanes(problem, one, runs.particles, runs)
+    return _over_particles(problem, one, runs.particles, runs)
 
 
 def _strides(n_samples):
@@ -276,22 +279,22 @@ def _power(n_samples, n_taken, part):
     return jnp.where(place < n_taken, 1.0, jnp.where(place == n_taken, part, 0.0))
 
 
-def _over_lanes(problem, function, lanes, runs):
-    """function(lane, run) for lanes (C, L, ...) and what belongs to their runs (C, ...), as many at a time as pay."""
-    n_runs, n_lanes = _shape(lanes)
-    total = n_runs * n_lanes
-    n_rounds = -(-total * problem.z.size * problem.spec.n_components // LANE_NUMBERS)
+def _over_particles(problem, function, particles, runs):
+    """function(particle, run) for particles (C, L, ...) and what belongs to their runs (C, ...), some at a time."""
+    n_runs, n_each = _shape(particles)
+    total = n_runs * n_each
+    n_rounds = -(-total * problem.z.size * problem.spec.n_components // PARTICLE_NUMBERS)
     at_once = -(-total // min(n_rounds, total))
-    index = np.minimum(np.arange(-(-total // at_once) * at_once), total - 1)  # the last lane fills up
+    index = np.minimum(np.arange(-(-total // at_once) * at_once), total - 1)  # the last one fills up
 
-    def one(run, lane):
-        return function(_at(lanes, (run, lane)), _at(runs, run))
+    def at(run, one):
+        return function(_at(particles, (run, one)), _at(runs, run))
 
     def flat(leaf):
-        return leaf.reshape(-1, *leaf.shape[2:])[:total].reshape(n_runs, n_lanes, *leaf.shape[2:])
+        return leaf.reshape(-1, *leaf.shape[2:])[:total].reshape(n_runs, n_each, *leaf.shape[2:])
 
-    places = tuple(i.reshape(-1, at_once) for i in np.divmod(index, n_lanes))
-    return jax.tree.map(flat, jax.lax.map(lambda place: jax.vmap(one)(*place), places))
+    places = tuple(i.reshape(-1, at_once) for i in np.divmod(index, n_each))
+    return jax.tree.map(flat, jax.lax.map(lambda place: jax.vmap(at)(*place), places))
 
 
 def _at(tree, index):
@@ -303,5 +306,5 @@ def _shape(tree):
 
 
 @jax.jit
-def _mixtures(problem, moves, particles):
-    return jax.vmap(jax.vmap(partial(moves.mixture, problem)))(particles)
+def _mixtures(problem, kernel, particles):
+    return jax.vmap(jax.vmap(partial(kernel.mixture, problem)))(particles)

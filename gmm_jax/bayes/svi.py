@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
+from .checks import check_counts
 from .importance import weighted
 from .model import assemble, model
-from .target import bijectors, check_counts, constrain, density_of, finish, prepare, starts
+from .target import begin, bijectors, constrain, density_of, finish
 
 GUIDES = ("normal", "multivariate", "low_rank", "delta")
 STEP_SIZE = 0.02
@@ -57,13 +58,10 @@ def svi(
     if guide not in GUIDES:
         raise ValueError(f"guide must be one of {', '.join(GUIDES)}; got {guide!r}.")
     check_counts(n_warmup=(n_warmup, 1))
-    problem, scaling = prepare(
-        x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws, labels=labels, missing=missing
-    )
-    key_start, key_run = jax.random.split(key)
-    first = starts(key_start, problem, scaling, init, n_chains)
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
     n_kept = 1 if guide == "delta" else n_draws
-    run = _optimise(key_run, problem, first, guide, n_warmup, n_kept)
+    run = _optimise(key, problem, first, guide, n_warmup, n_kept)
     draws, log_ratio, elbo = jax.tree.map(np.asarray, run)
     log_density = density_of(problem, draws)
     stats, status = ({}, Status.SAMPLED) if guide == "delta" else weighted(log_ratio)

@@ -1,4 +1,4 @@
-"""What every engine does before and after: pose the problem, find starts, draw in chunks, map the draws back.
+"""What every engine does before and after: standardise the problem, find starts, draw in chunks, map the draws back.
 
 θ lives in flat unconstrained coordinates u through NumPyro's bijectors, and the density through its log_density, all
 inside jitted functions: NumPyro's own initialisation evaluates the model operation by operation, which compiles
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
 
 from ..mixture import (
     GMM,
@@ -32,38 +33,49 @@ from ..mixture import (
     validate_spec,
 )
 from ..mixture.annotations import put_gaps
+from ..mixture.checks import check_key, kind_of
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
-from .model import Problem, assemble, log_volume, model, pose, sample_sites, site_values
+from .checks import check_counts, check_spec
+from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem
 
 DRAW_NUMBERS = 1 << 20  # at a time, where a density is taken of every draw
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 
-def check_counts(**counts: tuple[Any, int]) -> None:
-    """name=(value, least): a ValueError for the first that is no integer of at least that."""
-    for name, (value, least) in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+class Begun(NamedTuple):
+    """Where an engine begins."""
+
+    problem: Problem
+    scaling: Scaling
+    starts: Array  # (C, P), flat and unconstrained
+    key: Array  # of what comes after
+
+
+def begin(key, x, spec, init: GMM | None, *, n_chains: int, **options) -> Begun:
+    """The standardised problem and a start for each chain; options as in `prepare`."""
+    key_start, key_run = jax.random.split(check_key(key))
+    problem, scaling = prepare(x, spec, n_chains=n_chains, **options)
+    return Begun(problem, scaling, unconstrained_starts(key_start, problem, scaling, init, n_chains), key_run)
 
 
 def prepare(
-    x, spec, *, n_chains: int, n_warmup: int, n_draws: int, labels=None, missing=None
+    x, spec, *, n_chains: int = 1, n_warmup: int = 0, n_draws: int = 1, labels=None, missing=None
 ) -> tuple[Problem, Scaling]:
-    """Checked, standardised, posed: in float64 where JAX has it, which NumPyro's transforms then ask for."""
+    """The standardised problem, checked: in float64 where JAX has it, which NumPyro's transforms then ask for."""
     check_counts(n_chains=(n_chains, 1), n_warmup=(n_warmup, 0), n_draws=(n_draws, 1))
-    x = check_data(x, n_components=spec.n_components, missing=missing)
+    x = check_data(x, n_components=check_spec(spec).n_components, missing=missing)
     spec = validate_spec(spec, x.shape[1])
     labels = check_labels(labels, x.shape[0], spec.n_components)
     with_gaps, scaling = standardise(x, spec)
     z, groups = missing_groups(with_gaps.astype(jax.dtypes.canonicalize_dtype(float)), missing)
     annotations = Annotations(labels=labels, groups=groups)
-    problem = replace(pose(z, spec, scaling.known_inward(spec), scaling), annotations=annotations)
+    problem = replace(standardised_problem(z, spec, scaling.known_inward(spec), scaling), annotations=annotations)
     if sum(problem.n_sites) == 0:
         raise ValueError("spec.known leaves nothing to infer: make a field, or one component's row of it, free.")
     return problem, scaling
 
 
-def starts(key, problem: Problem, scaling: Scaling, init: GMM | None, n_chains: int):
+def unconstrained_starts(key, problem: Problem, scaling: Scaling, init: GMM | None, n_chains: int):
     """Flat unconstrained starts (C, P).
 
     None: distinct k-means++ starts. A GMM in the units of the data, one for all chains or with a leading axis of
@@ -72,7 +84,7 @@ def starts(key, problem: Problem, scaling: Scaling, init: GMM | None, n_chains: 
     if init is None:
         return _seeds(key, problem, n_chains)
     if not isinstance(init, GMM):
-        raise ValueError(f"init must be a GMM or None; got {init!r}.")
+        raise ValueError(f"init must be a GMM or None; got {kind_of(init)}: pass a mixture, such as result.gmm.")
     leaves = jax.tree.map(lambda leaf: np.asarray(leaf, float), init)
     if init.n_components != problem.spec.n_components:
         raise ValueError(f"init has {init.n_components} components, but spec has {problem.spec.n_components}.")

@@ -5,7 +5,7 @@ K ~ p(K); φ | K ~ Dirichlet(γ_K, ..., γ_K); μ_k and Σ_k as in gibbs. Given 
     p(K | z) ∝ p(K) K! / (K − K₊)! · Γ(K γ_K) / Γ(N + K γ_K) · Π_{n_k > 0} Γ(n_k + γ_K) / Γ(γ_K),  K ≥ K₊,
 
 whatever μ and Σ are: K is drawn anew in every sweep, and components without samples are drawn from the prior. So no
-move between dimensions is needed; there are lanes for the largest K, of which the last ones have no weight.
+move between dimensions is needed: mixtures have the largest K components, of which the last ones have no weight.
 
 Reference:
     Frühwirth-Schnatter, Malsiner-Walli & Grün (2021), Generalized mixtures of finite mixtures and telescoping sampling,
@@ -29,10 +29,11 @@ from scipy import special
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, permute
 from ..mixture.cores import divide, on_each, together
 from ..mixture.moments import e_step, log_likelihood
+from .checks import check_spec
 from .gibbs import CHUNK, draw_components, draw_weights
 from .model import assemble
-from .prior import hyperparameters
-from .target import constrain, over_draws, prepare, run_chunks, starts
+from .prior import conjugate
+from .target import begin, constrain, over_draws, run_chunks
 from .variates import draw_noise
 
 
@@ -45,7 +46,9 @@ class Telescoped(NamedTuple):
     occupied: Int[np.ndarray, "C S"]  # K₊, components that hold a sample
     status: Status  # SAMPLED, or NON_FINITE where a log_likelihood is not finite
 
-    def shares(self, counts: Int[np.ndarray, "C S"]) -> tuple[Float[np.ndarray, "K+1"], Float[np.ndarray, "K+1"]]:
+    def probabilities(
+        self, counts: Int[np.ndarray, "C S"]
+    ) -> tuple[Float[np.ndarray, "K+1"], Float[np.ndarray, "K+1"]]:
         """P(k | x) for k = 0, 1, ..., of n_components or of occupied; and its standard error by the chains' scatter."""
         by_chain = np.mean(counts[..., None] == np.arange(self.draws.n_components + 1), axis=1)
         n_chains = len(by_chain)
@@ -75,29 +78,22 @@ def telescoping(
         concentration: γ_K: a number for all K (static), or one for each, such as α / K (dynamic).
 
     Returns:
-        Telescoped; `found.shares(found.n_components)` is P(K | x) with its standard error.
+        Telescoped; `found.probabilities(found.n_components)` is P(K | x) with its standard error.
 
     Raises:
-        NotSupported: the prior is not semi-conjugate, or what is known tells components apart.
+        NotSupported: the prior is not semi-conjugate, or what is known distinguishes components.
     """
-    log_prior, concentration = _check_prior(spec, components, concentration)
-    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
-    if problem.foreign:
-        raise NotSupported(f"telescoping needs a semi-conjugate prior; {', '.join(problem.foreign)} has none.")
+    log_prior, concentration = _check_prior(check_spec(spec), components, concentration)
+    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    problem, scaling, first, key = begin(key, x, spec, init, **size)
     dtype = problem.z.dtype
-    hyper = hyperparameters(problem.prior, spec.covariance_type)
-    hyper, log_prior, concentration = jax.tree.map(
-        lambda leaf: np.asarray(leaf, dtype), (hyper, log_prior, concentration)
-    )
-    key_start, key_chain = jax.random.split(key)
-    law, total = (hyper, log_prior, concentration), n_warmup + n_draws
+    law = conjugate(problem, "telescoping"), log_prior.astype(dtype), concentration.astype(dtype)
 
     def advance(parts, _):
         chains, outputs = zip(*on_each(_advance, parts, problem, law, n_sweeps=CHUNK), strict=True)
         return chains, together(outputs, n_chains)
 
-    chains = divide(_begin(key_chain, problem, starts(key_start, problem, scaling, init, n_chains)))
-    output = run_chunks(advance, chains, total, CHUNK, progress)
+    output = run_chunks(advance, divide(_begin(key, problem, first)), n_warmup + n_draws, CHUNK, progress)
     draws, n_components, occupied = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
     log_likelihood = np.asarray(_log_likelihood(problem, draws), float) - len(problem.z) * scaling.log_volume
     status = Status.SAMPLED if np.all(np.isfinite(log_likelihood)) else Status.NON_FINITE
@@ -131,7 +127,7 @@ def _check_prior(spec, components, concentration):
 
 
 def _refuse_labels(spec):
-    """Components come and go, so that none may be told from another by what is known of it."""
+    """Components come and go, so that what is known may not distinguish one from another."""
     known, shared = spec.known, spec.covariance_type == "tied"
     if known.weights is not None:
         raise NotSupported("telescoping draws the number of weights, so that none can be known: leave them free.")

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from .. import problems as suite
+from ..judge.landscape import rows_of
 from ..mixture import Status
 from . import plots, provenance, report, store
 from .clock import Clock
 from .course import CASES, KNOWING, N_RANDOM_STARTS, QUESTION, Course, errors_of, in_order, run_course
 from .draws import write_draws
-from .landscape import rows_of
 from .runner import FAILED
 
 PROBLEMS = ("course_2d", "course_3d")
@@ -25,6 +25,9 @@ SCORES = {  # head -> column of the rows, format
     "ARI": ("ari", ".3f"),
     "R-hat": ("r_hat", ".3f"),
     "ESS": ("ess_bulk", ".0f"),
+    "status": ("status", ""),
+    "compile s": ("seconds_before", ".1f"),
+    "run s": ("seconds_run", ".2f"),
 }
 NOTES = (
     "KL: divergence in nats ± its Monte-Carlo error; ℓ/n: mean log-likelihood of new samples; ARI: with true labels.",
@@ -54,13 +57,14 @@ def demo(
             options = {"cases": cases, "n_random_starts": n_random_starts, "seed": seed}
             options["step"] = lambda label: update(next(done), note=label)
             courses = [run_course(problem, methods, **options) for problem in problems]
-        rows = [trial.row for course in courses for _, trial in _trials(course)]
+        rows = [trial.row for course in courses for trials in course.trials.values() for trial in trials.values()]
         if not as_json:
             _print(courses, clock.so_far())
         with report.progress_bar("drawing pictures"):
             store.write_rows(folder, rows)
-            checksums = _write_draws(courses, folder)
-            sections, captions = _sections(courses, folder)
+            checksums: dict[str, str] = {}  # of the draws, by file name
+            sections = [section for course in courses for section in _sections(course, folder, checksums)]
+            captions = {picture.path.name: picture.caption for section in sections for picture in section.figures}
         answer = "\n".join(f"{course.problem}: {course.answer}" for course in courses)
         config, spent = {"problems": list(problems), "seed": seed}, clock.so_far()
         about = {"rows": len(rows), "seeds": [seed], "doc": QUESTION, "answer": answer}
@@ -80,45 +84,25 @@ def demo(
     return 3 if failed else 0
 
 
-def _trials(course):
-    """(name of its files, trial) of every trial."""
-    for case, trials in course.trials.items():
-        for method, trial in trials.items():
-            yield f"{_stem(course, case)}_{method}", trial
-
-
-def _stem(course, case):
-    return f"{course.problem}_{case.lower().replace(' ', '_')}"
-
-
-# ---- tables
-
-
-def parameter_table(course: Course, case: str) -> report.Table:
-    """Rows φ, μ, Σ; columns truth and every method ± its uncertainty, with its error in units of that."""
-    trials = course.trials[case]
-    answers = {
-        name: (None, None, Status.FAILED)
-        if trial.fit is None
-        else (in_order(trial.fit.point, trial), errors_of(trial), trial.fit.status)
-        for name, trial in trials.items()
-    }
-    oracle = trials["oracle"]
-    return report.parameter_rows(oracle.truth, oracle.spec.known, answers)
-
-
-def score_table(course: Course, case: str) -> report.Table:
-    """One row a method: its distance from the truth, its diagnostics, and its seconds."""
-    rows = []
+def tables_of(course: Course, case: str) -> tuple[report.Table, report.Table]:
+    """φ, μ and Σ beside the truth, a column a method; and each method's distance from the truth, status and seconds."""
+    answers, lines = {}, []
     for name, trial in course.trials[case].items():
-        row = trial.row
-        values = [(row.get(column), form) for column, form in SCORES.values()]
-        values += [(row["seconds_trace"] + row["seconds_compile"], ".1f"), (row["seconds_run"], ".2f")]
-        cells = [report.DASH if v is None or not np.isfinite(v) else format(v, form) for v, form in values]
+        answers[name] = (None, None, Status.FAILED)
+        if trial.fit is not None:
+            answers[name] = in_order(trial.fit.point, trial), errors_of(trial), trial.fit.status
+        row = trial.row | {"seconds_before": trial.row["seconds_trace"] + trial.row["seconds_compile"]}
         kl = report.with_uncertainty(row.get("kl", np.nan), row.get("kl_se", np.nan))
-        rows.append((name, kl, *cells[: len(SCORES)], row["status"], *cells[len(SCORES) :]))
-    head = ("method", "KL from truth", *SCORES, "status", "compile s", "run s")
-    return report.Table(head, tuple(rows), notes=NOTES)
+        lines.append((name, kl, *(_cell(row.get(column), form) for column, form in SCORES.values())))
+    oracle = course.trials[case]["oracle"]
+    scores = report.Table(("method", "KL from truth", *SCORES), tuple(lines), notes=NOTES)
+    return report.parameter_rows(oracle.truth, oracle.spec.known, answers), scores
+
+
+def _cell(value, form):
+    if isinstance(value, str):
+        return value
+    return report.DASH if value is None or not np.isfinite(value) else format(value, form)
 
 
 def _print(courses, seconds):
@@ -126,8 +110,8 @@ def _print(courses, seconds):
     console, notes = report.console(), {}
     for course in courses:
         for case in course.trials:
-            tables = parameter_table(course, case), score_table(course, case)
-            for title, table in zip((f"{course.problem}, {case} ({KNOWING[case]})", ""), tables, strict=True):
+            heads = f"{course.problem}, {case} ({KNOWING[case]})", ""
+            for title, table in zip(heads, tables_of(course, case), strict=True):
                 free = tuple(row for row in table.rows if "known" not in row)
                 report.print_table(console, title, table._replace(rows=free, notes=()))
                 notes |= dict.fromkeys(table.notes)
@@ -143,77 +127,59 @@ def _print(courses, seconds):
     )
 
 
-# ---- pictures and files
+# ---- the report's sections
 
 
-def _sections(courses, folder):
-    """The report's sections, whose pictures are drawn into the folder, and the captions of these by file name."""
-    sections = []
-    for course in courses:
-        pictures = _draw(course, folder)
-        description = suite.load(course.problem).description
-        sections.append(report.Section(course.problem, (description,), figures=pictures["data"]))
-        for case in course.trials:
-            tables = (parameter_table(course, case), score_table(course, case))
-            sections.append(report.Section(f"{course.problem}, {case}: {KNOWING[case]}", (), tables, pictures[case]))
-    return sections, {picture.path.name: picture.caption for section in sections for picture in section.figures}
-
-
-def _draw(course, folder):
-    """Every picture of the problem as a file; case (or "data") -> pictures."""
-
-    def picture(name, caption, plot, *arguments):
-        path = folder / name
-        plot(path, *arguments)
-        return report.Picture(path, caption)
-
-    pictures = {}
+def _sections(course, folder, checksums):
+    """The data, then each case; their pictures and draws are written to the folder."""
+    oracle = next(iter(course.trials.values()))["oracle"]
+    figures = _drawn(folder / course.problem, [("data.png", "The samples.", plots.data, oracle.x, oracle.labels)])
+    yield report.Section(course.problem, (suite.load(course.problem).description,), figures=figures)
     for case, trials in course.trials.items():
-        stem, how, steps = _stem(course, case), _how_it_ended(course, case), course.iterations[case]
-        done = {name: trial for name, trial in trials.items() if trial.fit is not None}
-        points = {name: in_order(trial.fit.point, trial) for name, trial in done.items()}
-        errors = {name: (points[name], errors_of(trial)) for name, trial in done.items()}
-        draws = {name: in_order(t.fit.draws.draws, t) for name, t in done.items() if t.fit.draws is not None}
-        oracle = trials["oracle"]
-        x, labels, truth = oracle.x, oracle.labels, oracle.truth
-        path = (x, steps.gmms, steps.log_likelihood)
-        pictures[case] = [
-            picture(f"{stem}_iterations.png", how, plots.em_iterations, *path),
-            picture(f"{stem}_log_likelihood.png", "Its log-likelihood.", plots.log_likelihood, {case: path[-1]}),
-            picture(f"{stem}_iterations.gif", "The same, animated.", plots.em_animation, *path),
-            picture(f"{stem}_recovered.png", f"{case}: each method's fit.", plots.recovered, x, labels, truth, points),
-            picture(
-                *(f"{stem}_errors.png", f"{case}: errors with 95 % intervals.", plots.parameter_errors),
-                *(truth, errors, oracle.spec.known),
-            ),
-        ]
-        if draws:
-            caption = f"{case}: posterior draws of the means."
-            pictures[case].append(picture(f"{stem}_posterior.png", caption, plots.posterior_of_means, x, draws, truth))
-    name, starts = course.problem, course.starts
-    pictures["data"] = [picture(f"{name}_data.png", "The samples.", plots.data, x, labels)]
-    ends = rows_of(starts.optima, starts.fits.status, x, oracle.spec)
-    caption = f"{case}: where {starts.fits.status.size} of the course's random starts end."
-    pictures[case].append(picture(f"{name}_landscape.png", caption, plots.landscape, ends))
+        stem = folder / f"{course.problem}_{case.lower().replace(' ', '_')}"
+        figures = _drawn(stem, _case_figures(course, case))
+        if case == list(course.trials)[-1]:
+            ends = rows_of(course.starts.optima, course.starts.fits.status, oracle.x, trials["oracle"].spec)
+            caption = f"{case}: where {course.starts.fits.status.size} of the course's random starts end."
+            figures += _drawn(folder / course.problem, [("landscape.png", caption, plots.landscape, ends)])
+        for name, trial in trials.items():
+            if trial.fit is not None and trial.fit.draws is not None:
+                file = f"{stem.name}_{name}.nc"
+                checksums[file] = write_draws(folder / "draws" / file, trial.fit.draws.to_datatree(trial.x))
+        yield report.Section(f"{course.problem}, {case}: {KNOWING[case]}", (), tables_of(course, case), figures)
+
+
+def _drawn(stem, figures):
+    """Each (suffix, caption, plot, *arguments) as a file."""
+    pictures = []
+    for suffix, caption, plot, *arguments in figures:
+        path = stem.with_name(f"{stem.name}_{suffix}")
+        plot(path, *arguments)
+        pictures.append(report.Picture(path, caption))
     return pictures
 
 
-def _how_it_ended(course, case):
-    """The caption of EM's iterations."""
-    steps, trial = course.iterations[case], course.trials[case].get("em")
-    text = f"EM from one of the course's random starts, {case}: {steps.status.name}"
-    text += f" after {len(steps.log_likelihood) - 1} iterations"
-    if trial is not None and trial.fit is not None:
-        below = trial.fit.info["log_likelihood"] - steps.log_likelihood[-1]
-        text += f", {below:.1f} nats below the best optimum" if below > 0.01 else ", at the best optimum"
-    return f"{text}."
-
-
-def _write_draws(courses, folder):
-    """netCDF of every posterior; their SHA-256 by file name."""
-    return {
-        f"{name}.nc": write_draws(folder / "draws" / f"{name}.nc", trial.fit.draws.to_datatree(trial.x))
-        for course in courses
-        for name, trial in _trials(course)
-        if trial.fit is not None and trial.fit.draws is not None
+def _case_figures(course, case):
+    """EM's iterations from the course's random start, then every method's answer beside the truth."""
+    steps, oracle = course.iterations[case], course.trials[case]["oracle"]
+    done = {name: trial for name, trial in course.trials[case].items() if trial.fit is not None}
+    n_iter = len(steps.log_likelihood) - 1
+    how = f"EM from one of the course's random starts, {case}: {steps.status.name} after {n_iter} iterations"
+    if "em" in done:
+        below = done["em"].fit.info["log_likelihood"] - steps.log_likelihood[-1]
+        how += f", {below:.1f} nats below the best optimum" if below > 0.01 else ", at the best optimum"
+    points = {name: in_order(trial.fit.point, trial) for name, trial in done.items()}
+    errors = {name: (points[name], errors_of(trial)) for name, trial in done.items()}
+    draws = {
+        name: in_order(trial.fit.draws.draws, trial) for name, trial in done.items() if trial.fit.draws is not None
     }
+    x, labels, truth, path = oracle.x, oracle.labels, oracle.truth, (oracle.x, steps.gmms, steps.log_likelihood)
+    yield "iterations.png", f"{how}.", plots.em_iterations, *path
+    yield "log_likelihood.png", "Its log-likelihood.", plots.log_likelihood, {case: steps.log_likelihood}
+    yield "iterations.gif", "The same, animated.", plots.em_animation, *path
+    yield "recovered.png", f"{case}: what each method recovered.", plots.recovered, x, labels, truth, points
+    caption = f"{case}: errors with 95 % intervals."
+    yield "errors.png", caption, plots.parameter_errors, truth, errors, oracle.spec.known
+    if draws:
+        caption = f"{case}: posterior draws of the means."
+        yield "posterior.png", caption, plots.posterior_of_means, x, draws, truth

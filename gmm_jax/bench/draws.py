@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..mixture import Posterior, from_datatree
-from ..mixture.atomic import write_bytes_atomic
+from ..mixture.files import write_bytes_atomic
 from .store import UnreadableResult, read_bytes
 
 

@@ -1,10 +1,15 @@
-"""gmm-jax fit DATA: a user's table in, an answer with its uncertainty out; what is wrong is named by its place."""
+"""gmm-jax fit DATA: a user's table in, an answer with its uncertainty out; what is wrong is named by its place.
+
+Rows are in memory, in the file (one pass an iteration), or with the workers of a Dask cluster: x differs, nothing else.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +17,13 @@ import jax
 import numpy as np
 
 from .. import em
-from ..judge import information_criteria
-from ..mixture import Fit, Known, MixtureSpec, Status, check_data, validate_spec
-from ..problems import open_blocks
+from ..judge import information_criteria, penalised
+from ..mixture import Fit, Known, MixtureSpec, Status, check_data, n_parameters, validate_spec
+from ..problems import FileBlocks, dependent_features, open_blocks, open_dask
 from . import landscape, methods, report, store
+
+OPTIONS = {"n_restarts": 10, "init": "kmeans++", "n_sample": 10_000, "max_iter": 1000, "tol": 1e-8, "reg_covar": None}
+LOCAL = "local"
 
 
 def fit_file(
@@ -28,43 +36,145 @@ def fit_file(
     options: Mapping[str, Any] | None = None,
     known: Path | None = None,
     seed: int = 0,
+    stream: bool = False,
+    scheduler: str | None = None,
+    prepare: Callable[[], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Fit and print; returns the exit code: 3 where the fit failed, with the reason.
+    """Fit and print; returns the exit code: 0 if the answer may be used, 3 if not, and the advice says why.
 
-    At Ctrl-C during EM the best lane as far as it came is printed.
+    Args:
+        stream: leave the rows in the file.
+        scheduler: leave them with the workers of the Dask cluster at this address, or of a "local" one.
+        prepare: what each of the workers calls first.
+
+    At Ctrl-C during EM the best fit so far is printed, and the interruption raised again.
     """
-    x, names = read_table(path, columns)
-    chosen = methods.load(method)
-    methods.check_options(chosen, options or {})
-    spec = MixtureSpec(n_components, covariance_type, read_known(known))
-    check_data(x, n_components=n_components, name=Path(path).name)
-    spec = validate_spec(spec, x.shape[1])
-    extra, interrupted = {}, None
-    with report.progress_bar(f"{method} on {Path(path).name}") as update:
-        if "progress" in chosen.options:
-            extra = {"progress": lambda done, total, *_: update(done, total)}
+    in_memory = not stream and scheduler is None
+    _check_choice(method, stream, scheduler, checkpoint is not None or resume)
+    chosen = methods.load(method) if in_memory else methods.Method("em beyond memory", "", OPTIONS, em.fit_em_restarts)
+    offered = {name: value for name, value in chosen.options.items() if name not in methods.INTERNAL}
+    methods.check_options(chosen._replace(options=offered), dict(options or {}))
+    spec, interrupted = MixtureSpec(n_components, covariance_type, read_known(known)), None
+    with (
+        closing(open_blocks(path, columns=columns)) as table,
+        nullcontext() if scheduler is None else _client(scheduler, prepare),
+        report.progress_bar(f"{method} on {Path(path).name}") as update,
+    ):
+        spec = validate_spec(spec, len(table.names))
+        x = _rows(table, n_components) if in_memory else table if stream else open_dask(path, columns=columns)
+        warnings = dependent_features(x if in_memory else table, table.names)
+        key, given = jax.random.key(seed), dict(options or {})
         try:
-            fit = chosen.fit(jax.random.key(seed), x, spec, **(options or {}), **extra)
+            if in_memory:
+                if "progress" in chosen.options:
+                    given["progress"] = lambda done, total, *_: update(done, total)
+                fit = chosen.fit(key, x, spec, **given)
+            else:
+                files = {"checkpoint": checkpoint, "resume": resume}
+                fit = _as_fit(_search(key, x, spec, update, **files, **OPTIONS | given))
         except em.Interrupted as error:
-            interrupted, fit = error, as_far_as_it_came(error.restarts)
-    scores = information_criteria(fit.point, x, spec)
-    show(fit, Path(path).name, names, x.shape[0], spec, scores, as_json=as_json)
+            interrupted, fit = error, _as_fit(error.restarts)
+            warnings = [_so_far(method), *warnings]
+            if method != "em":
+                fit = fit._replace(status=Status.RUNNING, info={"n_iter": fit.info["n_iter"]})
+        n_samples = len(x) if in_memory or scheduler else table.n_rows
+    if in_memory:
+        scores = information_criteria(fit.point, x, spec)
+    else:
+        scores = penalised(fit.info["log_likelihood"], n_parameters(spec, len(table.names)), n_samples)
+    file = str(table.path) if table.path.copy else table.path.path.name
+    show(fit, file, method, table.names, n_samples, spec, scores, warnings, as_json=as_json)
     if interrupted is not None:
+        if checkpoint is not None:
+            print(f"go on from {checkpoint} with --resume.", file=sys.stderr)
         raise interrupted
-    return 0 if fit.status.ok else 3
+    return 0 if trusted(fit) else 3
 
 
-def as_far_as_it_came(found: em.Restarts) -> Fit:
-    """The best lane of an interrupted search."""
-    best = found.best
-    return Fit(best.gmm, None, None, Status(int(best.status)), {"n_iter": int(best.n_iter), "message": found.message})
+def trusted(fit: Fit) -> bool:
+    """Whether the answer may be used: converged or sampled, and not at a spurious optimum for want of any other."""
+    optima = [row for row in fit.info.get("landscape", ()) if row["optimum"] is not None]
+    spurious = fit.info.get("spurious", bool(optima) and all(row["spurious"] for row in optima))
+    return fit.status in (Status.CONVERGED, Status.SAMPLED) and not spurious
 
 
-def read_table(path: Path, columns: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
-    """The chosen columns of a .npy, .parquet or text file, (N, D), and their names; see `open_blocks`."""
-    table = open_blocks(path, columns=columns)
-    return np.concatenate(list(table())), list(table.names)
+def _check_choice(method, stream, scheduler, keeps):
+    if stream and scheduler is not None:
+        raise ValueError("--stream leaves the rows in the file, --scheduler with the cluster's workers: choose one.")
+    if not stream and scheduler is None:
+        if keeps:
+            raise ValueError("--checkpoint and --resume belong to --stream or --scheduler: add one of them.")
+    elif method != "em":
+        option = "--stream" if stream else "--scheduler"
+        raise ValueError(f"{option} is for method em; {method} needs the data in memory: leave {option} out.")
+
+
+def _so_far(method):
+    if method == "em":
+        return "interrupted: this is the best fit so far"
+    return f"interrupted before {method} began: this is the best EM fit so far, not the answer of {method}"
+
+
+def _rows(table: FileBlocks, n_components):
+    """All rows, (N, D), finite; a ValueError names the column of one that is not."""
+    x, file = np.concatenate(list(table())), table.path
+    bad = np.argwhere(~np.isfinite(x))
+    if len(bad):
+        row, column = bad[0]
+        name = table.names[column]
+        raise ValueError(f"{file}, row {row}, column {name!r}: {x[row, column]} is not finite; drop or impute the row.")
+    return check_data(x, n_components=n_components, name=Path(str(file)).name)  # enough rows, and floats
+
+
+def _search(key, x, spec, update, *, max_iter, tol, reg_covar, **options) -> em.Restarts:
+    """EM on rows that stay where they are, from the best of several fits to a sample of them."""
+    config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
+
+    def progress(n_iter, mean_log_likelihood):
+        update(n_iter, max_iter, f"{mean_log_likelihood:.6f}")
+
+    blocks = x if callable(x) else lambda: (x.blocks[i].compute() for i in range(x.numblocks[0]))
+    try:
+        return em.fit_em_stream(key, blocks, spec, config=config, progress=progress, **options)
+    except em.StreamInterrupted as error:
+        raise em.Interrupted(error.streamed) from None
+
+
+def _as_fit(found: em.Restarts) -> Fit:
+    """The best fit alone."""
+    best, optima = found.best, getattr(found, "optima", None)
+    info = {"log_likelihood": float(best.log_likelihood), "n_iter": int(best.n_iter), "message": found.message}
+    if optima is not None:
+        info["spurious"] = bool(optima.count.size) and bool(np.all(optima.spurious))
+    return Fit(best.gmm, None, None, Status(int(best.status)), info)
+
+
+@contextmanager
+def _client(scheduler: str, prepare) -> Iterator[None]:
+    """A Dask cluster, or with "local" one on this machine, of which Dask's computations make use."""
+    try:
+        from distributed import Client, WorkerPlugin
+    except ImportError:
+        raise ValueError("a Dask cluster needs Dask: pip install 'gmm-jax[cluster]'.") from None
+
+    class Prepared(WorkerPlugin):
+        def setup(self, worker):
+            prepare()
+
+    local = {"threads_per_worker": 1, "dashboard_address": None}
+    try:
+        client = Client(**local) if scheduler == LOCAL else Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no Dask scheduler answers at {scheduler!r} ({error}): give its address, like tcp://host:8786, or local."
+        ) from None
+    with client:
+        if prepare is not None:
+            client.register_plugin(Prepared())
+        yield
 
 
 def read_known(path: Path | None) -> Known:
@@ -81,8 +191,18 @@ def read_known(path: Path | None) -> Known:
     return Known(**{name: None if value is None else _with_nan(value, path, name) for name, value in record.items()})
 
 
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """NAME -> VALUE of all; a ValueError names one that is given twice."""
+    options = {}
+    for name, value in map(parse_option, texts):
+        if name in options:
+            raise ValueError(f"option {name!r} is given twice: {options[name]!r} and {value!r}; leave one out.")
+        options[name] = value
+    return options
+
+
 def parse_option(text: str) -> tuple[str, Any]:
-    """NAME=VALUE; the value is JSON where it can be, else text."""
+    """(NAME, VALUE) of NAME=VALUE; the value is JSON where it can be, else text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ValueError(f"an option is written NAME=VALUE; got {text!r}.")
@@ -108,32 +228,39 @@ def _with_nan(value, path, name):
         raise ValueError(f"{path}: {name} must be a rectangular array of numbers, null where free.") from None
 
 
-def _document(fit, names, scores):
-    return store.plain(
-        {
+def _advice(fit: Fit, warnings: Sequence[str]) -> str:
+    """What happened and what to try: the same sentences in the table and in JSON, features by their names."""
+    message = fit.info.get("message", fit.status.advice).removesuffix(".")
+    if not fit.status.ok and fit.status.advice not in message:
+        message = f"{fit.status.advice}; {message}"
+    said = [part for part in message.split("; ") if not part.startswith("x is constant in column")]
+    return "; ".join([*warnings, *said]) + "."
+
+
+def show(fit: Fit, file, method, names, n_samples, spec, scores: Mapping, warnings, *, as_json: bool) -> None:
+    """Print the answer: a table, or one JSON document."""
+    advice = _advice(fit, warnings)
+    if as_json:
+        document = {
+            "method": method,
+            "n_samples": n_samples,
+            "n_components": spec.n_components,
+            "covariance_type": spec.covariance_type,
             "columns": names,
             "status": Status(fit.status).name,
-            "advice": fit.status.advice,
+            "advice": advice,
             "estimate": store.mixture_record(fit.point),
             "standard_errors": store.mixture_record(fit.standard_errors),
             **scores,
             "info": fit.info,
         }
-    )
-
-
-def show(fit: Fit, file: str, names, n_rows: int, spec: MixtureSpec, scores: Mapping, *, as_json: bool) -> None:
-    """Print the answer: a table, or one JSON document."""
-    if as_json:
-        print(json.dumps(_document(fit, names, scores), allow_nan=False))
+        print(json.dumps(store.plain(document), allow_nan=False))
         return
     console = report.console()
-    method_status = (fit.point, fit.standard_errors, fit.status)
-    table = report.parameter_rows(None, spec.known, {"estimate": method_status})
-    report.print_table(console, f"{file}: {n_rows} rows of {', '.join(names)}", table)
+    table = report.parameter_rows(None, spec.known, {"estimate": (fit.point, fit.standard_errors, fit.status)})
+    title = f"{method} on {file}: {n_samples} rows of {', '.join(names)}"
+    report.print_table(console, title, table._replace(notes=()))
     shown = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in scores.items())
-    console.print(f"{shown}.", highlight=False)
-    if fit.status.ok:
-        console.print(fit.info.get("message", f"{fit.status.advice}."), highlight=False)
+    console.print(f"{shown}.\n{advice}", highlight=False, markup=False)
     if len(fit.info.get("landscape", ())) > 1:
         report.print_table(console, "where the starts ended", landscape.table(fit.info["landscape"]))

@@ -24,9 +24,8 @@ from .store import write_text_atomic
 
 DASH = "—"
 HEAD_WIDTH = 18  # of a column's head in the terminal, which is broken into lines beyond that
-EMPTY = (None, "", [], (), {})
 KINDS = {".png": "image/png", ".gif": "image/gif"}
-SHOWN_ELSEWHERE = ("command", "question", "design", "answer", "pictures")  # of a provenance
+ELSEWHERE = ("command", "question", "design", "answer", "pictures")  # of a provenance
 
 
 class Table(NamedTuple):
@@ -194,14 +193,13 @@ def write_html(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"data_uri": _data_uri, "minus": _minus}
     template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
-    facts = {name: value for name, value in record.items() if name not in SHOWN_ELSEWHERE and value is not None}
     text = template.render(
         title=title,
         summary=[paragraph for paragraph in summary.split("\n\n") if paragraph.strip()],
         sections=sections,
         command=record.get("command"),
         origin=_origin(record),
-        facts={name: _words(value) for name, value in facts.items()},
+        facts={name: _words(value) for name, value in record.items() if name not in ELSEWHERE and value is not None},
     )
     return write_text_atomic(path, text)
 
@@ -238,9 +236,7 @@ def _origin(record):
 def _words(value, *, inside=False):
     """Plain values as text: names before their values."""
     if isinstance(value, Mapping):
-        parts = [
-            f"{name} {_words(item, inside=True)}" for name, item in value.items() if item not in (None, "", [], {})
-        ]
+        parts = [f"{key} {_words(item, inside=True)}" for key, item in value.items() if item not in (None, "", [], {})]
         return f"({'; '.join(parts)})" if inside else " · ".join(parts)
     if isinstance(value, (list, tuple)):
         parts = [_words(item, inside=True) for item in value]

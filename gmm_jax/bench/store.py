@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..mixture import GMM
-from ..mixture.atomic import write_bytes_atomic
+from ..mixture.files import write_bytes_atomic
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCHEMA = 1  # of a trial's configuration and row; a reader refuses what a later one wrote

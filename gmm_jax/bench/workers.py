@@ -43,6 +43,7 @@ def in_processes(
     Raises:
         RuntimeError: a process ended before it was ready, as all others would.
     """
+    n_workers = max(1, min(n_workers, len(jobs)))
     with _pool(work, n_workers, prepare) as pool:
         submit, answer = partial(_submit, pool, timeout), partial(_answer, timeout)
         yield from _as_they_come(jobs, submit, lambda: n_workers, futures.wait, answer)

@@ -1,4 +1,4 @@
-"""How sure EM is, by doing it again: fits of resampled data, started from the fit itself.
+"""Uncertainty by fitting again: fits of resampled data, started from the fit itself.
 
 Each resample's components are paired with the fit's, whole components at once, before anything is averaged; where the
 pairing is doubtful it is counted, because then the spread is that of labels and not of estimates.
@@ -17,18 +17,23 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ..mixture import (
     GMM,
     ONE_AT_A_TIME,
+    Annotations,
     MixtureSpec,
+    NotSupported,
     Status,
     ambiguous,
     assign,
-    check_data,
+    distinguished,
     match_cost,
     permute,
     sample,
-    standardise,
-    validate_spec,
 )
-from .fit import EMConfig, EMResult, fit_em
+from ..mixture.checks import check_count, check_key
+from ..mixture.gmm import mixture_of
+from ..mixture.moments import log_likelihood
+from ..mixture.scaling import QUIET
+from .fit import EMConfig, EMResult, _fit
+from .inputs import Data, prepare
 
 AT_A_TIME = 64  # resamples; a program that holds all of them holds as many responsibilities
 
@@ -56,6 +61,7 @@ class Bootstrap(NamedTuple):
         )
 
 
+@QUIET
 def bootstrap(
     key: Key[Array, ""],
     x: Float[Array, "N D"],
@@ -64,6 +70,9 @@ def bootstrap(
     *,
     n_resamples: int = 1000,
     parametric: bool = False,
+    sample_weight: Float[Array, "N"] | None = None,
+    labels: Int[Array, "N"] | None = None,
+    missing: str | None = None,
     config: EMConfig = EMConfig(),
 ) -> Bootstrap:
     """EM, from the fit, on n_resamples data sets of N rows: rows of x drawn with replacement, or samples of the fit.
@@ -71,24 +80,31 @@ def bootstrap(
     Only the optimum that the fit leads to is followed, as its standard errors want: no other starts are tried.
     config.reg_covar=None means 1e-6 of each feature's variance.
 
+    Args:
+        sample_weight, labels, missing: as they were given to the fit. A row is drawn with its label and its gaps; with
+            weights w_n it is drawn Poisson(w_n) times. NotSupported where `parametric`, which makes complete rows.
+
     References:
         Efron & Tibshirani (1993), An Introduction to the Bootstrap, ch. 6; O'Hagan, Murphy, Scrucca & Gormley (2019),
-        Computational Statistics 34, for mixtures.
+        Computational Statistics 34, for mixtures; Hanley & MacGibbon (2006), Comput. Meth. Prog. Bio. 83, for weights.
     """
-    if isinstance(n_resamples, bool) or not isinstance(n_resamples, (int, np.integer)) or n_resamples < 2:
-        raise ValueError(f"n_resamples must be an integer of at least 2; got {n_resamples!r}: a spread needs two.")
-    x = check_data(x, n_components=spec.n_components)
-    spec = validate_spec(spec, x.shape[1])
-    z, scaling = standardise(x, spec)
-    inner = jax.tree.map(lambda leaf: leaf.astype(z.dtype), scaling.inward(jax.tree.map(np.asarray, result.gmm)))
-    reg_covar = scaling.ridge_inward(config.reg_covar).astype(z.dtype)
-    config = EMConfig(config.max_iter, np.asarray(config.tol, z.dtype), reg_covar, config.acceleration, config.stop)
-    refit = _refit_samples if parametric else _refit_weighted
-    gmms, status = jax.tree.map(np.asarray, refit(key, z, inner, scaling.known_inward(spec), config, n_resamples))
+    check_key(key)
+    check_count(n_resamples, "n_resamples", 2)
+    data, inner = at_result(x, result, spec, sample_weight, labels, missing, config)
+    if not parametric:
+        found = _refit_rows(key, data.z, data.annotations, inner, data.inner.known, data.config, n_resamples)
+    elif any(leaf is not None for leaf in data.annotations):
+        raise NotSupported(
+            "the parametric bootstrap samples complete rows, each counted once, without labels: use bootstrap, "
+            "observed or sandwich."
+        )
+    else:
+        found = _refit_samples(key, data.z, inner, data.inner.known, data.config, n_resamples)
+    gmms, status = jax.tree.map(np.asarray, found)
     usable = _usable(status)
-    cost = match_cost(gmms, inner, spec)
+    cost = match_cost(gmms, inner, distinguished(data.spec, data.annotations.labels))
     order = assign(cost)
-    gmms = scaling.outward(permute(gmms, order))
+    gmms = data.scaling.outward(permute(gmms, order))
     return Bootstrap(
         gmms=gmms,
         permutations=order,
@@ -97,6 +113,30 @@ def bootstrap(
         status=status,
         standard_errors=jax.tree.map(lambda leaf: _spread(leaf[usable]), gmms),
     )
+
+
+def at_result(x, result, spec, sample_weight, labels, missing, config) -> tuple[Data, GMM]:
+    """The data and the result's mixture, standardised; a ValueError where that mixture was not fitted to these data."""
+    data = prepare(x, spec, sample_weight, config, None, labels=labels, missing=missing)
+    gmm = mixture_of(result, "result")
+    got = (*np.shape(gmm.means), gmm.covariance_type)
+    if got != (wanted := (spec.n_components, data.z.shape[1], spec.covariance_type)):
+        raise ValueError(f"result has (components, features, covariance_type) {got}, but spec and x have {wanted}.")
+    inner = jax.tree.map(lambda leaf: leaf.astype(data.z.dtype), data.scaling.inward(gmm))
+    said = getattr(getattr(result, "best", result), "log_likelihood", None)
+    if said is not None and np.isfinite(said):
+        found = float(_log_likelihood(inner, data.z, data.annotations)) - data.volume
+        rounding = np.spacing(np.abs(data.scaling.centre).astype(data.scaling.dtype)) / data.scaling.scale
+        slack = np.sqrt(np.finfo(data.z.dtype).eps) * (data.n_samples + abs(said)) + data.n_samples * rounding @ rounding
+        if not abs(found - said) <= slack:
+            raise ValueError(
+                f"result has the log-likelihood {said:.8g}, but with this x and these weights, labels and gaps it is "
+                f"{found:.8g}: pass the x, sample_weight, labels and missing that made the fit."
+            )
+    return data, inner
+
+
+_log_likelihood = jax.jit(log_likelihood, compiler_options=ONE_AT_A_TIME)
 
 
 def _usable(status):
@@ -111,13 +151,17 @@ def _spread(draws):
 
 
 @partial(jax.jit, static_argnames="n_resamples", compiler_options=ONE_AT_A_TIME)
-def _refit_weighted(key, z, gmm, known, config, n_resamples):
+def _refit_rows(key, z, rows, gmm, known, config, n_resamples):
     """Rows with replacement, as how often each was drawn."""
 
     def one(key):
-        rows = jax.random.randint(key, (z.shape[0],), 0, z.shape[0])
-        weight = jnp.zeros(z.shape[:1], z.dtype).at[rows].add(1.0)
-        return _fit(z, gmm, known, weight, config)
+        if rows.weight is None:
+            drawn = jax.random.randint(key, (z.shape[0],), 0, z.shape[0])
+            count = jnp.zeros(z.shape[:1], z.dtype).at[drawn].add(1.0)
+        else:
+            count = jax.random.poisson(key, rows.weight).astype(z.dtype)
+        found = _fit(z, gmm, known, rows._replace(weight=count), config, None)
+        return found.gmm, found.status
 
     return jax.lax.map(one, jax.random.split(key, n_resamples), batch_size=AT_A_TIME)
 
@@ -125,11 +169,7 @@ def _refit_weighted(key, z, gmm, known, config, n_resamples):
 @partial(jax.jit, static_argnames="n_resamples", compiler_options=ONE_AT_A_TIME)
 def _refit_samples(key, z, gmm, known, config, n_resamples):
     def one(key):
-        return _fit(sample(key, gmm, z.shape[0])[0], gmm, known, None, config)
+        found = _fit(sample(key, gmm, z.shape[0])[0], gmm, known, Annotations(), config, None)
+        return found.gmm, found.status
 
     return jax.lax.map(one, jax.random.split(key, n_resamples), batch_size=AT_A_TIME)
-
-
-def _fit(z, gmm, known, weight, config):
-    found = fit_em(z, gmm, known=known, sample_weight=weight, config=config)
-    return found.gmm, found.status

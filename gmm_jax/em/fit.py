@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import NamedTuple
 
@@ -28,17 +28,17 @@ from ..mixture import (
     project,
     structure,
 )
+from ..mixture.checks import check_count, tree_dataclass
 from ..mixture.gmm import deviations
-from .coordinates import from_coordinates, gradient, to_coordinates
+from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
-from .quasi_newton import Chart
 
 ACCELERATIONS = ("none", "lbfgs")
+INEXACT = -1  # beside the Status of a fit on its way: the next step is not for fast sums
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@tree_dataclass
 class EMConfig:
     """When EM stops, how it is regularised, and whether it is accelerated.
 
@@ -54,6 +54,12 @@ class EMConfig:
     reg_covar: float | Float[Array, "D"] | None = None  # squared units of x; None: 0, at entry points 1e-6·variance
     acceleration: str = field(default="none", metadata={"static": True})
     stop: str = field(default="gain", metadata={"static": True})
+
+    def __post_init__(self):
+        check_count(self.max_iter, "config.max_iter", 0)
+        for name, choices in (("acceleration", ACCELERATIONS), ("stop", STOPS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"config.{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}.")
 
 
 class EMResult(NamedTuple):
@@ -116,7 +122,7 @@ def _fit(x, init, known, rows, config, prior):
     if fast_sums_allowed(x.dtype, rows.groups):
         fast, _ = em_map(x, known, rows, config, prior, "fast")
         progress, later = advance(fast, progress, rule, config.max_iter)
-        progress = resume(progress, Status.NARROW)
+        progress = resume(progress, INEXACT)
     n_fast = progress.n_iter
     progress, last = advance(exact, progress, rule, config.max_iter)
     if later.size:
@@ -163,7 +169,7 @@ def first_state(x, init, known, rows, sums="exact") -> EMState:
 def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
     """EM as a map for fixed_point: EMState -> EMState, its objective ℓ (+ log prior), its faults, and when to stop.
 
-    By way of "fast" it stops with NARROW before a step that these cannot take; "exact" can take any.
+    By way of "fast" it stops with INEXACT before a step that these cannot take; "exact" can take any.
     """
     total = jnp.asarray(x.shape[0], x.dtype) if rows.weight is None else jnp.sum(rows.weight)
     return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior, sums)
@@ -174,7 +180,6 @@ def map_of(evaluate, total, known, config, prior, sums) -> tuple[Map, Rule]:
 
     Where a loop outside takes the sum, evaluate is the identity: `ask` then gives the mixture to take it under.
     """
-    _check_choices(config)
     ridge = jnp.asarray(0.0 if config.reg_covar is None else config.reg_covar, total.dtype)
 
     def image(state: EMState) -> GMM:
@@ -214,12 +219,6 @@ def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMR
     return EMResult(best.gmm, best.moments.log_likelihood, trace, progress.best_iter, progress.status)
 
 
-def _check_choices(config):
-    for name, choices in (("acceleration", ACCELERATIONS), ("stop", STOPS)):
-        if getattr(config, name) not in choices:
-            raise ValueError(f"config.{name} must be one of {', '.join(choices)}; got {getattr(config, name)!r}.")
-
-
 def _state(gmm, x, rows, sums):
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances)
     weight, labels, groups = rows
@@ -229,7 +228,7 @@ def _state(gmm, x, rows, sums):
 def _fault(state, known, sums, *, may_be_empty):
     """COLLAPSED: a Cholesky fails, a free Σ_k is numerically singular, or a component to be estimated has mass < 1.
 
-    NARROW, where sums come from statistics: they are too inexact to tell, and nothing is said about a collapse.
+    INEXACT, where sums come from statistics: they are too inexact to tell, and nothing is said about a collapse.
     """
     gmm, mass = state.gmm, state.moments.mass
     kind = structure(gmm.covariance_type)
@@ -244,7 +243,7 @@ def _fault(state, known, sums, *, may_be_empty):
     fault = jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))
     if sums == "exact":
         return fault
-    return jnp.where(ill_conditioned(gmm, state.whitener), jnp.int32(Status.NARROW), fault)
+    return jnp.where(ill_conditioned(gmm, state.whitener), jnp.int32(INEXACT), fault)
 
 
 def _free(known, mass):

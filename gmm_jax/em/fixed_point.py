@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import Status
-from .quasi_newton import Chart, Memory, forget, propose, start_memory
+from .acceleration import Chart, Memory, forget, propose, start_memory
 
 STOPS = ("gain", "relative", "aitken", "gradient")
 
@@ -82,7 +82,7 @@ def advance(
 ) -> tuple[Progress, Float[Array, "n_steps"]]:
     """At most n_steps more steps, and the objective after each (NaN where no step was taken).
 
-    `limit` asks for fewer steps than the program was compiled for. Under `vmap` a lane that has stopped waits unchanged
+    `limit` asks for fewer steps than the program was compiled for. Under `vmap` one that has stopped waits unchanged
     for the others.
     """
     trace = jnp.full((n_steps,), jnp.nan, progress.value.dtype)
@@ -108,7 +108,7 @@ def advance(
 
 def take_turns(
     mapping_of: Callable[[Int[Array, ""]], tuple[Map, Rule]],
-    lanes: Progress,
+    iterations: Progress,
     trace: Float[Array, "R C"],
     column: Int[Array, "max_iter_plus_1"],
     queue: Int[Array, "Q"],
@@ -117,26 +117,26 @@ def take_turns(
     until: Int[Array, ""],
     n_rounds: Int[Array, ""],
 ) -> tuple[Progress, Float[Array, "R C"], Int[Array, ""]]:
-    """Many lanes through few slots, for at most n_rounds rounds: when a lane has ended, the next one takes its slot.
+    """Many iterations through few slots, for at most n_rounds rounds: when one has ended, the next takes its slot.
 
-    Under `vmap` all lanes would wait for the slowest; here only slots do, at the end.
+    Under `vmap` all would wait for the slowest; here only slots do, at the end.
 
     Args:
-        mapping_of: the map and the rule of a lane.
-        lanes: leading axis of lanes; the last lane has ended and stands for "no lane".
-        trace: [lane, column[i]] takes the objective after step i; it is not kept where column[i] is C.
-        queue: lanes in the order in which they start, filled up with the last lane, n_slots times at least.
+        mapping_of: the map and the rule of an iteration, by its number.
+        iterations: leading axis; the last one has ended and stands for "none".
+        trace: [iteration, column[i]] takes the objective after step i; it is not kept where column[i] is C.
+        queue: their numbers in the order in which they start, filled up with the last one, n_slots times at least.
         n_steps: in a round.
-        until: a lane's turn ends at this number of its steps.
+        until: a turn ends at this number of steps.
 
     Returns:
-        lanes, trace, and the number of rounds.
+        iterations, trace, and the number of rounds.
     """
-    last = lanes.n_iter.shape[0] - 1
+    last = iterations.n_iter.shape[0] - 1
 
-    def one(lane, progress):
-        """A lane after the steps of a round, and its place in the trace and its objective after each."""
-        mapping, rule = mapping_of(lane)
+    def one(i, progress):
+        """Iteration i after the steps of a round, and its place in the trace and its objective after each."""
+        mapping, rule = mapping_of(i)
 
         def step(progress, _):
             moves = (progress.status == Status.RUNNING) & (progress.n_iter < until)
@@ -150,21 +150,21 @@ def take_turns(
         return jnp.any(slots != last) & (n < n_rounds)
 
     def body(carry):
-        lanes, trace, slots, following, n = carry
-        after, (places, values) = jax.vmap(one)(slots, jax.tree.map(lambda leaf: leaf[slots], lanes))
-        lanes = jax.tree.map(lambda leaf, new: leaf.at[slots].set(new), lanes, after)
+        iterations, trace, slots, following, n = carry
+        after, (places, values) = jax.vmap(one)(slots, jax.tree.map(lambda leaf: leaf[slots], iterations))
+        iterations = jax.tree.map(lambda leaf, new: leaf.at[slots].set(new), iterations, after)
         trace = trace.at[slots[:, None], places].set(values, mode="drop")
         ended = (after.status != Status.RUNNING) | (after.n_iter >= until)
         rank = jnp.cumsum(ended.astype(jnp.int32)) - 1
         slots = jnp.where(ended, queue[jnp.minimum(following + rank, queue.shape[0] - 1)], slots)
-        return lanes, trace, slots, following + rank[-1] + 1, n + 1
+        return iterations, trace, slots, following + rank[-1] + 1, n + 1
 
-    start = (lanes, trace, queue[:n_slots], jnp.int32(n_slots), jnp.zeros((), jnp.int32))
-    lanes, trace, _, _, n = jax.lax.while_loop(busy, body, start)
-    return lanes, trace, n
+    start = (iterations, trace, queue[:n_slots], jnp.int32(n_slots), jnp.zeros((), jnp.int32))
+    iterations, trace, _, _, n = jax.lax.while_loop(busy, body, start)
+    return iterations, trace, n
 
 
-def resume(progress: Progress, status: Status) -> Progress:
+def resume(progress: Progress, status: int) -> Progress:
     """Progress that goes on where it stopped with that status."""
     waiting = progress.status == status
     return progress._replace(status=jnp.where(waiting, jnp.int32(Status.RUNNING), progress.status))

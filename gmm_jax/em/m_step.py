@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..mixture import GMM, Hyperparameters, Known, Moments, put, share, structure
+from ..mixture.covariance import positive
+from ..mixture.factor import cholesky, inverse_cholesky
 
 
 def m_step(
@@ -39,17 +41,16 @@ def m_step(
         Bishop (2006), Pattern Recognition and Machine Learning, eqs. 9.24 to 9.26.
     """
     dtype, n_features = gmm.means.dtype, gmm.means.shape[1]
-    mass = jnp.where(moments.mass > 0.0, moments.mass, jnp.ones_like(moments.mass))
-    s = moments.first / mass[:, None]  # (K, D): the mean's weighted residual about m
+    s = moments.first / positive(moments.mass)[:, None]  # (K, D): the mean's weighted residual about m
     kind = structure(gmm.covariance_type)
     count, means = moments.mass, gmm.means + s
     if prior is not None:
         prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), prior)
         count = jnp.maximum(moments.mass + prior.alpha - 1.0, 0.0)
-        means = _mean_with_prior(moments.mass, means, kind.dense(gmm.covariances, *gmm.means.shape), prior)
+        means = _mean_with_prior(moments.mass, means, gmm, prior)
     means = put(known.means, means)
     d = means - gmm.means  # = s where the mean is free and there is no prior
-    covariances = kind.estimate(mass, moments.second, s, d)
+    covariances = kind.estimate(moments.mass, moments.second, s, d)
     if prior is not None:
         covariances = kind.with_prior(covariances, moments.mass, prior.dof, prior.size, n_features)
     ridge = jnp.broadcast_to(jnp.asarray(reg_covar, dtype), (n_features,))
@@ -68,9 +69,18 @@ def log_prior(gmm: GMM, whitener: Float[Array, "..."], prior: Hyperparameters) -
     return jnp.sum((prior.alpha - 1.0) * log_weights) - 0.5 * quadratic + jnp.sum(covariances)
 
 
-def _mean_with_prior(mass, means, covariances, prior):
-    """The mode of μ_k given Σ_k: (n Σ⁻¹ + Λ)⁻¹ (n Σ⁻¹ x̄ + Λ loc), solved as loc + (n + ΣΛ)⁻¹ n (x̄ − loc)."""
-    eye = jnp.eye(means.shape[-1], dtype=means.dtype)[None]
-    system = mass[:, None, None] * eye + jnp.matmul(covariances, prior.precision)
-    right = mass[:, None] * (means - prior.loc[None])
-    return prior.loc[None] + jnp.linalg.solve(system, right[..., None])[..., 0]
+def _mean_with_prior(mass, means, gmm, prior):
+    """The mode of μ_k given Σ_k, loc + (n + Σ Λ)⁻¹ n (x̄ − loc), with Σ = L Lᵀ solved as L (n + Lᵀ Λ L)⁻¹ n L⁻¹ (x̄ − loc).
+
+    Without LAPACK: see `mixture.factor`.
+    """
+    matrices = structure(gmm.covariance_type).dense(gmm.covariances, *means.shape)
+    eye = jnp.eye(means.shape[-1], dtype=means.dtype)
+
+    def one(each):
+        n, mean, matrix = each
+        root, whitener = cholesky(matrix), inverse_cholesky(matrix)
+        solve = inverse_cholesky(n * eye + root.T @ prior.precision @ root)
+        return prior.loc + root @ (solve.T @ (solve @ (whitener @ (n * (mean - prior.loc)))))
+
+    return jax.vmap(one)((mass, means, matrices))

@@ -32,14 +32,15 @@ from ..mixture import (
     structure,
     validate_spec,
 )
+from ..mixture.blocks import Blocks, ahead, cut, read_blocks
+from ..mixture.checks import check_count, check_key
+from ..mixture.covariance import positive
+from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
 from ..mixture.moments import moved
-from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMState, map_of
-from .inputs import check_options, hold_known
+from .inputs import check_options, hold_known, starts_inward
 from .m_step import m_step
-from .streamed import start_on
-from .sums import cut
-from .survey import Blocks, ahead, rows_of
+from .restarts import search_on
 
 BATCHES = 50  # steps taken by one call of a compiled program
 
@@ -80,10 +81,10 @@ def fit_em_online(
     """Online EM in one pass: `blocks` is called once, and no row is kept.
 
     The first n_first rows give centre and scale, and the best of n_restarts fits to them is where the steps begin, with
-    t₀ = n_first / batch_rows. Rows should come in random order: sorted ones mislead every one-pass method.
+    t₀ = (their number) / batch_rows. Rows should come in random order: sorted ones mislead every one-pass method.
 
     Args:
-        blocks: as in fit_em_stream; it may be a source that can be read only once.
+        blocks: as in fit_em_restarts; it may be a source that can be read only once.
         init: as in fit_em_restarts, on the first rows; a GMM in the units of the data is where the steps begin.
         batch_rows: rows a step.
         decay: α, between ½ and 1; larger is calmer and slower.
@@ -99,28 +100,31 @@ def fit_em_online(
     Reference:
         Cappé & Moulines (2009), On-line expectation-maximization algorithm for latent data models, JRSS B 71.
     """
+    check_key(key)
     check_options(n_restarts, config)
     if not 0.5 < decay < 1.0:
         raise ValueError(f"decay must lie between 0.5 and 1, both excluded; got {decay!r}: 0.6 is a good start.")
-    if n_first < 1 or batch_rows < 1:
-        raise ValueError(f"n_first and batch_rows must be at least 1; got {n_first!r} and {batch_rows!r}.")
+    check_count(n_first, "n_first")
+    check_count(batch_rows, "batch_rows")
     file = checkpoint_path(checkpoint, resume=resume)
-    x, weight, rest = _head(rows_of(blocks), n_first)
+    x, weight, rest = _head(read_blocks(blocks), n_first)
     spec = validate_spec(spec, x.shape[1])
     z, scaling = standardise(x, spec, weight)
     scaling = scaling._replace(constant=())  # a column may only begin by being constant
-    start, _ = start_on(key, x, weight, spec, scaling, init, n_restarts=n_restarts, config=config)
-    numbers = (np.asarray(value, z.dtype) for value in (decay, n_first / batch_rows))
-    orders = _Orders(scaling.known_inward(spec), scaling.ridge_inward(config.reg_covar).astype(z.dtype), *numbers)
+    if not isinstance(init, GMM):
+        init = search_on(key, x, weight, None, spec, init=init, n_restarts=n_restarts, config=config).best.gmm
+    start = jax.tree.map(lambda leaf: leaf[0].astype(z.dtype), starts_inward(init, spec, scaling, 1))
     weight = (np.ones(len(x)) if weight is None else weight).astype(z.dtype)
-    learnt = _Learnt(_begin(orders, start, z, weight), *np.zeros(3))
-    marks = {"first rows": digest(z, weight), "spec or options": digest(orders, batch_rows), "start": digest(start)}
+    numbers = (np.asarray(value, z.dtype) for value in (decay, np.sum(weight) / batch_rows))
+    settings = _Settings(scaling.known_inward(spec), scaling.ridge_inward(config.reg_covar).astype(z.dtype), *numbers)
+    learnt = _Learnt(_begin(settings, start, z, weight), *np.zeros(3))
+    marks = {"first rows": digest(z, weight), "spec or options": digest(settings, batch_rows), "start": digest(start)}
     keeper = Keeper(file, marks)
     if resume:
         learnt = read_checkpoint(file, learnt, marks)
-    pieces = cut(rest, scaling, batch_rows * BATCHES, z.dtype)
-    learnt, interrupted = _learn(orders, learnt, islice(pieces, int(learnt.n_pieces), None), batch_rows, keeper)
-    found = _found(orders, learnt, float(np.sum(weight, dtype=float)), spec, scaling)
+    pieces = cut(((*rows, None) for rows in rest), scaling, batch_rows * BATCHES, z.dtype)
+    learnt, interrupted = _learn(settings, learnt, islice(pieces, int(learnt.n_pieces), None), batch_rows, keeper)
+    found = _found(settings, learnt, float(np.sum(weight, dtype=float)), spec, scaling)
     if interrupted:
         raise OnlineInterrupted(found)
     return found
@@ -129,14 +133,14 @@ def fit_em_online(
 # ---- the steps
 
 
-class _Orders(NamedTuple):
+class _Settings(NamedTuple):
     known: Known  # in standardised units, like all the rest
     ridge: Float[Array, "D"]
     decay: Float[Array, ""]  # α
     delay: Float[Array, ""]  # t₀
 
 
-class _Journey(NamedTuple):
+class _State(NamedTuple):
     gmm: GMM  # θ_t
     sums: Moments  # S_t, about the means of θ_t; the masses add up to 1
     average: GMM  # of θ_1 … θ_t
@@ -146,21 +150,21 @@ class _Journey(NamedTuple):
 class _Learnt(NamedTuple):
     """As far as the rows have been passed."""
 
-    journey: _Journey
+    state: _State
     score: Float[np.ndarray, ""]  # log-likelihood of the rows after the first, each before it was learnt from
     n_scored: Float[np.ndarray, ""]  # their total weight
     n_pieces: Float[np.ndarray, ""]  # pieces of BATCHES batches that are done
 
 
-def _learn(orders, learnt, pieces, batch_rows, keeper):
+def _learn(settings, learnt, pieces, batch_rows, keeper):
     """All pieces, or as many as Ctrl-C lets come: what was learnt, and whether it came."""
     interrupted = False
     try:
-        for block, counts, _ in ahead(pieces):
+        for block, counts, *_ in ahead(pieces):
             batches = block.reshape(-1, batch_rows, block.shape[1]), counts.reshape(-1, batch_rows)
-            journey, gained = _steps(orders, learnt.journey, *batches)
+            state, gained = _steps(settings, learnt.state, *batches)
             n_scored = learnt.n_scored + np.sum(counts, dtype=float)
-            learnt = _Learnt(journey, learnt.score + float(gained), n_scored, learnt.n_pieces + 1)
+            learnt = _Learnt(state, learnt.score + float(gained), n_scored, learnt.n_pieces + 1)
             keeper.keep(lambda learnt=learnt: learnt)
     except KeyboardInterrupt:
         interrupted = True
@@ -169,43 +173,44 @@ def _learn(orders, learnt, pieces, batch_rows, keeper):
 
 
 @jax.jit
-def _begin(orders, start, z, weight):
+def _begin(settings, start, z, weight):
     """S_0 and θ_0 from the first rows."""
-    gmm = project(start, orders.known)
+    gmm = project(start, settings.known)
     sums = e_step(gmm, z, weight, sums="exact")
     sums = jax.tree.map(lambda leaf: leaf / jnp.sum(weight), sums)
-    return _Journey(gmm, sums, gmm, jnp.zeros((), z.dtype))
+    return _State(gmm, sums, gmm, jnp.zeros((), z.dtype))
 
 
 @partial(jax.jit, compiler_options=ONE_AT_A_TIME)
-def _steps(orders, journey, z: Float[Array, "T N D"], weight: Float[Array, "T N"]):
-    """(journey after T batches, log-likelihood of their rows, each batch under the mixture before it)."""
+def _steps(settings, state, z: Float[Array, "T N D"], weight: Float[Array, "T N"]):
+    """(state after T batches, log-likelihood of their rows, each batch under the mixture before it)."""
 
-    def step(journey, batch):
+    def step(state, batch):
         rows, counts = batch
         total = jnp.sum(counts)
-        new = e_step(journey.gmm, rows, counts, sums="exact")
-        n_steps = journey.n_steps + total / counts.shape[0]
-        kept = (1.0 - (n_steps + orders.delay) ** -orders.decay) ** (total / counts.shape[0])
-        share = jnp.where(total > 0.0, (1.0 - kept) / jnp.where(total > 0.0, total, 1.0), 0.0)
-        sums = jax.tree.map(lambda old, new: kept * old + share * new, journey.sums, new)
-        gmm = m_step(sums, journey.gmm, known=orders.known, reg_covar=orders.ridge)
-        sums = moved(sums, gmm.covariance_type, gmm.means - journey.gmm.means)
-        part = jnp.where(n_steps > 0.0, total / counts.shape[0] / jnp.where(n_steps > 0.0, n_steps, 1.0), 0.0)
-        average = jax.tree.map(lambda mean, leaf: mean + part * (leaf - mean), journey.average, gmm)
-        return _Journey(gmm, sums, average, n_steps), new.log_likelihood
+        new = e_step(state.gmm, rows, counts, sums="exact")
+        n_steps = state.n_steps + total / counts.shape[0]
+        # part of a batch: the first whole one's step at most, which is below 1
+        kept = (1.0 - (jnp.maximum(n_steps, 1.0) + settings.delay) ** -settings.decay) ** (total / counts.shape[0])
+        gain = (1.0 - kept) / positive(total)
+        sums = jax.tree.map(lambda old, new: kept * old + gain * new, state.sums, new)
+        gmm = m_step(sums, state.gmm, known=settings.known, reg_covar=settings.ridge)
+        sums = moved(sums, gmm.covariance_type, gmm.means - state.gmm.means)
+        part = total / counts.shape[0] / positive(n_steps)
+        average = jax.tree.map(lambda mean, leaf: mean + part * (leaf - mean), state.average, gmm)
+        return _State(gmm, sums, average, n_steps), new.log_likelihood
 
-    journey, gained = jax.lax.scan(step, journey, (z, weight))
-    return journey, jnp.sum(gained)
+    state, gained = jax.lax.scan(step, state, (z, weight))
+    return state, jnp.sum(gained)
 
 
 @jax.jit
-def _fault(orders, journey, total):
+def _fault(settings, state, total):
     """What is wrong with the last iterate: a Status, RUNNING where nothing is."""
-    gmm = journey.gmm
-    sums = jax.tree.map(lambda leaf: leaf * total, journey.sums)
+    gmm = state.gmm
+    sums = jax.tree.map(lambda leaf: leaf * total, state.sums)
     state = EMState(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), sums)
-    return map_of(lambda gmm: gmm, total, orders.known, EMConfig(), None, "exact")[0].fault(state)
+    return map_of(lambda gmm: gmm, total, settings.known, EMConfig(), None, "exact")[0].fault(state)
 
 
 # ---- before and after
@@ -226,11 +231,11 @@ def _head(rows, n_first):
     return x[first], None if weight is None else weight[first], chain([over], rows)
 
 
-def _found(orders, learnt, n_first, spec, scaling):
-    journey, n_scored, n_samples = learnt.journey, float(learnt.n_scored), n_first + float(learnt.n_scored)
+def _found(settings, learnt, n_first, spec, scaling):
+    state, n_scored, n_samples = learnt.state, float(learnt.n_scored), n_first + float(learnt.n_scored)
     predictive = float(learnt.score) / n_scored - scaling.log_volume if n_scored else float("nan")
-    fault = int(_fault(orders, journey, np.asarray(n_samples, orders.decay.dtype)))
-    average, last = (hold_known(scaling.outward(gmm), spec) for gmm in (journey.average, journey.gmm))
+    fault = int(_fault(settings, state, np.asarray(n_samples, settings.decay.dtype)))
+    average, last = (hold_known(scaling.outward(gmm), spec) for gmm in (state.average, state.gmm))
     finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((average, last)))
     status = Status(fault) if fault else Status.MAX_ITER if finite else Status.NON_FINITE
     message = f"one pass over {n_samples:.10g} samples." if status.ok else f"{status.advice}."

@@ -1,4 +1,4 @@
-"""Optima: which lanes reached the same one, which may be called best, and what was not seen.
+"""Optima: which fits reached the same one, which may be called best, and what was not seen.
 
 A mixture's likelihood is unbounded, so the highest value is not the best fit: see `spurious`, the one rule that
 every ranking uses.
@@ -31,20 +31,21 @@ from .m_step import m_step
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
 NARROWEST = 1e-3  # least eigenvalue of S⁻¹Σ_k where few samples support component k
 COMPARED = 1024  # mixtures at a time
+REPEATED = 1e-5  # relative variance below which samples repeat one value
 FEW = 10  # "few" are fewer than so many times D + 1
 LARGEST_SHIFT = 0.05  # at a stationary point an EM step without a ridge changes no Σ_k and no μ_k by more, relatively
 
 
 class Optima(NamedTuple):
-    """The distinct optima up to permutation, highest likelihood first; only of lanes that were run to their end."""
+    """The distinct optima up to permutation, highest likelihood first; only of fits that were run to their end."""
 
     gmm: GMM  # leading axis: optima
     log_likelihood: Float[np.ndarray, "M"]
-    count: Int[np.ndarray, "M"]  # lanes that reached it
-    spurious: Bool[np.ndarray, "M"]  # spurious: an artefact of the unbounded likelihood
+    count: Int[np.ndarray, "M"]  # fits that reached it
+    spurious: Bool[np.ndarray, "M"]  # an artefact of the unbounded likelihood
     reason: np.ndarray  # (M,) of str: why it is spurious, "" where it is not
     fit: Int[np.ndarray, "M"]  # the highest fit of it
-    of_fit: Int[np.ndarray, "R"]  # which optimum each lane reached, -1 for none
+    of_fit: Int[np.ndarray, "R"]  # which optimum each fit reached, -1 for none
 
 
 class Unseen(NamedTuple):
@@ -68,11 +69,19 @@ def spurious(
 ) -> str:
     """Why this fit cannot be called a maximum-likelihood optimum of x, or "" where it can.
 
-    It cannot if it is not stationary without regularisation (one EM step moves a free μ_k by more than largest_shift
-    standard deviations, or changes a free Σ_k by more than that share in some direction), if a free component has
-    n·φ_k ≤ D + 1, or if some eigenvalue of S⁻¹Σ_k, with S the covariance of x, is below `narrowest` while
-    n·φ_k < few·(D + 1). All three are affine invariant. A tight component that many samples support is real. Made for
-    fits of any program, in the units of x; `labels` of rows as in fit_em_restarts.
+    With m the fewest samples that determine a covariance of this structure (D + 1 if full, 2 if diagonal or spherical,
+    1 if tied) it cannot if
+    - a free component has n·φ_k ≤ m ("tiny component");
+    - some variance of component k, in those of the data, is below `narrowest` while n·φ_k < few·m ("near-singular
+      component"): eigenvalues of S⁻¹Σ_k with S the covariance of x, its diagonal alone for diagonal Σ_k, its mean
+      variance for spherical ones. A narrow component that many samples support is real;
+    - it is not stationary without regularisation: one EM step moves a free μ_k by more than largest_shift standard
+      deviations, or changes a free Σ_k by more than that share in some direction. That Σ_k shrinks is no objection where
+      at least few·m samples repeat one value (a variance below 1e-5 of the data's): zeros are a component of their own;
+    - two components coincide that the data could tell apart: a saddle point.
+
+    All are invariant under the maps that the structure allows. Made for fits of any program, in the units of x;
+    `labels` of rows as in fit_em_restarts.
 
     Reference:
         Hathaway (1985), Annals of Statistics 13, for the constraint on relative eigenvalues.
@@ -94,42 +103,93 @@ def _em_step(x, gmm, known, weight, labels):
     return m_step(e_step(gmm, x, weight, labels=labels, sums="exact"), gmm, known=known)
 
 
-def reasons(gmms, after, spec, spread, n_samples, narrowest=NARROWEST, few=FEW, largest_shift=LARGEST_SHIFT):
+def fewest_samples(covariance_type: str, n_features: int) -> int:
+    """That determine a covariance of that structure together with a mean."""
+    return {"full": n_features + 1, "tied": 1}.get(covariance_type, 2)
+
+
+def reasons(
+    gmms, after, spec, spread, n_samples, narrowest=NARROWEST, few=FEW, largest_shift=LARGEST_SHIFT, *, settled=True
+):
     """(M,) of str: see `spurious`. `after` are the mixtures after one EM step without a ridge, None: not asked.
 
-    `spread` is S, (D, D) or one for each mixture, and n_samples a number or (M, 1).
+    `spread` is S, (D, D) or one for each mixture, and n_samples a number or (M, 1). `settled`: which of them say that
+    they are stationary.
     """
-    n_features = spread.shape[-1]
     _, free_means, free_covariances = free_parts(spec)
+    least = fewest_samples(gmms.covariance_type, spread.shape[-1])
     count = n_samples * np.asarray(gmms.weights, float)
-    tiny = (count <= n_features + 1) & (free_means | free_covariances)
+    tiny = (count <= least) & (free_means | free_covariances)
     reason = np.where(tiny.any(axis=1), "tiny component", "").astype(object)
     if not reason.size or not np.any(spread):
         return reason
-    root = _root(spread)
-    found = _whitened(_dense(gmms), root)
-    narrow = (np.linalg.eigvalsh(found)[..., 0] < narrowest) & (count < few * (n_features + 1)) & free_covariances
+    support = count if structure(gmms.covariance_type).per_component else np.broadcast_to(n_samples, count.shape)
+    variances = relative_variances(gmms, spread)
+    narrow = (variances[..., 0] < narrowest) & (support < few * least) & free_covariances
     reason[narrow.any(axis=1) & (reason == "")] = "near-singular component"
     if after is not None:
-        values, vectors = np.linalg.eigh(found)
-        own = vectors / np.sqrt(np.maximum(values, np.finfo(float).tiny))[..., None, :]  # whitens component k
-        ratio = np.linalg.eigvalsh(_whitened(_whitened(_dense(after), root), own))
-        step = (np.asarray(after.means, float) - np.asarray(gmms.means, float))[..., None, :] @ root @ own
-        moved = np.linalg.norm(step[..., 0, :], axis=-1)
+        shrinks, grows, moved = _changes(gmms, after, spread)
+        repeats = (support >= few * least) & (variances[..., 0] < REPEATED)
+        shrinks = np.where(repeats, 0.0, shrinks)
         shift = np.maximum(
-            np.where(free_covariances, np.abs(ratio - 1.0).max(axis=-1), 0.0), np.where(free_means, moved, 0.0)
+            np.where(free_covariances, np.maximum(shrinks, grows), 0.0), np.where(free_means, moved, 0.0)
         )
-        still = (shift <= largest_shift).all(axis=1)  # NaN is not still
+        still = (shift <= largest_shift).all(axis=1) | ~np.asarray(settled)  # NaN is not still
         reason[~still & (reason == "")] = "not stationary"
+        reason[_coincide(gmms, spec) & (reason == "")] = "coinciding components"
     return reason
 
 
-def relative_eigenvalues(gmms: GMM, spread: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "M K d"]:
-    """Eigenvalues of S⁻¹Σ_k, S = spread, smallest first: variances of component k in those of the data.
+def relative_variances(gmms: GMM, spread: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "M K d"]:
+    """Variances of component k in those of the data, S = spread, smallest first: see `spurious`.
 
     Directions without spread are left out; d is how many there are else.
     """
+    if gmms.covariance_type in ("diag", "spherical"):
+        own = np.diagonal(spread, axis1=-2, axis2=-1)
+        if gmms.covariance_type == "spherical":
+            return np.asarray(gmms.covariances, float)[..., None] / own.mean(axis=-1)[..., None, None]
+        has = own > 1e-10 * own.max(axis=-1, keepdims=True)
+        ratio = np.asarray(gmms.covariances, float) / np.where(has, own, 1.0)[..., None, :]
+        return np.sort(np.where(has[..., None, :], ratio, np.inf), axis=-1)
     return np.linalg.eigvalsh(_whitened(_dense(gmms), _root(spread)))
+
+
+def _changes(gmms, after, spread):
+    """(M, K) each: by what share Σ_k shrinks and grows in some direction, and by how many sds μ_k moves."""
+    step = np.asarray(after.means, float) - np.asarray(gmms.means, float)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if gmms.covariance_type in ("diag", "spherical"):
+            old, new = (np.asarray(gmm.covariances, float).reshape(*step.shape[:2], -1) for gmm in (gmms, after))
+            ratio, moved = new / old, np.sqrt(np.sum(step * step / old, axis=-1))
+        else:
+            root = _root(spread)
+            values, vectors = np.linalg.eigh(_whitened(_dense(gmms), root))
+            own = vectors / np.sqrt(np.maximum(values, np.finfo(float).tiny))[..., None, :]  # whitens component k
+            ratio = np.linalg.eigvalsh(_whitened(_whitened(_dense(after), root), own))
+            moved = np.linalg.norm((step[..., None, :] @ root @ own)[..., 0, :], axis=-1)
+    return 1.0 - ratio.min(axis=-1), ratio.max(axis=-1) - 1.0, moved
+
+
+def _coincide(gmms, spec):
+    """(M,): whether two components with something free are one and the same Gaussian."""
+    _, free_means, free_covariances = free_parts(spec)
+    free = free_means | free_covariances
+    pairs = np.triu(free[:, None] | free[None], 1)
+    means, variances = np.asarray(gmms.means, float), _dense_diagonal(gmms)
+    found = np.zeros(len(means), bool)
+    for i, j in np.argwhere(pairs):
+        close = np.abs(means[:, i] - means[:, j]) <= 1e-6 * np.sqrt(variances[:, i])
+        alike = np.abs(variances[:, i] - variances[:, j]) <= 1e-6 * variances[:, i]
+        found |= (close & alike).all(axis=-1)
+    return found
+
+
+def _dense_diagonal(gmms):
+    """(M, K, D) variances."""
+    kind = structure(gmms.covariance_type)
+    covariances = np.asarray(gmms.covariances, float)
+    return np.broadcast_to(jax.vmap(kind.variances)(covariances), gmms.means.shape)
 
 
 def _root(spread):
@@ -150,10 +210,10 @@ def _dense(gmms):
     return np.where(np.isfinite(dense), dense, 0.0)
 
 
-def eligible(lanes) -> Bool[np.ndarray, "R"]:
-    """Lanes whose parameters may be used: CONVERGED or MAX_ITER (or interrupted), with a finite likelihood."""
-    usable = np.isin(lanes.status, (Status.CONVERGED, Status.MAX_ITER, Status.RUNNING))
-    return usable & np.isfinite(lanes.log_likelihood)
+def eligible(fits) -> Bool[np.ndarray, "R"]:
+    """Fits whose parameters may be used: CONVERGED or MAX_ITER (or interrupted), with a finite likelihood."""
+    usable = np.isin(fits.status, (Status.CONVERGED, Status.MAX_ITER, Status.RUNNING))
+    return usable & np.isfinite(fits.log_likelihood)
 
 
 def same_mixture(gmms, references, among, spec) -> Bool[np.ndarray, "..."]:
@@ -168,20 +228,20 @@ def same_mixture(gmms, references, among, spec) -> Bool[np.ndarray, "..."]:
     return same
 
 
-def distinct(lanes, spec, n_samples) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "R"]]:
-    """Walk down the likelihood, and give each eligible lane to the first optimum that it equals: (lane, of_fit)."""
-    log_likelihood = np.asarray(lanes.log_likelihood, float)
-    left = eligible(lanes)
+def distinct(fits, spec, n_samples) -> tuple[Int[np.ndarray, "M"], Int[np.ndarray, "R"]]:
+    """Walk down the likelihood, and give each eligible fit to the first optimum that it equals: (fit, of_fit)."""
+    log_likelihood = np.asarray(fits.log_likelihood, float)
+    left = eligible(fits)
     of_fit = np.full(left.shape, -1)
     found = []
     while left.any():
-        lane = int(np.argmax(np.where(left, log_likelihood, -np.inf)))
-        near = left & (np.abs(log_likelihood - log_likelihood[lane]) <= 1e-3 * n_samples)
-        near[lane] = False
-        same = same_mixture(lanes.gmm, pick(lanes.gmm, lane), near, spec)
-        same[lane] = True
+        fit = int(np.argmax(np.where(left, log_likelihood, -np.inf)))
+        near = left & (np.abs(log_likelihood - log_likelihood[fit]) <= 1e-3 * n_samples)
+        near[fit] = False
+        same = same_mixture(fits.gmm, pick(fits.gmm, fit), near, spec)
+        same[fit] = True
         of_fit[same] = len(found)
-        found.append(lane)
+        found.append(fit)
         left &= ~same
     return np.array(found, int), of_fit
 

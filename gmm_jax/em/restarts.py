@@ -1,222 +1,299 @@
-"""Many starts at once, every lane kept: the best optimum, and the landscape of the others.
+"""The one driver: many starts of EM, wherever the rows lie, and every fit kept.
 
-Entry points: they check, centre and scale the data, run the lanes, judge the optima, and map everything back.
+Entry points: they check, centre and scale the data, run the fits, judge the optima, and map everything back. Data sets
+are an axis: simulation studies and bootstraps fit many at once, from many starts each, in the same programs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import (
-    GMM,
-    Hyperparameters,
-    MixtureSpec,
-    Status,
-    distinguished,
-)
-from .checkpoint import Keeper, checkpoint_path, digest, read_checkpoint
+from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
+from ..mixture.checks import check_key, check_type, kind_of
+from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, result_of
-from .inputs import Data, check_options, outward, prepare, stack, starts_of
-from .lanes import Lanes, begin_lanes
+from .inputs import Data, check_options, open_data, outward, stack, stack_data, starts_of, starts_of_each
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
-from .race import calibration_sample
-from .race import race as run_race
-from .shares import SharedLanes, begin_shared, n_shares
+from .pool import CompiledFits, compiled_fits
+from .search import calibration_sample, kept_by_race
+from .search import race as run_race
+from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
 
 
 class Effort(NamedTuple):
-    """What a search cost, and what became of its lanes."""
+    """What a search cost, and what became of its fits."""
 
-    spent: int  # lane-iterations that moved a lane
-    wasted: int  # lane-iterations computed for lanes that had ended and waited
-    finished: int  # lanes run to their end
-    merged: int  # lanes that left a race because they followed another
-    dropped: int  # lanes that left a race because they were too low
+    spent: int  # iterations that moved a fit
+    wasted: int  # iterations computed for fits that had ended and waited
+    finished: int  # fits run to their end
+    merged: int  # fits that left a race because they followed another
+    dropped: int  # fits that left a race because they were too low
     unseen: Unseen
 
 
 class Restarts(NamedTuple):
     """What many restarts found, in the units and dtype of the data."""
 
-    best: EMResult  # highest lane that is eligible and not spurious; see fit_em_restarts
-    fits: EMResult  # every start's fit, leading axis R
+    best: EMResult  # highest fit that is eligible and not spurious; see fit_em_restarts
+    fits: EMResult  # the fit from every start, leading axis R
     optima: Optima
-    message: str  # how it ended, in a sentence: the status of the best lane, and columns without spread
+    message: str  # how it ended, in sentences: the status of the best fit, and what else should be known
     effort: Effort
-    starts: GMM  # where each lane began, leading axis R
+    starts: GMM  # where each fit began, leading axis R
+    search: Restarts | None = None  # what was found on n_sample rows, where the start was looked for there
+
+
+@dataclass(frozen=True)
+class ManyRestarts(Sequence):
+    """The same of P data sets: the best fits with leading axis P, all fits (P, R); item p is what `Restarts` says of p."""
+
+    best: EMResult  # without a trace: trace is (P, 0)
+    log_likelihood: Float[np.ndarray, "P R"]
+    status: Int[np.ndarray, "P R"]
+    n_iter: Int[np.ndarray, "P R"]
+    reason: np.ndarray  # (P,) of str: why the best one is spurious all the same, "" where it is not
+    _one: Callable[[int], Restarts]
+
+    def __len__(self) -> int:
+        return len(self.reason)
+
+    def __getitem__(self, p: int) -> Restarts:
+        if not -len(self) <= p < len(self):
+            raise IndexError(f"there are {len(self)} data sets; got number {p}.")
+        return self._one(range(len(self))[p])
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during restarts: `.restarts` holds every fit as far as it came."""
+
+    def __init__(self, restarts: Restarts):
+        super().__init__("interrupted; the fits as far as they came are in .restarts")
+        self.restarts = restarts
 
 
 def fit_em_restarts(
     key: Key[Array, ""],
-    x: Float[Array, "N D"],
+    x: Any,
     spec: MixtureSpec,
     *,
-    n_restarts: int = 50,
+    n_restarts: int | None = None,
     init: str | Callable | GMM = "kmeans++",
     sample_weight: Float[Array, "N"] | None = None,
     labels: Int[Array, "N"] | None = None,
     missing: str | None = None,
     config: EMConfig = EMConfig(),
-    prior: Hyperparameters | None = None,
+    prior: Hyperparameters | Sequence[Hyperparameters] | None = None,
     race: bool = False,
+    n_sample: int | None = None,
+    block_rows: int | None = None,
+    traces: bool | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
-) -> Restarts:
-    """EM from n_restarts starts on every core, many at a time, or few on much data one by one; every lane is kept.
+) -> Restarts | ManyRestarts:
+    """EM from n_restarts starts on every core, many at a time, or few on much data one by one; every fit is kept.
 
     x is checked, centred and scaled here in float64, and everything is mapped back: fits are affine equivariant, and
-    config.reg_covar=None means 1e-6 of each feature's variance. Eligible for best are lanes that CONVERGED or reached
-    MAX_ITER; among them an admissible one (see `inadmissible`) is preferred, because a mixture's likelihood is
-    unbounded. If no lane is eligible, best is the highest finite lane with its failing status.
+    config.reg_covar=None means 1e-6 of each feature's variance. Eligible for best are fits that CONVERGED or reached
+    MAX_ITER; among them one that is not `spurious` is preferred, because a mixture's likelihood is unbounded. If no fit
+    is eligible, best is the highest finite one with its failing status.
 
     Args:
+        x: (N, D) rows in memory (NumPy, JAX, a data frame), or rows that lie elsewhere, with the same answer:
+            a function that yields the same blocks (N_b, D) at every call, or pairs (block, weights), one pass an
+            iteration (`problems.open_blocks(path)` makes one of a file); a jax.Array that is divided over its rows
+            (every process of jax.distributed calls with the same arguments); a Dask array or data frame, whose
+            partitions stay with the workers. Or many data sets: (P, N, D), or a list of (N_p, D), each with
+            starts of its own; the answer is then a ManyRestarts.
+        key: for many data sets, one to be split, or P of them.
+        n_restarts: by default as many as init holds where it is a GMM, 50 else.
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
-            standardised data, or a GMM in the units of the data (one, or with a leading axis for each restart).
+            standardised rows (at most 16,384, drawn uniformly), or a GMM in the units of the data (one, or with a
+            leading axis for each restart).
         sample_weight: counts a row so many times; rows of weight 0 are left out.
         labels: the component of each row, -1 where unknown: component k is then class k, and starts have its mean at
             that of its labelled rows. `match` and relabelling would undo this order: leave components as they are.
         missing: "marginalise" takes NaN in x as missing at random: each row has the density of what was seen of it.
-            None: NaN is an error.
-        prior: raise the log posterior under this prior, in the units of x (`bayes.hyperparameters`): see fit_em. Lanes
-            are then ranked by it, and no optimum is called spurious: none is singular.
-        race: stop lanes that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
-            but a thinner landscape. `optima` count only lanes that were run to their end. Lanes that are run one by one
-            do not race.
-        checkpoint: a file that is written every few seconds and at the end. Not for a race, which looks at lanes and
-            keeps none.
-        resume: go on from that file; all other arguments are those it was written with. The answer is that of a fit
-            that was never interrupted.
-        progress: called between chunks with (lanes done, lanes, best log-likelihood so far, -inf if none is finite).
+            None: NaN is an error. For rows in memory.
+        prior: raise the log posterior under this prior, in the units of x (`bayes.hyperparameters`): see fit_em. Fits
+            are then ranked by it, and no optimum is called spurious: none is singular. One for each of many data sets.
+        race: stop fits that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
+            but a thinner landscape. `optima` count only fits that were run to their end. Fits on rows that are not in
+            memory, or that are run one by one, do not race.
+        n_sample: restarts are run on so many rows, drawn uniformly, and only the best goes on over all of them.
+        block_rows: rows of a stream or a partition that are summed at a time, by default a million numbers.
+        traces: whether `fits` keep theirs; by default for one data set.
+        checkpoint: a file that is written every few seconds and at the end. Not for a race or many data sets.
+        resume: go on from that file; all other arguments are those it was written with, but config.max_iter may be
+            larger. The answer is that of a fit that was never interrupted.
+        progress: called between looks with (fits done, fits, best log-likelihood so far, -inf if none is finite).
 
     Raises:
-        Interrupted: at Ctrl-C during the iterations, with every lane as far as it came.
+        Interrupted: at Ctrl-C during the iterations, with every fit as far as it came.
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
-    check_options(n_restarts, config)
-    file = checkpoint_path(checkpoint, resume=resume)
-    if race and file is not None:
-        raise ValueError("a race keeps no checkpoint: leave checkpoint out, or race.")
-    data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
-    inits = starts_of(key, data, init, n_restarts)
-    if (division := n_shares(data, n_restarts)) > 1:
-        lanes, race = begin_shared(data, inits, division), False
-    else:
-        lanes = begin_lanes(stack([data]), jax.tree.map(lambda leaf: leaf[None], inits))
-    keeper = Keeper(file, {} if file is None else _marks(data, inits, division))
+    n_restarts, file = _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpoint, resume)
+    if is_many(x):
+        if file is not None or n_sample is not None:
+            raise ValueError("checkpoint and n_sample are for one data set: leave them out for many.")
+        rows = {"sample_weight": sample_weight, "labels": labels, "missing": missing}
+        return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress)
+    check_key(key)
+    data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample)
+    begun = (
+        jax.random.key_data(key),
+        init if isinstance(init, (str, GMM)) else init.__qualname__,
+        n_restarts,
+    )
+    marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior), "starts": digest(begun, n_sample)}
+    search = None
+    if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
+        options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior, "race": race}
+        search = search_on(key, *data.sample, data.spec, missing=missing, **options)
+        init, n_restarts = search.best.gmm, 1
+    starts = starts_of(key, data, init, n_restarts)
+    fits, division = fits_of(data, source, starts, block_rows)
+    race = race and isinstance(fits, CompiledFits)
+    if file is not None:
+        rows = (data.z, data.annotations) if data.fingerprint is None else data.fingerprint
+        marks |= {"data": digest(rows), "number of cores": digest(division)}
+    keeper = Keeper(file if jax.process_index() == 0 else None, marks)
     if resume:
-        lanes.kept = read_checkpoint(file, lanes.kept, keeper.fingerprint)
-    interrupted = run_lanes(lanes, [data], race=race, progress=progress, keep=keeper.keep)
-    found = restarts_of(*lanes.look(), data, inits, lanes.computed, raced=race)
+        fits.kept = read_checkpoint(file, fits.kept, keeper.fingerprint)
+    interrupted = run(fits, [data], race=race, progress=progress, keep=keeper.keep)
+    found = restarts_of(*fits.look(), data, starts, fits.computed, raced=race, search=search)
+    if traces is not None and not traces:
+        found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
     if interrupted:
         raise Interrupted(found)
     return found
 
 
-def _marks(data, inits, division):
-    """What a checkpoint belongs to, part by part; `division`: of each sum among cores."""
-    return {
-        "data": digest(data.z, data.annotations),
-        "spec or options": digest(data.inner.known, data.config, data.prior),
-        "starts": digest(inits),
-        "number of cores": digest(division),
-    }
+def _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpoint, resume):
+    """How many starts, and the file of the checkpoint, once every argument but the data is what it should be."""
+    check_type(spec, MixtureSpec, "spec", "MixtureSpec(n_components=3)")
+    if not (isinstance(init, (str, GMM)) or callable(init)):
+        raise ValueError(f"init must be a name, a GMM or a start function; got {kind_of(init)}: pass GMM(φ, μ, Σ).")
+    if n_restarts is None:
+        n_restarts = 50 if not isinstance(init, GMM) else 1 if np.ndim(init.means) == 2 else len(init.means)
+    least = {"n_sample": (n_sample, spec.n_components), "block_rows": (block_rows, 1)}
+    check_options(n_restarts, config, **{name: pair for name, pair in least.items() if pair[0] is not None})
+    file = checkpoint_path(checkpoint, resume=resume)
+    if race and file is not None:
+        raise ValueError("a race keeps no checkpoint: leave checkpoint out, or race.")
+    return n_restarts, file
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during restarts: `.restarts` holds every lane as far as it came."""
+def search_on(key, x, weight, labels, spec: MixtureSpec, **options) -> Restarts:
+    """Restarts on a sample of rows, the best of which is a start for all of them."""
+    search = fit_em_restarts(key, x, spec, sample_weight=weight, labels=labels, **options)
+    if not Status(int(search.best.status)).ok:
+        raise ValueError(f"no start could be found on {len(x)} rows: {search.message}")
+    return search
 
-    def __init__(self, restarts: Restarts):
-        super().__init__("interrupted; the lanes as far as they came are in .restarts")
-        self.restarts = restarts
+
+def fits_of(data: Data, source, starts: GMM, block_rows: int | None = None) -> tuple[CompiledFits | HostedFits, int]:
+    """Fits at their starts, and into how many parts each sum is cut."""
+    n_fits, division = len(starts.weights), 1
+    if source is not None:
+        sums = sums_of(source, data.scaling, block_rows)
+    else:
+        if data.annotations.groups is None:
+            division = n_parts(*data.z.shape, data.spec.n_components, n_fits)
+        if division == 1:
+            return compiled_fits(stack([data]), jax.tree.map(lambda leaf: leaf[None], starts)), 1
+        sums = in_parts(data.z, data.annotations, division)
+    problem = Problem(np.asarray(data.n_samples, data.dtype), data.inner.known, data.config, data.prior)
+    return hosted_fits(sums, problem, starts), division
 
 
-def run_lanes(lanes: Lanes | SharedLanes, data: Sequence[Data], *, race: bool, progress=None, keep=None) -> bool:
-    """All lanes to their end, or as far as Ctrl-C lets them: whether it came. `keep` is a Keeper's."""
+def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, progress=None, keep=None) -> bool:
+    """All fits to their end, or as far as Ctrl-C lets them: whether it came. `keep` is a Keeper's."""
     keep = Keeper(None, {}).keep if keep is None else keep
 
-    def finish(lanes, which, *until):
+    def finish(fits, which, *until):
         done = False
         while not done:
-            done = lanes.advance(which, *until)
-            keep(lambda: lanes.kept)
+            done = fits.advance(which, *until)
+            keep(lambda: fits.kept)
             if progress is not None:
-                values = lanes.look()[0].best_value
+                values = fits.look()[0].best_value
                 best = np.where(np.isfinite(values), values, -np.inf).max()
-                progress(lanes.n_lanes - lanes.running.size, lanes.n_lanes, float(best - data[0].volume))
+                progress(fits.n_fits - fits.running.size, fits.n_fits, float(best - data[0].volume))
 
     def admissible():
         if data[0].prior is not None:
-            return np.ones(lanes.n_lanes, bool)
-        return reasons(lanes.look()[0].best.gmm, None, data[0].inner, *spread_of_lanes(lanes, data)) == ""
+            return np.ones(fits.n_fits, bool)
+        return reasons(fits.look()[0].best.gmm, None, data[0].inner, *spread_of_fits(fits, data)) == ""
 
     try:
         if race:
-            run_race(lanes, distinguished(data[0].inner, data[0].annotations.labels), admissible, finish)
-        finish(lanes, lanes.running)
+            run_race(fits, distinguished(data[0].inner, data[0].annotations.labels), admissible, finish)
+        finish(fits, fits.running)
         interrupted = False
     except KeyboardInterrupt:
         interrupted = True
-    keep(lambda: lanes.kept, at_once=True)
+    keep(lambda: fits.kept, at_once=True)
     return interrupted
 
 
-def spread_of_lanes(lanes, data):
-    """The covariance of each lane's data set, (P·R, D, D), and its total weight, (P·R, 1)."""
-    each = np.repeat(np.arange(len(data)), lanes.n_starts)
+def spread_of_fits(fits, data):
+    """The covariance of each fit's data set, (P·R, D, D), and its total weight, (P·R, 1)."""
+    each = np.repeat(np.arange(len(data)), fits.n_starts)
     return np.stack([d.spread for d in data])[each], np.array([d.n_samples for d in data])[each, None]
+
+
+# ---- what came of one data set
 
 
 @jax.jit
 def results_of(state, traces, known):
     """Results, and the mixtures one EM step on without a ridge: the sums are there, so it costs no pass over data."""
 
-    def one(lane, trace, known):
-        return result_of(lane, trace), m_step(lane.best.moments, lane.best.gmm, known=known)
+    def one(fit, trace, known):
+        return result_of(fit, trace), m_step(fit.best.moments, fit.best.gmm, known=known)
 
     return jax.vmap(one)(state, traces, known)
 
 
-def restarts_of(state, trace, data, inits, computed, *, raced=False) -> Restarts:
-    """What the lanes of one data set found, in its units; `computed` lane-iterations went into them."""
-    n_lanes = state.n_iter.size
-    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_lanes, *leaf.shape)), data.inner.known)
+def restarts_of(state, trace, data, starts, computed, *, raced=False, search=None) -> Restarts:
+    """What the fits of one data set found, in its units; `computed` iterations went into them."""
+    n_fits = state.n_iter.size
+    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_fits, *leaf.shape)), data.inner.known)
     results, after = jax.tree.map(np.asarray, results_of(state, trace, known))
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
-    lane, of_fit = distinct(ranked, distinguished(data.inner, data.annotations.labels), data.n_samples)
-    gmms = pick(results.gmm, lane)
-    reason = np.full(lane.shape, "", object)
+    fit, of_fit = distinct(ranked, distinguished(data.inner, data.annotations.labels), data.n_samples)
+    reason = np.full(fit.shape, "", object)
     if data.prior is None:
-        reason = reasons(gmms, pick(after, lane), data.inner, data.spread, data.n_samples)
-    spurious = reason != ""
-    best = _best_lane(ranked, lane[~spurious], lane)
+        after = pick(after, fit)
+        settled = results.status[fit] == Status.CONVERGED
+        reason = reasons(pick(results.gmm, fit), after, data.inner, data.spread, data.n_samples, settled=settled)
+    flags = np.concatenate([reason != "", [False]])[of_fit]
+    best = int(best_of(ranked, flags))
     results = outward(results, data.spec, data.scaling, data.volume)
-    count = np.bincount(of_fit[of_fit >= 0], minlength=lane.size)
-    log_likelihood = results.log_likelihood[lane]
-    optima = Optima(pick(results.gmm, lane), log_likelihood, count, spurious, reason, lane, of_fit)
-    flagged = not np.any(lane[~spurious] == best)
+    count = np.bincount(of_fit[of_fit >= 0], minlength=fit.size)
+    optima = Optima(pick(results.gmm, fit), results.log_likelihood[fit], count, reason != "", reason, fit, of_fit)
     spent = int(state.n_iter.sum())
-    effort = _effort(spent, computed, results, of_fit[calibration_sample(n_lanes)] if raced else of_fit)
-    why = "" if not flagged or not lane.size else str(reason[0])
-    message = _message(results, best, data.scaling, why)
-    starts = jax.tree.map(np.asarray, data.scaling.outward(inits))
-    return Restarts(pick(results, best), results, optima, message, effort, starts)
+    effort = _effort(spent, computed, results, of_fit[calibration_sample(n_fits)] if raced else of_fit)
+    message = _message(results, best, optima, data.scaling)
+    starts = jax.tree.map(np.asarray, data.scaling.outward(starts))
+    return Restarts(pick(results, best), results, optima, message, effort, starts, search)
 
 
-def _best_lane(lanes, admissible, optima):
-    """The first optimum that is admissible, or else any, or else the highest finite lane."""
-    for candidates in (admissible, optima):
-        if candidates.size:
-            return int(candidates[0])
-    finite = np.isfinite(lanes.log_likelihood)
-    return int(np.argmax(np.where(finite, lanes.log_likelihood, -np.inf)))
+def best_of(fits, spurious) -> Int[np.ndarray, "..."]:
+    """Which of the fits (last axis) is highest among those not spurious, else among eligible, else among finite ones."""
+    usable, value = eligible(fits), np.where(np.isfinite(fits.log_likelihood), fits.log_likelihood, -np.inf)
+    # of equal ones the first: lexsort is stable, so they are sorted backwards
+    order = np.lexsort((value[..., ::-1], (2 * (usable & ~spurious) + usable)[..., ::-1]), axis=-1)
+    return value.shape[-1] - 1 - order[..., -1]
 
 
 def _effort(spent, computed, results, of_fit):
@@ -231,16 +308,85 @@ def _effort(spent, computed, results, of_fit):
     )
 
 
-def _message(lanes, best, scaling, why):
-    status = Status(int(lanes.status[best]))
-    left = np.isin(lanes.status, (Status.MERGED, Status.DROPPED))
-    failed = int(np.sum(~eligible(lanes) & ~left))
-    sentences = [status.advice]
-    if failed and failed < lanes.status.size:
-        sentences.append(f"{failed} of {lanes.status.size} lanes failed")
-    if why == "not stationary":
-        sentences.append("no optimum is stationary without regularisation: lower reg_covar or n_components")
-    elif why:
-        sentences.append(f"every eligible optimum is spurious (the best has a {why}): lower n_components")
-    sentences += scaling.remarks
-    return "; ".join(sentences) + "."
+REMEDIES = {
+    "not stationary": "it is held only by regularisation: lower reg_covar",
+    "tiny component": "lower n_components, or pass a prior",
+    "near-singular component": "lower n_components, or pass a prior",
+    "coinciding components": "it is a saddle point: choose another init, or lower n_components",
+}
+
+
+def _message(fits, best, optima, scaling):
+    sentences = [Status(int(fits.status[best])).advice]
+    failed = int(np.sum(~eligible(fits) & ~np.isin(fits.status, (Status.MERGED, Status.DROPPED))))
+    if failed and failed < fits.status.size:
+        sentences.append(f"{failed} of {fits.status.size} fits failed")
+    of_best = optima.of_fit[best]
+    if of_best >= 0 and optima.spurious[of_best]:
+        why = str(optima.reason[of_best])
+        sentences.append(f"every optimum is spurious, this one because of: {why} ({REMEDIES[why]})")
+    elif of_best > 0:
+        why, gap = str(optima.reason[0]), float(optima.log_likelihood[0] - optima.log_likelihood[of_best])
+        sentences.append(
+            f"a fit that is {gap:.4g} nats higher was set aside because of: {why} ({REMEDIES[why]}); it is "
+            "the first of optima"
+        )
+    return "; ".join([*sentences, *scaling.remarks]) + "."
+
+
+# ---- many data sets
+
+
+def is_many(x) -> bool:
+    """Whether x holds many data sets: an array (P, N, D), or a list of (N_p, D)."""
+    if isinstance(x, (list, tuple)):
+        return bool(len(x)) and all(np.ndim(rows) == 2 for rows in x)
+    return getattr(x, "ndim", 0) == 3
+
+
+def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress) -> ManyRestarts:
+    keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
+    check_key(keys[0])
+    data = stack_data(keys, x, spec, config, prior, **rows)
+    starts = starts_of_each(keys, data, init, n_restarts)
+    keep = None if traces else kept_by_race(config.max_iter)
+    fits = compiled_fits(stack(data), starts, keep=keep)
+    if run(fits, data, race=race, progress=progress):
+        raise KeyboardInterrupt
+    state, trace = fits.look()
+    trace = trace if traces else np.zeros((fits.n_fits, 0), state.value.dtype)
+    spent, computed = max(int(state.n_iter.sum()), 1), fits.computed
+
+    def one(p):
+        mine = slice(p * n_restarts, (p + 1) * n_restarts)
+        part = pick(state, mine)
+        share = computed * int(part.n_iter.sum()) // spent
+        return restarts_of(part, trace[mine], data[p], pick(starts, p), share, raced=race)
+
+    return ManyRestarts(*_best_of_each(fits, data), one)
+
+
+def _best_of_each(fits, data):
+    """The best fit of each data set, and log-likelihood, status and iterations of all, (P, R)."""
+    n_sets, n_starts = len(data), fits.n_starts
+    state = fits.look()[0]
+    each = np.repeat(np.arange(n_sets), n_starts)
+    known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
+    results, after = jax.tree.map(np.asarray, results_of(state, np.zeros((fits.n_fits, 0)), known))
+    reason = np.full(fits.n_fits, "", object)
+    if data[0].prior is None:
+        settled = results.status == Status.CONVERGED
+        reason = reasons(results.gmm, after, data[0].inner, *spread_of_fits(fits, data), settled=settled)
+    table = jax.tree.map(lambda leaf: leaf.reshape(n_sets, n_starts), (state.best_value, results.status))
+    ranked = results._replace(log_likelihood=table[0], status=table[1])
+    best = best_of(ranked, reason.reshape(n_sets, n_starts) != "")
+    chosen = np.arange(n_sets) * n_starts + best
+    found = [outward(pick(results, fit), d.spec, d.scaling, d.volume) for fit, d in zip(chosen, data, strict=True)]
+    volume = np.array([d.volume for d in data])[:, None]
+    return (
+        jax.tree.map(lambda *leaves: np.stack(leaves), *found),
+        results.log_likelihood.reshape(n_sets, n_starts) - volume,
+        results.status.reshape(n_sets, n_starts),
+        state.n_iter.reshape(n_sets, n_starts),
+        reason[chosen],
+    )

@@ -1,100 +1,405 @@
-"""The sum that EM needs, taken over blocks of rows that need not fit into memory.
+"""Where the sum is taken: one small class a place, all with the same `moments`, so that one driver serves them all.
 
-Blocks are standardised and cut anew to one number of rows, so that one compiled program serves all; the next one is
-loaded while this one is summed, and sums of blocks are added in float64 whatever the data. m_step sees no difference.
+Standardised rows lie in memory, where each core sums a part of them; in blocks that are read anew in every pass; on the
+devices of a sharded `jax.Array`; or on the workers of a Dask cluster, from which a few kB of moments travel. Sums of
+blocks are added in float64 whatever the data. m_step sees no difference.
+
+`HostedFits` loop on the host around any of them, one pass over the rows for an iteration of all fits. They begin on
+fast sums, and go on with exact ones where those are too inexact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, MixtureSpec, Moments, Precision, Scaling, e_step
-from .survey import Blocks, Survey, ahead, rows_of
+from ..mixture import (
+    GMM,
+    ONE_AT_A_TIME,
+    WIDE,
+    Annotations,
+    Hyperparameters,
+    Known,
+    Moments,
+    Precision,
+    Scaling,
+    Status,
+    e_step,
+    fast_sums_allowed,
+    project,
+    structure,
+)
+from ..mixture.blocks import ahead, cut, rows_in_block
+from ..mixture.cores import begin_side_by_side, n_workers, program
+from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
+from .acceleration import Memory
+from .fit import INEXACT, EMConfig, EMState, map_of
+from .fixed_point import Progress, ask, begin, resume, tell
+from .optima import pick
 
-BLOCK_NUMBERS = 1 << 20  # numbers in a block: a call costs little beside it, and a few of them fit into any memory
-FEWEST_ROWS = 4096
+Request = tuple[GMM, Float[Array, "..."], Precision]  # a mixture, its whitener, and how the sum is to be taken
 
-
-class Stream(NamedTuple):
-    """Rows that have been surveyed, in standardised units."""
-
-    blocks: Blocks
-    survey: Survey
-    scaling: Scaling
-    block_rows: int
-
-    def moments(self, gmm: GMM, whitener: Float[Array, "..."], sums: Precision) -> list[Moments]:
-        """The sums of one pass, about gmm.means, in float64 NumPy: one part."""
-        total = last = None
-        for z, weight, n_rows in ahead(cut(self._rows(), self.scaling, self.block_rows, gmm.means.dtype)):
-            plain = n_rows == self.block_rows and not self.survey.weighted
-            part = block_moments(gmm, whitener, z, None if plain else weight, sums=sums)
-            total, last = _add(total, last), part  # the one before is added while this one is computed
-        return [_add(total, last)]
-
-    def _rows(self):
-        """The rows that the survey saw, or an error where there are more or fewer."""
-        n_seen, n_all = 0, self.survey.columns.n_rows
-        for x, weight in rows_of(self.blocks, like=self.survey):
-            n_seen += len(x)
-            if n_seen > n_all:
-                break
-            yield x, weight
-        if n_seen != n_all:
-            raise ValueError(
-                f"{self.survey.name} yields {n_seen} rows or more in this pass where the first pass had {n_all}: it "
-                "must yield the same rows at every call, and a file must not change meanwhile."
-            )
+LEAST_WORK = 1 << 20  # N·K·(D + 1) from which threads pay: about a millisecond an iteration on one core
+SECONDS_BETWEEN_LOOKS = 0.1
+PARTS = 10  # that cost as much on the host as LEAST_WORK on a core
 
 
-def open_stream(blocks: Blocks, seen: Survey, spec: MixtureSpec, block_rows: int | None = None) -> Stream:
-    """Surveyed rows, to be cut into blocks of at most block_rows, as equal as can be."""
-    most = block_rows or max(FEWEST_ROWS, BLOCK_NUMBERS // seen.columns.mean.size)
-    n_blocks = -(-seen.columns.n_rows // most)
-    return Stream(blocks, seen, seen.scaling(spec), -(-seen.columns.n_rows // n_blocks))
+class Sums(Protocol):
+    """Standardised rows, wherever they lie."""
+
+    def moments(self, requests: Sequence[Request]) -> list[Sequence[Moments]]:
+        """For each mixture the sums about its means, in one pass over the rows.
+
+        Each answer is in parts, which together are all the rows, and need not be ready yet.
+        """
 
 
-def cut(rows: Iterable, scaling: Scaling, block_rows: int, dtype) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """(z, weights, number of rows) of blocks of block_rows standardised rows each, whatever the blocks that come.
+def sums_of(source: Stream | Sharded | Cluster, scaling: Scaling, block_rows: int | None = None) -> Sums:
+    """The sums over the rows of a source; block_rows: that are summed at a time, by default a million numbers."""
+    dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
+    if isinstance(source, Sharded):
+        z = source.put(lambda shard: scaling.rows_inward(shard[0]))
+        _, weighted, labelled = next(iter(source.shards.values()))
+        weight = None if weighted is None else source.put(lambda shard: shard[1].astype(dtype))
+        return ShardedSums(z, weight, None if labelled is None else source.put(lambda shard: shard[2]), source.mesh)
+    n_rows = max(source.held) if isinstance(source, Cluster) else source.summary.n_rows
+    size = rows_in_block(n_rows, scaling.centre.size, block_rows)
+    if isinstance(source, Stream):
+        return StreamedSums(source, scaling, size, dtype)
+    import dask
 
-    The last one is filled up with rows of weight zero. Arrays are new each time: the last ones may still be read from.
-    It may run in another thread, so the dtype is told: JAX's setting of it belongs to a thread.
+    blocks = dask.delayed(partial(_blocks_of_part, scaling=scaling, size=size, dtype=dtype))
+    some = [part for part, n in zip(source.parts, source.held, strict=True) if n]
+    return DaskSums(dask.persist(*[blocks(part) for part in some]))
+
+
+# ---- in memory
+
+
+def n_parts(n_samples: int, n_features: int, n_components: int, n_fits: int) -> int:
+    """Into how many parts the rows are best cut; 1 where fits side by side are better.
+
+    With T the time of an iteration on one core and c what a part costs on the host, an iteration of one fit takes
+    T/p + cp in p parts, least at p² = T/c, and n_fits of them should take less than the T of fits side by side.
+    """
+    work = n_samples * n_components * (n_features + 1) / LEAST_WORK
+    if 2 * n_fits > n_workers() or work < n_fits**2:
+        return 1
+    return min(n_workers(), int(np.sqrt(PARTS * work)))
+
+
+@dataclass(frozen=True)
+class ThreadedSums:
+    """Rows on the device, in parts of which a core takes one.
+
+    XLA's CPU backend keeps a compiled loop on one core, so a fit that is one program leaves the others idle. With the
+    loop on the host an iteration takes a third of a millisecond more, and every core works on it.
     """
 
-    def empty():
-        return np.zeros((block_rows, scaling.centre.size), dtype), np.zeros(block_rows, dtype), 0
+    parts: list[tuple]  # (z, weight, labels)
+    programs: dict = field(default_factory=dict)  # Precision -> what sums one part
 
-    z, counts, n = empty()
-    for x, weight in rows:
-        taken = 0
-        while taken < len(x):
-            part = slice(taken, taken + block_rows - n)
-            size = len(x[part])
-            scaling.rows_inward(x[part], z[n : n + size])
-            counts[n : n + size] = 1.0 if weight is None else weight[part]
-            taken, n = taken + size, n + size
-            if n == block_rows:
-                yield z, counts, n
-                z, counts, n = empty()
-    if n:
-        yield z, counts, n
+    def moments(self, requests: Sequence[Request]) -> list[list[Moments]]:
+        """The sums over each part."""
+        return [self._of_one(*request) for request in requests]
+
+    def _of_one(self, gmm, whitener, sums):
+        calls = [(gmm, whitener, *part) for part in self.parts]
+        if sums not in self.programs:
+            self.programs[sums] = program(block_moments, calls[0], sums=sums)
+        return begin_side_by_side([(self.programs[sums], call) for call in calls])
 
 
-@partial(jax.jit, static_argnames="sums")
-def block_moments(gmm: GMM, whitener, z: Float[Array, "N D"], weight: Float[Array, "N"] | None, sums: Precision) -> Moments:
+def in_parts(z: Float[np.ndarray, "N D"], annotations: Annotations, n_parts: int) -> ThreadedSums:
+    """Parts of one size, so that one program serves all: the last is filled up with rows of weight zero."""
+    short = -len(z) % n_parts
+    weight = np.ones(len(z), z.dtype) if short and annotations.weight is None else annotations.weight
+
+    def parts_of(rows):
+        if rows is None:
+            return [None] * n_parts
+        filled = np.concatenate([rows, np.zeros((short, *rows.shape[1:]), rows.dtype)]) if short else rows
+        return np.split(filled, n_parts)
+
+    return ThreadedSums(jax.device_put(list(zip(*map(parts_of, (z, weight, annotations.labels)), strict=True))))
+
+
+@partial(jax.jit, static_argnames="sums", compiler_options=WIDE)  # so it is quicker, and keeps to its core
+def block_moments(gmm: GMM, whitener, z, weight, labels, sums: Precision) -> Moments:
     """The sums over one block of rows."""
-    return e_step(gmm, z, weight, whitener=whitener, sums=sums)
+    return e_step(gmm, z, weight, labels=labels, whitener=whitener, sums=sums)
+
+
+# ---- in blocks
+
+
+@dataclass(frozen=True)
+class StreamedSums:
+    """Rows that are read in every pass, the next block while this one is summed."""
+
+    stream: Stream
+    scaling: Scaling
+    block_rows: int
+    dtype: np.dtype
+
+    def moments(self, requests: Sequence[Request]) -> list[list[Moments]]:
+        """The sums of one pass, in float64 NumPy."""
+        return sum_blocks(ahead(cut(self.stream.rows(), self.scaling, self.block_rows, self.dtype)), requests)
+
+
+def sum_blocks(blocks: Iterable, requests: Sequence[Request]) -> list[list[Moments]]:
+    """The sums over blocks as `cut` makes them, in float64 NumPy: one part each."""
+    totals, last = [None] * len(requests), [None] * len(requests)
+    for z, weight, labels, all_count in blocks:
+        counts = None if all_count else weight
+        for i, (gmm, whitener, sums) in enumerate(requests):
+            part = block_moments(gmm, whitener, z, counts, labels, sums=sums)
+            totals[i], last[i] = _add(totals[i], last[i]), part  # the one before, while this one is computed
+    return [[_add(*both)] for both in zip(totals, last, strict=True)]
 
 
 def _add(total, part):
-    """Sums in float64; None counts nothing."""
     if part is None:
         return total
     part = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), part)
     return part if total is None else jax.tree.map(np.add, total, part)
+
+
+# ---- on devices
+
+
+@dataclass(frozen=True)
+class ShardedSums:
+    """Rows on the devices of one or many processes: each device sums its own, and one vector is added over all."""
+
+    z: Float[Array, "N D"]  # divided over the mesh's axis "rows", as the others are
+    weight: Float[Array, "N"] | None
+    labels: Int[Array, "N"] | None
+    mesh: Mesh
+
+    def moments(self, requests: Sequence[Request]) -> list[list[Moments]]:
+        """The sums of all devices, the same on every process."""
+        found = []
+        for gmm, whitener, sums in requests:
+            mixture = jax.tree.map(np.asarray, (gmm, whitener))
+            total = _over_devices(*mixture, self.z, self.weight, self.labels, mesh=self.mesh, sums=sums)
+            # nothing else may run before it has ended: two programs that add over devices can wait for each other
+            found.append([jax.tree.map(np.asarray, jax.block_until_ready(total))])
+        return found
+
+
+@partial(jax.jit, static_argnames=("mesh", "sums"), compiler_options=ONE_AT_A_TIME)
+def _over_devices(gmm, whitener, z, weight, labels, mesh, sums: Precision):
+    def here(gmm, whitener, z, weight, labels):
+        packed, unpack = ravel_pytree(e_step(gmm, z, weight, labels=labels, whitener=whitener, sums=sums))
+        return unpack(jax.lax.psum(packed, "rows"))
+
+    rows = P("rows")
+    # what comes out is the same everywhere, but that is more than the type system of shard_map can see
+    summed = jax.shard_map(here, mesh=mesh, in_specs=(P(), P(), rows, rows, rows), out_specs=P(), check_vma=False)
+    return summed(gmm, whitener, z, weight, labels)
+
+
+# ---- on a cluster
+
+
+@dataclass(frozen=True)
+class DaskSums:
+    """Rows in the memory of Dask's workers, standardised and cut into blocks; what a lost worker held is made anew."""
+
+    parts: Sequence  # persisted: a list of blocks each
+
+    def moments(self, requests: Sequence[Request]) -> list[list[Moments]]:
+        """The sums over each part, each taken where the part lies."""
+        import dask
+
+        requests = [(*jax.tree.map(np.asarray, mixture), sums) for *mixture, sums in requests]
+        x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+        take = dask.delayed(partial(_on_worker, requests=requests, x64=x64), pure=False)
+        found = dask.compute(*[take(part) for part in self.parts])
+        return [[part[i] for part in found] for i in range(len(requests))]
+
+
+def _on_worker(blocks, requests, x64):
+    with jax.enable_x64(x64):
+        return [part for (part,) in sum_blocks(blocks, requests)]
+
+
+def _blocks_of_part(part, scaling, size, dtype):
+    return list(cut([rows_of_part(part)], scaling, size, dtype))
+
+
+# ---- the loop
+
+
+class Fits:
+    """What the driver asks of fits, besides `look` and `advance`: they lie in one row, data set by data set."""
+
+    computed: int  # iterations that were computed, those of idle slots included
+
+    @property
+    def running(self) -> Int[np.ndarray, "R"]:
+        """The fits that have not ended."""
+        return np.flatnonzero(self.look()[0].status == Status.RUNNING)
+
+
+class Problem(NamedTuple):
+    """What EM's map depends on beside the sums, in standardised units."""
+
+    total: Float[Array, ""]  # number of samples
+    known: Known
+    config: EMConfig
+    prior: Hyperparameters | None
+
+
+class Asked(NamedTuple):
+    """The mixture that the coming iteration evaluates, and what `tell` needs to know of it."""
+
+    gmm: GMM
+    whitener: Float[Array, "..."]
+    plain: Bool[Array, ""]
+    memory: Memory | None
+
+
+class FitState(NamedTuple):
+    """How far one fit has come."""
+
+    progress: Progress
+    asked: Asked
+    trace: Float[np.ndarray, "n"]  # of the start and of every iteration so far
+    exact: np.ndarray  # bool: whether its sums are exact
+
+
+def go_on(progress: Progress, max_iter: int) -> Progress:
+    """Progress from a checkpoint: what came to its last iteration goes on where it is allowed more now."""
+    if np.max(progress.n_iter) > max_iter:
+        raise ValueError(f"the checkpoint has {np.max(progress.n_iter)} iterations: config.max_iter must allow them.")
+    more = (progress.status == Status.MAX_ITER) & (progress.n_iter < max_iter)
+    return progress._replace(status=np.where(more, np.int32(Status.RUNNING), progress.status))
+
+
+@dataclass
+class HostedFits(Fits):
+    """Fits of one data set, one iteration of all of them for each pass over the rows."""
+
+    sums: Sums
+    problem: Problem
+    states: list[FitState]
+    computed: int = 0
+
+    @property
+    def n_fits(self) -> int:
+        return len(self.states)
+
+    @property
+    def kept(self) -> tuple:
+        """What a checkpoint holds."""
+        return self.states, np.asarray(self.computed)
+
+    @kept.setter
+    def kept(self, kept: tuple):
+        max_iter = self.problem.config.max_iter
+        self.states = [state._replace(progress=go_on(state.progress, max_iter)) for state in kept[0]]
+        self.computed = int(kept[1])
+
+    def look(self) -> tuple[Progress, Float[np.ndarray, "R T"]]:
+        """All fits in NumPy, and the objective after each iteration (NaN where a fit did not come)."""
+        state = jax.tree.map(lambda *leaves: np.stack(leaves), *[state.progress for state in self.states])
+        trace = np.full((self.n_fits, self.problem.config.max_iter + 1), np.nan, state.value.dtype)
+        for row, of_fit in zip(trace, self.states, strict=True):
+            row[: of_fit.trace.size] = of_fit.trace
+        return state, trace
+
+    def advance(self, which: Int[np.ndarray, "R"]) -> bool:
+        """These fits, on to their end or to the next look: whether they are there."""
+        begin = time.monotonic()
+        while active := [i for i in which if int(self.states[i].progress.status) == Status.RUNNING]:
+            requests = [_request(self.states[i].asked, exact=bool(self.states[i].exact)) for i in active]
+            for i, parts in zip(active, self.sums.moments(requests), strict=True):
+                self.states[i] = step(self.problem, self.states[i], parts)
+            self.computed += len(active)
+            if time.monotonic() - begin >= SECONDS_BETWEEN_LOOKS:
+                return False
+        return True
+
+
+def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
+    """Fits at their starts, which have a leading axis."""
+    problem = jax.device_put(problem)
+    placed = [_place(problem, pick(starts, i)) for i in range(len(starts.weights))]
+    exact = not fast_sums_allowed(placed[0].gmm.means.dtype)
+    first = sums.moments([_request(asked, exact=exact) for asked in placed])
+    states = [_first(problem, *both, exact=exact) for both in zip(placed, first, strict=True)]
+    again = [i for i, state in enumerate(states) if int(state.progress.status) == INEXACT]
+    parts = sums.moments([_request(placed[i], exact=True) for i in again]) if again else []
+    for i, part in zip(again, parts, strict=True):
+        states[i] = _first(problem, placed[i], part, exact=True)
+    return HostedFits(sums, problem, states)
+
+
+def _request(asked, *, exact):
+    return asked.gmm, asked.whitener, "exact" if exact else "fast"
+
+
+def _first(problem, asked, parts, *, exact):
+    progress, asked = begin_fit(problem, asked.gmm, asked.whitener, parts, sums="exact" if exact else "fast")
+    return FitState(progress, asked, np.asarray(progress.value)[None], np.asarray(exact))
+
+
+def step(problem: Problem, state: FitState, parts) -> FitState:
+    """One iteration on, with the sums that were asked for; a step that fast sums cannot take is asked for again."""
+    sums = "exact" if state.exact else "fast"
+    progress, asked, inexact = _step(problem, state.progress, state.asked, parts, sums=sums)
+    trace = np.append(state.trace[: int(progress.n_iter)], np.asarray(progress.value))
+    return FitState(progress, asked, trace, state.exact | np.asarray(inexact))
+
+
+@jax.jit
+def _place(problem, start):
+    """The start with known parts put in, and its whitener."""
+    gmm = project(start, problem.known)
+    return Asked(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), jnp.ones((), bool), None)
+
+
+@partial(jax.jit, static_argnames="sums")
+def begin_fit(problem: Problem, gmm: GMM, whitener, parts, sums: Precision) -> tuple[Progress, Asked]:
+    """Zero iterations, and what the first one evaluates."""
+    mapping, rule = map_of(_outside, *problem, sums)
+    progress = begin(mapping, _state(gmm, whitener, parts), rule)
+    return progress, _ask(mapping, progress)
+
+
+@partial(jax.jit, static_argnames="sums")
+def _step(problem, progress, asked, parts, sums: Precision) -> tuple[Progress, Asked, Bool[Array, ""]]:
+    """Progress with these sums of what was asked for, what to evaluate next, and whether the sums were too inexact."""
+    mapping, rule = map_of(_outside, *problem, sums)
+    progress = tell(mapping, progress, rule, _state(asked.gmm, asked.whitener, parts), asked.plain, asked.memory)
+    inexact = progress.status == INEXACT
+    progress = resume(progress, INEXACT)
+    return progress, _ask(mapping, progress), inexact
+
+
+def _state(gmm, whitener, parts):
+    dtype = gmm.means.dtype
+    return EMState(gmm, whitener, jax.tree.map(lambda *leaves: sum(leaf.astype(dtype) for leaf in leaves), *parts))
+
+
+def _ask(mapping, progress):
+    gmm, plain, memory = ask(mapping, progress)
+    return Asked(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), plain, memory)
+
+
+def _outside(gmm: GMM) -> GMM:
+    """The map's `evaluate`, where the sum is taken outside: the mixture to take it under."""
+    return gmm

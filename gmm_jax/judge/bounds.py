@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..bayes.checks import check_spec, host_mixture
 from ..mixture import (
     GMM,
     ONE_AT_A_TIME,
@@ -27,6 +28,7 @@ from ..mixture import (
     validate,
     validate_spec,
 )
+from ..mixture.checks import check_key
 
 SINGULAR = 1e-10  # least eigenvalue of the information's correlation matrix
 N_BLOCKS = 20  # of draws: the spread between them is the Monte-Carlo error
@@ -64,8 +66,9 @@ def cramer_rao(
     Reference:
         Lehmann & Casella (1998), Theory of Point Estimation, section 2.6.
     """
-    truth = validate(jax.tree.map(lambda leaf: np.asarray(leaf, float), truth), name="truth")
-    spec = validate_spec(spec, truth.n_features)
+    check_key(key)
+    truth = validate(host_mixture(truth, "truth"), name="truth")
+    spec = validate_spec(check_spec(spec), truth.n_features)
     masks = static_masks(spec)
     products, jacobian = jax.tree.map(np.asarray, _information(key, truth, masks, max(1, n_draws // N_BLOCKS)))
     if not products.shape[-1]:

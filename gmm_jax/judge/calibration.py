@@ -20,6 +20,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from scipy.special import gammaln, xlog1py, xlogy
 from scipy.stats import binom
 
+from ..mixture.checks import check_key
+
 HALVINGS = 40
 
 
@@ -30,6 +32,7 @@ def ranks(
 
     Draws that equal the truth (probabilities that round to 0 or 1 do) are put below or above at random.
     """
+    check_key(key)
     truth, draws = np.asarray(truth, float), np.asarray(draws, float)
     if truth.shape != draws.shape[:1] + draws.shape[2:]:
         raise ValueError(f"draws must have shape (N, L, Q) where truth has {truth.shape}; got {draws.shape}.")
@@ -79,9 +82,9 @@ def uniform_p_value(ranks: Int[np.ndarray, "N"], n_draws: int) -> float:
 @cache
 def _tails(n_simulations, n_draws) -> Float[np.ndarray, "L S"]:
     """Twice the smaller tail probability of S_i = s, s = 0, ..., N, the value itself included."""
-    shares = np.arange(1, n_draws + 1)[:, None] / (n_draws + 1)
+    chances = np.arange(1, n_draws + 1)[:, None] / (n_draws + 1)
     s = np.arange(n_simulations + 1)
-    tails = 2.0 * np.minimum(binom.cdf(s, n_simulations, shares), binom.sf(s - 1, n_simulations, shares))
+    tails = 2.0 * np.minimum(binom.cdf(s, n_simulations, chances), binom.sf(s - 1, n_simulations, chances))
     tails.flags.writeable = False
     return tails
 

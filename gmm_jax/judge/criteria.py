@@ -1,8 +1,12 @@
 """How well does a model of this size do? Information criteria of a fit, and leave-one-out prediction of a posterior.
 
+ICL is that of Biernacki, Celeux & Govaert (2000) and of mclust: −2 log p(x, ẑ | θ̂) + p log n with ẑ_n the most probable
+component of row n, which is BIC − 2 Σ_n log max_k r_nk. McLachlan & Peel (2000) have the expectation in place of the
+most probable: BIC − 2 Σ_n Σ_k r_nk log r_nk, which is at least as large. Both are BIC where components do not overlap.
+
 Reference:
     Schwarz (1978), Annals of Statistics 6 (BIC); Biernacki, Celeux & Govaert (2000), Assessing a mixture model for
-    clustering with the integrated completed likelihood, IEEE PAMI 22 (ICL, here as BIC plus twice the entropy);
+    clustering with the integrated completed likelihood, IEEE PAMI 22 (ICL);
     Vehtari, Gelman & Gabry (2017), Practical Bayesian model evaluation using leave-one-out cross-validation and WAIC,
     Statistics and Computing 27.
 """
@@ -13,24 +17,52 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..mixture import GMM, MixtureSpec, Posterior, check_data, log_prob, n_parameters, responsibilities
+from ..bayes.checks import check_posterior, check_spec, check_width, host_mixture
+from ..mixture import GMM, MixtureSpec, Posterior, check_data, check_sample_weight, n_parameters, validate_spec
 from ..mixture.datatree import pointwise, refuse_labels
+from ..mixture.predictive import predictive
 from ..mixture.tail import K_HAT_LIMIT, tail_is_lost
 
 
-def information_criteria(gmm: GMM, x: Float[np.ndarray, "N D"], spec: MixtureSpec) -> dict[str, float]:
+def information_criteria(
+    gmm: GMM,
+    x: Float[np.ndarray, "N D"],
+    spec: MixtureSpec,
+    *,
+    sample_weight: Float[np.ndarray, "N"] | None = None,
+    missing: str | None = None,
+) -> dict[str, float]:
     """log_likelihood (sum, nats), n_parameters (free ones), aic, bic and icl of a maximum-likelihood fit.
 
-    The last three are in units of −2 nats: lower is better. icl adds to bic twice the entropy of the responsibilities,
-    −2 Σ r_nk log r_nk: it asks for clusters, where bic asks for a density.
+    The last three are in units of −2 nats: lower is better. icl asks for clusters that stand apart, where bic asks for
+    a density. n is the number of rows, or the sum of their weights; `missing` as in em.fit_em_restarts. In place of the
+    mixture a result that holds one may be given.
     """
-    scores = penalised(float(np.sum(log_prob(gmm, x))), n_parameters(spec, x.shape[1]), x.shape[0])
-    r = np.asarray(responsibilities(gmm, x), float)
-    entropy = -float(np.sum(r * np.log(np.where(r > 0.0, r, 1.0))))
-    return scores | {"icl": scores["bic"] + 2.0 * entropy}
+    gmm, spec, x = host_mixture(gmm, "gmm"), check_spec(spec), check_data(x, missing=missing)
+    spec = validate_spec(spec, x.shape[1])
+    if (spec.n_components, spec.covariance_type, x.shape[1]) != (
+        *gmm.means.shape[:1],
+        gmm.covariance_type,
+        gmm.n_features,
+    ):
+        raise ValueError(
+            f"gmm has {gmm.n_components} components of type {gmm.covariance_type!r} in {gmm.n_features} features, but "
+            f"spec and x have {spec.n_components} of type {spec.covariance_type!r} in {x.shape[1]}: use those fitted."
+        )
+    found = predictive(jax.tree.map(lambda leaf: leaf[None], gmm), x, missing=missing)
+    return criteria(*found, n_parameters(spec, x.shape[1]), check_sample_weight(sample_weight, len(x)))
+
+
+def criteria(log_density, responsibilities, n_parameters: int, sample_weight=None) -> dict[str, float]:
+    """Those of `information_criteria` from log p(x_n) and r_nk."""
+    weight = np.ones(len(log_density)) if sample_weight is None else sample_weight
+    counts = weight > 0.0
+    scores = penalised(float(weight[counts] @ log_density[counts]), n_parameters, float(np.sum(weight)))
+    return scores | {"icl": scores["bic"] - 2.0 * float(weight @ np.log(np.max(responsibilities, axis=1)))}
 
 
 def penalised(log_likelihood: float, n_parameters: int, n_samples: float) -> dict[str, float]:
@@ -69,8 +101,8 @@ def leave_one_out(
     """
     from arviz_stats.base import array_stats
 
-    refuse_labels(posterior)
-    x = check_data(x)
+    refuse_labels(check_posterior(posterior))
+    x = check_width(x, "x", posterior.draws)
     log_likelihood = np.moveaxis(pointwise(posterior.draws, x), -1, 0)  # (N, C, S)
     with np.errstate(divide="ignore", invalid="ignore"):  # where the tail is lost
         found = array_stats.loo(log_likelihood, chain_axis=1, draw_axis=2)
@@ -79,7 +111,6 @@ def leave_one_out(
     flagged = ~(pareto_k <= K_HAT_LIMIT)
     refitted = flagged & (refit is not None)
     for n in np.flatnonzero(refitted):
-        held_out = pointwise(refit(int(n)).draws, x[n : n + 1])
-        terms[n] = np.logaddexp.reduce(held_out, axis=None) - math.log(held_out.size)
+        terms[n] = refit(int(n)).log_predictive(x[n : n + 1])[0]
     error = math.sqrt(terms.size) * float(np.std(terms, ddof=1))
     return LeaveOneOut(float(terms.sum()), error, terms, pareto_k, refitted)

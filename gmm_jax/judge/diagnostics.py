@@ -1,8 +1,8 @@
 """Without the truth: do the chains agree, and how many independent draws are they worth?
 
 R-hat and effective sample sizes are arviz-stats' (rank-normalised, split). The log density, sorted functionals and
-co-clustering do not depend on labels, so they come first: a chain that merely switched labels is told from one that is
-stuck (see mixing.py).
+co-clustering do not depend on labels, so they come first: a chain that merely switched labels is distinguished from one
+that is stuck (see mixing.py).
 
 Reference:
     Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Rank-normalization, folding, and localization, Bayesian
@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..bayes.checks import check_posterior, check_spec
 from ..mixture import GMM, MixtureSpec, Posterior, Status, check_data, free_parts, structure
 from .allocations import all_probabilities, standardised
 
@@ -55,7 +56,8 @@ class Diagnostics(NamedTuple):
 
 def diagnostics(posterior: Posterior, spec: MixtureSpec) -> Diagnostics:
     """R-hat, ESS and Monte-Carlo errors of the free φ, μ, Σ and of the log density, in the labelling given."""
-    return diagnostics_of(quantities(posterior.draws, spec) | {"log_density": np.asarray(posterior.log_density)})
+    found = quantities(check_posterior(posterior).draws, check_spec(spec))
+    return diagnostics_of(found | {"log_density": np.asarray(posterior.log_density)})
 
 
 def invariant_diagnostics(
@@ -70,8 +72,8 @@ def invariant_diagnostics(
 
 def invariants(posterior: Posterior, spec: MixtureSpec, x=None) -> dict[str, Float[np.ndarray, "C S"]]:
     """Label-invariant quantities by name."""
-    weights, means, _ = free_parts(spec)
-    found = {"log_density": np.asarray(posterior.log_density)}
+    weights, means, _ = free_parts(check_spec(spec))
+    found = {"log_density": np.asarray(check_posterior(posterior).log_density)}
     if weights.sum() > 1:
         ordered = np.sort(np.asarray(posterior.draws.weights)[..., weights], axis=-1)
         found |= {f"sorted weights[{k}]": ordered[..., k] for k in range(ordered.shape[-1])}

@@ -13,7 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..bayes.checks import check_width, host_mixture
 from ..mixture import GMM, log_prob, sample, structure
+from ..mixture.checks import check_key
+from ..mixture.predictive import predictive
+from ..mixture.scaling import standard_units
 
 N_DRAWS = 10_000
 
@@ -29,14 +33,18 @@ class Divergences(NamedTuple):
     l1_se: Float[Array, ""]
 
 
-@partial(jax.jit, static_argnames="n_draws")
 def divergences(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_DRAWS) -> Divergences:
     r"""Kullback–Leibler divergence, Hellinger and L1 distance by Monte Carlo, from n_draws of each of p and q.
 
     Under m = (p + q)/2, with r = log p − log q, they are ∫ |p − q| = E_m[2 |tanh(r/2)|] and 1 − ∫ √(p q) =
-    E_m[1 − sech(r/2)]: bounded, and without error where p = q. NaN in, NaN out.
+    E_m[1 − sech(r/2)]: bounded, and without error where p = q. NaN in, NaN out. Neither changes with units, and the
+    computation is in those in which p has mean 0 and variances 1.
     """
-    p, q = (jax.tree.map(jnp.asarray, gmm) for gmm in (p, q))
+    return _divergences(check_key(key), *_in_units_of_first(p, q), n_draws)
+
+
+@partial(jax.jit, static_argnames="n_draws")
+def _divergences(key, p, q, n_draws):
     key_p, key_q = jax.random.split(key)
     log_ratio = _log_ratio(key_p, p, q, n_draws), _log_ratio(key_q, q, p, n_draws)
     square, square_se = _mean_of_both(lambda r: 1.0 - 1.0 / jnp.cosh(0.5 * r), log_ratio)
@@ -47,7 +55,6 @@ def divergences(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_DRAWS) -> 
     return Divergences(*_mean(log_ratio[0]), hellinger, hellinger_se, l1, l1_se)
 
 
-@partial(jax.jit, static_argnames="n_draws")
 def kl_divergence(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_DRAWS):
     r"""KL(p ‖ q) = E_p[log p(x) − log q(x)] in nats, by Monte Carlo.
 
@@ -57,13 +64,18 @@ def kl_divergence(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_DRAWS):
     Reference:
         Hershey & Olsen (2007), Approximating the KL divergence between Gaussian mixture models, ICASSP.
     """
-    p, q = (jax.tree.map(jnp.asarray, gmm) for gmm in (p, q))
+    return _kl_divergence(check_key(key), *_in_units_of_first(p, q), n_draws)
+
+
+@partial(jax.jit, static_argnames="n_draws")
+def _kl_divergence(key, p, q, n_draws):
     return _mean(_log_ratio(key, p, q, n_draws))
 
 
 def log_score(gmm: GMM, x: Float[Array, "N D"]) -> tuple[float, float]:
     """Mean of log p over data that the mixture was not fitted to, nats a sample: (value, standard error)."""
-    values = np.asarray(log_prob(gmm, np.asarray(x)), float)
+    gmm = host_mixture(gmm, "gmm")
+    values = predictive(jax.tree.map(lambda leaf: leaf[None], gmm), check_width(x, "x", gmm)).log_density
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
 
 
@@ -78,7 +90,8 @@ def mixing_distance(p: GMM, q: GMM) -> float:
         Delon & Desolneux (2020), A Wasserstein-type distance in the space of Gaussian mixture models, SIAM J. Imaging
         Sci. 13.
     """
-    p, q = (jax.tree.map(lambda leaf: np.asarray(leaf, float), gmm) for gmm in (p, q))
+    p = host_mixture(p, "p")
+    q = host_mixture(q, "q", like=p)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((p, q))):
         return np.nan
     cost = np.sum((p.means[:, None] - q.means[None]) ** 2, axis=-1) + _bures(dense_covariances(p), dense_covariances(q))
@@ -117,6 +130,20 @@ def _transport(source, target, cost):
     if plan.status != 0:
         raise ArithmeticError(f"the transport problem of two mixtures was not solved: {plan.message}")
     return largest * max(float(plan.fun), 0.0)
+
+
+@np.errstate(all="ignore")
+def _in_units_of_first(p, q):
+    """Both where p has mean 0 and variances 1, in float64 NumPy, or as they are under a transformation of JAX."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((p, q))):
+        return p, q
+    p = host_mixture(p, "p")
+    q = host_mixture(q, "q", like=p)
+    scaling = standard_units(p, float)[1]
+    if p.covariance_type != "spherical" and q.covariance_type == "spherical":
+        scaling = scaling._replace(scale=np.full(scaling.scale.shape, np.sqrt(np.mean(scaling.scale**2))))
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    return tuple(jax.tree.map(lambda leaf: leaf.astype(dtype), scaling.inward(gmm)) for gmm in (p, q))
 
 
 def _log_ratio(key, p, q, n_draws):

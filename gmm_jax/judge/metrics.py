@@ -9,7 +9,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, Fit, align, log_prob, predict
+from ..bayes.checks import check_width, host_mixture
+from ..mixture import GMM, Fit, align
+from ..mixture.checks import check_key
+from ..mixture.predictive import predictive
 from .distances import dense_covariances, divergences, log_score, mixing_distance
 
 
@@ -22,7 +25,7 @@ def recovery(
     labels: Int[Array, "N"] | None = None,
     x_test: Float[Array, "M D"] | None = None,
 ) -> dict[str, float]:
-    """How far a fit is from the truth.
+    """How far a fit is from the truth: a GMM, or a result that holds one (`Fit`, `EMResult`, `Restarts`).
 
     Returns:
         weights_error, means_error, covariances_error: root mean square over entries, units of φ, μ, Σ;
@@ -35,18 +38,22 @@ def recovery(
         with x_test: test_log_likelihood and test_log_likelihood_truth, mean nats a sample, and their errors ..._se.
         A fit with another number of components has only the numbers that need no match.
     """
-    point = fit.point if isinstance(fit, Fit) else fit
-    point, truth = (jax.tree.map(lambda leaf: np.asarray(leaf, float), gmm) for gmm in (point, truth))
+    check_key(key)
+    truth = host_mixture(truth, "truth")
+    point = host_mixture(fit, "fit", like=truth)
+    given = {"x": x, "x_test": x_test}
+    x, x_test = (None if rows is None else check_width(rows, name, truth) for name, rows in given.items())
     metrics = {}
     if point.means.shape == truth.means.shape:
         metrics |= _errors(point, truth)
     metrics |= {name: float(value) for name, value in divergences(key, truth, point)._asdict().items()}
     metrics["mixing_distance"] = mixing_distance(point, truth)
     if x is not None:
-        metrics["log_likelihood"] = float(np.sum(log_prob(point, np.asarray(x))))
+        found, at_truth = (predictive(jax.tree.map(lambda leaf: leaf[None], gmm), x) for gmm in (point, truth))
+        metrics["log_likelihood"] = float(np.sum(found.log_density))
         if labels is not None:
-            metrics["ari"] = adjusted_rand_index(labels, predict(point, np.asarray(x)))
-            metrics["ari_truth"] = adjusted_rand_index(labels, predict(truth, np.asarray(x)))
+            metrics["ari"] = adjusted_rand_index(labels, np.argmax(found.responsibilities, axis=1))
+            metrics["ari_truth"] = adjusted_rand_index(labels, np.argmax(at_truth.responsibilities, axis=1))
     if x_test is not None:
         for name, gmm in (("test_log_likelihood", point), ("test_log_likelihood_truth", truth)):
             metrics[name], metrics[f"{name}_se"] = log_score(gmm, x_test)
@@ -73,6 +80,8 @@ def adjusted_rand_index(labels: Int[Array, "N"], predicted: Int[Array, "N"]) -> 
     Reference:
         Hubert & Arabie (1985), Comparing partitions, J. Classification 2.
     """
+    if np.shape(labels) != np.shape(predicted):
+        raise ValueError(f"labels and predicted must be as long; got {np.shape(labels)} and {np.shape(predicted)}.")
     rows, columns = (np.unique(np.asarray(a), return_inverse=True)[1] for a in (labels, predicted))
     table = np.zeros((rows.max() + 1, columns.max() + 1))
     np.add.at(table, (rows, columns), 1.0)

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..bayes.checks import check_posterior, check_spec
+from ..bayes.starts import climber
 from ..mixture import GMM, MixtureSpec, Posterior, assign, distinguished, match_cost, permute
 from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings, standardised
 
@@ -62,11 +64,12 @@ def relabel(
             mean q_n over relabelled draws.
             "modes": the match cost between the modes that a draw and the reference climb to; draws that reach another
             mode than the reference's get the labels of the nearest pairing.
-        x: the data, for ecr, ecr-iterative and stephens.
+        x: the data, for all methods but pivot.
         spec: with it, only components with identical Known rows are exchanged.
         reference: a mixture; by default the draw of highest density.
-        climb: for modes, as from `jax.vmap` of EM on x: mixtures with one leading axis (all draws and the reference) to
-            the modes they climb to. The other iterative methods take its labelling as one more start.
+        climb: mixtures with one leading axis (all draws and the reference) to the modes they climb to; for modes by
+            default EM on x, under the spec's prior (`bayes.climber`). The other iterative methods take the labelling by
+            a climb that is given as one more start.
 
     The iterative methods start from the labels as they are and from those of pivot and ecr, and go on from each other's
     results, so that none of these has a lower objective. A `decided` well below 1 says that components overlap so much
@@ -77,7 +80,7 @@ def relabel(
         pivot. Papastamoulis & Iliopoulos (2010), JCGS 19: ecr. Stephens (2000), JRSS B 62: stephens.
         Yao & Lindsay (2009), Bayesian mixture labeling by highest posterior density, JASA 104: modes.
     """
-    _check_arguments(posterior, method, x, climb)
+    _check_arguments(posterior, method, x, climb, spec)
     pivot = _highest(posterior) if reference is None else jax.tree.map(np.asarray, reference)
     shape = posterior.draws.weights.shape
     draws = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), posterior.draws)
@@ -86,7 +89,7 @@ def relabel(
     if method == "pivot":
         found = _cheapest(match_cost(draws, pivot, apart))
     elif method == "modes":
-        found = _by_modes(climb, draws, pivot, apart)
+        found = _by_modes(climber(x, spec) if climb is None else climb, draws, pivot, apart)
     else:
         found = _by_allocations(method, x, climb, draws, pivot, spec, apart, shape)
     permutations = found.permutations.reshape(shape)
@@ -94,21 +97,16 @@ def relabel(
     return Relabelled(relabelled, permutations, method, found.objective, _share_decided(found))
 
 
-def _check_arguments(posterior, method, x, climb):
+def _check_arguments(posterior, method, x, climb, spec):
+    check_posterior(posterior)
+    if spec is not None:
+        check_spec(spec)
     if method not in RELABELLINGS:
         raise ValueError(f"method must be one of {', '.join(RELABELLINGS)}; got {method!r}.")
     if method in ("ecr", *ITERATIVE) and x is None:
         raise ValueError(f"method {method!r} compares allocations of samples: pass x, or use method='pivot'.")
-    if method == "modes" and climb is None:
-        raise ValueError(
-            "method 'modes' needs climb, a function that takes mixtures with one leading axis to their modes: "
-            "pass one, such as jax.vmap of em.fit_em on x, or use method='pivot'."
-        )
-    if np.ndim(posterior.draws.weights) != 3:
-        raise ValueError(
-            f"posterior.draws must have leading axes (chains, draws); got weights of shape "
-            f"{np.shape(posterior.draws.weights)}."
-        )
+    if method == "modes" and climb is None and x is None:
+        raise ValueError("method 'modes' climbs to the modes of the posterior of x: pass x, or use method='pivot'.")
 
 
 def _highest(posterior):

@@ -27,12 +27,9 @@ def n_workers() -> int:
 
 def side_by_side(calls: Sequence[Call], n_threads: int) -> list:
     """The answers, ready, of programs that n_threads threads run."""
-
-    def run(program, arguments):
-        return jax.block_until_ready(program(*arguments))
-
     if len(calls) <= 1:
-        return [run(*call) for call in calls]
+        return [jax.block_until_ready(program(*arguments)) for program, arguments in calls]
+    run = _in_this_context(lambda program, arguments: jax.block_until_ready(program(*arguments)))
     return list(_threads(n_threads).map(run, *zip(*calls, strict=True)))
 
 
@@ -42,8 +39,20 @@ def begin_side_by_side(calls: Sequence[Call]) -> list:
     Each has a thread of its own: XLA runs what comes from one thread in turn.
     """
     (first, arguments), *others = calls
-    coming = [_thread(i).submit(program, *arguments) for i, (program, arguments) in enumerate(others)]
+    run = _in_this_context(lambda program, arguments: program(*arguments))
+    coming = [_thread(i).submit(run, *call) for i, call in enumerate(others)]
     return [first(*arguments), *(answer.result() for answer in coming)]
+
+
+def _in_this_context(function):
+    """The function for another thread, where it finds this thread's width of numbers: JAX keeps settings by thread."""
+    wide = jax.dtypes.canonicalize_dtype(float) == np.float64
+
+    def run(*arguments):
+        with jax.enable_x64(wide):
+            return function(*arguments)
+
+    return run
 
 
 def divide(rows) -> list:

@@ -33,6 +33,11 @@ def pairs(n_features):
     return np.triu_indices(n_features)
 
 
+def positive(mass):
+    """The mass as a divisor: 1 where there is none, so that 0 / 0 is 0."""
+    return jnp.where(mass > 0.0, mass, jnp.ones_like(mass))
+
+
 def whitened_log_joint(weights, log_normalisers, z):
     """log φ_k + log N, (K, N), from whitened deviations z and −½ log |2π Σ_k|."""
     return (jnp.log(weights) + log_normalisers)[:, None] - 0.5 * jnp.sum(z * z, axis=1)
@@ -120,8 +125,8 @@ class Full:
         return squares[:, position] - shift
 
     def estimate(self, mass, second, s, d):
-        """Σ = second/mass − s dᵀ − d sᵀ + d dᵀ; `mass` is positive, d = μ_new − m."""
-        return second / mass[:, None, None] - outer(s, d) - outer(d, s) + outer(d, d)
+        """Σ = second/mass − s dᵀ − d sᵀ + d dᵀ with d = μ_new − m; what a component without mass gets means nothing."""
+        return second / positive(mass)[:, None, None] - outer(s, d) - outer(d, s) + outer(d, d)
 
     def with_prior(self, covariances, mass, dof, size, n_features):
         """The mode of mass samples with scatter mass·Σ and a prior IW(dof, size) (variances: IG(dof, size))."""
@@ -188,9 +193,18 @@ class Full:
         """The same covariances as (..., K, D, D) matrices, of JAX or of NumPy as they are."""
         return covariances
 
+    @property
+    def each(self):
+        """The structure without what components or features share: full, or diag where Σ is diagonal."""
+        return STRUCTURES["full"]
+
+    def pool(self, each, weights):
+        """The structure's covariances nearest to those of each component, which have the shape of `self.each`."""
+        return each
+
     def from_dense(self, matrices, weights):
         """The structure's covariances nearest to (K, D, D) matrices, pooled by weights where shared."""
-        return matrices
+        return self.pool(matrices, weights)
 
 
 class Tied(Full):
@@ -221,7 +235,7 @@ class Tied(Full):
 
     def estimate(self, mass, second, s, d):
         shift = outer(s, d) + outer(d, s) - outer(d, d)
-        return (second - jnp.einsum("k,kij->ij", mass, shift)) / jnp.sum(mass)
+        return (second - jnp.einsum("k,kij->ij", mass, shift)) / positive(jnp.sum(mass))
 
     def with_prior(self, covariances, mass, dof, size, n_features):
         mass = jnp.sum(mass)
@@ -231,8 +245,8 @@ class Tied(Full):
         ones = np.ones((n_components, 1, 1), covariances.dtype)
         return covariances[..., None, :, :] * last_axes(ones, covariances.ndim + 1)
 
-    def from_dense(self, matrices, weights):
-        return jnp.einsum("k,kij->ij", weights / jnp.sum(weights), matrices)
+    def pool(self, each, weights):
+        return jnp.einsum("k,kij->ij", weights / jnp.sum(weights), each)
 
 
 class Diag(Full):
@@ -278,7 +292,7 @@ class Diag(Full):
         return squares - 2.0 * first * means + mass[:, None] * means * means
 
     def estimate(self, mass, second, s, d):
-        return second / mass[:, None] - 2.0 * s * d + d * d
+        return second / positive(mass)[:, None] - 2.0 * s * d + d * d
 
     def with_prior(self, covariances, mass, dof, size, n_features):
         half = 0.5 * mass[:, None]
@@ -313,23 +327,22 @@ class Diag(Full):
         eye = np.eye(n_features, dtype=covariances.dtype)
         return covariances[..., None] * last_axes(eye, covariances.ndim + 1)
 
+    @property
+    def each(self):
+        return STRUCTURES["diag"]
+
     def from_dense(self, matrices, weights):
-        return jnp.diagonal(matrices, axis1=-2, axis2=-1)
+        return self.pool(jnp.diagonal(matrices, axis1=-2, axis2=-1), weights)
 
 
-class Spherical(Full):
+class Spherical(Diag):
     """One variance a component: (K,)."""
-
-    per_component = True
 
     def shape(self, n_components, n_features):
         return (n_components,)
 
     def n_parameters(self, n_features):
         return 1
-
-    def whitener(self, covariances):
-        return 1.0 / jnp.sqrt(covariances)
 
     def whiten(self, whitener, deviations):
         return whitener[:, None, None] * deviations
@@ -360,7 +373,7 @@ class Spherical(Full):
         return squares[:, 0] + jnp.mean(mass[:, None] * means * means - 2.0 * first * means, axis=-1)
 
     def estimate(self, mass, second, s, d):
-        return second / mass + jnp.mean(d * d - 2.0 * s * d, axis=-1)
+        return second / positive(mass) + jnp.mean(d * d - 2.0 * s * d, axis=-1)
 
     def with_prior(self, covariances, mass, dof, size, n_features):
         half = 0.5 * n_features * mass
@@ -385,18 +398,12 @@ class Spherical(Full):
     def trace(self, whitener, scatter, n_features):
         return n_features * whitener * whitener * scatter
 
-    def to_logs(self, covariances):
-        return jnp.log(covariances)
-
-    def from_logs(self, logs, n_components, n_features):
-        return jnp.exp(logs).reshape(self.shape(n_components, n_features))
-
     def dense(self, covariances, n_components, n_features):
         eye = np.eye(n_features, dtype=covariances.dtype)
         return covariances[..., None, None] * last_axes(eye, covariances.ndim + 2)
 
-    def from_dense(self, matrices, weights):
-        return jnp.mean(jnp.diagonal(matrices, axis1=-2, axis2=-1), axis=-1)
+    def pool(self, each, weights):
+        return jnp.mean(each, axis=-1)
 
 
 STRUCTURES = {"full": Full(), "tied": Tied(), "diag": Diag(), "spherical": Spherical()}

@@ -50,7 +50,7 @@ def free_coordinates(gmm: GMM, masks):
 
 
 def score_products(x: Float[Array, "N D"], gmm: GMM, masks, rows: Annotations | None = None) -> Float[Array, "p p"]:
-    """Σ_n s_n s_nᵀ with s_n = ∂ log p(x_n)/∂θ, of what the rows tell."""
+    """Σ_n w_n s_n s_nᵀ with s_n = ∂ log p(x_n)/∂θ and w_n the rows' weights."""
     rows = Annotations() if rows is None else rows
     theta, unpack = free_coordinates(gmm, masks)
 
@@ -59,7 +59,7 @@ def score_products(x: Float[Array, "N D"], gmm: GMM, masks, rows: Annotations | 
 
     # a few directions at a time: all at once hold p copies of every intermediate number
     scores = jax.lax.map(along, jnp.eye(theta.size, dtype=theta.dtype), batch_size=COLUMNS)
-    return scores @ scores.T
+    return (scores if rows.weight is None else scores * rows.weight[None]) @ scores.T
 
 
 def inverse_root(information: Float[np.ndarray, "p p"], margin: float) -> Float[np.ndarray, "p p"] | None:

@@ -5,7 +5,8 @@ All densities are log densities through Cholesky factors, for one mixture; `jax.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import field, replace
 from functools import partial
 
 import jax
@@ -15,24 +16,30 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
 from .annotations import Annotations, condition, groups_at_once, missing_groups, strike_out, ungroup
+from .checks import check_count, check_key, float_array, real_array, tree_dataclass
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
-from .factor import last_axes
+from .factor import cholesky, last_axes
+from .forks import check_process
+
+LEAVES = ("weights", "means", "covariances")
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@tree_dataclass
 class GMM:
     r"""Gaussian mixture p(x) = Σ_k φ_k N(x | μ_k, Σ_k).
 
     The shape of `covariances` follows covariance_type: full (K, D, D), tied (D, D), diag (K, D), spherical (K,).
-    Leading axes (restarts, chains, draws, ...) may stand in front of every leaf. The constructor checks nothing,
-    because JAX rebuilds it with batched leaves; `validate` does.
+    Leading axes (restarts, chains, draws, ...) may stand in front of every leaf. Shapes that do not fit together are
+    found where the mixture is written; `validate` checks the numbers of one mixture too.
     """
 
     weights: Float[Array, "*batch K"]  # φ, on the simplex
     means: Float[Array, "*batch K D"]  # μ, units of the data
     covariances: Float[Array, "*batch ..."]  # Σ, squared units of the data
     covariance_type: str = field(default="full", metadata={"static": True})
+
+    def __post_init__(self):
+        _check_shapes(self, "gmm")
 
     @property
     def n_components(self) -> int:
@@ -67,10 +74,10 @@ def deviations(gmm: GMM, x: Float[Array, "N D"]) -> Float[Array, "K D N"]:
 def log_joint(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N K"]:
     """log φ_k + log N(x_n | μ_k, Σ_k), nats; NaN where a Σ_k is not positive definite, or an entry of x is NaN.
 
-    With missing="marginalise" it is the density of what is not NaN in each row (see `rows`), and so in `log_prob`,
-    `responsibilities` and `predict`. NaN are looked for in NumPy, so not under jit, vmap or grad.
+    With missing="marginalise" it is the density of what is not NaN in each row (see `annotations`), and so in
+    `log_prob`, `responsibilities` and `predict`. NaN are looked for in NumPy, so not under jit, vmap or grad.
     """
-    x, groups = missing_groups(x, missing)
+    gmm, x, groups = _given(gmm, x, missing)
     return log_joint_of_rows(gmm, x, Annotations(groups=groups))
 
 
@@ -81,6 +88,8 @@ def log_joint_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Fl
         joint = log_joint_components_first(gmm, deviations(gmm, x))
     else:
         joint = _log_joint_of_groups(gmm, x, rows.groups).T
+    # so far away that squares overflow, of both signs
+    joint = jnp.where(jnp.isnan(joint) & _far(gmm, x)[None], jnp.asarray(-jnp.inf, joint.dtype), joint)
     return strike_out(joint, rows.labels).T
 
 
@@ -96,38 +105,82 @@ def _log_joint_of_groups(gmm, x, groups):
 @jax.jit
 def log_prob_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Float[Array, "N"]:
     """log p(x_n) of what was seen; of a labelled row jointly with its label, log φ_k N(x_n | μ_k, Σ_k)."""
-    return logsumexp(log_joint_of_rows(gmm, x, rows), axis=-1)
+    even = replace(gmm, weights=jnp.ones_like(gmm.weights))
+    return _log_mixture(gmm.weights, log_joint_of_rows(even, x, rows))
+
+
+@jax.custom_jvp
+def _log_mixture(weights, log_densities):
+    """log Σ_k φ_k N_k from φ, (K,), and log N_k, (N, K)."""
+    return logsumexp(jnp.log(weights)[None] + log_densities, axis=-1)
+
+
+@_log_mixture.defjvp
+def _log_mixture_jvp(primals, tangents):
+    """∂ log p / ∂φ_k = N_k / p, also where φ_k = 0 and the logarithm of φ_k has no derivative."""
+    (weights, log_densities), (d_weights, d_logs) = primals, tangents
+    log_p = _log_mixture(weights, log_densities)
+    top = 0.99 * math.log(jnp.finfo(log_p.dtype).max)
+    ratio = jnp.exp(jnp.minimum(log_densities - jnp.where(jnp.isfinite(log_p), log_p, 0.0)[:, None], top))
+    r = ratio * weights[None]
+    d_logs = jnp.where(r > 0.0, d_logs, jnp.zeros_like(d_logs))  # of what underflows it may not be finite
+    return log_p, jnp.sum(ratio * d_weights[None] + r * d_logs, axis=-1)
 
 
 def log_prob(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N"]:
     """log p(x_n) of each sample, nats per unit volume of the data (of what was seen of them: see log_joint)."""
-    x, groups = missing_groups(x, missing)
+    gmm, x, groups = _given(gmm, x, missing)
     return log_prob_of_rows(gmm, x, Annotations(groups=groups))
 
 
 def responsibilities(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N K"]:
-    """p(component k | x_n): rows sum to one. `missing` as in log_joint."""
-    return _responsibilities(gmm, *missing_groups(x, missing))
+    """p(component k | x_n): rows sum to one, also where every density underflows. `missing` as in log_joint."""
+    return responsibilities_of_rows(*_given(gmm, x, missing))
 
 
 @jax.jit
-def _responsibilities(gmm, x, groups):
-    return jax.nn.softmax(log_joint_of_rows(gmm, x, Annotations(groups=groups)), axis=-1)
+def responsibilities_of_rows(gmm: GMM, x: Float[Array, "N D"], groups) -> Float[Array, "N K"]:
+    """`responsibilities` of what was seen of each row."""
+    return jax.nn.softmax(log_joint_of_rows(gmm, _drawn_in(gmm, x), Annotations(groups=groups)), axis=-1)
 
 
 def predict(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Int[Array, "N"]:
     """The most probable component of each sample (the lowest index on a tie). `missing` as in log_joint."""
-    return _predict(gmm, *missing_groups(x, missing))
+    return _predict(*_given(gmm, x, missing))
 
 
 @jax.jit
 def _predict(gmm, x, groups):
-    return jnp.argmax(log_joint_of_rows(gmm, x, Annotations(groups=groups)), axis=-1)
+    return jnp.argmax(log_joint_of_rows(gmm, _drawn_in(gmm, x), Annotations(groups=groups)), axis=-1)
+
+
+def _far(gmm, x):
+    """(N,) bool: rows whose squared deviations may overflow."""
+    kind = structure(gmm.covariance_type)
+    steepest = jnp.sqrt(jnp.max(kind.precisions(kind.whitener(gmm.covariances))))
+    bound = math.sqrt(jnp.finfo(x.dtype).max) / (4 * gmm.n_features)
+    return jnp.max(jnp.abs(x), axis=1) > bound / steepest  # NaN is not
+
+
+def _drawn_in(gmm, x):
+    """x with far rows drawn in along the line to the centre, to where the most probable component is already clear."""
+    variances = structure(gmm.covariance_type).variances(gmm.covariances)
+    centre = jnp.sum(gmm.weights[:, None] * gmm.means, axis=0)[None]
+    span = jnp.sqrt(jnp.max(variances)) + jnp.max(jnp.abs(gmm.means - centre))
+    off = 0.5 * x - 0.5 * centre
+    reach = jnp.max(jnp.abs(off), axis=1, keepdims=True)
+    step = off / jnp.where(reach > 0.0, reach, jnp.ones_like(reach))
+    near = centre + step * (span / math.sqrt(jnp.finfo(x.dtype).eps))
+    return jnp.where(_far(gmm, x)[:, None], near, x)
+
+
+def sample(key: Key[Array, ""], gmm: GMM, n: int) -> tuple[Float[Array, "n D"], Int[Array, "n"]]:
+    """n independent samples and the components that made them, labels drawn for every sample anew."""
+    return _sample(check_key(key), mixture_of(gmm), check_count(n, "n", 0))
 
 
 @partial(jax.jit, static_argnames="n")
-def sample(key: Key[Array, ""], gmm: GMM, n: int) -> tuple[Float[Array, "n D"], Int[Array, "n"]]:
-    """n independent samples and the components that made them, labels drawn for every sample anew."""
+def _sample(key, gmm, n):
     key_labels, key_noise = jax.random.split(key)
     labels = jax.random.categorical(key_labels, jnp.log(gmm.weights), shape=(n,))
     return sample_given_labels(key_noise, gmm, labels), labels
@@ -137,14 +190,19 @@ def sample(key: Key[Array, ""], gmm: GMM, n: int) -> tuple[Float[Array, "n D"], 
 def sample_given_labels(key: Key[Array, ""], gmm: GMM, labels: Int[Array, "N"]) -> Float[Array, "N D"]:
     """One sample from component labels[n] for every n."""
     n_components, n_features = gmm.means.shape
-    matrices = structure(gmm.covariance_type).dense(gmm.covariances, n_components, n_features)
     noise = jax.random.normal(key, (labels.shape[0], n_features), gmm.means.dtype)
+    if gmm.covariance_type in ("diag", "spherical"):
+        variances = structure(gmm.covariance_type).variances(gmm.covariances)
+        roots = jnp.sqrt(jnp.broadcast_to(variances, gmm.means.shape))
+    else:
+        roots = cholesky(structure(gmm.covariance_type).dense(gmm.covariances, n_components, n_features))
 
     def place(x, component):  # one component at a time: no (N, D, D) array
-        k, mean, cholesky = component
-        return jnp.where((labels == k)[:, None], mean[None, :] + noise @ cholesky.T, x), None
+        k, mean, root = component
+        off = noise @ root.T if root.ndim == 2 else noise * root[None]
+        return jnp.where((labels == k)[:, None], mean[None, :] + off, x), None
 
-    components = (jnp.arange(n_components, dtype=labels.dtype), gmm.means, jnp.linalg.cholesky(matrices))
+    components = (jnp.arange(n_components, dtype=labels.dtype), gmm.means, roots)
     return jax.lax.scan(place, jnp.zeros_like(noise), components)[0]
 
 
@@ -183,23 +241,15 @@ def affine(gmm: GMM, scale, shift=0.0) -> GMM:
 
 def validate(gmm: GMM, *, name: str = "gmm", n_features: int | None = None) -> GMM:
     """The mixture itself, or a ValueError with one sentence: which leaf, which component, what to try."""
-    names = ("weights", "means", "covariances")
-    weights, means, covariances = (real_array(getattr(gmm, leaf), f"{name}.{leaf}") for leaf in names)
-    kind = structure(gmm.covariance_type)
+    mixture_of(gmm, name)
+    leaves = {leaf: real_array(getattr(gmm, leaf), f"{name}.{leaf}") for leaf in LEAVES}
+    weights, means, covariances = leaves.values()
     if means.ndim != 2:
         raise ValueError(f"{name}.means must have shape (K, D); got {means.shape}.")
-    n_components, width = means.shape
-    if n_features is not None and width != n_features:
-        raise ValueError(f"{name}.means has {width} features, but the data have {n_features}.")
-    if weights.shape != (n_components,):
-        raise ValueError(f"{name}.weights must have shape ({n_components},), one a component; got {weights.shape}.")
-    expected = kind.shape(n_components, width)
-    if covariances.shape != expected:
-        raise ValueError(
-            f"{name}.covariances must have shape {expected} for covariance_type {gmm.covariance_type!r} with "
-            f"{n_components} components and {width} features; got {covariances.shape}."
-        )
-    for leaf, values in zip(names, (weights, means, covariances), strict=True):
+    if n_features is not None and means.shape[1] != n_features:
+        raise ValueError(f"{name}.means has {means.shape[1]} features, but the data have {n_features}.")
+    _check_shapes(gmm, name)
+    for leaf, values in leaves.items():
         if not np.all(np.isfinite(values)):
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise ValueError(f"{name}.{leaf} must be finite; got {values[where]} at index {where}.")
@@ -213,15 +263,46 @@ def validate(gmm: GMM, *, name: str = "gmm", n_features: int | None = None) -> G
     return gmm
 
 
-def real_array(value, name) -> np.ndarray:
-    """The value as an array of real numbers in NumPy, or a ValueError that names it."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # NumPy's sentence on ragged lists does not say whose they are
-        raise ValueError(f"{name} must be an array; got rows of different lengths or kinds.") from None
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers; got dtype {array.dtype}: convert or drop what is no number.")
-    return array
+def mixture_of(value, name: str = "gmm") -> GMM:
+    """The mixture itself, or that of a result (`.gmm`, `.best.gmm`); a ValueError where there is none."""
+    if isinstance(value, GMM):
+        return value
+    found = getattr(getattr(value, "best", value), "gmm", None)
+    if not isinstance(found, GMM):
+        raise ValueError(f"{name} must be a GMM or a result that holds one; got a {type(value).__name__} in its place.")
+    return found
+
+
+def _given(gmm, x, missing):
+    """(one mixture, the rows as an array of as many features, their groups), or a ValueError."""
+    check_process()
+    gmm = mixture_of(gmm)
+    if isinstance(x, GMM):
+        raise ValueError("x must be an array of rows; got a GMM: the mixture comes first, then x.")
+    x = x if isinstance(x, jax.Array) and x.dtype.kind == "f" else float_array(x, "x")
+    if gmm.means.ndim != 2:
+        raise ValueError(f"gmm must be one mixture; its means have shape {gmm.means.shape}: use jax.vmap for many.")
+    if x.ndim != 2 or x.shape[1] != gmm.n_features:
+        wanted = f"(N, {gmm.n_features}), as the mixture has it"
+        raise ValueError(f"x must have shape {wanted}; got {x.shape}: one row is x[None], one feature is x[:, None].")
+    return gmm, *missing_groups(x, missing)
+
+
+def _check_shapes(gmm, name):
+    """A ValueError unless the leaves' shapes fit together, leading axes before them."""
+    weights, means, covariances = (np.shape(getattr(gmm, leaf)) for leaf in LEAVES)
+    kind = structure(gmm.covariance_type)
+    if len(means) < 2:
+        raise ValueError(f"{name}.means must have shape (K, D); got {means}.")
+    *batch, n_components, n_features = means
+    if weights != (*batch, n_components):
+        raise ValueError(f"{name}.weights must have shape {(*batch, n_components)}, one a component; got {weights}.")
+    expected = (*batch, *kind.shape(n_components, n_features))
+    if covariances != expected:
+        raise ValueError(
+            f"{name}.covariances must have shape {expected} for covariance_type {gmm.covariance_type!r} with "
+            f"{n_components} components and {n_features} features; got {covariances}."
+        )
 
 
 def check_positive_definite(covariances, covariance_type, *, name):

@@ -11,6 +11,7 @@ and only where κ² ≤ KAPPA_SQUARED; data that are centred and scaled keep wel
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -21,7 +22,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Int
 
 from .annotations import Annotations, Groups, condition, groups_at_once, strike_out
-from .covariance import structure
+from .covariance import positive, structure
 from .gmm import GMM, deviations, log_joint_components_first, log_normalisers
 
 BLOCK_NUMBERS = 1 << 18  # K·D·rows in one block of deviations: 2 MiB of float64, so that a block stays in the cache
@@ -52,8 +53,7 @@ def moments(gmm: GMM, d: Float[Array, "K D N"], r: Float[Array, "K N"], log_prob
 def moved(sums: Moments, covariance_type: str, d: Float[Array, "K D"]) -> Moments:
     """The same sums about m + d: without a way round by the origin, where second moments would cancel."""
     kind = structure(covariance_type)
-    mass = jnp.where(sums.mass > 0.0, sums.mass, jnp.ones_like(sums.mass))
-    spread = kind.estimate(mass, sums.second, sums.first / mass[:, None], d)  # Σ about m + d
+    spread = kind.estimate(sums.mass, sums.second, sums.first / positive(sums.mass)[:, None], d)  # Σ about m + d
     count = sums.mass if kind.per_component else jnp.sum(sums.mass, keepdims=True)
     second = spread * count.reshape(-1, *[1] * (spread.ndim - 1))
     return sums._replace(first=sums.first - sums.mass[:, None] * d, second=second.reshape(spread.shape))
@@ -102,8 +102,8 @@ def expected_log_joint(
     S_k is the scatter about μ_k divided by the mass; `moments` are about `means`.
     """
     kind, n_features = structure(gmm.covariance_type), means.shape[1]
-    mass = jnp.where(moments.mass > 0.0, moments.mass, jnp.ones_like(moments.mass))
-    scatter = kind.estimate(mass, moments.second, moments.first / mass[:, None], gmm.means - means)
+    s = moments.first / positive(moments.mass)[:, None]
+    scatter = kind.estimate(moments.mass, moments.second, s, gmm.means - means)
     scatter = kind.add_to_diagonal(scatter, jnp.broadcast_to(jnp.asarray(reg_covar, means.dtype), (n_features,)))
     whitener = kind.whitener(gmm.covariances)
     fit = kind.half_log_precision(whitener, n_features) - 0.5 * kind.trace(whitener, scatter, n_features)
@@ -128,6 +128,8 @@ def _sums(gmm, x, rows):
 @partial(log_likelihood.defjvp, symbolic_zeros=True)
 def _log_likelihood_jvp(primals, tangents):
     gmm, x, rows = primals
+    # ∂ℓ/∂φ_k = Σ_n N_k / p also where φ_k = 0: a weight that changes nothing stands in for it
+    gmm = replace(gmm, weights=jnp.maximum(gmm.weights, jnp.finfo(gmm.weights.dtype).eps ** 2))
     if not all(isinstance(leaf, SymbolicZero) for leaf in jax.tree.leaves(tangents[1:])):
         raise NotImplementedError("log_likelihood is differentiable in the mixture alone: differentiate log_prob.")
     sums = _sums(gmm, x, rows)

@@ -1,4 +1,4 @@
-"""What travels between rooms: why a computation ended, a posterior, and the answer of any method.
+"""What is returned: why a computation ended, a posterior, and the answer of any method.
 
 Failure is data inside jit (a Status), and a sentence at the entry points (Status.advice).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -52,9 +53,9 @@ class Status(IntEnum):
 
 _ADVICE = {
     Status.RUNNING: "still running: the iteration was interrupted before it ended",
-    Status.CONVERGED: "converged: the gain in mean log-likelihood fell to tol",
-    Status.MAX_ITER: "stopped at max_iter before the gain fell to tol; raise max_iter or tol",
-    Status.SAMPLED: "all draws were taken; read R-hat and ESS before use",
+    Status.CONVERGED: "converged: what the stopping rule watches fell to tol",
+    Status.MAX_ITER: "stopped at max_iter before what the stopping rule watches fell to tol; raise max_iter or tol",
+    Status.SAMPLED: "all draws were taken",
     Status.DECREASED: "the log-likelihood fell, which EM cannot do in exact arithmetic; use float64 or raise reg_covar",
     Status.COLLAPSED: "a component collapsed (fewer than one sample's mass, or a singular covariance); "
     "lower n_components, raise reg_covar, or choose another start",
@@ -63,8 +64,8 @@ _ADVICE = {
     Status.UNMIXED: "chains disagree after relabelling (R-hat above 1.01 or ESS below 400): some are stuck in another "
     "mode, n_draws is too small, or one chain was run, of which nothing can be said",
     Status.NARROW: "paused: a component became too narrow for the fast sums, and the exact ones go on from here",
-    Status.MERGED: "left the race: on the way to the optimum that another lane reached",
-    Status.DROPPED: "left the race: too low to catch up with the best lane",
+    Status.MERGED: "stopped early: on the way to the optimum that another start reached",
+    Status.DROPPED: "stopped early: too low to catch up with the best start",
     Status.UNRELIABLE: "the approximation is too far from the posterior for importance weights to mend it (Pareto "
     "k-hat above 0.7, or not known for want of draws), or smc found no way to it: use nuts, gibbs, or a richer "
     "approximation, and see whether what is known or the prior contradicts the data",
@@ -86,6 +87,14 @@ class Posterior(NamedTuple):
     stats: dict[str, Any]  # sampler statistics, each (C, S, ...) or (C, ...)
     status: Status
     named: Int[np.ndarray, "n"] | None = None  # components that labels of rows name: they may not be relabelled
+
+    def log_predictive(self, x: Float[Array, "N D"]) -> Float[np.ndarray, "N"]:
+        """log of the posterior mean of p(x_n | θ), nats: the density that does not depend on labels."""
+        from .predictive import predictive
+        from .scaling import check_data
+
+        flat = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), self.draws)
+        return predictive(flat, check_data(x)).log_density
 
     def to_datatree(self, x=None, *, log_likelihood=False, predictive_key=None):
         """The draws as an ArviZ DataTree.

@@ -15,9 +15,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .annotations import Annotations, check_missing
+from .checks import float_array, real_array
 from .covariance import structure
-from .gmm import GMM, real_array
+from .forks import check_process
+from .gmm import GMM
 from .spec import Hyperparameters, Known, MixtureSpec
+
+RELATIVE_RIDGE = 1e-6  # of each feature's variance
+QUIET = np.errstate(all="ignore")  # what under- or overflows is harmless or checked, whatever the caller has set
 
 
 class Scaling(NamedTuple):
@@ -27,6 +32,7 @@ class Scaling(NamedTuple):
     scale: Float[np.ndarray, "D"]  # one common number, repeated, for spherical
     constant: tuple[int, ...]  # columns without any spread: their scale is 1
     dtype: np.dtype  # of the data that came in, and so of the answer that goes out
+    coarse: tuple[int, ...] = ()  # columns whose spread their dtype hardly resolves at their offset
 
     @property
     def log_volume(self) -> float:
@@ -36,10 +42,11 @@ class Scaling(NamedTuple):
     @property
     def remarks(self) -> list[str]:
         """What the user should know, in sentences without a full stop."""
-        if not self.constant:
-            return []
-        columns = ", ".join(str(j) for j in self.constant)
-        return [f"x is constant in column(s) {columns}, whose variance is not identified: drop them"]
+        constant = [j for j in self.constant if j not in self.coarse]
+        dropped = "x is constant in column(s) {}, whose variance is not identified: drop them"
+        rounded = f"x varies in column(s) {{}} by less than a few steps of {self.dtype} at their offset: subtract it "
+        both = ((dropped, constant), (rounded + "before numbers are rounded to that type, or drop them", self.coarse))
+        return [sentence.format(", ".join(map(str, columns))) for sentence, columns in both if columns]
 
     def log_volume_of(self, n_samples: float, rows: Annotations) -> float:
         """What the log-likelihood of all rows loses; of missing entries none. n_samples is the sum of the weights."""
@@ -54,11 +61,16 @@ class Scaling(NamedTuple):
     ) -> Float[np.ndarray, "N D"]:
         """Rows of data, standardised in float64, in the dtype that JAX computes in, or into `out`; NaN stay NaN."""
         out = np.empty(x.shape, jax.dtypes.canonicalize_dtype(self.dtype)) if out is None else out
-        for j in range(x.shape[1]):  # NumPy is several times slower along rows of few numbers
-            column = np.subtract(x[:, j], self.centre[j], dtype=np.float64) / self.scale[j]
-            out[:, j] = np.where(np.isnan(column), column, 0.0) if j in self.constant else column
+        largest = np.finfo(out.dtype).max
+        with np.errstate(all="ignore"):
+            for j in range(x.shape[1]):  # NumPy is several times slower along rows of few numbers
+                column = np.subtract(x[:, j], self.centre[j], dtype=np.float64) / self.scale[j]
+                if out.dtype == np.float32:
+                    column = np.clip(column, -largest, largest)
+                out[:, j] = np.where(np.isnan(column), column, 0.0) if j in self.constant else column
         return out
 
+    @QUIET
     def known_inward(self, spec: MixtureSpec) -> Known:
         """What the spec knows, in standardised units."""
         known = spec.known
@@ -68,22 +80,23 @@ class Scaling(NamedTuple):
         means = None if known.means is None else (known.means - self.centre) / self.scale
         return Known(known.weights, means, covariances)
 
+    @QUIET
     def inward(self, gmm: GMM) -> GMM:
         """A mixture in the units of the data, standardised; leading axes kept."""
         weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
         covariances = structure(gmm.covariance_type).rescale(covariances, 1.0 / self.scale)
         return replace(gmm, weights=weights, means=(means - self.centre) / self.scale, covariances=covariances)
 
+    @QUIET
     def outward(self, gmm: GMM) -> GMM:
         """A standardised mixture in the units and the dtype of the data; leading axes kept."""
         weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
-        with np.errstate(over="ignore"):  # lanes that failed may hold anything
-            return replace(
-                gmm,
-                weights=weights.astype(self.dtype),
-                means=(means * self.scale + self.centre).astype(self.dtype),
-                covariances=structure(gmm.covariance_type).rescale(covariances, self.scale).astype(self.dtype),
-            )
+        return replace(
+            gmm,
+            weights=weights.astype(self.dtype),
+            means=(means * self.scale + self.centre).astype(self.dtype),
+            covariances=structure(gmm.covariance_type).rescale(covariances, self.scale).astype(self.dtype),
+        )
 
     def ridge_inward(self, reg_covar) -> Float[np.ndarray, "D"]:
         """An absolute reg_covar, in the squared units of the data, standardised; None is 1e-6 of the variance."""
@@ -96,6 +109,7 @@ class Scaling(NamedTuple):
             raise ValueError(f"reg_covar must be finite and not negative; got {reg_covar!r}.")
         return np.broadcast_to(ridge, self.scale.shape) / self.scale**2
 
+    @QUIET
     def prior_inward(self, prior: Hyperparameters, covariance_type: str) -> Hyperparameters:
         """A semi-conjugate prior in the units of the data, standardised; its normalising constants change."""
         stretch = np.outer(self.scale, self.scale)
@@ -108,21 +122,17 @@ class Scaling(NamedTuple):
         )
 
 
-RELATIVE_RIDGE = 1e-6  # of each feature's variance
-
-
 def check_data(x, *, n_components: int = 1, name: str = "x", missing: str | None = None) -> np.ndarray:
     """x as a finite (N, D) float array in NumPy; integers, float16 and data frames are converted.
 
     With missing="marginalise" NaN may stand anywhere. A ValueError names what is wrong, where it is, and what to do.
     """
-    x = real_array(x, name)
+    check_process()
+    x = float_array(x, name)
     if x.ndim == 1:
         raise ValueError(f"{name} must be two-dimensional (N, D); got shape {x.shape}: use {name}.reshape(-1, 1).")
     if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
         raise ValueError(f"{name} must be two-dimensional (N, D) and not empty; got shape {x.shape}.")
-    if x.dtype not in (np.float32, np.float64):
-        x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
     check_missing(missing)
     bad = np.isinf(x) if missing else ~np.isfinite(x)
     if bad.any():
@@ -173,6 +183,7 @@ def check_labels(labels, n_samples: int, n_components: int) -> Int[np.ndarray, "
     return labels.astype(np.int32) if np.any(labels >= 0) else None
 
 
+@QUIET
 def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[np.ndarray, Scaling]:
     """Standardised data in JAX's compute dtype, and the map back. `x` has passed check_data.
 
@@ -186,15 +197,28 @@ def standardise(x: np.ndarray, spec: MixtureSpec, sample_weight=None) -> tuple[n
 
 def scaling_of(centre, deviation, constant, spec: MixtureSpec, dtype) -> Scaling:
     """The scaling from each column's mean, standard deviation, and whether it is constant; all (D,)."""
+    step = np.spacing(np.abs(centre).astype(dtype)).astype(float)
+    coarse = (deviation > 0.0) & (deviation < 4.0 * step)  # a variance is off by a two-hundredth of itself, or more
     scale = np.where(constant, 1.0, deviation)
     if spec.covariance_type == "spherical":
         varying = scale[~constant] if not constant.all() else np.ones(1)
         common = np.max(varying) * np.sqrt(np.mean((varying / np.max(varying)) ** 2))
         scale = np.full(scale.shape, common)
     _check_range(scale, dtype)
-    return Scaling(centre, scale, tuple(int(j) for j in np.flatnonzero(constant)), np.dtype(dtype))
+    constant, coarse = (tuple(int(j) for j in np.flatnonzero(mask)) for mask in (constant, coarse))
+    return Scaling(centre, scale, constant, np.dtype(dtype), coarse)
 
 
+def dependent_features(spread: Float[np.ndarray, "D D"]) -> tuple[int, ...]:
+    """Features of which one is a linear function of the others, as far as float64 can tell, from their covariance."""
+    sd = np.sqrt(np.diagonal(spread))
+    varying = np.flatnonzero(sd > 0.0)
+    values, vectors = np.linalg.eigh((spread / np.outer(sd, sd).clip(np.finfo(float).tiny))[np.ix_(varying, varying)])
+    null = np.abs(vectors[:, values < 1e-10 * len(values)])
+    return tuple(int(j) for j in varying[np.any(null > 1e-4, axis=1)])
+
+
+@QUIET
 def standard_units(gmm: GMM, dtype, others: GMM | None = None) -> tuple[GMM, Scaling]:
     """The mixture, or others, in units in which its own mean is 0 and its variances 1, and the map back.
 
@@ -224,14 +248,13 @@ def _centre_and_deviation(column, weight, j):
             raise ValueError(f"x column {j} holds no number, only NaN: drop the column.")
         wide, weight = wide[seen], weight[seen]
     share = weight / np.sum(weight)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by _check_range
-        centre = wide[0] + share @ (wide - wide[0])  # about a row: the mean of a constant column is exact
-        off = wide - centre
-        reach = np.max(np.abs(off))
-        # relative to the offset: what is left of a constant column is rounding
-        constant = reach <= 4.0 * np.finfo(dtype).eps * np.max(np.abs(wide))
-        safe = 1.0 if constant else reach
-        return centre, safe * np.sqrt(share @ (off / safe) ** 2), constant
+    centre = wide[0] + share @ (wide - wide[0])  # about a row: the mean of a constant column is exact
+    off = wide - centre
+    reach = np.max(np.abs(off))
+    # relative to the offset: what is left of a constant column is rounding
+    constant = reach <= 4.0 * np.finfo(dtype).eps * np.max(np.abs(wide))
+    safe = 1.0 if constant else reach
+    return centre, safe * np.sqrt(share @ (off / safe) ** 2), constant
 
 
 def _check_range(scale, dtype):

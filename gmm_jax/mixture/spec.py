@@ -6,7 +6,7 @@ EM reads Known as a mask inside the M-step; the Bayesian side reads it as the si
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .checks import check_count, real_array, tree_dataclass
 from .covariance import structure
-from .gmm import GMM, check_positive_definite, real_array
+from .gmm import GMM, check_positive_definite
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@tree_dataclass
 class Known:
     """What is known beforehand. None: the whole field is free. A row wholly NaN: that component's part is free.
 
@@ -31,8 +31,7 @@ class Known:
     covariances: Float[Array, "..."] | None = None
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@tree_dataclass
 class Prior:
     """NumPyro distributions in the units of the data; None is the default of `bayes.default_prior`.
 
@@ -47,6 +46,17 @@ class Prior:
     scales: Any = None
     correlation: Any = None
 
+    def __post_init__(self):
+        for name in ("weights", "means", "covariances", "scales"):
+            if (value := getattr(self, name)) is not None and not hasattr(value, "log_prob"):
+                raise ValueError(f"Prior.{name} must be a NumPyro distribution or None; got {value!r}.")
+        value = self.correlation
+        if value is None or isinstance(value, jax.core.Tracer):
+            return
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "fiu" or not 0.0 < value < np.inf:
+            said = "a positive number, the concentration of an LKJ distribution (1 is uniform)"
+            raise ValueError(f"Prior.correlation must be {said}; got {value!r}.")
+
 
 class Hyperparameters(NamedTuple):
     """Of the semi-conjugate family, in the units of the prior that they were read from."""
@@ -58,8 +68,7 @@ class Hyperparameters(NamedTuple):
     size: Float[np.ndarray, "..."]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@tree_dataclass
 class MixtureSpec:
     """The model to be fitted, the same for every engine."""
 
@@ -67,6 +76,13 @@ class MixtureSpec:
     covariance_type: str = field(default="full", metadata={"static": True})
     known: Known = field(default_factory=Known)
     prior: Prior = field(default_factory=Prior)
+
+    def __post_init__(self):
+        check_count(self.n_components, "n_components")
+        structure(self.covariance_type)
+        for name, kind in (("known", Known), ("prior", Prior)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise ValueError(f"{name} must be a {kind.__name__}; got {value!r}: pass {kind.__name__}(...).")
 
 
 def project(gmm: GMM, known: Known) -> GMM:
@@ -125,10 +141,10 @@ def n_parameters(spec: MixtureSpec, n_features: int) -> int:
 
 def validate_spec(spec: MixtureSpec, n_features: int) -> MixtureSpec:
     """The spec with Known as float64 NumPy, or a ValueError that names field, component and remedy."""
+    if not isinstance(spec, MixtureSpec):
+        raise ValueError(f"spec must be a MixtureSpec; got {spec!r}: pass MixtureSpec(n_components, covariance_type).")
     kind = structure(spec.covariance_type)
     n_components = spec.n_components
-    if isinstance(n_components, bool) or not isinstance(n_components, (int, np.integer)) or n_components < 1:
-        raise ValueError(f"n_components must be a positive integer; got {n_components!r}.")
     shapes = {
         "weights": (n_components,),
         "means": (n_components, n_features),

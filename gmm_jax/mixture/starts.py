@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from .covariance import outer, structure
-from .factor import inverse_cholesky
+from .covariance import structure
 from .gmm import GMM, permute
 from .match import assign, exchangeable
 from .moments import BLOCK_ROWS, about_origin, add_blocks, weigh
@@ -34,13 +33,20 @@ def random(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GM
     It does not look at the data: meant for standardised ones. A Aᵀ can be nearly singular, as in the course.
     """
     key_means, key_weights, key_covariances = jax.random.split(key, 3)
-    n_components, n_features = spec.n_components, x.shape[1]
+    kind, (n_components, n_features) = structure(spec.covariance_type), (spec.n_components, x.shape[1])
     means = jax.random.normal(key_means, (n_components, n_features), x.dtype)
     mass = jax.random.uniform(key_weights, (n_components,), x.dtype, minval=jnp.finfo(x.dtype).tiny)
-    a = jax.random.uniform(key_covariances, (n_components, n_features, n_features), x.dtype)
+
+    def squares(key):
+        return jnp.sum(jax.random.uniform(key, means.shape, x.dtype) ** 2, axis=-1)
+
+    if kind.each is structure("full"):
+        a = jax.random.uniform(key_covariances, (*means.shape, n_features), x.dtype)
+        each = a @ jnp.swapaxes(a, -1, -2)
+    else:  # its diagonal, a row of all A at a time
+        each = jax.lax.map(squares, jax.random.split(key_covariances, n_features)).T
     weights = mass / jnp.sum(mass)
-    covariances = structure(spec.covariance_type).from_dense(a @ jnp.swapaxes(a, -1, -2), weights)
-    return GMM(weights, means, covariances, spec.covariance_type)
+    return GMM(weights, means, kind.pool(each, weights), spec.covariance_type)
 
 
 def random_points(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GMM:
@@ -85,25 +91,25 @@ def from_labels(x: Float[Array, "N D"], labels: Int[Array, "N"], spec: MixtureSp
     data's variances, so that small and empty groups are no obstacle. For the exact sums see `moments`.
     """
     n_samples, n_features = x.shape
-    full = structure("full")
+    kind = structure(spec.covariance_type)
+    each = kind.each
 
     def block(rows, new):
         x, labels = rows
         one_hot = _one_hot(labels, spec.n_components, x.dtype)
         one_hot = one_hot if new is None else one_hot * new[None]
-        return weigh(full.statistics(x.T), one_hot)
+        return weigh(each.statistics(x.T), one_hot)
 
     # sums as products lose digits where a group is narrow and far off: for a start there are enough
     count, first, squares = about_origin(add_blocks(block, (x, labels), None, BLOCK_ROWS), n_features)
     centre = jnp.mean(x, axis=0, keepdims=True)
     means = jnp.where(count[:, None] > 0.0, first / jnp.maximum(count, 1.0)[:, None], centre)
-    scatter = full.second_about(means, count, first, squares)
-    pooled = jnp.sum(scatter, axis=0) / n_samples + 1e-3 * jnp.diag(_spread(x))
+    scatter = each.second_about(means, count, first, squares)
+    pooled = each.add_to_diagonal(jnp.sum(scatter, axis=0, keepdims=True) / n_samples, 1e-3 * _spread(x))
     borrowed = jnp.asarray(n_features + 1, x.dtype)
-    matrices = (scatter + borrowed * pooled[None]) / (count + borrowed)[:, None, None]
+    covariances = (scatter + borrowed * pooled) / (count + borrowed).reshape(-1, *[1] * (scatter.ndim - 1))
     weights = (count + 1.0) / (n_samples + spec.n_components)
-    covariances = structure(spec.covariance_type).from_dense(matrices, weights)
-    return GMM(weights, means, covariances, spec.covariance_type)
+    return GMM(weights, means, kind.pool(covariances, weights), spec.covariance_type)
 
 
 STARTS = {"random": random, "random_points": random_points, "kmeans++": kmeans_plusplus, "kmeans": kmeans}
@@ -113,7 +119,7 @@ def start_function(init):
     """The start of that name, or the callable itself; a ValueError lists the names there are."""
     if callable(init):
         return init
-    if init not in STARTS:
+    if not isinstance(init, str) or init not in STARTS:
         raise ValueError(f"init must be one of {', '.join(STARTS)}, a callable or a GMM; got {init!r}.")
     return STARTS[init]
 
@@ -177,8 +183,12 @@ def in_known_order(starts: GMM, spec: MixtureSpec, fixed: Bool[np.ndarray, "K"] 
 @jax.jit
 def _placing_costs(starts, known):
     """(R, K, K): cost[i, j] of component i in place j."""
-    n_components, n_features = starts.means.shape[1:]
-    at_once = max(1, PLACING_NUMBERS // (n_components * n_features) ** 2)
+    kind, size = structure(starts.covariance_type), starts.means.shape[1:]
+    if not kind.per_component:
+        starts = replace(starts, covariances=kind.dense(starts.covariances, *size), covariance_type="full")
+        held = None if known.covariances is None else kind.dense(known.covariances, *size)
+        known = replace(known, covariances=held)
+    at_once = max(1, PLACING_NUMBERS // (size[0] * starts.covariances[0].size))
     return jax.lax.map(partial(_placing_cost, known), starts, batch_size=at_once)
 
 
@@ -186,19 +196,18 @@ def _placing_cost(known, gmm):
     kind, (n_components, n_features) = structure(gmm.covariance_type), gmm.means.shape
 
     def in_place(leaf, own):
-        """(K, K, ...): [i, j] the known part of j, or that of component i."""
+        """(K², ...): of each pair i, j the known part of j, or that of component i."""
         own = jnp.broadcast_to(own[:, None], (n_components, *own.shape))
-        return own if leaf is None else put(jnp.broadcast_to(leaf[None], own.shape), own)
+        own = own if leaf is None else put(jnp.broadcast_to(leaf[None], own.shape), own)
+        return own.reshape(-1, *own.shape[2:])
 
-    matrices = kind.dense(gmm.covariances, n_components, n_features)
-    told = None if known.covariances is None else kind.dense(known.covariances, n_components, n_features)
-    whitener = inverse_cholesky(in_place(told, matrices))
-    off = gmm.means[:, None] - in_place(known.means, gmm.means)
-    scatter = matrices[:, None] + outer(off, off)
-    precision = jnp.sum(outer(whitener, whitener), axis=-3)
-    half_log_precision = jnp.sum(jnp.log(jnp.diagonal(whitener, axis1=-2, axis2=-1)), axis=-1)
-    fit = half_log_precision - 0.5 * jnp.sum(precision * scatter, axis=(-2, -1))
-    return -gmm.weights[:, None] * (jnp.log(in_place(known.weights, gmm.weights)) + fit)
+    whitener = kind.whitener(in_place(known.covariances, gmm.covariances))
+    off = in_place(None, gmm.means) - in_place(known.means, gmm.means)
+    one, none = jnp.ones(off.shape[:1], off.dtype), jnp.zeros_like(off)
+    scatter = kind.estimate(one, in_place(None, gmm.covariances), none, off)  # Σ_i + off offᵀ
+    fit = kind.half_log_precision(whitener, n_features) - 0.5 * kind.trace(whitener, scatter, n_features)
+    log_weights = jnp.log(in_place(known.weights, gmm.weights))
+    return -gmm.weights[:, None] * (log_weights + fit).reshape(n_components, n_components)
 
 
 def labelled_means(
@@ -253,12 +262,16 @@ def distinct_rows(key: Key[Array, ""], n_rows: int, n: int) -> Int[Array, "n"]:
 
 
 def _around(x, means, spec):
-    n_components, n_features = means.shape
+    kind, (n_components, n_features) = structure(spec.covariance_type), means.shape
     deviation = x - jnp.mean(x, axis=0, keepdims=True)
-    matrix = deviation.T @ deviation / x.shape[0] + 1e-6 * jnp.diag(_spread(x))
+    if kind.each is structure("full"):
+        one = deviation.T @ deviation / x.shape[0]
+    else:
+        one = jnp.mean(deviation * deviation, axis=0)
     weights = jnp.full((n_components,), 1.0 / n_components, x.dtype)
-    matrices = jnp.broadcast_to(matrix, (n_components, n_features, n_features))
-    return GMM(weights, means, structure(spec.covariance_type).from_dense(matrices, weights), spec.covariance_type)
+    same = jnp.broadcast_to(one[None], kind.each.shape(n_components, n_features))
+    covariances = kind.pool(kind.each.add_to_diagonal(same, 1e-6 * _spread(x)), weights)
+    return GMM(weights, means, covariances, spec.covariance_type)
 
 
 def _spread(x):

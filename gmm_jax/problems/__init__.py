@@ -1,7 +1,8 @@
-"""WHERE TRUTH AND DATA COME FROM: random truths, named problems with a known truth, and real data sets."""
+"""WHERE TRUTH AND DATA COME FROM: random truths, named problems with a known truth, real data sets, and files."""
 
 from . import datasets
-from .blocks import FileBlocks, open_blocks
+from .blocks import FileBlocks, open_blocks, open_dask
+from .checks import dependent_features
 from .controlled import mixture_with_overlap
 from .generators import (
     fixed_counts,
@@ -19,11 +20,13 @@ __all__ = [
     "Overlap",
     "Problem",
     "datasets",
+    "dependent_features",
     "fixed_counts",
     "load",
     "mixture_with_overlap",
     "names",
     "open_blocks",
+    "open_dask",
     "overlap",
     "random_covariance",
     "random_gaussian",

@@ -98,9 +98,9 @@ def separation_for_error(error: float) -> float:
 def fixed_counts(weights: Float[np.ndarray, "K"], n: int) -> Int[np.ndarray, "K"]:
     """n·φ in whole numbers that sum to n: rounded down, the rest to the largest remainders. In NumPy."""
     weights = np.asarray(weights, float)
-    shares = n * weights / weights.sum()  # float32 weights sum to 1 only nearly
-    counts = np.floor(shares).astype(int)
-    order = np.argsort(counts - shares, kind="stable")  # largest remainder first, ties to the lower index
+    expected = n * weights / weights.sum()  # float32 weights sum to 1 only nearly
+    counts = np.floor(expected).astype(int)
+    order = np.argsort(counts - expected, kind="stable")  # largest remainder first, ties to the lower index
     counts[order[: n - counts.sum()]] += 1
     return counts
 

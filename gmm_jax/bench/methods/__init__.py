@@ -18,6 +18,8 @@ import numpy as np
 
 from ...mixture import Fit, NotSupported, Status
 
+INTERNAL = ("progress", "labels")  # options that a program gives, not a user
+
 
 class Unavailable(NotSupported):
     """Another's program that is not installed; the message says how to get it."""
@@ -76,7 +78,8 @@ def check_options(method: Method, options: dict[str, Any]) -> None:
             near = _nearest(option, method.options)
             raise ValueError(f"method {method.name!r} has no option {option!r}{near}; it has {_list(method.options)}.")
         default = method.options[option]
-        if _is_number(default) and not (_is_number(value) and (isinstance(default, float) or value == int(value))):
+        whole = _is_number(value) and float(value).is_integer()
+        if _is_number(default) and not (whole or (isinstance(default, float) and _is_number(value))):
             kind = "a number" if isinstance(default, float) else "a whole number"
             raise ValueError(
                 f"option {option!r} of method {method.name!r} takes {kind}, like {default}; got {value!r}."

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ... import em
+from ...judge.landscape import rows_of
 from ...mixture import Fit, Status, n_parameters
-from ..landscape import rows_of
 from ._peers import absolute, em_evaluations, terms
 
 MOST_PARAMETERS = 1000  # with more there are no standard errors: the information costs a pass over the data for each
@@ -21,7 +21,7 @@ def fit(key, x, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8
 def fit_many(keys, xs, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8, reg_covar=None) -> list[Fit]:
     """`fit` of data sets of one shape, all starts together: the same answers to rounding."""
     config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
-    found = em.fit_em_restarts_batch(keys, xs, spec, n_restarts=n_restarts, init=init, config=config)
+    found = em.fit_em_restarts(keys, xs, spec, n_restarts=n_restarts, init=init, config=config)
     return [_as_fit(restarts, x, spec, init, config) for restarts, x in zip(found, xs, strict=True)]
 
 

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ... import bayes
+from ... import bayes, judge
+from ...bayes.checks import check_counts
 from ...bayes.model import Problem
-from ...bayes.target import check_counts, density_of, finish, prepare
+from ...bayes.target import density_of, finish, prepare
 from ...mixture import GMM, Fit, NotSupported, Posterior, Status, predict
 from ._peers import ask_r, check_answer, free_data, seed_of
-from ._posterior import as_fit, check_relabelling, em_starts, on_terms
+from ._posterior import on_terms
 
 HERE = Path(__file__)  # beside which lie its program in R and its model in BUGS
 
@@ -22,16 +23,17 @@ HERE = Path(__file__)  # beside which lie its program in R and its model in BUGS
 def fit(
     key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, n_restarts=50, relabelling="pivot", timeout=600.0
 ) -> Fit:
-    check_relabelling(relabelling)
+    judge.check_relabelling(relabelling)
     key_start, key_draw = jax.random.split(key)
     check_supported(spec, x)
-    init, cost = em_starts(key_start, x, spec, n_chains, n_restarts)
+    init, starts = bayes.starts_from_em(key_start, x, spec, n_chains, n_restarts=n_restarts)
     if init is None:
         raise NotSupported("jags starts at EM's optima, and EM found none: use gibbs.")
     size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
     run = sample(key_draw, x, spec, init, timeout=timeout, **size)
-    answer = as_fit(run.posterior, spec, x=np.asarray(x), relabelling=relabelling)
-    return on_terms(answer, x, n_restarts, cost, n_chains * (n_warmup + n_draws), threads=1, precision="float64")
+    answer = judge.summary(run.posterior, spec, x=np.asarray(x), relabelling=relabelling)
+    found = judge.PosteriorFit(answer, run.posterior, starts)
+    return on_terms(found, x, spec, n_chains * (n_warmup + n_draws), threads=1, precision="float64")
 
 
 class Run(NamedTuple):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import jax
-
-from ... import bayes
+from ... import judge
 from ...mixture import Fit
-from ._posterior import as_fit, check_relabelling, em_starts, gradients, on_terms, trajectories
+from ._posterior import gradients, on_terms
 
 
 def fit(
@@ -22,11 +20,7 @@ def fit(
     relabelling="pivot",
     progress=None,
 ) -> Fit:
-    check_relabelling(relabelling)
-    key_start, key_draw = jax.random.split(key)
-    init, cost = em_starts(key_start, x, spec, n_chains, n_restarts)
     options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws, "target_accept": target_accept}
-    posterior = bayes.nuts(key_draw, x, spec, init=init, progress=progress, **options)
-    answer = as_fit(posterior, spec, x=x, relabelling=relabelling)
-    answer = on_terms(answer, x, n_restarts, cost, gradients(posterior, n_warmup))
-    return answer._replace(info=answer.info | trajectories(posterior))
+    options |= {"n_restarts": n_restarts, "relabelling": relabelling, "progress": progress}
+    found = judge.fit_posterior(key, x, spec, engine="nuts", **options)
+    return on_terms(found, x, spec, gradients(found.drawn, n_warmup))

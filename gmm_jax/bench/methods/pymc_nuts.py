@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from jax import monitoring
 
-from ... import bayes
+from ... import bayes, judge
 from ...bayes.target import density_of, finish, prepare
 from ...mixture import GMM, Fit, NotSupported, Posterior, Status
 from ._peers import require, seed_of, terms
-from ._posterior import as_fit, check_relabelling, gradients, trajectories
+from ._posterior import gradients
 
 COMPILING = "/nutpie/backend_compile_duration"  # so that bench's clock tells its compilation from its run
 
@@ -26,13 +26,12 @@ COMPILING = "/nutpie/backend_compile_duration"  # so that bench's clock tells it
 def fit(
     key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, target_accept=0.8, n_threads=1, relabelling="pivot"
 ) -> Fit:
-    check_relabelling(relabelling)
+    judge.check_relabelling(relabelling)
     size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
     posterior = Sampler(x, spec, **size)(key, target_accept=target_accept, n_threads=n_threads)
-    answer = as_fit(posterior, spec, x=np.asarray(x), relabelling=relabelling)
+    answer = judge.summary(posterior, spec, x=np.asarray(x), relabelling=relabelling)
     return answer._replace(
         info=answer.info
-        | trajectories(posterior)
         | {"density_evaluations": int(gradients(posterior, n_warmup) * len(x) * spec.n_components)}
         | terms(
             start="nutpie's own, jittered",

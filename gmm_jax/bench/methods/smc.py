@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from ... import bayes
+from ... import judge
 from ...mixture import Fit
-from ._posterior import as_fit, check_relabelling
 
 
-def fit(key, x, spec, *, n_chains=4, n_moves=10, n_draws=1000, relabelling="pivot", progress=None) -> Fit:
-    check_relabelling(relabelling)
-    options = {"n_chains": n_chains, "n_warmup": n_moves, "n_draws": n_draws, "progress": progress}
-    posterior = bayes.smc(key, x, spec, **options)
-    log_evidence, standard_error = bayes.pool(posterior)[:2]
-    found = {"log_evidence": log_evidence, "log_evidence_standard_error": standard_error}
-    answer = as_fit(posterior, spec, x=x, relabelling=relabelling)
-    return answer._replace(info=answer.info | found | {"n_stages": int(np.max(posterior.stats["n_stages"]))})
+def fit(key, x, spec, *, n_chains=4, n_warmup=10, n_draws=1000, relabelling="pivot", progress=None) -> Fit:
+    options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
+    return judge.fit_posterior(key, x, spec, engine="smc", relabelling=relabelling, progress=progress, **options).fit

@@ -11,6 +11,7 @@ from .primitives import (
     TRUTH,
     blend,
     colours_of,
+    draw_cloud,
     draw_components,
     draw_data,
     method_looks,
@@ -18,23 +19,26 @@ from .primitives import (
     one_of,
     seen,
 )
-from .style import legend_below, name_components, open_figure, panels_of, pixels_of, same_limits, write_gif
+from .style import legend_below, open_figure, panels_of, pixels_of, same_limits, write_gif
 
-MOST_ROWS = 30
+MOST_ROWS, MOST_COMPONENTS, MOST_DRAWS = 30, 9, 1000
 FIELD_NAMES = {"weights": "weights φ", "means": "means μ", "covariances": "covariances Σ"}
 
 
 def data(path, x, labels=None):
     """The samples as they come and, where labels are given, beside them coloured by the component that made them."""
     x = seen(np.asarray(x))
-    n_panels = 1 if labels is None else 2
-    with panels_of(path, n_panels, 2, 4.2, 3.9, extra=0.0, n_features=x.shape[1]) as (_, panels):
+    with panels_of(path, 1 if labels is None else 2, 2, 4.2, 3.9, extra=0.0, n_features=x.shape[1]) as (_, panels):
         draw_data(panels[0], x)
         panels[0].set_title(f"{x.shape[0]} samples")
         if labels is not None:
             draw_data(panels[1], x, labels)
             panels[1].set_title("coloured by component")
-            name_components(panels[1], int(np.max(labels)) + 1)
+            n_components = int(np.max(labels)) + 1
+            if n_components <= len(COMPONENTS):
+                for k, colour in enumerate(colours_of(n_components)):
+                    panels[1].plot([], [], "o", color=colour, markersize=4, label=f"{k + 1}")
+                panels[1].legend(title="component", title_fontsize=8, loc="best", handletextpad=0.2)
         same_limits(panels, x)
 
 
@@ -181,3 +185,31 @@ def parameter_errors(path, truth, fits, known=Known()):
             panel.grid(axis="x")
             panel.locator_params(axis="x", nbins=5)
         legend_below(figure, looks)
+
+
+def posterior_of_means(path, x, draws_by_method, truth=None):
+    """Posterior draws of each μ_k with ellipses at 1 and 2 sd, a panel a component; the black cross is the truth.
+
+    Args:
+        draws_by_method: method -> GMM with leading (chains, draws), relabelled; at most 1000 draws are shown of each
+            method, and the first 9 components. Samples that lie so near are grey dots.
+    """
+    x = np.asarray(x)
+    pairs = {1: [(0,)], 3: [(0, 1), (0, 2), (1, 2)]}.get(x.shape[1], [(0, 1)])
+    draws = {name: np.asarray(_thinned(gmm).means, float) for name, gmm in draws_by_method.items()}
+    n_components = min(next(iter(draws.values())).shape[1], MOST_COMPONENTS)
+    places = [(k, pair) for k in range(n_components) for pair in pairs]
+    looks = method_looks(draws)
+    with panels_of(path, len(places), 3, 2.9, 2.6, least=4.2) as (figure, panels):
+        for panel, (k, pair) in zip(panels, places, strict=True):
+            clouds = {name: means[:, k] for name, means in draws.items()}
+            draw_cloud(panel, x, clouds, None if truth is None else np.asarray(truth.means)[k], pair, looks)
+            panel.set_title(f"component {k + 1}")
+        legend_below(figure, {name: look | {"marker": "o", "linestyle": ""} for name, look in looks.items()})
+
+
+def _thinned(draws):
+    """At most 1000 draws, evenly chosen, with one leading axis."""
+    n_chains, n_draws = np.shape(draws.weights)[:2]
+    chosen = np.linspace(0, n_chains * n_draws - 1, min(MOST_DRAWS, n_chains * n_draws)).astype(int)
+    return one_of(draws, np.divmod(chosen, n_draws))

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...mixture.atomic import write_bytes_atomic
-from .primitives import COMPONENTS, GRID, colours_of
+from ...mixture.files import write_bytes_atomic
 
 DPI = 110
 MOST_BYTES = 120_000
@@ -109,10 +108,8 @@ def _plain_box(panel, x, bare):
     across = np.degrees(np.arctan2(spread[1], spread[0])) - 90.0
     off_axis = (across + 45.0) % 90.0 - 45.0  # face on, a box looks flat
     panel.view_init(elev=16, azim=across + (np.copysign(20.0, off_axis) - off_axis if abs(off_axis) < 20.0 else 0.0))
-    panel.set_box_aspect(None, zoom=1.45 if bare else 0.92)
+    panel.set_box_aspect(None, zoom=1.45 if bare else 0.86)
     for i, axis in enumerate((panel.xaxis, panel.yaxis, panel.zaxis)):
-        axis.set_pane_color((0.97, 0.97, 0.97, 1.0))
-        axis._axinfo["grid"].update(color=GRID, linewidth=0.6)
         axis.get_major_locator().set_params(nbins=4)
         if bare:
             axis.set_ticklabels([])
@@ -126,13 +123,5 @@ def legend_below(figure, looks):
 
     handles = [Line2D([], [], label=name, **{"markersize": 5} | look) for name, look in looks.items()]
     widest = 0.6 + 0.08 * max(map(len, looks), default=0)  # inches
-    n_columns = min(len(handles), int(figure.get_figwidth() / widest))
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(n_columns, 1))
-
-
-def name_components(panel, n_components):
-    """A legend of component colours, where the palette has enough of them."""
-    if n_components <= len(COMPONENTS):
-        for k, colour in enumerate(colours_of(n_components)):
-            panel.plot([], [], color=colour, marker="o", linestyle="", markersize=4, label=f"{k + 1}")
-        panel.legend(title="component", title_fontsize=8, loc="best", handletextpad=0.2)
+    fitting = max(int(figure.get_figwidth() / widest), 1)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(fitting, len(handles)) or 1)

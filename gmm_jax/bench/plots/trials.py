@@ -54,26 +54,29 @@ def landscape(path, rows):
 
 
 def recovery(path, rows, metric, problems, methods):
-    """Each method on each problem: median and quartiles of a metric over seeds, on a log axis.
+    """Each method on each problem and case: median and quartiles of a metric over seeds, on a log axis.
 
     Args:
-        rows: dicts with problem, method, seed, status (a Status name) and the metric. Each trial is a faint dot, or a
-            cross where its status is not ok; trials without a finite positive value are counted at the right margin.
+        rows: dicts with problem, case, method, seed, status (a Status name) and the metric. Each trial is a faint dot,
+            or a cross where its status is not ok; trials without a finite positive value are counted at the right.
     """
     looks = method_looks(methods)
-    with open_figure(path, 8.0, 1.2 + max(0.12 * len(methods) + 0.2, 0.34) * len(problems)) as figure:
+    cases = {p: dict.fromkeys(r.get("case") for r in rows if r.get("problem") == p) or [None] for p in problems}
+    places = {p if len(cases[p]) == 1 else f"{p}, {case}": (p, case) for p in problems for case in cases[p]}
+    with open_figure(path, 8.0, 1.2 + max(0.12 * len(methods) + 0.2, 0.34) * len(places)) as figure:
         panel = figure.subplots()
-        for i, problem in enumerate(problems):
+        for i, place in enumerate(places.values()):
             for j, method in enumerate(methods):
-                trials = [r for r in rows if r.get("problem") == problem and r.get("method") == method]
+                trials = [r for r in rows if (r.get("problem"), r.get("case"), r.get("method")) == (*place, method)]
                 draw_trials(panel, trials, metric, i + 0.8 * (j - (len(methods) - 1) / 2) / len(methods), looks[method])
             if i:
                 panel.axhline(i - 0.5, color=GRID, linewidth=0.7)
         panel.set_xscale("log")
-        panel.set_yticks(range(len(problems)), problems, color=INK)
-        panel.set_ylim(len(problems) - 0.5, -0.5)
+        panel.set_yticks(range(len(places)), places, color=INK)
+        panel.set_ylim(len(places) - 0.5, -0.5)
         panel.tick_params(axis="y", length=0)
         panel.grid(axis="x")
-        name = metric.replace("_", " ")
-        panel.set_title(f"{name}: median and quartiles over seeds; × not converged or unmixed, right: without a value")
+        seeds = len({row.get("seed") for row in rows})
+        over = "one seed" if seeds == 1 else f"median and quartiles over {seeds} seeds"
+        panel.set_title(f"{metric.replace('_', ' ')}: {over}; × not converged or unmixed, right: without a value")
         legend_below(figure, looks)

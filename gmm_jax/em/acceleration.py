@@ -1,0 +1,154 @@
+"""Fewer iterations: a limited-memory quasi-Newton step on top of EM, in coordinates without bounds.
+
+Coordinates u are log φ (softmax back), μ, and the log-Cholesky factors of Σ (log variances where Σ is diagonal).
+With g = ∇ℓ(u) and f = (coordinates of EM's image) − u, EM says f ≈ B g, where −B⁻¹ is the curvature of the
+complete-data likelihood. So B is the first guess of L-BFGS's inverse Hessian, and the last moves (Δu, Δg) correct it;
+B Δg is Δf, and no matrix is ever built or solved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..mixture import GMM, Hyperparameters, Known, Moments, project, structure
+from ..mixture.moments import expected_log_joint
+from .m_step import log_prior
+
+MEMORY = 10  # moves that are remembered
+
+
+def to_coordinates(gmm: GMM) -> Float[Array, "n_coordinates"]:
+    """Every part, known ones too: K + K·D + the structure's numbers. A weight of zero counts as the smallest float."""
+    logs = structure(gmm.covariance_type).to_logs(gmm.covariances)
+    return jnp.concatenate([_log(gmm.weights), gmm.means.ravel(), logs.ravel()])
+
+
+def from_coordinates(vector: Float[Array, "n_coordinates"], like: GMM) -> GMM:
+    """The mixture at these coordinates, in the shapes of `like`."""
+    n_components, n_features = like.means.shape
+    weights, means, logs = jnp.split(vector, [n_components, n_components * (1 + n_features)])
+    covariances = structure(like.covariance_type).from_logs(logs, *like.means.shape)
+    return GMM(jax.nn.softmax(weights), means.reshape(like.means.shape), covariances, like.covariance_type)
+
+
+def gradient(
+    gmm: GMM, moments: Moments, known: Known, reg_covar: Float[Array, "..."], prior: Hyperparameters | None = None
+) -> Float[Array, "n_coordinates"]:
+    """∇(ℓ + log prior) in coordinates, 0 for known parts, from the sums of e_step(gmm), by Fisher's identity.
+
+    With a ridge it is ∇Q of the M-step that adds it: zero where that M-step changes nothing.
+    """
+
+    def objective(vector):
+        there = project(from_coordinates(vector, gmm), known)
+        expected = expected_log_joint(there, moments, gmm.means, reg_covar)
+        if prior is None:
+            return expected
+        return expected + log_prior(there, structure(there.covariance_type).whitener(there.covariances), prior)
+
+    return jax.grad(objective)(to_coordinates(gmm))
+
+
+def _log(weights):
+    return jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
+
+
+class Chart(NamedTuple):
+    """A map in coordinates without bounds: step = evaluate ∘ image, a state is `evaluate` of its parameters."""
+
+    parameters: Callable[[Any], Any]  # state -> parameters
+    image: Callable[[Any], Any]  # state -> parameters of the plain step; cheap
+    evaluate: Callable[[Any], Any]  # parameters -> state; dear
+    flatten: Callable[[Any], Float[Array, "n_coordinates"]]  # parameters -> coordinates
+    unflatten: Callable[[Float[Array, "n_coordinates"], Any], Any]  # coordinates, state -> parameters
+
+
+class Point(NamedTuple):
+    """Where a state lies, or with a leading axis the moves between states, latest first."""
+
+    coordinates: Float[Array, "*M n_coordinates"]  # u
+    residual: Float[Array, "*M n_coordinates"]  # f
+    gradient: Float[Array, "*M n_coordinates"]  # g
+
+
+class Memory(NamedTuple):
+    """What is remembered of the path."""
+
+    last: Point
+    moves: Point  # leading axis M
+    curvature: Float[Array, "M"]  # −Δu · Δg of each move, positive; 0 where there is none
+    plain_next: Bool[Array, ""]  # the next step must be plain
+
+
+def start_memory(chart: Chart, gradient: Callable, state: Any) -> Memory:
+    """A memory without moves."""
+    here = _look(chart, gradient, state, chart.image(state))
+    moves = jax.tree.map(lambda leaf: jnp.zeros((MEMORY, *leaf.shape), leaf.dtype), here)
+    return Memory(here, moves, jnp.zeros((MEMORY,), here.coordinates.dtype), jnp.zeros((), bool))
+
+
+def propose(chart: Chart, gradient: Callable, memory: Memory, state: Any) -> tuple[Any, Bool[Array, ""], Memory]:
+    """(parameters to try, whether they are the plain step's, memory with the move that led to `state`).
+
+    The step is plain where it must be, where nothing is remembered yet, and where the other would not lead uphill.
+
+    Reference:
+        Jamshidian & Jennrich (1997), Acceleration of the EM algorithm by using quasi-Newton methods, JRSS B 59 (QN2).
+    """
+    image = chart.image(state)
+    here = _look(chart, gradient, state, image)
+    memory = _remember(memory, here)
+    step = _direction(memory)
+    uphill = jnp.sum(step * here.gradient) > 0.0  # NaN is not
+    plain = memory.plain_next | ~jnp.any(memory.curvature > 0.0) | ~uphill
+    jump = chart.unflatten(here.coordinates + step, state)
+    return jax.tree.map(lambda a, b: jnp.where(plain, a, b), image, jump), plain, memory
+
+
+def forget(memory: Memory, rejected: Bool[Array, ""]) -> Memory:
+    """The memory, without its moves where the last proposal was rejected: they describe another neighbourhood."""
+    return memory._replace(curvature=jnp.where(rejected, jnp.zeros_like(memory.curvature), memory.curvature))
+
+
+def _look(chart, gradient, state, image):
+    u = chart.flatten(chart.parameters(state))
+    return Point(u, chart.flatten(image) - u, gradient(state))
+
+
+def _remember(memory, here):
+    """The move from the last point to this one comes first, if ℓ curves downwards along it."""
+    move = jax.tree.map(jnp.subtract, here, memory.last)
+    curvature = -jnp.sum(move.coordinates * move.gradient)
+    size = jnp.sqrt(jnp.sum(move.coordinates**2) * jnp.sum(move.gradient**2))
+    useful = curvature > jnp.finfo(curvature.dtype).eps * size
+
+    def push(new, old):
+        return jnp.where(useful, jnp.concatenate([new[None], old[:-1]]), old)
+
+    moves = jax.tree.map(push, move, memory.moves)
+    return memory._replace(last=here, moves=moves, curvature=push(curvature, memory.curvature))
+
+
+def _direction(memory):
+    """The two-loop recursion of L-BFGS (Nocedal 1980), latest move first, for the climb: f where there is no move."""
+    kept = memory.curvature > 0.0
+    inverse = jnp.where(kept, 1.0 / jnp.where(kept, memory.curvature, jnp.ones_like(memory.curvature)), 0.0)
+
+    def backwards(carry, move):
+        gradient, step = carry
+        (du, df, dg), inverse = move
+        part = inverse * jnp.sum(du * gradient)
+        return (gradient + part * dg, step + part * df), part  # Δf = B Δg: step stays B · gradient
+
+    def forwards(step, move):
+        ((du, _, dg), inverse), part = move
+        return step + (part + inverse * jnp.sum(dg * step)) * du, None
+
+    moves = (memory.moves, inverse)
+    (_, step), parts = jax.lax.scan(backwards, (memory.last.gradient, memory.last.residual), moves)
+    return jax.lax.scan(forwards, step, (moves, parts), reverse=True)[0]

@@ -1,0 +1,254 @@
+"""Many fits on one or many data sets in memory, advanced by compiled loops as far as the host asks.
+
+Each core takes pools of fits, one program for all pools, through a fixed number of slots: when a fit ends, the next of
+its queue takes the slot, so that no slot waits while a fit does. Between two calls the host may look, let fits leave a
+race, show progress, or be interrupted: nothing computed is lost. Fits begin on fast sums, and go on with exact ones
+where those are too inexact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ..mixture import GMM, WIDE, Precision, Status, fast_sums_allowed
+from ..mixture.cores import n_workers, program, side_by_side
+from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
+from .fit import INEXACT, em_map, first_state
+from .fixed_point import Progress, begin, resume, take_turns
+from .optima import pick
+from .sums import Fits, go_on
+
+SLOT_NUMBERS = 1 << 16  # slots·K·rows: half a MiB of float64 for the responsibilities of a block
+MOST_SLOTS = 16  # more do not make an iteration of a fit cheaper, and wait at the end
+SMALL_PRODUCT = 400_000  # multiplications up to which a product was seen to stay on one core
+LARGEST_POOL = 1024  # fits: enough that few slots wait for the slowest
+STEPS = 4  # of few samples, that a fit takes before its slot may change hands: handing over costs as much as one
+TURNS = 4  # fits a slot has at least, so that slots are seldom idle at the end
+LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
+
+
+@dataclass
+class Pool:
+    """Some fits, on the device, and at the end at least one that has ended: it stands for "no fit"."""
+
+    members: Int[np.ndarray, "Q"]
+    progress: Progress
+    trace: Float[Array, "Q C"]
+
+
+@dataclass
+class CompiledFits(Fits):
+    """Every fit as far as it has come. Fit i belongs to data set i // n_starts."""
+
+    problem: tuple  # (z, known, Annotations, config, prior), every leaf with a leading axis of data sets
+    n_starts: int
+    pools: list[Pool]
+    column: Int[np.ndarray, "max_iter_plus_1"]  # of the trace, for each iteration; C where it is not kept
+    exact: Bool[np.ndarray, "R"]  # fits whose sums are exact
+    left: Int[np.ndarray, "R"]  # a status given by the host to a fit that left a race, or RUNNING
+    computed: int = 0
+    _seen: tuple | None = None
+
+    @property
+    def n_components(self) -> int:
+        return self.pools[0].progress.best.gmm.means.shape[-2]
+
+    @property
+    def n_fits(self) -> int:
+        return self.exact.size
+
+    def look(self) -> tuple[Progress, Float[np.ndarray, "R C"]]:
+        """All fits in NumPy, and the objective after each iteration that is kept (NaN where a fit did not come)."""
+        if self._seen is None:
+            state, trace = _one_by_one(self.pools)
+            status = np.where(state.status == INEXACT, np.int32(Status.RUNNING), state.status)
+            status = np.where(self.left == Status.RUNNING, status, self.left).astype(np.int32)
+            self._seen = state._replace(status=status), trace
+        return self._seen
+
+    @property
+    def kept(self) -> tuple:
+        """What a checkpoint holds, fit by fit: it does not depend on how many cores there are."""
+        progress, trace = _one_by_one(self.pools)
+        return progress, trace, self.exact, self.left, np.asarray(self.computed)
+
+    @kept.setter
+    def kept(self, kept: tuple):
+        progress, trace, self.exact, self.left, computed = kept
+        progress = go_on(progress, self.problem[3].max_iter)
+        more = ((0, 0), (0, self.pools[0].trace.shape[1] - trace.shape[1]))
+        trace = np.pad(trace, more, constant_values=np.nan)
+        for pool in self.pools:
+
+            def put(now, kept, pool=pool):
+                return np.concatenate([kept[pool.members], np.asarray(now)[pool.members.size :]])
+
+            pool.progress, pool.trace = jax.device_put(
+                jax.tree.map(put, (pool.progress, pool.trace), (progress, trace))
+            )
+        self.computed, self._seen = int(computed), None
+
+    def values_after(self, n_iter: int) -> Float[np.ndarray, "R"]:
+        """The objective of each fit after n_iter iterations, NaN where it did not come so far."""
+        return self.look()[1][:, self.column[n_iter]]
+
+    def leave(self, which: Bool[np.ndarray, "R"], status: Status) -> None:
+        """These fits are not run any further."""
+        self.left[which], self._seen = status, None
+
+    def advance(self, which: Int[np.ndarray, "R"], until: int | None = None) -> bool:
+        """These fits, on to iteration `until` (default: their end) or to the next look: whether they are there."""
+        config = self.problem[3]
+        until = config.max_iter if until is None else min(until, config.max_iter)
+        chosen = np.zeros(self.n_fits, bool)
+        chosen[which] = True
+        tasks = [
+            task
+            for sums, mask in (("fast", chosen & ~self.exact), ("exact", chosen & self.exact))
+            for pool in self.pools
+            if (task := _task(self, pool, sums, mask, until)) is not None
+        ]
+        n_threads = _n_threads(self.problem, self.n_components, "exact" if self.exact.any() else "fast")
+        for task, answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
+            _take_in(self, task[0], *answer)
+        state, _ = self.look()
+        return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
+
+
+def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | None = None) -> CompiledFits:
+    """Fits at their starts, which have leading axes (data sets, starts).
+
+    `keep` are the iterations after which the objective is kept, ascending and beginning with 0; default: all.
+    """
+    problem = jax.device_put(problem)
+    n_starts, max_iter = starts.means.shape[1], problem[3].max_iter
+    starts = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), starts)
+    keep = np.arange(max_iter + 1) if keep is None else keep
+    column = np.full(max_iter + 1, keep.size, np.int32)
+    column[keep] = np.arange(keep.size)
+    n_fits = starts.means.shape[0]
+    n_pools = max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
+    members = np.array_split(np.arange(n_fits), n_pools)
+    width = members[0].size + 1
+    width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
+    rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
+    sums = "fast" if fast_sums_allowed(problem[0].dtype, problem[2].groups) else "exact"
+    begun = _begin_pools(problem, n_starts, starts, rows, keep.size, sums)
+    exact = np.full(n_fits, sums == "exact")
+    for fits, (progress, _) in zip(members, begun, strict=True):
+        exact[fits] |= np.asarray(progress.status)[: fits.size] == INEXACT
+    if sums == "fast" and exact.any():
+        again = _begin_pools(problem, n_starts, starts, rows, keep.size, "exact")
+        begun = [_choose_rows(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
+    pools = [Pool(fits, *state) for fits, state in zip(members, begun, strict=True)]
+    return CompiledFits(problem, n_starts, pools, column, exact, np.full(n_fits, Status.RUNNING, np.int32))
+
+
+def _one_by_one(pools):
+    """(progress, trace) of all fits in NumPy."""
+
+    def gather(*leaves):
+        return np.concatenate([np.asarray(leaf)[: p.members.size] for p, leaf in zip(pools, leaves, strict=True)])
+
+    return jax.tree.map(gather, *[(pool.progress, pool.trace) for pool in pools])
+
+
+def _begin_pools(problem, n_starts, starts, rows, n_kept, sums):
+    calls = []
+    for index in rows:
+        arguments = (problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0)
+        calls.append((program(_begin, arguments, sums=sums, n_kept=n_kept), arguments))
+    return side_by_side(calls, _n_threads(problem, starts.n_components, sums))
+
+
+def _choose_rows(first, a, b):
+    """Rows of `a` where `first`, of `b` elsewhere."""
+
+    def choose(p, q):
+        return np.where(first.reshape(-1, *[1] * (p.ndim - 1)), p, q)
+
+    return jax.device_put(jax.tree.map(choose, a, b))
+
+
+def _n_threads(problem, n_components, sums):
+    """How many programs run side by side: as many as cores, if every product stays on its own core.
+
+    XLA's CPU backend splits larger products over its threads: one such program keeps all cores busy. Two at a time also
+    waited for each other for ever, at (100 000, 32, 16) and (3000, 50, 3) on two cores, when they still called LAPACK.
+    """
+    _, n_samples, n_features = problem[0].shape
+    exact_rows = max(256, BLOCK_NUMBERS // (n_components * n_features))
+    rows = min(n_samples, exact_rows if sums == "exact" else BLOCK_ROWS)
+    per_row = n_components * (n_features + 1) * (n_features + 2) // 2
+    return n_workers() if per_row * rows <= SMALL_PRODUCT else 1
+
+
+def _task(fits, pool, sums, chosen, until):
+    """(pool, program, arguments), None where this pool has nothing to do by such sums."""
+    n_fits, width = pool.members.size, pool.progress.n_iter.size
+    status, n_iter = (np.asarray(leaf)[:n_fits] for leaf in (pool.progress.status, pool.progress.n_iter))
+    active = ((status == Status.RUNNING) | (status == INEXACT)) & (fits.left[pool.members] == Status.RUNNING)
+    queue = np.flatnonzero(active & chosen[pool.members] & (n_iter < until))
+    if not queue.size:
+        return None
+    _, n_samples, n_features = fits.problem[0].shape
+    n_components = fits.n_components
+    per_slot = n_components * min(n_samples, BLOCK_ROWS)
+    slots = max(1, min(SLOT_NUMBERS // per_slot, MOST_SLOTS, -(-fits.pools[0].members.size // TURNS)))
+    work = slots * n_components * n_samples * n_features * n_features
+    steps = STEPS if STEPS * work <= LOOK else 1
+    rounds = max(1, LOOK // (steps * work))
+    queue = np.concatenate([queue, np.full(width + slots - queue.size, width - 1)]).astype(np.int32)
+    data_set = np.concatenate([pool.members, np.zeros(width - n_fits, int)]) // fits.n_starts
+    orders = (fits.column, queue, data_set, np.int32(until), np.int32(rounds))
+    arguments = (fits.problem, pool.progress, pool.trace, *orders)
+    return pool, program(_advance, arguments, sums=sums, slots=slots, steps=steps), arguments
+
+
+def _take_in(fits, pool, progress, trace, computed):
+    pool.progress, pool.trace = progress, trace
+    fits.computed += int(computed)
+    fits.exact[pool.members[np.asarray(progress.status)[: pool.members.size] == INEXACT]] = True
+    fits._seen = None
+
+
+@partial(jax.jit, static_argnames=("sums", "n_kept"), compiler_options=WIDE)
+def _begin(problem, starts, data_set, real, sums: Precision, n_kept):
+    """A pool at its starts: its progress, and its trace."""
+    of_fit = _problem_of(problem, data_set)
+
+    def one(member):
+        i, start = member
+        z, known, annotations, *_ = of_fit(i)
+        mapping, rule = em_map(*of_fit(i), sums)
+        return begin(mapping, first_state(z, start, known, annotations, sums), rule)
+
+    progress = jax.lax.map(one, (jnp.arange(real.shape[0]), starts), batch_size=min(MOST_SLOTS, real.shape[0]))
+    trace = jnp.full((real.shape[0], n_kept), jnp.nan, progress.value.dtype).at[:, 0].set(progress.value)
+    return progress._replace(status=jnp.where(real, progress.status, jnp.int32(Status.MAX_ITER))), trace
+
+
+@partial(jax.jit, static_argnames=("sums", "slots", "steps"), compiler_options=WIDE)
+def _advance(problem, progress, trace, column, queue, data_set, until, rounds, sums: Precision, slots, steps):
+    of_fit = _problem_of(problem, data_set)
+
+    def mapping_of(i):
+        return em_map(*of_fit(i), sums)
+
+    progress = resume(progress, INEXACT)
+    progress, trace, taken = take_turns(mapping_of, progress, trace, column, queue, slots, steps, until, rounds)
+    return progress, trace, taken * (slots * steps)
+
+
+def _problem_of(problem, data_set):
+    """Fit -> its data set; a single one is not copied for each fit."""
+    if problem[0].shape[0] == 1:
+        shared = jax.tree.map(lambda leaf: leaf[0], problem)
+        return lambda i: shared
+    return lambda i: jax.tree.map(lambda leaf: leaf[data_set[i]], problem)

@@ -1,0 +1,131 @@
+"""BayesianGaussianMixture: the posterior by `judge.fit_posterior`, in one labelling, with its errors.
+
+Chains start at EM's optima, draws are relabelled, and R-hat, effective draws and the labels are looked at before
+anything is called an answer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from .. import judge
+from ..mixture import GMM, Known, MixtureSpec, Prior, Status
+from .base import BaseMixture, ConvergenceWarning
+
+ENGINES = ("gibbs", "nuts", "smc", "svi", "laplace")
+
+
+class BayesianGaussianMixture(BaseMixture):
+    """Gaussian mixture with a posterior, drawn by Markov chains or sequential Monte Carlo, or approximated.
+
+    scikit-learn's class of this name is another thing: a mean-field variational approximation, under a Dirichlet
+    process or Dirichlet prior on the weights and a normal–Wishart prior on (μ_k, Σ_k⁻¹). Here the prior is
+    `bayes.default_prior`'s, in which μ and Σ are independent, and the posterior is drawn from; of scikit-learn's
+    arguments those below have the same meaning.
+
+    Args:
+        engine: gibbs or nuts (Markov chains), smc (sequential Monte Carlo, which gives the evidence too), svi or
+            laplace (approximations, judged by their Pareto k-hat).
+        n_chains, n_warmup, n_draws: chains, and steps of each before and after its draws are kept; None: the engine's
+            own numbers (`judge.summary.DEFAULTS`). A number that the engine does not have is an error.
+        n_init: restarts of EM, at whose optima the chains start.
+        engine_options: further options of the engine by name, such as {"target_accept": 0.95} for nuts.
+        relabelling: pivot, ecr, ecr-iterative, stephens or modes: see `judge.relabel`.
+        prior: a `gmm_jax.Prior` in the units of X; what it leaves out is the default, which depends on X.
+        known: a `gmm_jax.Known` in the units of X: what is held and not sampled.
+
+    Attributes:
+        weights_, means_, covariances_: posterior means, in one labelling; with _sd_ (weights_sd_, ...) posterior
+            standard deviations, 0 where known.
+        posterior_: a `gmm_jax.Posterior`, the relabelled draws with leading axes (chains, draws).
+        status_, message_: a `gmm_jax.Status`, and what is to be said about it in sentences.
+        diagnostics_: a `judge.Diagnostics`: R-hat, effective draws and Monte-Carlo error of every free number;
+            rhat_ and ess_ are the worst of them (R-hat is NaN where one chain was run).
+        converged_: whether status_ is ok and no chain is known or suspected to be stuck (`judge.mixing`).
+        info_: what else the engine says, such as log_evidence.
+
+    `score_samples` is the log of the posterior predictive density, the log of the mean of the draws' densities (not
+    the mean of their logs, which is lower). `predict_proba` is the mean of the draws' responsibilities: of a row that
+    was fitted p(z_n = k | X), of a new row that without learning from the row itself.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        engine: str = "gibbs",
+        n_chains: int | None = None,
+        n_warmup: int | None = None,
+        n_draws: int | None = None,
+        n_init: int | None = None,
+        engine_options: Mapping | None = None,
+        relabelling: str = "pivot",
+        prior: Prior | None = None,
+        known: Known | None = None,
+        random_state=None,
+    ):
+        self._keep(locals())
+
+    def fit(self, X, y=None):
+        """The estimator itself, with its posterior.
+
+        Warns (ConvergenceWarning) where the draws may not be used as they are: chains disagree or are stuck, draws are
+        too few, transitions diverged, or an approximation is too far off; and (UserWarning) where the components
+        overlap so much that their labels mean little.
+
+        Raises:
+            ValueError: bad data or arguments, or densities that are not finite; the sentence says what to try.
+        """
+        del y
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {self.engine!r}.")
+        X = self._validated(X, ensure_min_samples=2)
+        answer = judge.fit_posterior(self._key(), X, self._spec(), engine=self.engine, **self._options()).fit
+        if answer.standard_errors is None:
+            raise ValueError(f"{self.engine} with these options gives a mode and no posterior: choose others.")
+        if not np.all(np.isfinite(answer.point.means)):
+            raise ValueError(f"{self.engine} gave no finite draws: {Status(answer.status).advice}.")
+        self._take(answer)
+        return self
+
+    def fit_predict(self, X, y=None) -> Int[np.ndarray, "N"]:
+        """fit(X).predict(X)."""
+        return self.fit(X, y).predict(X)
+
+    def _mixtures(self) -> GMM:
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), self.posterior_.draws)
+
+    def _spec(self):
+        given = {"known": self.known, "prior": self.prior}
+        return MixtureSpec(
+            self.n_components, self.covariance_type, **{name: part for name, part in given.items() if part is not None}
+        )
+
+    def _options(self):
+        """The engine's options that were given; it refuses those that it does not have."""
+        numbers = {"n_chains": self.n_chains, "n_warmup": self.n_warmup, "n_draws": self.n_draws}
+        numbers |= {"n_restarts": self.n_init, "relabelling": self.relabelling}
+        return {name: value for name, value in numbers.items() if value is not None} | dict(self.engine_options or {})
+
+    def _take(self, answer):
+        """The answer as attributes; it may warn."""
+        self.posterior_, self.status_, self.info_ = answer.draws, Status(answer.status), answer.info
+        point, sds = answer.point, answer.standard_errors
+        self.weights_, self.means_, self.covariances_ = point.weights, point.means, point.covariances
+        self.weights_sd_, self.means_sd_, self.covariances_sd_ = sds.weights, sds.means, sds.covariances
+        self.diagnostics_ = judge.diagnostics(answer.draws, self._spec())
+        self.rhat_, self.ess_ = self.diagnostics_.worst["r_hat"], self.diagnostics_.worst["ess_bulk"]
+        self.converged_ = self.status_.ok and answer.info.get("mixing") not in ("stuck", "unclear")
+        sentences = [f"{self.status_.advice}.", answer.info["reading"], answer.info.get("labels")]
+        self.message_ = " ".join(filter(None, sentences))
+        if not self.converged_:
+            sentence = f"The posterior may not be used as it is: {self.message_}"
+            warnings.warn(sentence, ConvergenceWarning, stacklevel=3)
+        elif "labels" in answer.info:
+            warnings.warn(answer.info["labels"], UserWarning, stacklevel=3)

@@ -1,0 +1,97 @@
+"""The landscape of optima: where many starts of EM end, how often, how far below the best, and what may not be best.
+
+A plateau looks like many optima, because EM stops wherever its gain has become small. `polished` climbs on from each
+one by quasi-Newton steps until the gradient vanishes, and counts as one those that arrive at the same place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from .. import em
+from ..em.optima import relative_variances
+from ..mixture import MixtureSpec, Status
+
+POLISH = em.EMConfig(max_iter=5000, tol=1e-9, acceleration="lbfgs", stop="gradient")
+
+
+def polished(key: Key[Array, ""], x: Float[np.ndarray, "N D"], spec: MixtureSpec, found: em.Restarts) -> em.Optima:
+    """The distinct stationary points that the optima of `found` lead to; a fit is counted where its optimum ends.
+
+    A step of the climb can leave the basin that it started in: those that end at none, or collapse, are of no optimum.
+    """
+    first = found.optima
+    if not first.count.size:
+        return first
+    after = em.fit_em_restarts(key, x, spec, n_restarts=first.count.size, init=first.gmm, config=POLISH).optima
+    of_fit = np.where(first.of_fit < 0, -1, after.of_fit[first.of_fit])
+    highest = [int(np.argmax(after.of_fit == m)) for m in range(after.count.size)]  # first's optima are in order
+    count = np.bincount(of_fit[of_fit >= 0], minlength=after.count.size)
+    return after._replace(count=count, fit=first.fit[highest], of_fit=of_fit)
+
+
+def rows_of(
+    optima: em.Optima, status: Int[np.ndarray, "R"], x: Float[np.ndarray, "N D"], spec: MixtureSpec
+) -> list[dict[str, Any]]:
+    """A row for each optimum, highest first, then one for each way in which fits ended without one.
+
+    Args:
+        status: of every fit.
+
+    Columns: optimum, counted from 1; log_likelihood (nats) and gap, what is missing to the best that is not spurious
+    (the highest where all are), negative above it; count of fits, share of all and its standard error; spurious, and
+    reason, why; smallest_count, the least n·φ_k; smallest_eigenvalue, the least of any S⁻¹Σ_k with S the covariance of
+    x, and narrow_count, the n·φ_k of that component.
+    """
+    x = np.asarray(x, float)
+    counts = len(x) * np.asarray(optima.gmm.weights, float)
+    spread = np.cov(x.T, bias=True).reshape(x.shape[1], -1)
+    least = relative_variances(optima.gmm, spread).min(axis=-1, initial=np.inf)
+    sound = optima.log_likelihood[~optima.spurious]
+    best = float(np.max(sound if sound.size else optima.log_likelihood, initial=-np.inf))
+    rows = [
+        {
+            "optimum": i + 1,
+            "log_likelihood": float(optima.log_likelihood[i]),
+            "gap": best - float(optima.log_likelihood[i]),
+            **_share(int(optima.count[i]), status.size),
+            "spurious": bool(optima.spurious[i]),
+            "reason": str(optima.reason[i]),
+            "smallest_count": float(counts[i].min()),
+            "smallest_eigenvalue": float(least[i].min()),
+            "narrow_count": float(counts[i, np.argmin(least[i])]),
+        }
+        for i in range(optima.count.size)
+    ]
+    ended, count = np.unique(status[optima.of_fit < 0], return_counts=True)
+    return rows + [
+        {"optimum": None, **_share(int(n), status.size), "reason": _without_optimum(Status(int(s)))}
+        for s, n in zip(ended, count, strict=True)
+    ]
+
+
+def curvature(optima: em.Optima, x: Float[np.ndarray, "N D"], spec: MixtureSpec) -> list[str]:
+    """For each optimum "maximum" where the information there is positive definite, else the Status that says why not.
+
+    SINGULAR is a saddle, or components that coincide; BOUNDARY has no such test.
+    """
+    found = []
+    for i in range(optima.count.size):
+        gmm = jax.tree.map(lambda leaf, i=i: leaf[i], optima.gmm)
+        result = em.EMResult(gmm, optima.log_likelihood[i], np.zeros(0), 0, Status.CONVERGED)
+        status = em.asymptotics(x, result, spec).status
+        found.append("maximum" if status == Status.CONVERGED else status.name)
+    return found
+
+
+def _without_optimum(status):
+    return "no optimum: lost when polished" if status.ok else f"no optimum: {status.name}"
+
+
+def _share(count, of):
+    share = count / of
+    return {"count": count, "share": share, "share_se": float(np.sqrt(share * (1.0 - share) / of))}

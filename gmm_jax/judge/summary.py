@@ -1,0 +1,206 @@
+"""From data to a posterior in one labelling, and what may be said of it: starts, draws, labels, mixing."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from .. import bayes, em
+from ..bayes.checks import check_spec
+from ..mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, structure
+from ..mixture.checks import check_key
+from .mixing import mixing
+from .relabel import RELABELLINGS, relabel
+
+CHAINS = MappingProxyType({"n_chains": 4, "n_warmup": 500, "n_draws": 1000})
+APPROXIMATE = ("svi", "laplace")  # draws are independent and R-hat has nothing to say: one run, judged by Pareto k-hat
+DEFAULTS = MappingProxyType(
+    {
+        "gibbs": {**CHAINS, "n_draws": 2500},
+        "nuts": CHAINS,
+        "numpyro_nuts": CHAINS,
+        "smc": {**CHAINS, "n_warmup": 10},
+        "svi": {"n_warmup": 2000, "n_draws": 1000},
+        "laplace": {"n_warmup": 300, "n_draws": 2000},
+    }
+)
+
+
+class PosteriorFit(NamedTuple):
+    """A posterior in one labelling, as it was drawn, and the fits of EM from whose optima the chains started."""
+
+    fit: Fit
+    drawn: Posterior
+    starts: em.Restarts | None  # None for smc, which starts at draws of the prior
+
+
+def fit_posterior(
+    key,
+    x,
+    spec: MixtureSpec,
+    *,
+    engine: str = "gibbs",
+    n_restarts: int | None = None,
+    relabelling: str = "pivot",
+    progress=None,
+    **options,
+) -> PosteriorFit:
+    """The posterior by one engine: chains start at EM's optima, draws are relabelled, and their mixing is judged.
+
+    Args:
+        engine: gibbs, nuts or numpyro_nuts (Markov chains), smc, svi or laplace.
+        n_restarts: of EM, 50 by default; smc has none.
+        options: the engine's own (see `options_of`); another is a ValueError.
+
+    """
+    check_key(key)
+    check_spec(spec)
+    allowed = options_of(engine)
+    for name in (*options, *(["n_restarts"] if engine == "smc" and n_restarts is not None else ())):
+        if name not in allowed:
+            raise ValueError(f"engine {engine!r} has no option {name!r}; it has {', '.join(allowed)}.")
+    check_relabelling(relabelling)
+    options = {**DEFAULTS[engine], **options}
+    if progress is not None and engine not in (*APPROXIMATE, "numpyro_nuts"):
+        options["progress"] = progress
+    draw, starts = getattr(bayes, engine), None
+    if engine in APPROXIMATE:
+        options["n_chains"] = 1
+    if engine == "smc":
+        drawn = draw(key, x, spec, **options)
+    else:
+        key_start, key_draw = jax.random.split(key)
+        n_restarts = 50 if n_restarts is None else n_restarts
+        options["init"], starts = bayes.starts_from_em(key_start, x, spec, options["n_chains"], n_restarts=n_restarts)
+        drawn = draw(key_draw, x, spec, **options)
+    fit = summary(drawn, spec, x=x, relabelling=relabelling, chains=engine not in APPROXIMATE)
+    if options.get("guide") == "delta":
+        fit = fit._replace(standard_errors=None)
+    return PosteriorFit(fit, drawn, starts)
+
+
+def options_of(engine: str) -> tuple[str, ...]:
+    """The names of an engine's options; a ValueError lists the engines there are."""
+    if engine not in DEFAULTS:
+        raise ValueError(f"engine must be one of {', '.join(DEFAULTS)}; got {engine!r}.")
+    parameters = inspect.signature(getattr(bayes, engine)).parameters.values()
+    hidden = {"init", "labels", "missing", "progress", "inverse_mass", "n_chains" if engine in APPROXIMATE else ""}
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in hidden)
+
+
+def check_relabelling(name: str) -> None:
+    """Before anything is sampled: a ValueError where there is no such method."""
+    if name not in RELABELLINGS:
+        raise ValueError(f"relabelling must be one of {', '.join(RELABELLINGS)}; got {name!r}.")
+
+
+def summary(
+    posterior: Posterior,
+    spec: MixtureSpec,
+    *,
+    x: Float[np.ndarray, "N D"] | None = None,
+    relabelling: str = "pivot",
+    chains: bool = True,
+) -> Fit:
+    """Relabelled draws, their mean as the point, their sds as standard errors, and the worst of the diagnostics.
+
+    Args:
+        x: for co-clustering, and for relabelling by allocations or modes.
+        chains: whether draws come from chains, whose mixing is judged: R-hat says nothing about independent ones.
+
+    Returns:
+        Fit; info: relabelling, its objective and decided (see `relabel`), labels (a sentence where they are ambiguous),
+        mean_log_density; reading, a sentence on how far the draws may be trusted; of chains mixing, mixing_reason,
+        r_hat and ess of the worst quantity; and by engine
+        log_evidence (smc, laplace); elbo (svi); divergences and leapfrog_steps (nuts); share_with_empty_component and
+        arrivals (gibbs); for svi and laplace pareto_k and what importance weights change, shift (the largest change of
+        a mean, in sds) and spread (the largest ratio of an sd after to before).
+    """
+    relabelled = relabel(posterior, method=relabelling, x=x, spec=spec)
+    point, sds = mean_and_sd(relabelled.posterior.draws, spec)
+    info = {
+        "relabelling": relabelled.method,
+        "relabelling_objective": relabelled.objective,
+        "decided": relabelled.decided,
+        "mean_log_density": float(np.mean(posterior.log_density)),
+    }
+    if relabelled.note:
+        info["labels"] = relabelled.note
+    status = Status(posterior.status)
+    if chains:
+        found = mixing(posterior, relabelled, spec, x)
+        info |= {"mixing": found.verdict, "mixing_reason": found.reason} | found.after.worst
+        info |= {
+            "r_hat_before_relabelling": found.before.worst["r_hat"],
+            "r_hat_label_invariant": found.invariant.worst["r_hat"],
+        }
+        status = found.after.status if status == Status.SAMPLED else status
+        info["reading"] = found.reason
+    fit = Fit(point, relabelled.posterior, sds, status, info)
+    info |= _particulars(posterior, fit, spec)
+    if not chains:
+        info["reading"] = _reading_of_approximation(info)
+    return fit._replace(info=info)
+
+
+def _reading_of_approximation(info):
+    if "pareto_k" not in info:
+        return "one point, the mode of the posterior: it has no draws and no errors."
+    return (
+        f"draws are independent, of an approximation with Pareto k-hat {info['pareto_k']:.2f}: up to 0.7 importance "
+        f"weights correct it, and here change means by up to {info['shift']:.2g} sds."
+    )
+
+
+def mean_and_sd(draws: GMM, spec: MixtureSpec) -> tuple[GMM, GMM]:
+    """Mean and sd over (chains, draws); the sd of what is known is exactly 0."""
+    point = jax.tree.map(lambda leaf: np.mean(leaf, axis=(0, 1)), draws)
+    sds = jax.tree.map(lambda leaf: np.std(leaf, axis=(0, 1)), draws)
+    weights, means, covariances = free_parts(spec)
+    if weights.sum() == 1:
+        weights = np.zeros_like(weights)  # determined by the known ones
+    per_component = structure(spec.covariance_type).per_component
+    spread = covariances.reshape(-1, *(1,) * (sds.covariances.ndim - 1)) if per_component else covariances.any()
+    return point, replace(
+        sds, weights=sds.weights * weights, means=sds.means * means[:, None], covariances=sds.covariances * spread
+    )
+
+
+def _particulars(drawn, fit, spec):
+    """What one engine says and the others do not."""
+    stats, found = drawn.stats, {}
+    if "diverging" in stats:
+        found |= {"divergences": int(np.sum(stats["diverging"])), "leapfrog_steps": float(np.mean(stats["n_steps"]))}
+    if "occupied" in stats:
+        found["share_with_empty_component"] = float(np.mean(stats["occupied"] < spec.n_components))
+    if "arrivals" in stats:
+        found["arrivals"] = int(np.sum(stats["arrivals"]))
+    if "n_stages" in stats:
+        evidence, error = bayes.pool(drawn)[:2]
+        found |= {"log_evidence": evidence, "log_evidence_standard_error": error}
+        found["n_stages"] = int(np.max(stats["n_stages"]))
+    if "mode" in stats:
+        found |= {name: float(stats[name][0]) for name in ("log_evidence", "log_evidence_corrected")}
+    if "elbo" in stats:
+        found["elbo"] = float(np.max(stats["elbo"]))
+    return found | (_correction(fit) if "pareto_k" in stats else {})
+
+
+def _correction(fit):
+    """k̂ of one chain of an approximation, and what importance weights change in the free numbers of its fit."""
+    after = bayes.corrected_moments(fit.draws)
+    found = {"pareto_k": float(fit.draws.stats["pareto_k"][0]), "shift": 0.0, "spread": 0.0}
+    for leaf in ("weights", "means", "covariances"):
+        mean, sd = (np.asarray(getattr(gmm, leaf), float) for gmm in (fit.point, fit.standard_errors))
+        free = sd > 0.0
+        if free.any():
+            new_mean, new_sd = (getattr(gmm, leaf)[0][free] for gmm in after)
+            found["shift"] = max(found["shift"], float(np.max(np.abs(new_mean - mean[free]) / sd[free])))
+            found["spread"] = max(found["spread"], float(np.max(new_sd / sd[free])))
+    return found

@@ -1,0 +1,91 @@
+"""Which features make data singular: constant ones, and those that are linear combinations of others.
+
+Feature j is dependent if regression on the features before it leaves less than 1e-8 of its variance. A covariance of
+such data has no inverse: what is fitted is decided by `reg_covar`, not by the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import solve_triangular
+
+LEFT = 1e-8  # of a feature's variance: a hundredth of the relative ridge
+FELT = 1e-4  # of a feature's sd: what a smaller coefficient adds is not named
+ROWS = 1 << 16  # of an array looked at together
+NAMED = 5  # sentences, and features in one
+
+
+def dependent_features(
+    x: Float[np.ndarray, "N D"] | Callable[[], Iterable[np.ndarray]], names: Sequence[str] | None = None
+) -> list[str]:
+    """A sentence for each feature that is constant or a linear combination of others; none for regular data.
+
+    Args:
+        x: rows, or a function that yields blocks of them; it is read on only as long as something seems dependent.
+            Rows with NaN are left out.
+        names: of the features; by default their numbers from 0.
+    """
+    n, mean, scatter, origin, found = 0, 0.0, 0.0, None, {}
+    for block in x() if callable(x) else (x[i : i + ROWS] for i in range(0, len(x), ROWS)):
+        rows = np.asarray(block, float)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        if not len(rows):
+            continue
+        origin = rows[0] if origin is None else origin  # near the data, so that large offsets cost no digits
+        deviation = rows - origin
+        here = deviation.mean(axis=0)
+        deviation -= here
+        gap, total = here - mean, n + len(rows)
+        scatter = scatter + deviation.T @ deviation + np.outer(gap, gap) * (n * len(rows) / total)
+        mean, n = mean + gap * (len(rows) / total), total
+        found = _dependent(scatter / n, np.finfo(float).eps * np.abs(origin + mean))
+        if n > len(scatter) and not found:
+            return []
+    return _sentences(found, n, names or [str(j) for j in range(len(scatter))]) if n else []
+
+
+def _dependent(covariance, rounding):
+    """feature -> the earlier features that it is a combination of, none if it is constant."""
+    sd = np.sqrt(np.diag(covariance))
+    constant = sd <= 4.0 * rounding
+    safe = np.where(constant, 1.0, sd)
+    correlation = covariance / safe / safe[:, None]
+    try:
+        if np.all(np.diag(np.linalg.cholesky(correlation)) ** 2 > LEFT):
+            return {}
+    except np.linalg.LinAlgError:
+        pass
+    kept, lower, found = [], np.zeros_like(correlation), {}
+    for j in range(len(sd)):
+        m = len(kept)
+        row = solve_triangular(lower[:m, :m], correlation[kept, j], lower=True) if m else np.zeros(0)
+        left = correlation[j, j] - row @ row
+        if constant[j]:
+            found[j] = []
+        elif left <= LEFT:
+            weight = solve_triangular(lower[:m, :m], row, lower=True, trans=1)
+            found[j] = [k for k, w in zip(kept, weight, strict=True) if abs(w) > FELT]
+        else:
+            lower[m, :m], lower[m, m] = row, np.sqrt(left)
+            kept.append(j)
+    return found
+
+
+def _sentences(found, n, names):
+    if n <= len(names) and found:
+        return [f"{n} rows cannot tell {len(names)} features apart: their covariance is singular; drop features"]
+    said = []
+    for j, of in found.items():
+        if not of:
+            said.append(f"feature {names[j]!r} is constant: its variance is not identified; drop it")
+            continue
+        others = ", ".join(repr(names[k]) for k in of[:NAMED]) + (f" and {len(of) - NAMED} more" if of[NAMED:] else "")
+        how = "a multiple or a copy of" if len(of) == 1 else "a linear combination of"
+        said.append(
+            f"feature {names[j]!r} is {how} {others}: the covariance is singular and reg_covar decides the "
+            "log-likelihood; drop one of them"
+        )
+    return said[:NAMED] + ([f"{len(said) - NAMED} more features are like that"] if said[NAMED:] else [])
