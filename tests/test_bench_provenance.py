@@ -10,12 +10,11 @@ import pytest
 
 from gmm_jax import Fit, Status, problems
 from gmm_jax.bench import compare, diff, methods, provenance, store
-from gmm_jax.bench.provenance import design_of, makers, read_provenance
+from gmm_jax.bench.provenance import STAMP, design_of, makers, read_provenance
 from gmm_jax.bench.runner import Cell, run_grid
 from gmm_jax.bench.study import Study
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-STAMP = ("commit", "made", "device", "seconds")
 TRUTH = problems.load("course_2d").truth
 CELLS = [Cell("course_2d", n=60, seed=seed) for seed in range(4)]
 

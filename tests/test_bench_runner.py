@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gmm_jax import GMM, Fit, NotSupported, Status, problems
-from gmm_jax.bench import Grid, compare, methods, runner, store
+from gmm_jax.bench import Grid, compare, methods, provenance, runner, store
 from gmm_jax.bench.provenance import read_provenance
 from gmm_jax.bench.runner import Cell, run, run_grid
 
@@ -100,13 +100,15 @@ def test_an_answer_of_another_shape_is_a_failed_row(stub):
 
 
 def test_a_methods_info_cannot_change_the_judgement(stub):
-    info = {"kl": 0.0, "status": "CONVERGED", "own": 1.5}
+    info = {"kl": 0.0, "status": "CONVERGED", "own": 1.5, "commit": "another", "made": "never", "device": "a dream"}
     wrong = GMM(TRUTH.weights, TRUTH.means + 1.0, TRUTH.covariances)
     stub("em", lambda key, x, spec, *, value=0.0: Fit(wrong, None, None, Status.MAX_ITER, info))
     row = run(Cell(**SMALL)).row
     assert row["kl"] > 0.1
     assert row["status"] == "MAX_ITER"
     assert row["own"] == 1.5
+    assert (row["commit"], row["device"]) == (provenance.commit(), provenance.device())
+    assert row["made"] != "never"
 
 
 def test_all_methods_see_the_same_data_and_seeds_differ(stub):

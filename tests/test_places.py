@@ -97,9 +97,8 @@ def test_a_sharded_array_is_fitted_as_one_in_memory(tmp_path, n_processes, names
 @pytest.fixture(scope="module")
 def cluster():
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with distributed.Client(cluster) as client:
-            yield client
+    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        yield client
 
 
 def dask_array(x, n_rows=300):

@@ -48,7 +48,7 @@ def test_restarts_are_a_loop_of_single_fits(covariance_type, x):
         assert one.trace[one.n_iter] == one.log_likelihood
 
 
-def test_best_is_the_highest_lane_and_the_optima_account_for_every_lane(x):
+def test_best_is_the_highest_fit_and_the_optima_account_for_every_fit(x):
     """scikit-learn #10869: lower_bound_ was that of the last restart."""
     found = restarts(x, "full", 3, n_restarts=20)
     ok = np.isin(found.fits.status, (Status.CONVERGED, Status.MAX_ITER))
@@ -211,7 +211,7 @@ def test_every_lane_may_fail_and_best_says_how(blobs):
     assert "collapsed" in found.message
 
 
-def test_ctrl_c_keeps_the_lanes_as_far_as_they_came(blobs, monkeypatch):
+def test_ctrl_c_keeps_the_fits_as_far_as_they_came(blobs, monkeypatch):
     def stop(done, n_fits, best):
         raise KeyboardInterrupt
 
@@ -247,7 +247,7 @@ def test_a_resumed_search_is_the_uninterrupted_one_whatever_the_cores(blobs, tmp
     assert_trees_close(resumed.fits, whole.fits, rtol=1e-12, atol=1e-12)
     assert_trees_close(resumed.effort.spent, whole.effort.spent)
     assert_trees_close(restarts(blobs, resume=True, **keep).fits, resumed.fits, rtol=0.0, atol=0.0)  # at its end
-    with pytest.raises(ValueError, match="belongs to another fit, whose data and starts were different"):
+    with pytest.raises(ValueError, match="belongs to another fit, whose data were different"):
         restarts(blobs + 1e-9, resume=True, **keep)
     with pytest.raises(ValueError, match="is there already"):
         restarts(blobs, **keep)

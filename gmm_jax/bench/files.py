@@ -66,21 +66,23 @@ def fit_file(
         spec = validate_spec(spec, len(table.names))
         x = _rows(table, n_components) if in_memory else table if stream else open_dask(path, columns=columns)
         warnings = dependent_features(x if in_memory else table, table.names)
+        n_samples = len(x) if in_memory or scheduler else table.n_rows
         key, given = jax.random.key(seed), dict(options or {})
+        if "progress" in chosen.options or not in_memory:
+            note = "log-likelihood {:.8g}".format
+            given["progress"] = lambda done, total, *best: update(done, total, *map(note, best))
         try:
             if in_memory:
-                if "progress" in chosen.options:
-                    given["progress"] = lambda done, total, *_: update(done, total)
                 fit = chosen.fit(key, x, spec, **given)
             else:
-                files = {"checkpoint": checkpoint, "resume": resume}
-                fit = _as_fit(_search(key, x, spec, update, **files, **OPTIONS | given))
+                fit = _search(key, x, spec, checkpoint=checkpoint, resume=resume, **OPTIONS | given)
         except em.Interrupted as error:
             interrupted, fit = error, _as_fit(error.restarts)
-            warnings = [_so_far(method), *warnings]
+            on_sample = not in_memory and error.restarts.search is None
+            n_samples = min(n_samples, (OPTIONS | given)["n_sample"]) if on_sample else n_samples
+            warnings = [_so_far(method, n_samples), *warnings]
             if method != "em":
                 fit = fit._replace(status=Status.RUNNING, info={"n_iter": fit.info["n_iter"]})
-        n_samples = len(x) if in_memory or scheduler else table.n_rows
     if in_memory:
         scores = information_criteria(fit.point, x, spec)
     else:
@@ -88,7 +90,7 @@ def fit_file(
     file = str(table.path) if table.path.copy else table.path.path.name
     show(fit, file, method, table.names, n_samples, spec, scores, warnings, as_json=as_json)
     if interrupted is not None:
-        if checkpoint is not None:
+        if checkpoint is not None and checkpoint.exists():
             print(f"go on from {checkpoint} with --resume.", file=sys.stderr)
         raise interrupted
     return 0 if trusted(fit) else 3
@@ -112,9 +114,9 @@ def _check_choice(method, stream, scheduler, keeps):
         raise ValueError(f"{option} is for method em; {method} needs the data in memory: leave {option} out.")
 
 
-def _so_far(method):
+def _so_far(method, n_samples):
     if method == "em":
-        return "interrupted: this is the best fit so far"
+        return f"interrupted: this is the best fit so far, to {n_samples} rows"
     return f"interrupted before {method} began: this is the best EM fit so far, not the answer of {method}"
 
 
@@ -129,26 +131,21 @@ def _rows(table: FileBlocks, n_components):
     return check_data(x, n_components=n_components, name=Path(str(file)).name)  # enough rows, and floats
 
 
-def _search(key, x, spec, update, *, max_iter, tol, reg_covar, **options) -> em.Restarts:
+def _search(key, x, spec, *, max_iter, tol, reg_covar, **options) -> Fit:
     """EM on rows that stay where they are, from the best of several fits to a sample of them."""
     config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
-
-    def progress(n_iter, mean_log_likelihood):
-        update(n_iter, max_iter, f"{mean_log_likelihood:.6f}")
-
-    blocks = x if callable(x) else lambda: (x.blocks[i].compute() for i in range(x.numblocks[0]))
-    try:
-        return em.fit_em_stream(key, blocks, spec, config=config, progress=progress, **options)
-    except em.StreamInterrupted as error:
-        raise em.Interrupted(error.streamed) from None
+    return _as_fit(em.fit_em_restarts(key, x, spec, config=config, **options))
 
 
 def _as_fit(found: em.Restarts) -> Fit:
     """The best fit alone."""
-    best, optima = found.best, getattr(found, "optima", None)
-    info = {"log_likelihood": float(best.log_likelihood), "n_iter": int(best.n_iter), "message": found.message}
-    if optima is not None:
-        info["spurious"] = bool(optima.count.size) and bool(np.all(optima.spurious))
+    best, optima = found.best, found.optima
+    info = {
+        "log_likelihood": float(best.log_likelihood),
+        "n_iter": int(best.n_iter),
+        "message": found.message,
+        "spurious": bool(optima.count.size) and bool(np.all(optima.spurious)),
+    }
     return Fit(best.gmm, None, None, Status(int(best.status)), info)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from .store import UnreadableResult, plain, read_json, source
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "numpy", "scipy", "arviz-stats")
+STAMP = ("commit", "made", "device", "seconds")  # columns of every row
 PARTS = ("Data", "Estimands", "Methods", "Performance", "Expected")
 _BREAK = re.compile(rf"\n\s*\n|^(?=(?:{'|'.join(PARTS)}): )|(?=Found: )", re.MULTILINE)
 
@@ -34,7 +35,7 @@ def stamped(row: Mapping[str, Any], seconds: float | None = None) -> dict[str, A
     """A new row with commit, made (ISO time, UTC), device and seconds; one that has a commit was made before."""
     if "commit" in row:
         return dict(row)
-    made = {"commit": commit(), "made": _utc(datetime.now(UTC)), "device": device(), "seconds": seconds}
+    made = dict(zip(STAMP, (commit(), _utc(datetime.now(UTC)), device(), seconds), strict=True))
     return {**row, **{name: value for name, value in made.items() if row.get(name) is None}}
 
 

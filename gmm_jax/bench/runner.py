@@ -150,7 +150,8 @@ def _judged(cell, problem, fit, x, labels, row):
         found = judge.recovery(key, fit, problem.truth, x=x, labels=labels, x_test=x_test)
     except Exception as error:  # an answer of another shape than the data's
         found = _failure(error)
-    info = {name: value for name, value in fit.info.items() if value is not None and name not in row | found}
+    taken = {*row, *found, *provenance.STAMP}
+    info = {name: value for name, value in fit.info.items() if value is not None and name not in taken}
     return found | info | {name: store.mixture_record(getattr(fit, leaf)) for name, leaf in MIXTURES.items()}
 
 

@@ -30,19 +30,9 @@ def fit(
     size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
     posterior = Sampler(x, spec, **size)(key, target_accept=target_accept, n_threads=n_threads)
     answer = judge.summary(posterior, spec, x=np.asarray(x), relabelling=relabelling)
-    return answer._replace(
-        info=answer.info
-        | {"density_evaluations": int(gradients(posterior, n_warmup) * len(x) * spec.n_components)}
-        | terms(
-            start="nutpie's own, jittered",
-            reg_covar="none",
-            tol=None,
-            tol_is="none: it samples",
-            threads=n_threads,
-            precision="float64",
-            same_prior="yes",
-        )
-    )
+    info = {"density_evaluations": int(gradients(posterior, n_warmup) * len(x) * spec.n_components)}
+    info |= terms("nutpie's own, jittered", None, "none: it samples", threads=n_threads, same_prior="yes")
+    return answer._replace(info=answer.info | info)
 
 
 class Sampler:
