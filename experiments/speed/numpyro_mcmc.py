@@ -1,7 +1,7 @@
 """NumPyro's own MCMC on its own terms, for comparison: as its documentation shows it, un-jitted.
 
 A second `run` of one MCMC object uses what the first has compiled. Each on a model of a `Problem`: the tutorials', or
-ours, whose gradient is the responsibilities, so that the gain of the likelihood is seen apart from that of the driver.
+ours, whose gradient is the responsibilities, so that what the likelihood gains is seen apart from what the driver does.
 """
 
 from __future__ import annotations
