@@ -12,10 +12,7 @@ their rows lie. Found: see results/scale.
 """
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import tempfile
 from contextlib import closing
 from functools import partial
@@ -24,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-import gmm_jax
 from gmm_jax import problems, sample
 from gmm_jax.bench import report, store
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
 from shared.cells import RUN, Options, ask, groups
+from speed.processes import run_together
 
 SIZES, STREAMED = (100_000, 1_000_000, 10_000_000), 100_000_000
 N_FEATURES, N_COMPONENTS = 4, 8
@@ -71,13 +68,13 @@ def in_processes(n, dtype, way, processes, folder):
         for old in folder.iterdir():
             old.unlink()
         write_rows(file, truth, n, dtype)
-    command = [sys.executable, "-m", "speed.rows", way, str(file), json.dumps(store.mixture_record(truth))]
+    program = ["-m", "speed.rows", way, str(file), json.dumps(store.mixture_record(truth))]
     places = [[]]
     if way == "sharded":
         address = f"127.0.0.1:{free_port()}"
         places = [[str(rank), str(processes), address] for rank in range(processes)]
     try:
-        seen = [json.loads(said) for said in run_together([command + place for place in places])]
+        seen = [json.loads(said) for said in run_together([program + place for place in places], timeout=MOST_SECONDS)]
     except OSError as error:
         return about | {"status": "FAILED", "reason": str(error)}
     about |= {"status": "OK", "log_likelihood": seen[0]["log_likelihood"], "seconds_first": seen[0]["seconds_first"]}
@@ -86,25 +83,6 @@ def in_processes(n, dtype, way, processes, folder):
     return [
         about | {"cache": cache, "seconds_per_iteration": s, "rows_per_second": n / s} for cache, s in seconds.items()
     ]
-
-
-def run_together(commands):
-    """The last line that each prints; OSError where one fails or takes too long, and none is left running."""
-    homes = [Path(gmm_jax.__file__).parents[1], Path(__file__).parent, os.environ.get("PYTHONPATH")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, homes)))}
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    programs = [subprocess.Popen(command, **options) for command in commands]
-    try:
-        said = [program.communicate(timeout=MOST_SECONDS) for program in programs]
-    except subprocess.TimeoutExpired:
-        raise OSError(f"took longer than {MOST_SECONDS:g} s") from None
-    finally:
-        for program in programs:
-            program.kill()
-    for program, (_, errors) in zip(programs, said, strict=True):
-        if program.returncode:
-            raise OSError(errors.strip()[-500:])
-    return [out.splitlines()[-1] for out, _ in said]
 
 
 def free_port():

@@ -25,13 +25,13 @@ import numpy as np
 from gmm_jax import MixtureSpec, bayes
 from gmm_jax.bench.workers import Lost, in_processes
 from gmm_jax.shell import configure_jax, experiment
-from shared.cells import RUN, Options, groups, open_study, some_of
+from shared.cells import RUN, Options, groups, some_of
 from speed.iterations import standardised_problem
 from speed.processes import run_program
 from speed.programs import ITERATIONS
 from speed.ratios import ONE_FIT, compare, interleave, seconds_of
 from speed.samplers import SAMPLERS, Job, devices_for, measure, named
-from speed.table import ResultsTable
+from speed.table import measure_parts
 
 SIZE = {"n_chains": 4, "n_warmup": 500, "n_draws": 1000}
 SMOKE_SIZE = {"n_chains": 2, "n_warmup": 20, "n_draws": 100}
@@ -71,13 +71,7 @@ def main(
     parts = some_of(parts, PARTS, "parts") if parts or not run.smoke else ("samplers",)
     samplers = some_of(samplers, SAMPLERS, "samplers") if samplers or not run.smoke else ("gibbs",)
     sizes = dict.fromkeys(sizes, 1) if run.smoke else sizes
-    with open_study(__doc__, "speed_bayes", run, options, steps=len(parts), seeds=seeds) as study:
-        table = ResultsTable(study, run)
-        for part in parts:
-            PARTS[part](table, samplers, **sizes)
-            study.step()
-    met, sentence = verdict(study.rows)
-    return study.conclude(sentence, met=met)
+    return measure_parts(__doc__, "speed_bayes", PARTS, parts, sizes, verdict, run, options, samplers, seeds=seeds)
 
 
 # ---- parts

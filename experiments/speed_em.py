@@ -17,11 +17,11 @@ Found: see results/speed_em.
 """
 
 from gmm_jax.shell import experiment
-from shared.cells import RUN, Options, open_study, some_of
+from shared.cells import RUN, Options, some_of
 from speed.iterations import grid, iteration
 from speed.processes import cold, memory
 from speed.searches import many, same_answer, same_work
-from speed.table import ResultsTable
+from speed.table import measure_parts
 from speed.time_to_99 import time_to_99
 from speed.verdict import verdict
 
@@ -61,13 +61,7 @@ def main(
     options = {"parts": parts, **sizes}
     parts = some_of(parts, PARTS, "parts") if parts or not run.smoke else SMOKE_PARTS
     sizes = {"pairs": 2, "iteration_pairs": 2, "seeds": 2, "starts": 40} if run.smoke else sizes
-    with open_study(__doc__, "speed_em", run, options, steps=len(parts), seeds=sizes["seeds"]) as study:
-        table = ResultsTable(study, run)
-        for part in parts:
-            PARTS[part](table, **sizes)
-            study.step()
-    met, sentence = verdict(study.rows)
-    return study.conclude(sentence, met=met)
+    return measure_parts(__doc__, "speed_em", PARTS, parts, sizes, verdict, run, options, seeds=seeds)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def fits_of(problem, n_components, replications, restarts):
 def by_em(key, xs, spec, restarts, *, with_prior):
     """(a mixture for each data set, whether it is one to trust)."""
     priors = [bayes.hyperparameters(bayes.default_prior(x, spec), "full") for x in xs] if with_prior else None
-    options = {"n_restarts": restarts, "config": CONFIG, "priors": priors}
+    options = {"n_restarts": restarts, "config": CONFIG, "prior": priors}
     found = em.fit_em_restarts(jax.random.split(key, len(xs)), xs, spec, **options)
     ok = [Status(int(f.best.status)).ok and not f.optima.spurious.all() for f in found]
     return [f.best.gmm for f in found], ok

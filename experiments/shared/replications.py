@@ -150,10 +150,10 @@ def summary(
         kind: of interval.
 
     Returns:
-        failed, ambiguous, no_interval: shares of all data sets; coverage, mean over the free numbers, of all data sets
-        too; and of those that did not fail: rmse_weights, rmse_means, rmse_covariances, units of φ, μ, Σ; kl, nats;
+        failed, ambiguous, no_interval: proportions of all data sets; coverage, mean over the free numbers, of all too;
+        and of those that did not fail: rmse_weights, rmse_means, rmse_covariances, units of φ, μ, Σ; kl, nats;
         efficiency with its parts variance and bias (see judge.efficiency); effective_draws, the median, and
-        few_effective, the share with fewer than 400.
+        few_effective, the proportion with fewer than 400.
     """
     truth, good = problem.truth, ~found.failed
     hits = covered(found.intervals[kind], truth, problem.spec)[1].mean(axis=1)

@@ -1,7 +1,7 @@
-"""NumPyro's own MCMC on its own terms, for comparison: as its documentation shows it, un-jitted, and jitted whole.
+"""NumPyro's own MCMC on its own terms, for comparison: as its documentation shows it, un-jitted.
 
 A second `run` of one MCMC object uses what the first has compiled. Each on a model of a `Problem`: the tutorials', or
-ours, whose gradient is the responsibilities, so that the gain of the likelihood and that of the driver are told apart.
+ours, whose gradient is the responsibilities, so that what the likelihood gains is seen apart from what the driver does.
 """
 
 from __future__ import annotations
@@ -46,32 +46,12 @@ def documented(likelihood, x, spec, init, size, *, chain_method="sequential", de
     return run
 
 
-def jitted(likelihood, x, spec, init, size):
-    """NumPyro's MCMC as one compiled program."""
-    problem, scaling = prepare(x, spec, **size)
-    start = jax.tree.map(jnp.asarray, scaling.inward(init))
-
-    def run(key):
-        draws = _run_jitted(key, problem, start, likelihood, **size)
-        return finish(problem, scaling, draws, density_of(problem, draws), {}, Status.SAMPLED)
-
-    return run
-
-
 def _mcmc(likelihood, problem, start, *, n_chains, n_warmup, n_draws, chain_method, dense_mass=False):
     from numpyro.infer import MCMC, NUTS, init_to_value
 
     kernel = NUTS(likelihood, init_strategy=init_to_value(values=site_values(problem, start)), dense_mass=dense_mass)
     sizes = {"num_warmup": n_warmup, "num_samples": n_draws, "num_chains": n_chains}
     return MCMC(kernel, chain_method=chain_method, progress_bar=False, **sizes)
-
-
-@partial(jax.jit, static_argnames=("likelihood", "n_chains", "n_warmup", "n_draws"))
-def _run_jitted(key, problem, start, likelihood, n_chains, n_warmup, n_draws):
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    mcmc = _mcmc(likelihood, problem, start, chain_method="vectorized", **size)
-    mcmc.run(key, problem)
-    return _mixtures(problem, mcmc.get_samples(group_by_chain=True))
 
 
 @jax.jit

@@ -130,17 +130,33 @@ def memory(table, **_):
 
 def run_program(program, arguments, cache=None, threads=None):
     """(seconds, last line printed) of a Python program in a process of its own."""
-    environment = {k: v for k, v in os.environ.items() if k not in CACHES}
-    homes = [Path(gmm_jax.__file__).parents[1], Path(__file__).parents[1], environment.get("PYTHONPATH")]
-    environment["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, homes)))
+    environment = {name: value for name, value in os.environ.items() if name not in CACHES}
     if cache is not None:
         environment["XDG_CACHE_HOME"] = str(cache)
     if threads is not None:
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    command = [sys.executable, "-c", program, *map(str, arguments)]
     begin = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - begin
-    if done.returncode:
-        raise OSError(f"a program that was to be timed failed: {done.stderr.strip().splitlines()[-1:]}.")
-    return seconds, done.stdout.strip().splitlines()[-1]
+    (said,) = run_together([["-c", program, *map(str, arguments)]], environment)
+    return time.perf_counter() - begin, said
+
+
+def run_together(programs, environment=os.environ, timeout=None):
+    """The last line that each Python program prints, all at once; OSError where one fails or takes too long.
+
+    They find this checkout; none is left running.
+    """
+    homes = [Path(gmm_jax.__file__).parents[1], Path(__file__).parents[1], environment.get("PYTHONPATH")]
+    environment = {**environment, "PYTHONPATH": os.pathsep.join(map(str, filter(None, homes)))}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    running = [subprocess.Popen([sys.executable, *words], **options) for words in programs]
+    try:
+        said = [process.communicate(timeout=timeout) for process in running]
+    except subprocess.TimeoutExpired:
+        raise OSError(f"took longer than {timeout:g} s") from None
+    finally:
+        for process in running:
+            process.kill()
+    for process, (_, errors) in zip(running, said, strict=True):
+        if process.returncode:
+            raise OSError(f"a program that was to be timed failed: {errors.strip()[-500:]}")
+    return [out.strip().splitlines()[-1] for out, _ in said]

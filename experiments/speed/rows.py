@@ -28,7 +28,7 @@ ANY_GAIN = 1e30  # a tolerance that the first step meets
 
 def memory(file, start):
     """One array."""
-    return timed(em.fit_em_restarts, x := np.load(file), start, iterations(len(x)))
+    return timed(x := np.load(file), start, iterations(len(x)))
 
 
 def stream(file, start):
@@ -43,9 +43,9 @@ def stream(file, start):
         begun = time.perf_counter()
 
     blocks, n_iter = problems.open_blocks(file), iterations(len(np.load(file, mmap_mode="r")))
-    found = timed(em.fit_em_restarts, blocks, start, n_iter)
+    found = timed(blocks, start, n_iter)
     sums.SECONDS_BETWEEN_LOOKS = 0.0  # progress after every pass
-    fit(em.fit_em_restarts, blocks, start, max_iter=n_iter, progress=progress)
+    fit(blocks, start, max_iter=n_iter, progress=progress)
     return {**found, "cold": seconds[-1]}
 
 
@@ -59,7 +59,7 @@ def sharded(file, start, rank, processes, address):
     x = np.load(file, mmap_mode="r")
     along = jax.sharding.NamedSharding(jax.make_mesh((int(processes),), ("rows",)), jax.sharding.PartitionSpec("rows"))
     rows = jax.make_array_from_callback(x.shape, along, lambda index: np.array(x[index]))
-    found = timed(em.fit_em_restarts, rows, start, iterations(len(x)))
+    found = timed(rows, start, iterations(len(x)))
     jax.distributed.shutdown()
     return found
 
@@ -75,7 +75,7 @@ def dask(file, start):
         parts = [dask.delayed(read)(str(file), begin) for begin in ends]
         sizes = [(min(PARTITION, shape[0] - begin), shape[1]) for begin in ends]
         arrays = [dask.array.from_delayed(p, size, dtype) for p, size in zip(parts, sizes, strict=True)]
-        return timed(em.fit_em_restarts, dask.array.concatenate(arrays), start, iterations(shape[0]))
+        return timed(dask.array.concatenate(arrays), start, iterations(shape[0]))
 
 
 WAYS = {"memory": memory, "stream": stream, "sharded": sharded, "dask": dask}
@@ -91,20 +91,20 @@ def iterations(n):
     return int(np.clip(SUMMED // n, 5, 400))
 
 
-def fit(entry, x, start, *, max_iter, tol=0.0, **options):
+def fit(x, start, *, max_iter, tol=0.0, **options):
     """One fit from the given start."""
     config = em.EMConfig(max_iter=max_iter, tol=tol)
-    return entry(
+    return em.fit_em_restarts(
         jax.random.key(0), x, MixtureSpec(start.n_components), n_restarts=1, init=start, config=config, **options
     )
 
 
-def timed(entry, x, start, n_iter):
+def timed(x, start, n_iter):
     """Seconds an iteration, those of the first fit with its compilation, and where the fit ended."""
 
     def seconds(tol):
         begin = time.perf_counter()
-        found = fit(entry, x, start, max_iter=n_iter, tol=tol)
+        found = fit(x, start, max_iter=n_iter, tol=tol)
         return time.perf_counter() - begin, float(found.best.log_likelihood)
 
     first, log_likelihood = seconds(0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gmm_jax.bench import store
+from shared.cells import open_study
 
 from .programs import ITERATIONS
 from .ratios import usable_cores
@@ -34,6 +35,17 @@ class ResultsTable:
         new = (store.plain(about | row) for row in rows)
         self.study.put(*new, instead=lambda row: (row["part"], row["case"]) == (part, case))
         print(f"{part}, {case}: " + "; ".join(map(shown, (row for row in rows if row.get("seconds")))), flush=True)
+
+
+def measure_parts(doc, name, parts, chosen, sizes, verdict, run, options, *more, seeds=1):
+    """Exit code: the chosen parts, (table, *more, **sizes) -> None, one after the other, and the answer."""
+    with open_study(doc, name, run, options, steps=len(chosen), seeds=seeds) as study:
+        table = ResultsTable(study, run)
+        for part in chosen:
+            parts[part](table, *more, **sizes)
+            study.step()
+    met, sentence = verdict(study.rows)
+    return study.conclude(sentence, met=met)
 
 
 def shown(row):
