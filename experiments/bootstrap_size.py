@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from gmm_jax import GMM, sample
-from gmm_jax.judge.choose import SIGNIFICANT, choose_components
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
+from gmm_jax.judge.choose import SIGNIFICANT, choose_components
 from gmm_jax.shell import experiment
 
 NULLS = {"one normal": (1, 0.0), "two, 4 sd apart": (2, 4.0), "two, 3 sd apart": (2, 3.0)}

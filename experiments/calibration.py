@@ -32,7 +32,7 @@ import numpy as np
 from scipy import stats
 
 from gmm_jax import GMM, Known, MixtureSpec, Prior, bayes, log_prob, permute, responsibilities
-from gmm_jax.bayes.model import pose, site_values
+from gmm_jax.bayes.model import site_values, standardised_problem
 from gmm_jax.bayes.target import log_joint_density
 from gmm_jax.bench import plots
 from gmm_jax.bench.clock import Clock
@@ -221,8 +221,8 @@ def draw_by_nuts(key, x, n_components, size):
 
 def draw_by_tempering(key, x, n_components, size):
     """Gibbs with parallel tempering, few temperatures, so that the posterior would show a wrong exchange."""
-    n_draws = size.draws // size.chains * size.thin
-    engine = partial(bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws, n_temperatures=TEMPERATURES)
+    options = {"n_draws": size.draws // size.chains * size.thin, "n_temperatures": TEMPERATURES}
+    engine = partial(bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, **options)
     return _each_alone(engine, key, x, n_components, size)
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from gmm_jax import GMM, sample
-from gmm_jax.judge.choose import SIGNIFICANT, choices, choose_components
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
 from gmm_jax.bench.workers import answers
+from gmm_jax.judge.choose import SIGNIFICANT, choices, choose_components
 from gmm_jax.shell import configure_jax, experiment
 
 SEPARATIONS = (2.0, 3.0, 4.0)

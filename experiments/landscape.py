@@ -16,9 +16,9 @@ import numpy as np
 
 from gmm_jax import MixtureSpec, em, problems
 from gmm_jax.bench import landscape, plots, report
-from gmm_jax.judge.landscape import curvature, polished, rows_of
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
+from gmm_jax.judge.landscape import curvature, polished, rows_of
 from gmm_jax.shell import experiment
 
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)

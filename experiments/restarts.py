@@ -16,9 +16,9 @@ import numpy as np
 
 from gmm_jax import Status, em, problems
 from gmm_jax.bench import plots
-from gmm_jax.judge.landscape import rows_of
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.bench.study import Study
+from gmm_jax.judge.landscape import rows_of
 from gmm_jax.shell import experiment
 
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)
