@@ -205,11 +205,9 @@ def draw_by_nuts(key, x, n_components, size):
 
 
 def draw_by_tempering(key, x, n_components, size):
-    """Gibbs tempered to the prior, at so few temperatures that a wrong exchange would show."""
-    n_draws = size.draws // size.chains * size.thin
-    engine = partial(
-        bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, n_draws=n_draws, n_temperatures=TEMPERATURES
-    )
+    """Gibbs with parallel tempering, few temperatures, so that the posterior would show a wrong exchange."""
+    options = {"n_draws": size.draws // size.chains * size.thin, "n_temperatures": TEMPERATURES}
+    engine = partial(bayes.gibbs, n_chains=size.chains, n_warmup=size.warmup, **options)
     return _each_alone(engine, key, x, n_components, size)
 
 

@@ -143,10 +143,10 @@ def test_samplers_start_where_em_fails():
 def test_gibbs_on_a_ladder_says_what_it_cost_and_what_arrived(easy):
     size = {"n_restarts": 2, "n_chains": 1, "n_warmup": 50, "n_draws": 50}
     fit = methods.load("gibbs").fit
-    plain, ladder = (fit(jax.random.key(0), easy[0], MixtureSpec(K), n_temperatures=n, **size).info for n in (1, 3))
-    assert ladder["density_evaluations"] - plain["density_evaluations"] == 2 * 100 * len(easy[0]) * K
+    plain, tempered = (fit(jax.random.key(0), easy[0], MixtureSpec(K), n_temperatures=n, **size).info for n in (1, 3))
+    assert tempered["density_evaluations"] - plain["density_evaluations"] == 2 * 100 * len(easy[0]) * K
     assert "arrivals" not in plain
-    assert 0 <= ladder["arrivals"] <= 50
+    assert 0 <= tempered["arrivals"] <= 50
 
 
 # ---- the registry

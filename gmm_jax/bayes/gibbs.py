@@ -51,7 +51,7 @@ def gibbs(
     missing: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Posterior:
-    """Draws from the posterior under a semi-conjugate prior (the default one is).
+    """Posterior draws by Gibbs sampling, under a semi-conjugate prior (the default one is).
 
     Args:
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
@@ -116,7 +116,7 @@ class Chain(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What one chain gives at the posterior's own temperature before each sweep, whose likelihood the sweep finds."""
+    """What one chain reports before each sweep, at the temperature of the posterior."""
 
     gmm: GMM
     log_likelihood: Array  # ()

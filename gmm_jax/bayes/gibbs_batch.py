@@ -28,7 +28,7 @@ def gibbs_batch(
     n_draws: int = 500,
     thin: int = 1,
 ) -> GMM:
-    """Draws (P, n_draws, ...) from the posterior of each data set by one chain each, in the units of the data.
+    """Posterior draws (P, n_draws, ...) of many data sets, by one Gibbs chain each, in the units of the data.
 
     Labels are as the chain left them. What one chain cannot show, that it never left a mode, nothing shows here: begin
     at good optima, and use `gibbs` where convergence is in doubt.

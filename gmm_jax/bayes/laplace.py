@@ -44,7 +44,7 @@ def laplace(
     labels: Int[Array, "N"] | None = None,
     missing: str | None = None,
 ) -> Posterior:
-    """Independent draws from a Gaussian at the mode of the posterior that each chain's start leads to.
+    """Independent draws from Laplace's approximation at the posterior mode that each chain's start leads to.
 
     Args:
         n_warmup: steps of L-BFGS at most; the polish comes after them.

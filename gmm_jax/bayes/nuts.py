@@ -46,7 +46,7 @@ def nuts(
     inverse_mass: Float[Array, "C n_coordinates"] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Posterior:
-    """Draws from the posterior by the No-U-Turn sampler.
+    """Posterior draws by the No-U-Turn sampler.
 
     Args:
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
@@ -215,7 +215,7 @@ def numpyro_nuts(
     target_accept: float = 0.8,
     max_depth: int = 10,
 ) -> Posterior:
-    """Draws from the posterior by NumPyro's No-U-Turn sampler; slower than `nuts`, and the same law.
+    """Posterior draws by NumPyro's No-U-Turn sampler; slower than `nuts`, and the same distribution.
 
     Args:
         init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.

@@ -59,7 +59,7 @@ def smc(
     missing: None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Posterior:
-    """Draws from the posterior in all its labellings, and the evidence, by independent runs.
+    """Posterior draws in all labellings, and the evidence, by independent runs of sequential Monte Carlo.
 
     Moves are Gibbs sweeps where the prior is semi-conjugate, and Hamiltonian trajectories in unconstrained coordinates
     for any other prior.

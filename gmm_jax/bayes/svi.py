@@ -35,7 +35,7 @@ def svi(
     missing: str | None = None,
     guide: str = "normal",
 ) -> Posterior:
-    """Draws from a variational approximation of the posterior.
+    """Draws from a variational approximation of the posterior, by NumPyro.
 
     Args:
         n_warmup: gradient steps of Adam, the step size falling to zero along a cosine.

@@ -69,7 +69,7 @@ def telescoping(
     concentration: float | Float[np.ndarray, "K"] = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Telescoped:
-    """Draws from the posterior over K = 1, ..., spec.n_components and the mixtures of each size.
+    """Posterior draws of the number of components K = 1, ..., spec.n_components and of the mixtures of each size.
 
     Args:
         spec: of the largest K. Its default prior over Σ is that for so many components: make it explicit, or all K are

@@ -75,7 +75,7 @@ def choose_components(
     n_draws: int = 1000,
     refit: bool = False,
 ) -> list[dict[str, Any]]:
-    """A row for each K of ks.
+    """Criteria for the number of components: one row for each K of ks.
 
     Args:
         criteria: names from CRITERIA and OVERALL; the columns stand in the docstring of each.

@@ -29,7 +29,7 @@ AGREED = 1e-3  # a co-clustering that varies less over all draws says nothing ab
 
 
 class Diagnostics(NamedTuple):
-    """One row a quantity; quantities that are known do not appear."""
+    """R-hat, effective sample sizes and Monte-Carlo errors, one entry a free quantity."""
 
     names: tuple[str, ...]
     r_hat: Float[np.ndarray, "Q"]

@@ -37,7 +37,7 @@ def polished(key: Key[Array, ""], x: Float[np.ndarray, "N D"], spec: MixtureSpec
 def rows_of(
     optima: em.Optima, status: Int[np.ndarray, "R"], x: Float[np.ndarray, "N D"], spec: MixtureSpec
 ) -> list[dict[str, Any]]:
-    """A row for each optimum, highest first, then one for each way in which fits ended without one.
+    """Table of EM's optima: a row each, highest first, then one for each way in which fits ended without one.
 
     Args:
         status: of every fit.

@@ -42,7 +42,7 @@ class Mixing(NamedTuple):
 def mixing(
     posterior: Posterior, relabelled: Relabelled, spec: MixtureSpec, x: Float[np.ndarray, "N D"] | None = None
 ) -> Mixing:
-    """Tell chains that switched labels from chains that are stuck.
+    """Whether the chains have mixed, merely switched labels, or are stuck in different modes.
 
     stuck: chains disagree in label-invariant or in relabelled quantities: some are in another mode.
     unclear: no such disagreement is proved, but draws are too few, or not finite, or of one chain, to call them mixed.

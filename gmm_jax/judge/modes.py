@@ -32,7 +32,7 @@ LAPLACE_DRAWS = 100  # of each, of which the best stands for its mode
 def modes_reached(
     posterior: Posterior, modes: GMM, climb: Callable[[GMM], GMM], spec: MixtureSpec | None = None
 ) -> tuple[Int[np.ndarray, "C S"], Int[np.ndarray, "M"]]:
-    """The number of the mode that each draw climbs to, −1 for one that is not listed; and that of each listed one.
+    """The index of the mode that each draw climbs to, −1 for one that is not listed; and that of each listed one.
 
     Args:
         modes: (M, ...), each anywhere on the slopes of its mode, as an optimum of EM is for the posterior's: they climb
@@ -64,7 +64,7 @@ def mode_weights(
     n_runs: int = 8,
     n_draws: int = 1000,
 ) -> list[dict[str, Any]]:
-    """A row for each distinct mode of the posterior up to labels, highest Laplace evidence first, and one for the rest.
+    """Posterior mass at each mode, two ways: a row a mode up to labels, highest Laplace evidence first, and the rest.
 
     Columns: laplace_log_evidence (nats, all copies of the mode), laplace_share (None for the rest: of modes that were
     not found it knows nothing), smc_share and smc_share_se by the scatter of n_runs independent runs, and the mode's

@@ -51,7 +51,7 @@ def fit_posterior(
     progress=None,
     **options,
 ) -> PosteriorFit:
-    """The posterior by one engine: chains start at EM's optima, draws are relabelled, and their mixing is judged.
+    """Posterior by one engine, in one labelling: chains start at EM's optima, draws are relabelled, mixing is judged.
 
     Args:
         engine: gibbs, nuts or numpyro_nuts (Markov chains), smc, svi or laplace.
@@ -108,7 +108,7 @@ def summary(
     relabelling: str = "pivot",
     chains: bool = True,
 ) -> Fit:
-    """Relabelled draws, their mean as the point, their sds as standard errors, and the worst of the diagnostics.
+    """Posterior means and standard deviations in one labelling, and the worst of the convergence diagnostics.
 
     Args:
         x: for co-clustering, and for relabelling by allocations or modes.
