@@ -1,4 +1,4 @@
-"""One process of several for tests/test_places.py: `cases` on a sharded array, and what came of them in FOLDER/NUMBER.npz.
+"""One process of several for tests/test_places.py: `cases` on a sharded array, their answers in FOLDER/NUMBER.npz.
 
 As a program: process_program.py FOLDER PORT N_PROCESSES NUMBER CASE...; with PORT 0 it is alone, with N_PROCESSES
 devices.

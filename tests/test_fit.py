@@ -12,8 +12,8 @@ from test_m_step import make_known
 
 import oracles
 from conftest import EPS, TYPES, as_tuple, assert_trees_close, random_gmm
-from gmm_jax import GMM, Status
-from gmm_jax.em import EMConfig, fit_em, iterates
+from gmm_jax import GMM, MixtureSpec, Status
+from gmm_jax.em import EMConfig, fit_em, fit_em_restarts, iterates
 from gmm_jax.mixture import Known, e_step
 
 FIFTY = EMConfig(max_iter=50, tol=0.0)
@@ -209,3 +209,14 @@ def test_e_step_of_the_result_gives_the_same_likelihood(x):
     mixture = random_gmm(5, 3, 2, "full")
     result = fit_em(x, mixture, config=FIFTY)
     np.testing.assert_allclose(e_step(result.gmm, x).log_likelihood, result.log_likelihood, rtol=1e-14)
+
+
+@pytest.mark.parametrize("acceleration", ["none", "lbfgs"])
+def test_no_nan_is_made_on_the_way(x, acceleration):
+    """Not even where it is masked afterwards: jax_debug_nans would stop the fit."""
+    config = EMConfig(max_iter=30, acceleration=acceleration)
+    with jax.debug_nans(True):
+        found = fit_em_restarts(jax.random.key(0), x, MixtureSpec(3), n_restarts=4, config=config)
+        one = fit_em(x, random_gmm(5, 3, 2, "full"), config=config)
+    assert np.all(np.isfinite(found.fits.log_likelihood))
+    assert np.isnan(np.asarray(one.trace)).sum() == 30 - int(one.n_iter)

@@ -25,7 +25,7 @@ def test_halving_converges_and_counts_its_steps():
     n = int(progress.n_iter)
     assert progress.status == Status.CONVERGED
     assert progress.value == -(0.5**n) == trace[n]
-    assert np.isnan(trace[n + 1 :]).all()
+    assert np.isneginf(trace[n + 1 :]).all()
     assert np.isfinite(trace[: n + 1]).all()
     assert trace[n] - trace[n - 1] <= 1e-6 < trace[n - 1] - trace[n - 2]
 
@@ -51,7 +51,7 @@ def test_a_large_fall_is_no_convergence_and_is_not_taken():
     """pomegranate #1145: a large negative improvement counted as convergence."""
     progress, trace = run(lambda s: 10.0 * s)
     assert (progress.status, progress.n_iter, progress.best) == (Status.DECREASED, 0, 1.0)
-    assert np.isnan(trace[1:]).all()
+    assert np.isneginf(trace[1:]).all()
 
 
 def test_where_falls_are_allowed_the_best_state_is_kept():
@@ -68,7 +68,7 @@ def test_nan_is_never_converged_and_is_not_taken(bad, monotone):
     progress, trace = run(lambda s: jnp.where(s < 0.3, bad, 0.5 * s), monotone=monotone)
     assert (progress.status, progress.best) == (Status.NON_FINITE, 0.25)
     assert trace[2] == -0.25
-    assert np.isnan(trace[3:]).all()
+    assert np.isneginf(trace[3:]).all()
 
 
 def test_a_start_that_is_not_finite_never_runs():
@@ -148,7 +148,7 @@ def test_a_bold_step_that_gains_nothing_is_not_convergence():
     assert gains[:-1][gains[:-1] > 0.0].min() > 1e-3
 
 
-@pytest.mark.parametrize("fault", [Status.COLLAPSED, Status.NARROW])
+@pytest.mark.parametrize("fault", [Status.COLLAPSED, -1])
 def test_a_rejected_step_is_counted_repeats_the_value_and_is_no_failure(fault):
     """Where every proposal is at fault the plain steps are left, each second one."""
     progress, trace = climb(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..mixture import (
@@ -28,7 +29,7 @@ from ..mixture import (
     project,
     structure,
 )
-from ..mixture.checks import check_count, tree_dataclass
+from ..mixture.checks import check_count, check_type, tree_dataclass
 from ..mixture.gmm import deviations
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
@@ -109,8 +110,11 @@ def fit_em(
     References:
         Dempster, Laird & Rubin (1977), JRSS B 39; Ghahramani & Jordan (1994), NIPS 6, for missing values.
     """
+    check_type(config, EMConfig, "config", "EMConfig(max_iter=1000)")
+    check_type(init, GMM, "init", "GMM(weights, means, covariances)")
     x, groups = missing_groups(x, missing)
-    return _fit(x, init, known, Annotations(sample_weight, labels, groups), config, prior)
+    result = _fit(x, init, known, Annotations(sample_weight, labels, groups), config, prior)
+    return result._replace(trace=ended(result.trace, result.n_iter))
 
 
 @jax.jit
@@ -211,11 +215,21 @@ def map_of(evaluate, total, known, config, prior, sums) -> tuple[Map, Rule]:
     return mapping, rule
 
 
+def ended(trace: Float[Array, "... T"], n_iter: Int[Array, "..."]) -> Float[Array, "... T"]:
+    """The trace with NaN after the last iteration; no compiled program makes one, so that jax_debug_nans may be on."""
+    traced = isinstance(trace, jax.core.Tracer)
+    place = np.arange(trace.shape[-1], dtype=np.int32)
+    if traced:
+        return jnp.where(place <= n_iter[..., None], trace, jnp.asarray(jnp.nan, trace.dtype))
+    trace = np.asarray(trace)
+    return jax.device_put(np.where(place <= np.asarray(n_iter)[..., None], trace, np.asarray(np.nan, trace.dtype)))
+
+
 def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMResult:
-    """What an iteration ended with; later entries of the trace than the best iterate's become NaN."""
+    """What an iteration ended with; later entries of the trace than the best iterate's become -inf, see `ended`."""
     kept = jnp.arange(trace.shape[0], dtype=progress.best_iter.dtype) <= progress.best_iter
     best = progress.best
-    trace = jnp.where(kept, trace, jnp.nan)
+    trace = jnp.where(kept, trace, -jnp.inf)
     return EMResult(best.gmm, best.moments.log_likelihood, trace, progress.best_iter, progress.status)
 
 

@@ -80,12 +80,12 @@ def begin(mapping: Map, state: Any, rule: Rule) -> Progress:
 def advance(
     mapping: Map, progress: Progress, rule: Rule, n_steps: int, limit: Int[Array, ""] | None = None
 ) -> tuple[Progress, Float[Array, "n_steps"]]:
-    """At most n_steps more steps, and the objective after each (NaN where no step was taken).
+    """At most n_steps more steps, and the objective after each (-inf where no step was taken).
 
     `limit` asks for fewer steps than the program was compiled for. Under `vmap` one that has stopped waits unchanged
     for the others.
     """
-    trace = jnp.full((n_steps,), jnp.nan, progress.value.dtype)
+    trace = jnp.full((n_steps,), -jnp.inf, progress.value.dtype)
     if n_steps == 0:
         return progress, trace
     first = progress.n_iter

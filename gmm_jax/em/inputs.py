@@ -34,6 +34,7 @@ from ..mixture import (
 from ..mixture.annotations import same_size
 from ..mixture.checks import check_count, check_type
 from ..mixture.cores import divide, on_each, together
+from ..mixture.scaling import QUIET
 from ..mixture.sources import open_source
 from ..mixture.starts import draw_starts, in_known_order, labelled_means, rows_for_starts, start_function
 from ..mixture.summary import sampled_rows
@@ -231,6 +232,7 @@ def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: i
     return scaling.inward(tiled)
 
 
+@QUIET
 def outward(fits: EMResult, spec: MixtureSpec, scaling: Scaling, volume: float) -> EMResult:
     """Fits in the units of the data, in which log-likelihoods are less by `volume` (`Scaling.log_volume_of`)."""
     return fits._replace(

@@ -76,7 +76,7 @@ def spurious(
       component"): eigenvalues of S⁻¹Σ_k with S the covariance of x, its diagonal alone for diagonal Σ_k, its mean
       variance for spherical ones. A narrow component that many samples support is real;
     - it is not stationary without regularisation: one EM step moves a free μ_k by more than largest_shift standard
-      deviations, or changes a free Σ_k by more than that share in some direction. That Σ_k shrinks is no objection where
+      deviations, or changes a free Σ_k by more than that share in some direction. A Σ_k that shrinks is allowed where
       at least few·m samples repeat one value (a variance below 1e-5 of the data's): zeros are a component of their own;
     - two components coincide that the data could tell apart: a saddle point.
 

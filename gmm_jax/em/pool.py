@@ -69,7 +69,7 @@ class CompiledFits(Fits):
             state, trace = _one_by_one(self.pools)
             status = np.where(state.status == INEXACT, np.int32(Status.RUNNING), state.status)
             status = np.where(self.left == Status.RUNNING, status, self.left).astype(np.int32)
-            self._seen = state._replace(status=status), trace
+            self._seen = state._replace(status=status), np.where(np.isneginf(trace), np.nan, trace)
         return self._seen
 
     @property
@@ -83,7 +83,7 @@ class CompiledFits(Fits):
         progress, trace, self.exact, self.left, computed = kept
         progress = go_on(progress, self.problem[3].max_iter)
         more = ((0, 0), (0, self.pools[0].trace.shape[1] - trace.shape[1]))
-        trace = np.pad(trace, more, constant_values=np.nan)
+        trace = np.pad(trace, more, constant_values=-np.inf)
         for pool in self.pools:
 
             def put(now, kept, pool=pool):
@@ -230,7 +230,7 @@ def _begin(problem, starts, data_set, real, sums: Precision, n_kept):
         return begin(mapping, first_state(z, start, known, annotations, sums), rule)
 
     progress = jax.lax.map(one, (jnp.arange(real.shape[0]), starts), batch_size=min(MOST_SLOTS, real.shape[0]))
-    trace = jnp.full((real.shape[0], n_kept), jnp.nan, progress.value.dtype).at[:, 0].set(progress.value)
+    trace = jnp.full((real.shape[0], n_kept), -jnp.inf, progress.value.dtype).at[:, 0].set(progress.value)
     return progress._replace(status=jnp.where(real, progress.status, jnp.int32(Status.MAX_ITER))), trace
 
 

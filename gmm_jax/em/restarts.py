@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
 from ..mixture.checks import check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
-from .fit import EMConfig, EMResult, result_of
+from .fit import EMConfig, EMResult, ended, result_of
 from .inputs import Data, check_options, open_data, outward, stack, stack_data, starts_of, starts_of_each
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
@@ -53,7 +53,7 @@ class Restarts(NamedTuple):
 
 @dataclass(frozen=True)
 class ManyRestarts(Sequence):
-    """The same of P data sets: the best fits with leading axis P, all fits (P, R); item p is what `Restarts` says of p."""
+    """The same of P data sets: the best fits with leading axis P, all fits (P, R); item p is a `Restarts`."""
 
     best: EMResult  # without a trace: trace is (P, 0)
     log_likelihood: Float[np.ndarray, "P R"]
@@ -269,6 +269,7 @@ def restarts_of(state, trace, data, starts, computed, *, raced=False, search=Non
     n_fits = state.n_iter.size
     known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_fits, *leaf.shape)), data.inner.known)
     results, after = jax.tree.map(np.asarray, results_of(state, trace, known))
+    results = results._replace(trace=np.asarray(ended(results.trace, results.n_iter)))
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
     fit, of_fit = distinct(ranked, distinguished(data.inner, data.annotations.labels), data.n_samples)
     reason = np.full(fit.shape, "", object)
@@ -289,7 +290,7 @@ def restarts_of(state, trace, data, starts, computed, *, raced=False, search=Non
 
 
 def best_of(fits, spurious) -> Int[np.ndarray, "..."]:
-    """Which of the fits (last axis) is highest among those not spurious, else among eligible, else among finite ones."""
+    """Which fit (last axis) is highest among those not spurious, else among eligible, else among finite ones."""
     usable, value = eligible(fits), np.where(np.isfinite(fits.log_likelihood), fits.log_likelihood, -np.inf)
     # of equal ones the first: lexsort is stable, so they are sorted backwards
     order = np.lexsort((value[..., ::-1], (2 * (usable & ~spurious) + usable)[..., ::-1]), axis=-1)

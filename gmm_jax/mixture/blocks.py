@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import real_array
+from .checks import float_array
 from .scaling import Scaling, check_sample_weight
 
 Block = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -105,11 +105,9 @@ def cut(rows: Iterable, scaling: Scaling, block_rows: int, dtype) -> Iterator[tu
 
 def check_rows(x, place: str, *, values: bool = True) -> np.ndarray:
     """Part of a data set as a (rows, D) float array, or a ValueError that names row and column."""
-    x = real_array(x, place)
+    x = float_array(x, place)
     if x.ndim != 2 or x.shape[1] == 0:
         raise ValueError(f"{place} must be two-dimensional (rows, D); got shape {x.shape}.")
-    if x.dtype not in (np.float32, np.float64):
-        x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
     if values and not np.isfinite(x).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Rows that are no array in memory: blocks that are read in every pass, a sharded jax.Array, a Dask array or data frame.
+"""Rows that are no array in memory: blocks that are read in every pass, a sharded jax.Array, Dask's arrays and frames.
 
 Each is checked, summarised and sampled where it lies. The n-th row of positive weight draws the n-th random number, so
 that the same key samples the same rows wherever they lie.
