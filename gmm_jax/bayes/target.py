@@ -17,23 +17,13 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from ..mixture import (
-    GMM,
-    Annotations,
-    Posterior,
-    Scaling,
-    Status,
-    check_data,
-    check_labels,
-    missing_groups,
-    project,
-    standardise,
-    structure,
-    validate,
-    validate_spec,
-)
-from ..mixture.annotations import put_gaps
+from ..mixture.annotations import Annotations, missing_groups, put_gaps
 from ..mixture.checks import check_key, kind_of
+from ..mixture.covariance import structure
+from ..mixture.gmm import GMM, validate
+from ..mixture.records import Posterior, Status
+from ..mixture.scaling import Scaling, check_data, check_labels, standardise
+from ..mixture.spec import project, validate_spec
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .checks import check_counts, check_spec
 from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem

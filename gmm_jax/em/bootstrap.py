@@ -14,24 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ..mixture import (
-    GMM,
-    ONE_AT_A_TIME,
-    Annotations,
-    MixtureSpec,
-    NotSupported,
-    Status,
-    ambiguous,
-    assign,
-    distinguished,
-    match_cost,
-    permute,
-    sample,
-)
+from ..mixture.annotations import Annotations
 from ..mixture.checks import check_count, check_key
-from ..mixture.gmm import mixture_of
+from ..mixture.cores import ONE_AT_A_TIME
+from ..mixture.gmm import GMM, mixture_of, permute, sample
+from ..mixture.match import ambiguous, assign, distinguished, match_cost
 from ..mixture.moments import log_likelihood
+from ..mixture.records import NotSupported, Status
 from ..mixture.scaling import QUIET
+from ..mixture.spec import MixtureSpec
 from .fit import EMConfig, EMResult, _fit
 from .inputs import Data, prepare
 

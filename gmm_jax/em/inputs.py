@@ -14,28 +14,15 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ..mixture import (
-    GMM,
-    Annotations,
-    Hyperparameters,
-    MixtureSpec,
-    Scaling,
-    check_data,
-    check_labels,
-    check_sample_weight,
-    exchangeable,
-    free_parts,
-    missing_groups,
-    standardise,
-    structure,
-    validate,
-    validate_spec,
-)
-from ..mixture.annotations import same_size
+from ..mixture.annotations import Annotations, missing_groups, same_size
 from ..mixture.checks import check_count, check_type
 from ..mixture.cores import divide, on_each, together
-from ..mixture.scaling import QUIET
+from ..mixture.covariance import structure
+from ..mixture.gmm import GMM, validate
+from ..mixture.match import exchangeable
+from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
+from ..mixture.spec import Hyperparameters, MixtureSpec, free_parts, validate_spec
 from ..mixture.starts import draw_starts, in_known_order, labelled_means, rows_for_starts, start_function
 from ..mixture.summary import sampled_rows
 from .fit import EMConfig, EMResult

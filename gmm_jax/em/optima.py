@@ -12,20 +12,13 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..mixture import (
-    GMM,
-    MixtureSpec,
-    Status,
-    assign,
-    check_data,
-    check_labels,
-    check_sample_weight,
-    e_step,
-    free_parts,
-    match_cost,
-    structure,
-    validate_spec,
-)
+from ..mixture.covariance import structure
+from ..mixture.gmm import GMM
+from ..mixture.match import assign, match_cost
+from ..mixture.moments import e_step
+from ..mixture.records import Status
+from ..mixture.scaling import check_data, check_labels, check_sample_weight
+from ..mixture.spec import MixtureSpec, free_parts, validate_spec
 from .m_step import m_step
 
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
