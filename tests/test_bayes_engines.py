@@ -31,8 +31,8 @@ def test_same_key_same_draws_and_another_key_others(engine):
 def test_gibbs_gives_each_draw_the_density_of_its_own_mixture(n_temperatures):
     """The likelihood is a by-product of the sweep that begins at the draw."""
     spec = MixtureSpec(2, prior=PRIOR)
-    sizes = {"n_chains": 2, "n_warmup": 3, "n_draws": 20, "n_temperatures": n_temperatures}
-    posterior = bayes.gibbs(jax.random.key(0), SMALL, spec, **sizes)
+    size = {"n_chains": 2, "n_warmup": 3, "n_draws": 20}
+    posterior = bayes.gibbs(jax.random.key(0), SMALL, spec, **size, n_temperatures=n_temperatures)
     for c, s in ((0, 0), (1, 7), (1, 19)):
         gmm = jax.tree.map(lambda leaf, c=c, s=s: leaf[c, s], posterior.draws)
         normal = stats.multivariate_normal

@@ -63,7 +63,7 @@ class BaseMixture(DensityMixin, BaseEstimator):
     def score(self, X, y=None, sample_weight=None) -> float:
         """Mean of log p(x_n) over rows, nats, weighted if weights are given."""
         del y
-        log_density = self._predictive(X)[1].log_density
+        log_density = self.score_samples(X)
         return float(np.average(log_density, weights=check_sample_weight(sample_weight, log_density.size)))
 
     def sample(self, n_samples: int = 1) -> tuple[Float[np.ndarray, "n D"], Int[np.ndarray, "n"]]:
