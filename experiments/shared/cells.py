@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import tyro
 
 from gmm_jax.bench.study import Study
-from gmm_jax.bench.workers import answers
 from gmm_jax.shell import configure_jax
+
+from .workers import answers
 
 Rows = list[dict[str, Any]]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from .. import em
 from ..judge import information_criteria, penalised
 from ..mixture import Fit, Known, MixtureSpec, Status, check_data, n_parameters, validate_spec
 from ..problems import FileBlocks, dependent_features, open_blocks, open_dask
-from . import landscape, methods, report, store
+from . import landscape, methods, report, store, workers
 
 OPTIONS = {"n_restarts": 10, "init": "kmeans++", "n_sample": 10_000, "max_iter": 1000, "tol": 1e-8, "reg_covar": None}
-LOCAL = "local"
 
 
 def fit_file(
@@ -60,7 +59,7 @@ def fit_file(
     spec, interrupted = MixtureSpec(n_components, covariance_type, read_known(known)), None
     with (
         closing(open_blocks(path, columns=columns)) as table,
-        nullcontext() if scheduler is None else _client(scheduler, prepare),
+        nullcontext() if scheduler is None else workers.cluster(scheduler, prepare=prepare),
         report.progress_bar(f"{method} on {Path(path).name}") as update,
     ):
         spec = validate_spec(spec, len(table.names))
@@ -147,31 +146,6 @@ def _as_fit(found: em.Restarts) -> Fit:
         "spurious": bool(optima.count.size) and bool(np.all(optima.spurious)),
     }
     return Fit(best.gmm, None, None, Status(int(best.status)), info)
-
-
-@contextmanager
-def _client(scheduler: str, prepare) -> Iterator[None]:
-    """A Dask cluster, or with "local" one on this machine, of which Dask's computations make use."""
-    try:
-        from distributed import Client, WorkerPlugin
-    except ImportError:
-        raise ValueError("a Dask cluster needs Dask: pip install 'gmm-jax[cluster]'.") from None
-
-    class Prepared(WorkerPlugin):
-        def setup(self, worker):
-            prepare()
-
-    local = {"threads_per_worker": 1, "dashboard_address": None}
-    try:
-        client = Client(**local) if scheduler == LOCAL else Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no Dask scheduler answers at {scheduler!r} ({error}): give its address, like tcp://host:8786, or local."
-        ) from None
-    with client:
-        if prepare is not None:
-            client.register_plugin(Prepared())
-        yield
 
 
 def read_known(path: Path | None) -> Known:

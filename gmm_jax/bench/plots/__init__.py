@@ -11,15 +11,3 @@ newer), and xarray draws traces of it: `["posterior/means"].sel(feature=0).plot.
 
 from .fits import data, em_animation, em_iterations, log_likelihood, parameter_errors, posterior_of_means, recovered
 from .trials import landscape, recovery
-
-__all__ = [
-    "data",
-    "em_animation",
-    "em_iterations",
-    "landscape",
-    "log_likelihood",
-    "parameter_errors",
-    "posterior_of_means",
-    "recovered",
-    "recovery",
-]
