@@ -145,8 +145,7 @@ def read_trials(folder: Path) -> list[dict[str, Any]]:
 def write_report(folder: Path) -> Path:
     """Pictures and report.html of a folder with rows.csv and provenance.json."""
     rows = read_trials(folder)
-    runs = provenance.read_provenance(folder)
-    record = runs[-1] | {"runs": provenance.runs_of(runs), "made by": provenance.makers(rows)}
+    record = provenance.summary(folder, rows)
     problems, methods = (list(dict.fromkeys(row[axis] for row in rows)) for axis in ("problem", "method"))
     figures = []
     for metric in DRAWN:

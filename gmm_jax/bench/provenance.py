@@ -131,6 +131,12 @@ def read_provenance(folder) -> list[dict[str, Any]]:
     return entries
 
 
+def summary(folder, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a report says of the folder: its last run's entry, all runs, and who made the rows."""
+    runs = read_provenance(folder)
+    return runs[-1] | {"runs": runs_of(runs), "made by": makers(rows)}
+
+
 def runs_of(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     """A line for each run: when, how many rows it added, by which commit."""
     return [

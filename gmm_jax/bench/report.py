@@ -106,6 +106,13 @@ def with_uncertainty(value: float, uncertainty: float) -> str:
     return f"{value:.{decimals}f} ± {uncertainty:.{decimals}f}"
 
 
+def cell(value: Any, form: str) -> str:
+    """A number in this format, text as it is, and a dash for what is not there or not finite."""
+    if isinstance(value, str):
+        return value
+    return DASH if value is None or not math.isfinite(value) else format(value, form)
+
+
 # ---- terminal
 
 

@@ -72,11 +72,11 @@ class Study:
     @property
     def seconds(self) -> float:
         """How long it has run."""
-        return self._clock.so_far()["seconds"]
+        return self.clock.so_far()["seconds"]
 
     def __enter__(self) -> Study:
         with ExitStack() as stack:
-            self._clock = stack.enter_context(Clock())
+            self.clock = stack.enter_context(Clock())
             self._update = stack.enter_context(progress_bar(self.name, self._steps))
             self._stack = stack.pop_all()
         self._last = time.perf_counter()
@@ -115,20 +115,23 @@ class Study:
         self._last, self._done = time.perf_counter(), self._done + 1
         self._update(self._done, note=note)
 
-    def save(self) -> None:
-        """Rows and provenance as they are now; a run that added nothing and found nothing new leaves no entry."""
+    def save(self, **more: Any) -> None:
+        """Rows and provenance as they are now, with `more` in this run's entry.
+
+        A run that added nothing and found nothing new leaves no entry.
+        """
         new = sum("commit" not in row for row in self.rows)
         self.rows = [row if "commit" in row else self.stamp(row, self.seconds / new) for row in self.rows]
         store.write_rows(self.folder, self.rows)
         if self._added or not self._earlier or self.answer not in (None, self._earlier[-1].get("answer")):
-            self._write_entry(datetime.now(UTC))
+            self._write_entry(datetime.now(UTC), **more)
 
-    def _write_entry(self, ended):
+    def _write_entry(self, ended, **more):
         """In place of this run's own, after those of earlier runs."""
         rows = None if ended is None else self._added
         of = {"rows": rows, "seeds": self._seeds, "doc": self.doc, "answer": self.answer}
-        new = provenance.entry(self.command, self.options, self.started, ended, self._clock.so_far(), **of)
-        store.write_json(self._record, [*self._earlier, new])
+        new = provenance.entry(self.command, self.options, self.started, ended, self.clock.so_far(), **of)
+        store.write_json(self._record, [*self._earlier, new | more])
 
     def conclude(self, answer: str, *, met: bool = True) -> int:
         """Write the provenance and print the answer: the exit code, 3 where the expectation was not met."""

@@ -39,7 +39,9 @@ def dependent_features(
             found = dependencies(summary.scatter / summary.n_rows, rounding)
             if summary.n_rows > len(rounding) and not found:
                 return []
-    return [] if summary is None else _sentences(found, summary.n_rows, names or list(map(str, range(len(summary.mean)))))
+    if summary is None:
+        return []
+    return _sentences(found, summary.n_rows, names or [str(j) for j in range(len(summary.mean))])
 
 
 def dependencies(
