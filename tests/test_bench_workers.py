@@ -264,13 +264,6 @@ def test_a_cell_that_kills_every_worker_of_a_cluster_is_a_failed_row_until_it_is
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
-def test_the_time_left_is_told_in_one_unit():
-    assert runner.time_left(10.0, 1, 100) == "about 17 min left"
-    assert runner.time_left(1.0, 1, 50) == "about 50 s left"
-    assert runner.time_left(3600.0, 1, 5) == "about 5 h left"
-    assert runner.time_left(5.0, 9, 0) == ""
-
-
 # ---- killed at any moment
 
 KILLS = """

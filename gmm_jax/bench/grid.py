@@ -6,9 +6,7 @@ it. It imports no JAX, so that the shell can show it at once.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -81,13 +79,6 @@ class Grid:
                 raise ValueError(f"an option is written METHOD.NAME=VALUE with one of {methods}; got {text!r}.")
             chosen[method] |= [parse_option(text.removeprefix(f"{method}."))]
         return chosen
-
-    def with_options(self, methods: Mapping[str, Mapping[str, Any]]) -> Grid:
-        """The same grid with these methods and their options."""
-        texts = tuple(
-            f"{m}.{name}={json.dumps(value)}" for m, chosen in methods.items() for name, value in chosen.items()
-        )
-        return replace(self, methods=tuple(methods), option=texts)
 
 
 def read_grid(path: Path) -> Grid:

@@ -156,10 +156,10 @@ def progress_bar(description: str, total: float | None = None, *, delay: float =
         yield lambda done, total=None, note="": None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     what, note = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
-    columns = (SpinnerColumn(), what, BarColumn(), note, TimeElapsedColumn())
+    columns = (SpinnerColumn(), what, BarColumn(), note, TimeElapsedColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
     task = progress.add_task(description, total=total, note="")
     lock, ended = threading.Lock(), False
