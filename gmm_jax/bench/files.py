@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from ..mixture import Fit, Known, MixtureSpec, Status, check_data, n_parameters,
 from ..problems import FileBlocks, dependent_features, open_blocks, open_dask
 from . import landscape, methods, report, store, workers
 
-OPTIONS = {"n_restarts": 10, "init": "kmeans++", "n_sample": 10_000, "max_iter": 1000, "tol": 1e-8, "reg_covar": None}
+CONFIG = {"max_iter": 1000, "tol": 1e-8, "reg_covar": None}
+OPTIONS = {"n_restarts": 10, "init": "kmeans++", "n_sample": 10_000, "progress": None, **CONFIG}  # beyond memory
 
 
 def fit_file(
@@ -53,9 +55,11 @@ def fit_file(
     """
     in_memory = not stream and scheduler is None
     _check_choice(method, stream, scheduler, checkpoint is not None or resume)
-    chosen = methods.load(method) if in_memory else methods.Method("em beyond memory", "", OPTIONS, em.fit_em_restarts)
+    there = partial(_fit_there, checkpoint=checkpoint, resume=resume)
+    chosen = methods.load(method) if in_memory else methods.Method("em beyond memory", "", OPTIONS, there)
     offered = {name: value for name, value in chosen.options.items() if name not in methods.INTERNAL}
-    methods.check_options(chosen._replace(options=offered), dict(options or {}))
+    given = dict(options or {})
+    methods.check_options(chosen._replace(options=offered), given)
     spec, interrupted = MixtureSpec(n_components, covariance_type, read_known(known)), None
     with (
         closing(open_blocks(path, columns=columns)) as table,
@@ -66,19 +70,15 @@ def fit_file(
         x = _rows(table, n_components) if in_memory else table if stream else open_dask(path, columns=columns)
         warnings = dependent_features(x if in_memory else table, table.names)
         n_samples = len(x) if in_memory or scheduler else table.n_rows
-        key, given = jax.random.key(seed), dict(options or {})
-        if "progress" in chosen.options or not in_memory:
+        if "progress" in chosen.options:
             note = "log-likelihood {:.8g}".format
             given["progress"] = lambda done, total, *best: update(done, total, *map(note, best))
         try:
-            if in_memory:
-                fit = chosen.fit(key, x, spec, **given)
-            else:
-                fit = _search(key, x, spec, checkpoint=checkpoint, resume=resume, **OPTIONS | given)
+            fit = chosen.fit(jax.random.key(seed), x, spec, **given)
         except em.Interrupted as error:
             interrupted, fit = error, _as_fit(error.restarts)
             on_sample = not in_memory and error.restarts.search is None
-            n_samples = min(n_samples, (OPTIONS | given)["n_sample"]) if on_sample else n_samples
+            n_samples = min(n_samples, (chosen.options | given)["n_sample"]) if on_sample else n_samples
             warnings = [_so_far(method, n_samples), *warnings]
             if method != "em":
                 fit = fit._replace(status=Status.RUNNING, info={"n_iter": fit.info["n_iter"]})
@@ -130,9 +130,10 @@ def _rows(table: FileBlocks, n_components):
     return check_data(x, n_components=n_components, name=Path(str(file)).name)  # enough rows, and floats
 
 
-def _search(key, x, spec, *, max_iter, tol, reg_covar, **options) -> Fit:
+def _fit_there(key, x, spec, **options) -> Fit:
     """EM on rows that stay where they are, from the best of several fits to a sample of them."""
-    config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
+    options = OPTIONS | options
+    config = em.EMConfig(**{name: options.pop(name) for name in CONFIG})
     return _as_fit(em.fit_em_restarts(key, x, spec, config=config, **options))
 
 
