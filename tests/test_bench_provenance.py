@@ -12,7 +12,7 @@ from gmm_jax import Fit, Status, problems
 from gmm_jax.bench import compare, diff, methods, provenance, store
 from gmm_jax.bench.provenance import STAMP, design_of, makers, read_provenance
 from gmm_jax.bench.runner import Cell, run_grid
-from gmm_jax.bench.study import Study
+from shared.study import Experiment
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TRUTH = problems.load("course_2d").truth
@@ -37,7 +37,7 @@ def at(monkeypatch):
 
 def one_row_a_seed(out, seeds, *, answer="as it is"):
     """A study that goes on where it was."""
-    with Study("Is it?", "toy", out, {"seeds": seeds}, keep=True) as study:
+    with Experiment("Is it?", "toy", out, {"seeds": seeds}, keep=True) as study:
         for seed in range(len(study.rows), seeds):
             study.add({"seed": seed})
     study.conclude(answer)
@@ -61,7 +61,7 @@ def test_each_row_of_a_grid_says_what_made_it(instant, tmp_path):
 def test_each_row_of_an_experiment_says_what_made_it(tmp_path, monkeypatch):
     """Rows that are added together share the time since those before; one that times itself keeps its own."""
     now = 0.0
-    with Study("", "toy", tmp_path, {}) as study:
+    with Experiment("", "toy", tmp_path, {}) as study:
         monkeypatch.setattr("gmm_jax.bench.study.time.perf_counter", lambda: now)
         study.step()
         now = 6.0
@@ -77,7 +77,7 @@ def test_each_row_of_an_experiment_says_what_made_it(tmp_path, monkeypatch):
 
 
 def test_rows_that_a_study_makes_of_many_at_the_end_say_what_made_them(tmp_path):
-    with Study("", "toy", tmp_path, {}) as study:
+    with Experiment("", "toy", tmp_path, {}) as study:
         study.step()
         study.rows = [{"a": 1}, {"a": 2}]
     assert study.conclude("so") == 0
@@ -142,7 +142,7 @@ def test_an_answer_that_has_changed_is_an_entry_without_rows(tmp_path):
 
 def test_a_new_study_without_the_old_rows_is_without_their_entries(tmp_path):
     for _ in range(2):
-        with Study("", "toy", tmp_path, {}) as study:
+        with Experiment("", "toy", tmp_path, {}) as study:
             study.add({"a": 1})
     assert len(read_provenance(tmp_path / "toy")) == 1
 
@@ -150,7 +150,7 @@ def test_a_new_study_without_the_old_rows_is_without_their_entries(tmp_path):
 def test_what_a_killed_run_has_made_is_known(instant, at, tmp_path, monkeypatch):
     """Nothing runs after a kill: its entry stands there without an end, and the next run leaves it there."""
     at("one")
-    study = Study("Is it?", "toy", tmp_path, {"seeds": 9}, keep=True)
+    study = Experiment("Is it?", "toy", tmp_path, {"seeds": 9}, keep=True)
     study.__enter__().add({"seed": 0})
     study._stack.close()
     (entry,) = read_provenance(tmp_path / "toy")
