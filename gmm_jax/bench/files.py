@@ -186,16 +186,11 @@ def parse_option(text: str) -> tuple[str, Any]:
 
 def _with_nan(value, path, name):
     """null is NaN; beside lists it stands for a whole component, NaN throughout."""
-
-    def filled(entry):
-        if not isinstance(entry, list):
-            return np.array(math.nan if entry is None else entry, float)
-        parts = [filled(e) for e in entry]
-        shape = max((part.shape for part in parts), key=len, default=())
-        return np.stack([np.full(shape, math.nan) if e is None else part for e, part in zip(entry, parts, strict=True)])
-
     try:
-        return filled(value)
+        if isinstance(value, list):
+            shape = next((np.shape(entry) for entry in value if entry is not None), ())
+            value = [np.full(shape, math.nan) if entry is None else np.array(entry, float) for entry in value]
+        return np.array(value, float)
     except (TypeError, ValueError):
         raise ValueError(f"{path}: {name} must be a rectangular array of numbers, null where free.") from None
 

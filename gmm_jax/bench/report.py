@@ -33,7 +33,6 @@ class Table(NamedTuple):
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -57,7 +56,7 @@ class Section(NamedTuple):
 
 
 def parameter_rows(
-    truth: GMM | None, known: Known, answers: Mapping[str, tuple[GMM | None, GMM | None, Status]], caption: str = ""
+    truth: GMM | None, known: Known, answers: Mapping[str, tuple[GMM | None, GMM | None, Status]]
 ) -> Table:
     """A row for each number of the mixture: the truth, and for each method "estimate ± uncertainty" and z.
 
@@ -84,7 +83,7 @@ def parameter_rows(
             columns.append(("z", [f"{value:+.1f}" if math.isfinite(value) else DASH for value in z]))
     heads = [head for head, _ in columns]
     notes += ["± one standard error or posterior sd; z = (estimate − truth) / that."] if "z" in heads else []
-    return Table(tuple(heads), tuple(zip(*(cells for _, cells in columns), strict=True)), caption, tuple(notes))
+    return Table(tuple(heads), tuple(zip(*(cells for _, cells in columns), strict=True)), tuple(notes))
 
 
 def _values(gmm, entries):

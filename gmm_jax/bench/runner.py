@@ -37,7 +37,6 @@ class Cell:
 
     problem: str
     known: tuple[str, ...] = ()
-    components: tuple[int, ...] | None = None
     method: str = "em"
     options: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
@@ -49,10 +48,7 @@ class Cell:
         """The course's names where they fit: Case I knows φ and Σ, Case II nothing."""
         if not self.known:
             return "Case II"
-        if self.known == ("weights", "covariances") and self.components is None:
-            return "Case I"
-        of = "" if self.components is None else " of " + ",".join(map(str, self.components))
-        return "known " + "+".join(self.known) + of
+        return "Case I" if self.known == ("weights", "covariances") else f"known {'+'.join(self.known)}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ def run_together(cells: Sequence[Cell]) -> list[Trial]:
     first, alone = cells[0], len(cells) == 1
     problem, method, options = problems.load(first.problem), methods.load(first.method), dict(first.options)
     methods.check_options(method, options)
-    spec = problem.knowing(*first.known, components=first.components)
+    spec = problem.knowing(*first.known)
     data = [problem.sample(derive_key(cell.seed, "data", cell.problem), cell.n, cell.counts) for cell in cells]
     keys = [derive_key(cell.seed, "method", cell.method, cell.case) for cell in cells]
     given = {"labels": data[0][1]} if "labels" in method.options else {}
