@@ -76,15 +76,6 @@ def test_each_row_of_an_experiment_says_what_made_it(tmp_path, monkeypatch):
     assert {row["commit"] for row in rows} == {provenance.commit()}
 
 
-def test_rows_that_a_study_makes_of_many_at_the_end_say_what_made_them(tmp_path):
-    with Experiment("", "toy", tmp_path, {}) as study:
-        study.step()
-        study.rows = [{"a": 1}, {"a": 2}]
-    assert study.conclude("so") == 0
-    assert all(row[name] is not None for row in store.read_rows(tmp_path / "toy") for name in STAMP)
-    assert read_provenance(tmp_path / "toy")[-1]["rows"] == 2
-
-
 def test_a_failed_trial_says_what_made_it_too(monkeypatch, tmp_path):
     def raising(key, x, spec):
         raise RuntimeError("out of luck")

@@ -231,7 +231,7 @@ def test_every_table_says_which_command_made_it_by_which_commit_and_when(tmp_pat
         lines(record | {"made by": ["2 rows: abc, 2026-01-01", "1 rows: def"]})
         == [("gmm-jax compare x", "2 rows: abc, 2026-01-01; 1 rows: def")] * 3
     )
-    assert lines({"command": "x"}) == [("x", "commit not known, date not known")] * 3
+    assert lines({"command": "x"}) == [("x", "commit not known")] * 3
     assert lines({}) == []
 
 

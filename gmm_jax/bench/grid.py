@@ -85,19 +85,15 @@ def read_grid(path: Path) -> Grid:
     """The grid of a JSON file, missing keys as they are by default; a ValueError names what cannot be read."""
     from .store import read_json
 
-    found = read_json(path)
+    found, names = read_json(path), [field.name for field in fields(Grid)]
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: a grid is a JSON object with any of {_names()}.")
+        raise ValueError(f"{path}: a grid is a JSON object with any of {', '.join(names)}.")
     for name in found:
-        if name not in _names():
-            raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(_names())}.")
+        if name not in names:
+            raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(names)}.")
     grid = Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
     try:
         grid.check()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return grid
-
-
-def _names():
-    return tuple(field.name for field in fields(Grid))

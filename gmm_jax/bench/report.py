@@ -190,8 +190,8 @@ def write_html(
 
     Args:
         summary: what was found, a paragraph; blank lines part it into several.
-        provenance: of `provenance.entry`. Its command, commit and date stand under each table (where the rows
-            carry theirs, those: "made by"), all of it at the end.
+        provenance: of `provenance.summary`. Its command, and who made the rows and when, stand under each table, all
+            of it at the end.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -204,7 +204,7 @@ def write_html(
         summary=[paragraph for paragraph in summary.split("\n\n") if paragraph.strip()],
         sections=sections,
         command=record.get("command"),
-        origin=_origin(record),
+        origin="; ".join(record.get("made by") or ["commit not known"]),
         facts={name: _words(value) for name, value in record.items() if name not in ELSEWHERE and value is not None},
     )
     return write_text_atomic(path, text)
@@ -228,15 +228,6 @@ def _data_uri(path):
 def _minus(cell):
     """A number's hyphen as a minus sign; other text as it is."""
     return cell.replace("-", "−") if cell[:1] == "-" and cell[1:2].isdigit() else cell
-
-
-def _origin(record):
-    """Which commit made the rows, and when."""
-    if record.get("made by"):
-        return "; ".join(record["made by"])
-    git = record.get("git") or {}
-    commit = f"commit {git['commit'][:12]}{' with changes' * bool(git.get('dirty'))}" if git else "commit not known"
-    return f"{commit}, {str(record.get('ended') or record.get('started') or '')[:10] or 'date not known'}"
 
 
 def _words(value, *, inside=False):

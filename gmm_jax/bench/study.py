@@ -40,11 +40,6 @@ class Study:
     def _record(self):
         return self.folder / "provenance.json"
 
-    @property
-    def seconds(self) -> float:
-        """How long it has run."""
-        return self.clock.so_far()["seconds"]
-
     def __enter__(self) -> Study:
         with ExitStack() as stack:
             self.clock = stack.enter_context(Clock())
@@ -82,8 +77,6 @@ class Study:
 
         A run that added nothing and found nothing new leaves no entry.
         """
-        new = sum("commit" not in row for row in self.rows)
-        self.rows = [row if "commit" in row else self.stamp(row, self.seconds / new) for row in self.rows]
         store.write_rows(self.folder, self.rows)
         if self._added or not self._earlier or self.answer not in (None, self._earlier[-1].get("answer")):
             self._write_entry(datetime.now(UTC), **more)
