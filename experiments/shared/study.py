@@ -22,7 +22,7 @@ class Experiment(Study):
     """A Study of an experiment, whose command is made of its options.
 
     Args:
-        doc: the experiment's docstring, which begins with its question and tells its design (`provenance.entry`).
+        doc: the experiment's docstring, which begins with its question and tells its design (`provenance.design_of`).
         name: of the experiment's file, and of its folder in `out`.
         options: what was chosen on the command line; the command that repeats the study is made of them.
         steps: how many times `add` or `step` will be called, for the progress bar.

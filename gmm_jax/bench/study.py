@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Any
 
 from . import provenance, store
@@ -17,18 +16,19 @@ class Study:
     """A context manager around the work; `rows` are on disk after every `put`, each with what made it.
 
     Args:
-        doc: the docstring of what is run, which begins with its question and tells its design (`provenance.entry`).
+        doc: the docstring of what is run, which begins with its question and tells its design (`provenance.design_of`).
         name: of the folder in `out`.
         options: what was chosen.
-        command: what was typed.
+        command: what was typed, as text for a shell.
         seeds: of the data sets.
         rows: of earlier runs, to go on from.
         steps: how many times `step` will be called, for the progress bar.
     """
 
     def __init__(self, doc: str, name: str, out, options: Mapping[str, Any], *, command, seeds, rows=None, steps=None):
-        self.doc, self.name, self.options, self.command = doc, name, dict(options), command
-        self.folder, self.started = store.result_folder(out, name), datetime.now(UTC)
+        self.doc, self.name, self.options = doc, name, dict(options)
+        self.command = provenance.command_of(command)
+        self.folder, self.started = store.result_folder(out, name), provenance.now()
         self.rows = [provenance.earlier(row) for row in rows or ()]
         there = rows is not None and self._record.exists()
         self._earlier = provenance.read_provenance(self.folder) if there else []
@@ -79,11 +79,20 @@ class Study:
         """
         store.write_rows(self.folder, self.rows)
         if self._added or not self._earlier or self.answer not in (None, self._earlier[-1].get("answer")):
-            self._write_entry(datetime.now(UTC), **more)
+            self._write_entry(provenance.now(), **more)
 
     def _write_entry(self, ended, **more):
-        """In place of this run's own, after those of earlier runs."""
-        rows = None if ended is None else self._added
-        of = {"rows": rows, "seeds": self._seeds, "doc": self.doc, "answer": self.answer}
-        new = provenance.entry(self.command, self.options, self.started, ended, self.clock.so_far(), **of)
-        store.write_json(self._record, [*self._earlier, new | more])
+        """What is needed to repeat this run, after the entries of earlier ones; one that was killed has no end."""
+        entry = {
+            **provenance.design_of(self.doc),
+            "answer": self.answer,  # a sentence, or a line for each thing; results/README.md shows them all
+            "command": self.command,
+            "config": provenance.bare(store.plain(self.options)),
+            "seeds": self._seeds,
+            "rows": None if ended is None else self._added,
+            **provenance.here(),
+            "started": self.started,
+            "ended": ended,
+            "seconds": self.clock.so_far(),
+        }
+        store.write_json(self._record, [*self._earlier, entry | more])
