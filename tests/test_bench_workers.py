@@ -268,6 +268,7 @@ def test_a_cell_that_kills_every_worker_of_a_cluster_is_a_failed_row_until_it_is
 
 KILLS = """
 import json, os, random, signal, sys, time
+from dataclasses import asdict
 from pathlib import Path
 from gmm_jax.bench import compare, provenance, runner, store, workers
 
@@ -282,10 +283,10 @@ def counted(cell):
     return runner.Trial({"seed": cell.seed, "value": cell.seed / 3}, None, None, None, None, None)
 
 runner.run = counted
-provenance.entry = lambda *_, **__: {}
+provenance.here = lambda: {}
 provenance.commit()
 provenance.device = lambda: "here"
-paths = [runner._path(results / "sweep", cell) for cell in cells]
+paths = [store.cell_path(results / "sweep", asdict(cell) | {"schema": store.SCHEMA}) for cell in cells]
 random.seed(0)
 
 def calls_so_far():
