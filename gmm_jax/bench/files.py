@@ -22,6 +22,7 @@ from ..judge import information_criteria, penalised
 from ..mixture import Fit, Known, MixtureSpec, Status, check_data, n_parameters, validate_spec
 from ..problems import FileBlocks, dependent_features, open_blocks, open_dask
 from . import landscape, methods, report, store, workers
+from .grid import FIELDS
 
 CONFIG = {"max_iter": 1000, "tol": 1e-8, "reg_covar": None}
 OPTIONS = {"n_restarts": 10, "init": "kmeans++", "n_sample": 10_000, "progress": None, **CONFIG}  # beyond memory
@@ -157,9 +158,8 @@ def read_known(path: Path | None) -> Known:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f'{path} is not JSON ({error}): write an object like {{"weights": [0.7, 0.3]}}.') from None
-    fields = ("weights", "means", "covariances")
-    if not isinstance(record, dict) or not set(record) <= set(fields):
-        raise ValueError(f"{path} must hold a JSON object with any of {', '.join(fields)}.")
+    if not isinstance(record, dict) or not set(record) <= set(FIELDS):
+        raise ValueError(f"{path} must hold a JSON object with any of {', '.join(FIELDS)}.")
     return Known(**{name: None if value is None else _with_nan(value, path, name) for name, value in record.items()})
 
 

@@ -38,7 +38,7 @@ class Sampler:
     """The compiled model of these data; called with a key, it samples.
 
     Args:
-        starts: hyperparameters and scaling -> where all chains start, as nutpie's model is told it.
+        starts: hyperparameters and scaling -> options of nutpie that say where all chains start.
         backend: nutpie's, "numba" or "jax".
     """
 
