@@ -64,7 +64,7 @@ def test_two_runs_of_one_program_hardly_ever_differ(new_seeds):
 @pytest.mark.slow
 def test_two_real_runs_of_one_program_hardly_ever_differ(tmp_path):
     """95 of 100 is the promise: EM, which fits equal cells together, on three problems, no seed twice."""
-    grid = Grid(("course_2d", "unbalanced", "overlapping"), n=(150,), seeds=5).with_options({"em": {"n_restarts": 4}})
+    grid = Grid(("course_2d", "unbalanced", "overlapping"), ("em",), ("em.n_restarts=4",), n=(150,), seeds=5)
     for run in range(200):
         run_grid(str(run), replace(grid, first_seed=5 * run).cells(), results=tmp_path)
     codes = [diff.diff(tmp_path / str(run), tmp_path / str(run + 1)) for run in range(0, 200, 2)]

@@ -21,6 +21,7 @@ from gmm_jax.bench.methods import _peers, pymc_nuts
 from gmm_jax.em import EMConfig, fit_em
 from gmm_jax.judge.diagnostics import diagnostics_of, quantities
 from gmm_jax.mixture import Hyperparameters
+from shared.nutpie_starts import variables
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +267,8 @@ def test_pymcs_variables_are_those_of_the_mixture_and_back(covariance_type):
     matrix = covariance_type in ("full", "tied")
     size = np.diag([1.0, 0.5, 2.0]) + 0.1 if matrix else np.ones(n_features)
     hyper = Hyperparameters(np.ones(K), np.arange(3.0), np.diag([1.0, 4.0, 0.5]) + 0.1, 5.0, size)
-    variables = {name: np.asarray(v)[None, None] for name, v in pymc_nuts._variables(gmm, hyper).items()}
-    back = pymc_nuts._mixtures(variables, hyper, covariance_type)
+    found = {name: np.asarray(v)[None, None] for name, v in variables(gmm, hyper).items()}
+    back = pymc_nuts._mixtures(found, hyper, covariance_type)
     for leaf in ("weights", "means", "covariances"):
         np.testing.assert_allclose(getattr(back, leaf)[0, 0], getattr(gmm, leaf), rtol=1e-10, atol=1e-12)
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from gmm_jax.bench import plots
-from gmm_jax.bench.plots import fits, primitives
+from gmm_jax.bench.plots import fits, looks, primitives
 from gmm_jax.mixture import GMM, Known, structure
 
 N, K = 60, 2
@@ -157,7 +157,7 @@ def test_cases_of_one_problem_are_not_pooled_and_one_seed_has_no_quartiles(tmp_p
 
 
 def test_many_components_have_different_colours():
-    colours = primitives.colours_of(30)
+    colours = looks.colours_of(30)
     assert len(set(colours)) == 30
 
 

@@ -52,7 +52,7 @@ def test_z_is_the_error_in_units_of_its_uncertainty():
 
 
 def test_the_table_says_estimate_and_uncertainty_to_the_digits_that_count():
-    table = report.parameter_rows(TRUTH, Known(), {"em": (POINT, ERRORS, Status.CONVERGED)}, "Case II")
+    table = report.parameter_rows(TRUTH, Known(), {"em": (POINT, ERRORS, Status.CONVERGED)})
     assert table.columns == ("", "truth", "em", "z")
     assert table.rows[0] == ("φ₁", "0.700", "0.720 ± 0.010", "+2.0")
     assert table.rows[2] == ("μ₁₁", "1.000", "1.10 ± 0.20", "+0.5")
@@ -185,7 +185,7 @@ def test_a_bar_on_a_terminal_after_the_delay_and_no_colour_where_it_is_not_wante
 def page(tmp_path):
     (tmp_path / "a.png").write_bytes(PIXEL)
     evil = "<script>alert(1)</script>\"'&"
-    table = report.parameter_rows(TRUTH, Known(), {evil: (POINT, ERRORS, Status.CONVERGED)}, evil)
+    table = report.parameter_rows(TRUTH, Known(), {evil: (POINT, ERRORS, Status.CONVERGED)})
     table = table._replace(notes=(evil,))
     section = report.Section(evil, [evil], [table], [report.Picture(tmp_path / "a.png", evil)])
     record = {"command": f"gmm-jax demo {evil}", "versions": {"jax": "1.0", evil: evil}, "seeds": [0, 1]}
@@ -231,7 +231,7 @@ def test_every_table_says_which_command_made_it_by_which_commit_and_when(tmp_pat
         lines(record | {"made by": ["2 rows: abc, 2026-01-01", "1 rows: def"]})
         == [("gmm-jax compare x", "2 rows: abc, 2026-01-01; 1 rows: def")] * 3
     )
-    assert lines({"command": "x"}) == [("x", "commit not known, date not known")] * 3
+    assert lines({"command": "x"}) == [("x", "commit not known")] * 3
     assert lines({}) == []
 
 

@@ -156,22 +156,6 @@ def test_rows_with_a_field_too_few_are_unreadable(tmp_path):
         store.read_rows(tmp_path)
 
 
-def test_rows_are_parquet_too_where_pyarrow_is(tmp_path):
-    table = pytest.importorskip("pyarrow.parquet")
-    rows = [{"a": 1, "b": 0.5, "c": "x", "d": {"y": [1]}}, {"a": 2, "b": 3, "c": None, "e": True, "d": "z"}]
-    store.write_rows(tmp_path, rows)
-    assert table.read_table(tmp_path / "rows.parquet").to_pylist() == [
-        {"a": 1, "b": 0.5, "c": "x", "d": '{"y": [1]}', "e": None},
-        {"a": 2, "b": 3.0, "c": None, "d": "z", "e": True},
-    ]
-
-
-def test_without_pyarrow_there_is_no_parquet(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "find_spec", lambda name: None)
-    store.write_rows(tmp_path, [{"a": 1}])
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
-
-
 @pytest.mark.parametrize("text", ["[x] is no list", "{", "1 of 2", "-", "007", "truely", "NaN", '"a"', "2026-01-01"])
 def test_text_that_begins_like_something_else_stays_text(tmp_path, text):
     store.write_rows(tmp_path, [{"reason": text}])

@@ -4,7 +4,7 @@ import pytest
 
 from gmm_jax.bench import store
 from gmm_jax.bench.provenance import read_provenance
-from gmm_jax.bench.study import Study
+from shared.study import Experiment
 
 DOC = """Does it
 work?
@@ -21,7 +21,7 @@ Expected: yes. Found: see results/toy.
 
 def test_rows_are_on_disk_after_each_step_even_if_the_work_fails(tmp_path):
     def work():
-        with Study(DOC, "toy", tmp_path, {}) as study:
+        with Experiment(DOC, "toy", tmp_path, {}) as study:
             study.add({"a": 1})
             raise RuntimeError
 
@@ -33,7 +33,7 @@ def test_rows_are_on_disk_after_each_step_even_if_the_work_fails(tmp_path):
 
 def test_the_provenance_repeats_the_command_and_the_question(tmp_path, capsys):
     options = {"data_sets": 3, "names": ("a", "b"), "none": (), "full": True, "not": False}
-    with Study(DOC, "toy", tmp_path, options, seeds=3) as study:
+    with Experiment(DOC, "toy", tmp_path, options, seeds=3) as study:
         study.add({"a": 1}, {"a": 2})
     assert study.conclude("It works.", met=False) == 3
     (record,) = read_provenance(tmp_path / "toy")
@@ -43,13 +43,13 @@ def test_the_provenance_repeats_the_command_and_the_question(tmp_path, capsys):
 
 
 def test_a_smoke_run_meets_no_expectation(tmp_path):
-    with Study(DOC, "toy", tmp_path, {}, smoke=True) as study:
+    with Experiment(DOC, "toy", tmp_path, {}, smoke=True) as study:
         study.add({"a": 1})
     assert study.conclude("no.", met=False) == 0
 
 
 def test_a_kept_study_goes_on_where_it_was(tmp_path):
     for row in ({"a": 1}, {"a": 2}):
-        with Study(DOC, "toy", tmp_path, {}, keep=True) as study:
+        with Experiment(DOC, "toy", tmp_path, {}, keep=True) as study:
             study.add(row)
     assert [row["a"] for row in study.rows] == [1, 2]

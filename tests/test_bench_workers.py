@@ -21,6 +21,7 @@ from gmm_jax.bench import Grid, compare, runner, store, workers
 from gmm_jax.bench.runner import Cell, How, run_grid
 from gmm_jax.bench.workers import Lost
 from gmm_jax.shell import configure_jax
+from shared.workers import alone, answers
 
 SMALL = {"problem": "well_separated", "n": 60}
 GOOD = [Cell(**SMALL, method="cheap_methods:split", seed=seed) for seed in range(3)]
@@ -86,7 +87,7 @@ class Adds:
 
 
 def test_a_process_alone_keeps_what_it_knows_and_ends_with_all_that_it_has_started():
-    with workers.alone(Adds()) as ask:
+    with alone(Adds()) as ask:
         child = ask(0)
         assert [ask(1), ask(2)] == [1, 5]
         os.kill(child, 0)  # it lives
@@ -108,19 +109,19 @@ def alive(pid):
 
 @pytest.mark.slow
 def test_a_process_alone_that_dies_between_two_questions_is_lost_at_the_next():
-    with workers.alone(Adds()) as ask:
+    with alone(Adds()) as ask:
         assert ask(2) == 4
         (process,) = multiprocessing.active_children()
         process.kill()
         process.join()
         assert ask(2) == Lost("its process has ended")
-    with workers.alone(Adds(), prepare=leave) as ask:
+    with alone(Adds(), prepare=leave) as ask:
         assert ask(2) == Lost("its process has ended")
 
 
 @pytest.mark.slow
 def test_a_process_alone_that_hangs_is_lost_in_time():
-    with workers.alone(Adds()) as ask:
+    with alone(Adds()) as ask:
         assert ask(5, 0.5) == Lost("took longer than 0.5 s")
         assert ask(2) == 4  # by a fresh process
     assert not multiprocessing.active_children()
@@ -206,9 +207,9 @@ def test_without_dask_a_scheduler_is_a_sentence(tmp_path):
 def test_a_cluster_gives_the_rows_of_one(tmp_path):
     pytest.importorskip("distributed")
     cells = [*BAD[:2], *GOOD]
-    alone = run_grid("alone", cells, results=tmp_path)
+    here = run_grid("here", cells, results=tmp_path)
     on_cluster = run_grid("cluster", cells, results=tmp_path, how=How(scheduler="local", prepare=configure_jax))
-    assert told(alone) == told(on_cluster)
+    assert told(here) == told(on_cluster)
 
 
 @pytest.mark.slow
@@ -263,17 +264,11 @@ def test_a_cell_that_kills_every_worker_of_a_cluster_is_a_failed_row_until_it_is
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
-def test_the_time_left_is_told_in_one_unit():
-    assert runner.time_left(10.0, 1, 100) == "about 17 min left"
-    assert runner.time_left(1.0, 1, 50) == "about 50 s left"
-    assert runner.time_left(3600.0, 1, 5) == "about 5 h left"
-    assert runner.time_left(5.0, 9, 0) == ""
-
-
 # ---- killed at any moment
 
 KILLS = """
 import json, os, random, signal, sys, time
+from dataclasses import asdict
 from pathlib import Path
 from gmm_jax.bench import compare, provenance, runner, store, workers
 
@@ -288,10 +283,10 @@ def counted(cell):
     return runner.Trial({"seed": cell.seed, "value": cell.seed / 3}, None, None, None, None, None)
 
 runner.run = counted
-provenance.entry = lambda *_, **__: {}
+provenance.here = lambda: {}
 provenance.commit()
 provenance.device = lambda: "here"
-paths = [runner._path(results / "sweep", cell) for cell in cells]
+paths = [store.cell_path(results / "sweep", asdict(cell) | {"schema": store.SCHEMA}) for cell in cells]
 random.seed(0)
 
 def calls_so_far():
@@ -345,8 +340,8 @@ def test_a_sweep_killed_at_random_moments_loses_nothing_finished(n_cells, n_kill
 
 
 def test_answers_of_one_worker_come_from_this_process_and_a_lost_one_is_a_sentence():
-    assert list(workers.answers(lambda job: os.getpid() + job, [0, 1], 1)) == [os.getpid(), os.getpid() + 1]
-    coming = workers.answers(square, [2, 3], 2)
+    assert list(answers(lambda job: os.getpid() + job, [0, 1], 1)) == [os.getpid(), os.getpid() + 1]
+    coming = answers(square, [2, 3], 2)
     with pytest.raises(RuntimeError, match="job 3: its process ended with code -9; run again, what was done is kept"):
         assert set(coming) <= {4}
 

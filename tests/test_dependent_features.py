@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gmm_jax.problems import dependent_features, load, names
+from gmm_jax.problems.checks import dependencies
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((200, 3)) * [1.0, 1e-3, 1e4] + [1e6, 0.0, -5.0]
@@ -53,3 +54,12 @@ def test_fewer_rows_than_features_and_gaps():
     gaps[::3, 1] = np.nan
     assert "feature '3' is a multiple or a copy of '0'" in dependent_features(gaps)[0]
     assert dependent_features(np.full((5, 2), np.nan)) == []
+
+
+def test_dependencies_are_those_of_the_covariance():
+    x = np.random.default_rng(0).standard_normal((200, 5))
+    x[:, 3] = 2.0 * x[:, 0] - x[:, 1] + 7.0
+    assert dependencies(np.cov(x.T)) == {3: [0, 1]}
+    x[:, 4] = 1.0
+    assert dependencies(np.cov(x.T)) == {3: [0, 1], 4: []}
+    assert dependencies(np.cov(x[:, :3].T)) == {}

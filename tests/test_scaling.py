@@ -7,7 +7,6 @@ import pytest
 from conftest import EPS, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, affine, log_prob
 from gmm_jax.mixture import check_data, impute, match_cost, standard_units, standardise
-from gmm_jax.mixture.scaling import dependent_features
 
 SCALES = np.array([1e-3, 1e5])
 
@@ -124,12 +123,3 @@ def test_rows_beyond_the_compute_dtype_stay_finite(x):
     _, scaling = standardise((x * 1e-10).astype(np.float32), MixtureSpec(2))
     far = scaling.rows_inward(np.array([[1e30, -1e35]], np.float32))
     assert np.isfinite(far).all()
-
-
-def test_features_that_depend_on_others_are_found():
-    x = np.random.default_rng(0).standard_normal((200, 5))
-    x[:, 3] = 2.0 * x[:, 0] - x[:, 1] + 7.0
-    assert dependent_features(np.cov(x.T)) == (0, 1, 3)
-    x[:, 4] = 1.0
-    assert dependent_features(np.cov(x.T)) == (0, 1, 3)
-    assert dependent_features(np.cov(x[:, :3].T)) == ()

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from gmm_jax.bench.study import Study
-from gmm_jax.bench.workers import answers
 from gmm_jax.shell import configure_jax
+
+from .study import Experiment
+from .workers import answers
 
 Rows = list[dict[str, Any]]
 
@@ -88,9 +89,9 @@ def ask(
     return study.conclude(sentence, met=met)
 
 
-def open_study(doc: str, name: str, run: Run, options: Mapping[str, Any], **about: Any) -> Study:
+def open_study(doc: str, name: str, run: Run, options: Mapping[str, Any], **about: Any) -> Experiment:
     """The study with the rows that are there; a smoke run refuses to add its own to those of a full one."""
-    study = Study(doc, name, run.out, options, smoke=run.smoke, keep=True, **about)
+    study = Experiment(doc, name, run.out, options, smoke=run.smoke, keep=True, **about)
     if run.smoke and study.rows:
         raise ValueError(f"{study.folder} holds the rows of another run: choose another --out for a smoke run.")
     return study

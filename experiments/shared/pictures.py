@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from gmm_jax.bench.plots.primitives import COMPONENTS, GRID, MUTED, TRUTH, method_looks
+from gmm_jax.bench.plots.looks import COMPONENTS, GRID, MUTED, TRUTH, method_looks
 from gmm_jax.bench.plots.style import legend_below, panels_of
 from gmm_jax.judge.calibration import uniform_band
 

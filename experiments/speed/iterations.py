@@ -12,12 +12,13 @@ import numpy as np
 
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.bench.workers import Lost, alone
+from gmm_jax.bench.workers import Lost
 from gmm_jax.em import EMConfig, fit_em_restarts
 from gmm_jax.mixture import GMM
 from gmm_jax.problems import generators
 from gmm_jax.shell import configure_jax
 from shared import pictures
+from shared.workers import alone
 
 from .programs import ITERATIONS, Timer, missing, sklearn_restarts
 from .ratios import MANY_FITS, ONE_FIT, compare, floor, interleave, measure_rates, timed_calls

@@ -21,6 +21,7 @@ from gmm_jax.bench.methods import jags, pymc_nuts
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.judge.diagnostics import R_HAT_LIMIT
 from gmm_jax.mixture import GMM, NotSupported, Posterior
+from shared.nutpie_starts import starts_at
 
 from .numpyro_mcmc import documented, tutorial
 
@@ -55,7 +56,8 @@ def ours(engine, x, spec, init, size, **setting):
 
 def pymc(x, spec, init, size, *, n_threads=1, backend="numba"):
     """PyMC's model compiled by nutpie and sampled by its NUTS."""
-    return partial(pymc_nuts.Sampler(x, spec, init=init, backend=backend, **size), n_threads=n_threads)
+    sampler = pymc_nuts.Sampler(x, spec, starts=partial(starts_at, init), backend=backend, **size)
+    return partial(sampler, n_threads=n_threads)
 
 
 def from_r(x, spec, init, size):

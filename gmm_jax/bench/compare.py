@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,50 +28,34 @@ DRAWN = ("kl", "means_error", "seconds_run")
 FINISHED = tuple(status.name for status in Status if status.ok)
 
 
-def compare(
-    name: str,
-    grid: Grid,
-    *,
-    leave_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    results="results",
-    command: str = "",
-    doc: str = "",
-    answer=None,
-    how: How = HERE,
-    as_json: bool = False,
-) -> int:
-    """Every cell of the grid; rows, table, pictures and report; returns the exit code.
+def compare(name: str, grid: Grid, *, results="results", command="", how: How = HERE, as_json: bool = False) -> int:
+    """Every cell of the grid; rows, table, pictures and report; returns the exit code, 3 where a trial failed.
 
-    Finished trials on disk are kept, so the same command goes on where it was interrupted. Exit code 3: some failed.
-    `leave_out` (method -> problems) names what would take too long; `how` says where trials run.
+    Finished trials on disk are kept, so the same command goes on where it was interrupted; `how` says where trials run.
     """
-    cells = [cell for cell in grid.cells() if cell.problem not in leave_out.get(cell.method, ())]
-    record = {"grid": asdict(grid)}
-    rows = run_grid(name, cells, results=results, command=command, doc=doc, answer=answer, how=how, config=record)
-    folder = store.result_folder(results, name)
-    path = write_report(folder)
-    if as_json:
-        print(json.dumps(store.plain(rows), allow_nan=False))
-    else:
-        _print(f"{name}: medians over {grid.seeds} seeds", rows, f"Rows and report: {path}")
-    return 3 if any(row["status"] in FAILED for row in rows) else 0
+    rows = run_grid(name, grid.cells(), results=results, command=command, how=how, config={"grid": asdict(grid)})
+    return show(store.result_folder(results, name), rows, as_json=as_json)
 
 
 def report_folder(folder: Path) -> int:
     """Tables, pictures and report.html again from a folder's rows, without refitting."""
-    folder = Path(folder)
-    path = write_report(folder)
-    _print(f"{folder.name}: medians over seeds", store.read_rows(folder), f"Report: {path}")
+    show(Path(folder), store.read_rows(folder))
     return 0
 
 
-def _print(title, rows, last):
-    console = report.console()
-    report.print_table(console, title, summary_table(rows))
-    errors = uncertainty_table(rows)
-    if errors.rows:
-        report.print_table(console, "Standard errors and posterior sds", errors)
-    console.print(last, soft_wrap=True)
+def show(folder: Path, rows: Sequence[Mapping[str, Any]], *, as_json: bool = False) -> int:
+    """Tables, or rows as JSON, on stdout; pictures and report to the folder; 3 where a trial failed, else 0."""
+    path, console = write_report(folder), report.console()
+    if as_json:
+        print(json.dumps(store.plain(rows), allow_nan=False))
+    else:
+        seeds = len({row["seed"] for row in rows})
+        report.print_table(console, f"{folder.name}: medians over {seeds} seeds", summary_table(rows))
+        errors = uncertainty_table(rows)
+        if errors.rows:
+            report.print_table(console, "Standard errors and posterior sds", errors)
+        console.print(f"Rows and report: {path}", soft_wrap=True)
+    return 3 if any(row["status"] in FAILED for row in rows) else 0
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
@@ -145,8 +128,7 @@ def read_trials(folder: Path) -> list[dict[str, Any]]:
 def write_report(folder: Path) -> Path:
     """Pictures and report.html of a folder with rows.csv and provenance.json."""
     rows = read_trials(folder)
-    runs = provenance.read_provenance(folder)
-    record = runs[-1] | {"runs": provenance.runs_of(runs), "made by": provenance.makers(rows)}
+    record = provenance.summary(folder, rows)
     problems, methods = (list(dict.fromkeys(row[axis] for row in rows)) for axis in ("problem", "method"))
     figures = []
     for metric in DRAWN:

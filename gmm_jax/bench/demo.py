@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from .. import problems as suite
 from ..judge.landscape import rows_of
 from ..mixture import Status
 from . import plots, provenance, report, store
-from .clock import Clock
 from .course import CASES, KNOWING, N_RANDOM_STARTS, QUESTION, Course, errors_of, in_order, run_course
 from .draws import write_draws
 from .runner import FAILED
+from .study import Study
 
 PROBLEMS = ("course_2d", "course_3d")
 SCORES = {  # head -> column of the rows, format
@@ -48,31 +47,25 @@ def demo(
     as_json: bool = False,
 ) -> int:
     """Run, print, draw, write to results/NAME; returns the exit code (3 where a trial failed)."""
-    folder = store.result_folder(results, name)
-    started = datetime.now(UTC)
     n_steps = len(problems) * (len(cases) * (len(methods) + 1) + 1)
-    with Clock() as clock:
-        with report.progress_bar("demo", n_steps) as update:
-            done = iter(range(n_steps + 1))
-            options = {"cases": cases, "n_random_starts": n_random_starts, "seed": seed}
-            options["step"] = lambda label: update(next(done), note=label)
-            courses = [run_course(problem, methods, **options) for problem in problems]
+    config = {"problems": list(problems), "seed": seed}
+    with Study(QUESTION, name, results, config, steps=n_steps, seeds=[seed], command=command) as study:
+        options = {"cases": cases, "n_random_starts": n_random_starts, "seed": seed, "step": study.step}
+        courses = [run_course(problem, methods, **options) for problem in problems]
         rows = [trial.row for course in courses for trials in course.trials.values() for trial in trials.values()]
-        if not as_json:
-            _print(courses, clock.so_far())
-        with report.progress_bar("drawing pictures"):
-            store.write_rows(folder, rows)
-            checksums: dict[str, str] = {}  # of the draws, by file name
-            sections = [section for course in courses for section in _sections(course, folder, checksums)]
-            captions = {picture.path.name: picture.caption for section in sections for picture in section.figures}
-        answer = "\n".join(f"{course.problem}: {course.answer}" for course in courses)
-        config, spent = {"problems": list(problems), "seed": seed}, clock.so_far()
-        about = {"rows": len(rows), "seeds": [seed], "doc": QUESTION, "answer": answer}
-        record = provenance.entry(command, config, started, datetime.now(UTC), spent, **about)
-        store.write_json(folder / "provenance.json", [record | {"draws": checksums, "pictures": captions}])
-        record["made by"] = provenance.makers(rows)
-        summary = "\n\n".join((f"«{QUESTION}»", *answer.splitlines()))
-        path = report.write_html(folder / "report.html", "The course's experiments", summary, sections, record)
+        study.put(*rows)
+    spent = study.clock.so_far()
+    if not as_json:
+        _print(courses, spent)
+    with report.progress_bar("drawing pictures"):
+        checksums: dict[str, str] = {}  # of the draws, by file name
+        sections = [section for course in courses for section in _sections(course, study.folder, checksums)]
+        captions = {picture.path.name: picture.caption for section in sections for picture in section.figures}
+        study.answer = "\n".join(f"{course.problem}: {course.answer}" for course in courses)
+        study.save(draws=checksums, pictures=captions)
+        summary = "\n\n".join((f"«{QUESTION}»", *study.answer.splitlines()))
+        record = provenance.summary(study.folder, rows)
+        path = report.write_html(study.folder / "report.html", "The course's experiments", summary, sections, record)
     if as_json:
         answers = {course.problem: {"answer": course.answer, **course.numbers} for course in courses}
         print(json.dumps({"rows": store.plain(rows), "answers": answers, "seconds": spent}, allow_nan=False))
@@ -93,16 +86,10 @@ def tables_of(course: Course, case: str) -> tuple[report.Table, report.Table]:
             answers[name] = in_order(trial.fit.point, trial), errors_of(trial), trial.fit.status
         row = trial.row | {"seconds_before": trial.row["seconds_trace"] + trial.row["seconds_compile"]}
         kl = report.with_uncertainty(row.get("kl", np.nan), row.get("kl_se", np.nan))
-        lines.append((name, kl, *(_cell(row.get(column), form) for column, form in SCORES.values())))
+        lines.append((name, kl, *(report.cell(row.get(column), form) for column, form in SCORES.values())))
     oracle = course.trials[case]["oracle"]
     scores = report.Table(("method", "KL from truth", *SCORES), tuple(lines), notes=NOTES)
     return report.parameter_rows(oracle.truth, oracle.spec.known, answers), scores
-
-
-def _cell(value, form):
-    if isinstance(value, str):
-        return value
-    return report.DASH if value is None or not np.isfinite(value) else format(value, form)
 
 
 def _print(courses, seconds):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from .. import em
 from ..judge import information_criteria, penalised
 from ..mixture import Fit, Known, MixtureSpec, Status, check_data, n_parameters, validate_spec
 from ..problems import FileBlocks, dependent_features, open_blocks, open_dask
-from . import landscape, methods, report, store
+from . import landscape, methods, report, store, workers
+from .grid import FIELDS
 
-OPTIONS = {"n_restarts": 10, "init": "kmeans++", "n_sample": 10_000, "max_iter": 1000, "tol": 1e-8, "reg_covar": None}
-LOCAL = "local"
+CONFIG = {"max_iter": 1000, "tol": 1e-8, "reg_covar": None}
+OPTIONS = {"n_restarts": 10, "init": "kmeans++", "n_sample": 10_000, "progress": None, **CONFIG}  # beyond memory
 
 
 def fit_file(
@@ -54,32 +56,30 @@ def fit_file(
     """
     in_memory = not stream and scheduler is None
     _check_choice(method, stream, scheduler, checkpoint is not None or resume)
-    chosen = methods.load(method) if in_memory else methods.Method("em beyond memory", "", OPTIONS, em.fit_em_restarts)
+    there = partial(_fit_there, checkpoint=checkpoint, resume=resume)
+    chosen = methods.load(method) if in_memory else methods.Method("em beyond memory", "", OPTIONS, there)
     offered = {name: value for name, value in chosen.options.items() if name not in methods.INTERNAL}
-    methods.check_options(chosen._replace(options=offered), dict(options or {}))
+    given = dict(options or {})
+    methods.check_options(chosen._replace(options=offered), given)
     spec, interrupted = MixtureSpec(n_components, covariance_type, read_known(known)), None
     with (
         closing(open_blocks(path, columns=columns)) as table,
-        nullcontext() if scheduler is None else _client(scheduler, prepare),
+        nullcontext() if scheduler is None else workers.cluster(scheduler, prepare=prepare),
         report.progress_bar(f"{method} on {Path(path).name}") as update,
     ):
         spec = validate_spec(spec, len(table.names))
         x = _rows(table, n_components) if in_memory else table if stream else open_dask(path, columns=columns)
         warnings = dependent_features(x if in_memory else table, table.names)
         n_samples = len(x) if in_memory or scheduler else table.n_rows
-        key, given = jax.random.key(seed), dict(options or {})
-        if "progress" in chosen.options or not in_memory:
+        if "progress" in chosen.options:
             note = "log-likelihood {:.8g}".format
             given["progress"] = lambda done, total, *best: update(done, total, *map(note, best))
         try:
-            if in_memory:
-                fit = chosen.fit(key, x, spec, **given)
-            else:
-                fit = _search(key, x, spec, checkpoint=checkpoint, resume=resume, **OPTIONS | given)
+            fit = chosen.fit(jax.random.key(seed), x, spec, **given)
         except em.Interrupted as error:
             interrupted, fit = error, _as_fit(error.restarts)
             on_sample = not in_memory and error.restarts.search is None
-            n_samples = min(n_samples, (OPTIONS | given)["n_sample"]) if on_sample else n_samples
+            n_samples = min(n_samples, (chosen.options | given)["n_sample"]) if on_sample else n_samples
             warnings = [_so_far(method, n_samples), *warnings]
             if method != "em":
                 fit = fit._replace(status=Status.RUNNING, info={"n_iter": fit.info["n_iter"]})
@@ -131,9 +131,10 @@ def _rows(table: FileBlocks, n_components):
     return check_data(x, n_components=n_components, name=Path(str(file)).name)  # enough rows, and floats
 
 
-def _search(key, x, spec, *, max_iter, tol, reg_covar, **options) -> Fit:
+def _fit_there(key, x, spec, **options) -> Fit:
     """EM on rows that stay where they are, from the best of several fits to a sample of them."""
-    config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
+    options = OPTIONS | options
+    config = em.EMConfig(**{name: options.pop(name) for name in CONFIG})
     return _as_fit(em.fit_em_restarts(key, x, spec, config=config, **options))
 
 
@@ -149,31 +150,6 @@ def _as_fit(found: em.Restarts) -> Fit:
     return Fit(best.gmm, None, None, Status(int(best.status)), info)
 
 
-@contextmanager
-def _client(scheduler: str, prepare) -> Iterator[None]:
-    """A Dask cluster, or with "local" one on this machine, of which Dask's computations make use."""
-    try:
-        from distributed import Client, WorkerPlugin
-    except ImportError:
-        raise ValueError("a Dask cluster needs Dask: pip install 'gmm-jax[cluster]'.") from None
-
-    class Prepared(WorkerPlugin):
-        def setup(self, worker):
-            prepare()
-
-    local = {"threads_per_worker": 1, "dashboard_address": None}
-    try:
-        client = Client(**local) if scheduler == LOCAL else Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no Dask scheduler answers at {scheduler!r} ({error}): give its address, like tcp://host:8786, or local."
-        ) from None
-    with client:
-        if prepare is not None:
-            client.register_plugin(Prepared())
-        yield
-
-
 def read_known(path: Path | None) -> Known:
     """Known from a JSON object with any of weights, means, covariances; null where free."""
     if path is None:
@@ -182,9 +158,8 @@ def read_known(path: Path | None) -> Known:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f'{path} is not JSON ({error}): write an object like {{"weights": [0.7, 0.3]}}.') from None
-    fields = ("weights", "means", "covariances")
-    if not isinstance(record, dict) or not set(record) <= set(fields):
-        raise ValueError(f"{path} must hold a JSON object with any of {', '.join(fields)}.")
+    if not isinstance(record, dict) or not set(record) <= set(FIELDS):
+        raise ValueError(f"{path} must hold a JSON object with any of {', '.join(FIELDS)}.")
     return Known(**{name: None if value is None else _with_nan(value, path, name) for name, value in record.items()})
 
 
@@ -211,16 +186,11 @@ def parse_option(text: str) -> tuple[str, Any]:
 
 def _with_nan(value, path, name):
     """null is NaN; beside lists it stands for a whole component, NaN throughout."""
-
-    def filled(entry):
-        if not isinstance(entry, list):
-            return np.array(math.nan if entry is None else entry, float)
-        parts = [filled(e) for e in entry]
-        shape = max((part.shape for part in parts), key=len, default=())
-        return np.stack([np.full(shape, math.nan) if e is None else part for e, part in zip(entry, parts, strict=True)])
-
     try:
-        return filled(value)
+        if isinstance(value, list):
+            shape = next((np.shape(entry) for entry in value if entry is not None), ())
+            value = [np.full(shape, math.nan) if entry is None else np.array(entry, float) for entry in value]
+        return np.array(value, float)
     except (TypeError, ValueError):
         raise ValueError(f"{path}: {name} must be a rectangular array of numbers, null where free.") from None
 

@@ -6,9 +6,7 @@ it. It imports no JAX, so that the shell can show it at once.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -82,31 +80,20 @@ class Grid:
             chosen[method] |= [parse_option(text.removeprefix(f"{method}."))]
         return chosen
 
-    def with_options(self, methods: Mapping[str, Mapping[str, Any]]) -> Grid:
-        """The same grid with these methods and their options."""
-        texts = tuple(
-            f"{m}.{name}={json.dumps(value)}" for m, chosen in methods.items() for name, value in chosen.items()
-        )
-        return replace(self, methods=tuple(methods), option=texts)
-
 
 def read_grid(path: Path) -> Grid:
     """The grid of a JSON file, missing keys as they are by default; a ValueError names what cannot be read."""
     from .store import read_json
 
-    found = read_json(path)
+    found, names = read_json(path), [field.name for field in fields(Grid)]
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: a grid is a JSON object with any of {_names()}.")
+        raise ValueError(f"{path}: a grid is a JSON object with any of {', '.join(names)}.")
     for name in found:
-        if name not in _names():
-            raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(_names())}.")
+        if name not in names:
+            raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(names)}.")
     grid = Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
     try:
         grid.check()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return grid
-
-
-def _names():
-    return tuple(field.name for field in fields(Grid))

@@ -8,32 +8,24 @@ from typing import Any
 from . import report
 
 SHOWN = 10  # optima in a table for the terminal
-SMALLEST = ("smallest component, samples", "smallest relative variance")
+COLUMNS = {  # head -> column of the rows, format
+    "optimum": ("optimum", ""),
+    "log-likelihood": ("log_likelihood", ".4f"),
+    "gap": ("gap", ".3g"),
+    "starts": ("count", ""),
+    "share": ("share", ".1%"),
+    "smallest component, samples": ("smallest_count", ".3g"),
+    "smallest relative variance": ("smallest_eigenvalue", ".2g"),
+    "spurious because": ("reason", ""),
+}
 
 
 def table(rows: Sequence[Mapping[str, Any]], most: int = SHOWN) -> report.Table:
     """The first rows as text, and those without an optimum."""
     optima = [row for row in rows if row["optimum"] is not None]
-    lines = [
-        (
-            str(row["optimum"]),
-            f"{row['log_likelihood']:.4f}",
-            f"{row['gap']:.3g}",
-            str(row["count"]),
-            f"{row['share']:.1%}",
-            f"{row['smallest_count']:.3g}",
-            f"{row['smallest_eigenvalue']:.2g}",
-            row["reason"] or "",
-        )
-        for row in optima[:most]
-    ]
-    if len(optima) > most:
-        left = sum(row["count"] for row in optima[most:])
-        lines.append((f"{len(optima) - most} more", *(report.DASH,) * 2, str(left), *(report.DASH,) * 3, ""))
-    lines += [
-        (report.DASH, *(report.DASH,) * 2, str(row["count"]), f"{row['share']:.1%}", *(report.DASH,) * 2, row["reason"])
-        for row in rows
-        if row["optimum"] is None
-    ]
-    head = ("optimum", "log-likelihood", "gap", "starts", "share", *SMALLEST, "spurious because")
-    return report.Table(head, tuple(lines))
+    left = optima[most:]
+    more = [{"optimum": f"{len(left)} more", "count": sum(row["count"] for row in left)}] if left else []
+    shown = [*optima[:most], *more, *(row for row in rows if row["optimum"] is None)]
+    shown = [row | {"reason": row.get("reason") or ""} for row in shown]
+    cells = (tuple(report.cell(row.get(column), form) for column, form in COLUMNS.values()) for row in shown)
+    return report.Table(tuple(COLUMNS), tuple(cells))

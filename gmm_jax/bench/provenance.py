@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .store import UnreadableResult, plain, read_json, source
+from .store import UnreadableResult, read_json, source
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "numpy", "scipy", "arviz-stats")
 STAMP = ("commit", "made", "device", "seconds")  # columns of every row
@@ -35,7 +35,7 @@ def stamped(row: Mapping[str, Any], seconds: float | None = None) -> dict[str, A
     """A new row with commit, made (ISO time, UTC), device and seconds; one that has a commit was made before."""
     if "commit" in row:
         return dict(row)
-    made = dict(zip(STAMP, (commit(), _utc(datetime.now(UTC)), device(), seconds), strict=True))
+    made = dict(zip(STAMP, (commit(), now(), device(), seconds), strict=True))
     return {**row, **{name: value for name, value in made.items() if row.get(name) is None}}
 
 
@@ -82,43 +82,14 @@ def makers(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 # ---- of a run
 
 
-def entry(
-    command: str | Sequence[str],
-    config: Mapping[str, Any],
-    started: datetime,
-    ended: datetime | None,
-    seconds: Mapping[str, float],
-    *,
-    rows: int | None = None,
-    seeds: Sequence[int] | None = None,
-    doc: str = "",
-    answer: str | None = None,
-) -> dict[str, Any]:
-    """What is needed to repeat one run.
+def command_of(text: str) -> str:
+    """What was typed, its absolute paths cut to their last part."""
+    return shlex.join(map(bare, shlex.split(text)))
 
-    Args:
-        command: what was typed, as text or as argv; absolute paths are cut to their last part.
-        started: aware datetimes; stored in UTC. `ended` and `rows` are None of a run that was killed.
-        seconds: compile, trace and run apart.
-        rows: how many it added.
-        doc: the experiment's docstring, with its question and its design.
-        answer: what it found, a sentence, or a line for each thing; results/README.md shows them all.
-    """
-    command = _bare(command) if isinstance(command, str) else shlex.join(map(_bare, command))
-    return {
-        **design_of(doc),
-        "answer": answer,
-        "command": command,
-        "config": _bare(plain(config)),
-        "seeds": plain(config.get("seeds") if seeds is None else seeds),
-        "rows": rows,
-        "versions": _versions(),
-        "machine": _machine(),
-        "git": git(),
-        "started": _utc(started),
-        "ended": None if ended is None else _utc(ended),
-        "seconds": plain(seconds),
-    }
+
+def here() -> dict[str, Any]:
+    """Versions, machine and commit of what runs."""
+    return {"versions": _versions(), "machine": _machine(), "git": git()}
 
 
 def read_provenance(folder) -> list[dict[str, Any]]:
@@ -129,6 +100,12 @@ def read_provenance(folder) -> list[dict[str, Any]]:
     if not isinstance(entries, list) or not entries or not all(isinstance(each, dict) for each in entries):
         raise UnreadableResult(path, "not a provenance")
     return entries
+
+
+def summary(folder, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a report says of the folder: its last run's entry, all runs, and who made the rows."""
+    runs = read_provenance(folder)
+    return runs[-1] | {"runs": runs_of(runs), "made by": makers(rows)}
 
 
 def runs_of(entries: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -207,21 +184,20 @@ def git() -> dict[str, Any] | None:
         return None
 
 
-def _utc(moment):
-    if moment.tzinfo is None:
-        raise ValueError(f"started and ended need a time zone; use datetime.now(timezone.utc), got {moment!r}.")
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
+def now() -> str:
+    """ISO time, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 _PLACE = re.compile(r"(?<![\w.:/\\~-])(?:~[\w.-]*|[A-Za-z]:)?[/\\](?:[^\s'\"=,;:/\\]+[/\\])*([^\s'\"=,;:/\\]*)")
 
 
-def _bare(value):
+def bare(value):
     """The same value with absolute and home paths cut to their last part, also inside texts."""
     if isinstance(value, dict):
-        return {key: _bare(item) for key, item in value.items()}
+        return {key: bare(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_bare(item) for item in value]
+        return [bare(item) for item in value]
     if not isinstance(value, str):
         return value
     option, equals, rest = value.rpartition("=") if value.startswith("-") else ("", "", value)

@@ -33,7 +33,6 @@ class Table(NamedTuple):
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -57,7 +56,7 @@ class Section(NamedTuple):
 
 
 def parameter_rows(
-    truth: GMM | None, known: Known, answers: Mapping[str, tuple[GMM | None, GMM | None, Status]], caption: str = ""
+    truth: GMM | None, known: Known, answers: Mapping[str, tuple[GMM | None, GMM | None, Status]]
 ) -> Table:
     """A row for each number of the mixture: the truth, and for each method "estimate ± uncertainty" and z.
 
@@ -84,7 +83,7 @@ def parameter_rows(
             columns.append(("z", [f"{value:+.1f}" if math.isfinite(value) else DASH for value in z]))
     heads = [head for head, _ in columns]
     notes += ["± one standard error or posterior sd; z = (estimate − truth) / that."] if "z" in heads else []
-    return Table(tuple(heads), tuple(zip(*(cells for _, cells in columns), strict=True)), caption, tuple(notes))
+    return Table(tuple(heads), tuple(zip(*(cells for _, cells in columns), strict=True)), tuple(notes))
 
 
 def _values(gmm, entries):
@@ -104,6 +103,13 @@ def with_uncertainty(value: float, uncertainty: float) -> str:
         return f"{value:.{digits}e} ± {uncertainty:.1e}"
     decimals = max(1 - exponent, 0)
     return f"{value:.{decimals}f} ± {uncertainty:.{decimals}f}"
+
+
+def cell(value: Any, form: str) -> str:
+    """A number in this format, text as it is, and a dash for what is not there or not finite."""
+    if isinstance(value, str):
+        return value
+    return DASH if value is None or not math.isfinite(value) else format(value, form)
 
 
 # ---- terminal
@@ -149,10 +155,10 @@ def progress_bar(description: str, total: float | None = None, *, delay: float =
         yield lambda done, total=None, note="": None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     what, note = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
-    columns = (SpinnerColumn(), what, BarColumn(), note, TimeElapsedColumn())
+    columns = (SpinnerColumn(), what, BarColumn(), note, TimeElapsedColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
     task = progress.add_task(description, total=total, note="")
     lock, ended = threading.Lock(), False
@@ -184,8 +190,8 @@ def write_html(
 
     Args:
         summary: what was found, a paragraph; blank lines part it into several.
-        provenance: of `provenance.entry`. Its command, commit and date stand under each table (where the rows
-            carry theirs, those: "made by"), all of it at the end.
+        provenance: of `provenance.summary`. Its command, and who made the rows and when, stand under each table, all
+            of it at the end.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -198,7 +204,7 @@ def write_html(
         summary=[paragraph for paragraph in summary.split("\n\n") if paragraph.strip()],
         sections=sections,
         command=record.get("command"),
-        origin=_origin(record),
+        origin="; ".join(record.get("made by") or ["commit not known"]),
         facts={name: _words(value) for name, value in record.items() if name not in ELSEWHERE and value is not None},
     )
     return write_text_atomic(path, text)
@@ -222,15 +228,6 @@ def _data_uri(path):
 def _minus(cell):
     """A number's hyphen as a minus sign; other text as it is."""
     return cell.replace("-", "−") if cell[:1] == "-" and cell[1:2].isdigit() else cell
-
-
-def _origin(record):
-    """Which commit made the rows, and when."""
-    if record.get("made by"):
-        return "; ".join(record["made by"])
-    git = record.get("git") or {}
-    commit = f"commit {git['commit'][:12]}{' with changes' * bool(git.get('dirty'))}" if git else "commit not known"
-    return f"{commit}, {str(record.get('ended') or record.get('started') or '')[:10] or 'date not known'}"
 
 
 def _words(value, *, inside=False):

@@ -37,7 +37,6 @@ class Cell:
 
     problem: str
     known: tuple[str, ...] = ()
-    components: tuple[int, ...] | None = None
     method: str = "em"
     options: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
@@ -49,10 +48,7 @@ class Cell:
         """The course's names where they fit: Case I knows φ and Σ, Case II nothing."""
         if not self.known:
             return "Case II"
-        if self.known == ("weights", "covariances") and self.components is None:
-            return "Case I"
-        of = "" if self.components is None else " of " + ",".join(map(str, self.components))
-        return "known " + "+".join(self.known) + of
+        return "Case I" if self.known == ("weights", "covariances") else f"known {'+'.join(self.known)}"
 
 
 @dataclass(frozen=True)
@@ -103,12 +99,12 @@ def derive_key(seed: int, *names: str):
     return key
 
 
-def run(cell: Cell, *, progress=None) -> Trial:
+def run(cell: Cell) -> Trial:
     """One trial. What the method raises becomes a row with status FAILED or NOT_SUPPORTED and the reason."""
-    return run_together([cell], progress=progress)[0]
+    return run_together([cell])[0]
 
 
-def run_together(cells: Sequence[Cell], *, progress=None) -> list[Trial]:
+def run_together(cells: Sequence[Cell]) -> list[Trial]:
     """Trials that differ in their seeds alone; several by the method's fit_many, each with its part of the seconds.
 
     Where that raises, they are run one by one: the row of the one at fault says what is wrong.
@@ -116,11 +112,10 @@ def run_together(cells: Sequence[Cell], *, progress=None) -> list[Trial]:
     first, alone = cells[0], len(cells) == 1
     problem, method, options = problems.load(first.problem), methods.load(first.method), dict(first.options)
     methods.check_options(method, options)
-    spec = problem.knowing(*first.known, components=first.components)
+    spec = problem.knowing(*first.known)
     data = [problem.sample(derive_key(cell.seed, "data", cell.problem), cell.n, cell.counts) for cell in cells]
     keys = [derive_key(cell.seed, "method", cell.method, cell.case) for cell in cells]
-    given = {"labels": data[0][1], "progress": progress}
-    given = {name: value for name, value in given.items() if name in method.options and value is not None}
+    given = {"labels": data[0][1]} if "labels" in method.options else {}
     with Clock() as clock:
         try:
             if alone:
@@ -180,7 +175,9 @@ def run_grid(
     """
     cells = list(cells)
     folder = store.result_folder(results, name)
-    kept = {i: store.read_cell(path) for i, cell in enumerate(cells) if (path := _path(folder, cell)).exists()}
+    configs = [asdict(cell) | {"schema": store.SCHEMA} for cell in cells]
+    paths = [store.cell_path(folder, config) for config in configs]
+    kept = {i: store.read_cell(path) for i, path in enumerate(paths) if path.exists()}
     finished = {i: provenance.earlier(trial["row"]) for i, trial in kept.items()}
     if older := sum(trial.get("source") != store.source() for trial in kept.values()):
         warn(
@@ -194,28 +191,19 @@ def run_grid(
     study = Study(doc, name, results, {"cells": len(cells), **config}, **about)
     with study, closing(how.rows([cells[i] for i in missing])) as coming:
         try:
-            for done, (place, row) in enumerate(coming, 1):
+            for place, row in coming:
                 i = missing[place]
                 if isinstance(row, Lost):
                     finished[i] = study.stamp(_head(cells[i]) | {"status": Status.FAILED.name, "reason": row.reason})
                 else:
                     finished[i] = study.stamp(row)
-                    store.write_cell(folder, _config(cells[i]), finished[i])
-                study.step(time_left(study.seconds, done, len(missing) - done))
+                    store.write_cell(folder, configs[i], finished[i])
+                study.step()
         finally:
             study.rows = [finished[i] for i in sorted(finished)]
             if answer is not None and len(finished) == len(cells):
                 study.answer = answer(study.rows)
     return study.rows
-
-
-def time_left(seconds: float, done: int, left: int) -> str:
-    """ "about 3 min left", if the rest goes as what is done went."""
-    expected = seconds / done * left
-    for unit, length in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
-        if expected >= 2.0 * length:
-            return f"about {expected / length:.0f} {unit} left"
-    return ""
 
 
 def row_of(cell: Cell) -> dict[str, Any]:
@@ -234,14 +222,6 @@ def _rows_here(cells):
             some = [cells[place] for place in places[first : first + TOGETHER]]
             trials = run_together(some) if len(some) > 1 else [run(some[0])]
             yield from ((place, trial.row) for place, trial in zip(places[first:], trials, strict=False))
-
-
-def _config(cell):
-    return asdict(cell) | {"schema": store.SCHEMA}
-
-
-def _path(folder, cell):
-    return store.cell_path(folder, _config(cell))
 
 
 def _head(cell):

@@ -15,7 +15,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,7 @@ def write_cell(folder, config: Mapping[str, Any], row: Mapping[str, Any]) -> Pat
 def write_rows(folder, rows: Iterable[Mapping[str, Any]]) -> Path:
     """rows.csv: a column for every key, in the order of first appearance; dicts and lists as compact JSON.
 
-    A mixture that is longer than a spreadsheet's field (in 50 dimensions) is left out: its cell has it, and so has
-    rows.parquet, the same columns typed, where pyarrow is installed.
+    A mixture that is longer than a spreadsheet's field (in 50 dimensions) is left out: its cell has it.
     """
     rows = [plain(row) for row in rows]
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -90,13 +88,6 @@ def write_rows(folder, rows: Iterable[Mapping[str, Any]]) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_to_field(name, row.get(name)) for name in columns] for row in rows)
-    if find_spec("pyarrow") is not None:
-        import pyarrow
-        from pyarrow import parquet
-
-        table, content = pyarrow.table({c: _column([row.get(c) for row in rows]) for c in columns}), io.BytesIO()
-        parquet.write_table(table, content)
-        write_bytes_atomic(Path(folder) / "rows.parquet", content.getvalue())
     return write_text_atomic(Path(folder) / "rows.csv", text.getvalue())
 
 
@@ -226,16 +217,6 @@ def _from_field(field):
         return json.loads(field, parse_constant=_no_constant)
     except ValueError:  # text after all
         return field
-
-
-def _column(values):
-    """Of rows.parquet: numbers (float64 where not all are whole), booleans or text; several kinds are JSON text."""
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds == {int, float}:
-        return [None if value is None else float(value) for value in values]
-    if len(kinds) <= 1 and not kinds & {dict, list}:
-        return values
-    return [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
 
 
 def _no_constant(text):

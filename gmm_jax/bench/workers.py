@@ -17,6 +17,7 @@ from functools import partial
 from multiprocessing import get_context, parent_process
 from typing import Any, NamedTuple
 
+Work, Prepare = Callable[[Any], Any], Callable[[], Any] | None
 LOCAL = "local"  # in place of a scheduler's address: a Dask cluster on this machine
 
 
@@ -27,12 +28,7 @@ class Lost(NamedTuple):
 
 
 def in_processes(
-    work: Callable[[Any], Any],
-    jobs: Sequence[Any],
-    n_workers: int,
-    *,
-    timeout: float | None = None,
-    prepare: Callable[[], Any] | None = None,
+    work: Work, jobs: Sequence[Any], n_workers: int, *, timeout: float | None = None, prepare: Prepare = None
 ) -> Iterator[tuple[int, Any]]:
     """work(job) for each job, in fresh processes (spawned: none shares this one's memory or JAX).
 
@@ -44,68 +40,52 @@ def in_processes(
         RuntimeError: a process ended before it was ready, as all others would.
     """
     n_workers = max(1, min(n_workers, len(jobs)))
-    with _pool(work, n_workers, prepare) as pool:
-        submit, answer = partial(_submit, pool, timeout), partial(_answer, timeout)
+    with pool_of(work, n_workers, prepare) as pool:
+        submit, answer = partial(submit_to, pool, timeout), partial(answer_of, timeout)
         yield from _as_they_come(jobs, submit, lambda: n_workers, futures.wait, answer)
 
 
-def answers(
-    work: Callable[[Any], Any], jobs: Sequence[Any], n_workers: int, *, prepare: Callable[[], Any] | None = None
-) -> Iterator[Any]:
-    """work(job) of each job as they come: with one worker in this process, else `in_processes`; none may be lost."""
-    if n_workers == 1:
-        yield from map(work, jobs)
-        return
-    for place, answer in in_processes(work, jobs, n_workers, prepare=prepare):
-        if isinstance(answer, Lost):
-            raise RuntimeError(f"job {jobs[place]!r}: {answer.reason}; run again, what was done is kept.")
-        yield answer
-
-
-@contextmanager
-def alone(work: Callable[[Any], Any], *, prepare: Callable[[], Any] | None = None) -> Iterator[Callable[..., Any]]:
-    """ask(job, timeout=None): work(job), or Lost, by one process that does nothing between two questions.
-
-    It keeps what `work` keeps in itself from one job to the next, may start processes of its own, and ends with the
-    block, they too.
-    """
-    with _pool(work, 1, prepare) as pool:
-        yield partial(_ask, pool)
-
-
 def on_cluster(
-    work: Callable[[Any], Any],
-    jobs: Sequence[Any],
-    address: str,
-    *,
-    n_workers: int = 2,
-    prepare: Callable[[], Any] | None = None,
+    work: Work, jobs: Sequence[Any], address: str, *, n_workers: int = 2, prepare: Prepare = None
 ) -> Iterator[tuple[int, Any]]:
-    """The same on a running Dask cluster, or with address "local" on one of n_workers processes that is made for it.
+    """The same on a Dask cluster (see `cluster`), whose workers should have one thread each.
 
-    A job whose worker dies is run again on another one, three times; its workers should have one thread each. Where no
-    worker is left it waits for one.
+    A job whose worker dies is run again on another one, three times. Where no worker is left it waits for one.
     """
-    try:
-        from distributed import Client, wait
-    except ImportError:
-        raise ValueError("a Dask cluster needs Dask: pip install 'gmm-jax[cluster]'.") from None
-    local = {"n_workers": n_workers, "threads_per_worker": 1, "dashboard_address": None}
-    with Client(**local) if address == LOCAL else Client(address) as client:
-        submit = partial(client.submit, prepared, work, prepare, pure=False, key=None)
+    with cluster(address, n_workers=n_workers, prepare=prepare) as client:
+        from distributed import wait
+
+        submit = partial(client.submit, work, pure=False, key=None)
         # no more than can run at once: Dask blames all jobs that wait at a worker that dies
         yield from _as_they_come(jobs, submit, lambda: sum(client.nthreads().values()) or 1, wait, _answer_of_cluster)
 
 
-def prepared(work, prepare, job):
-    """work(job), in a process where prepare() has run once."""
-    if prepare is not None and prepare not in _PREPARED:
-        prepare()
-        _PREPARED.add(prepare)
-    return work(job)
+@contextmanager
+def cluster(address: str, *, n_workers: int | None = None, prepare: Prepare = None) -> Iterator[Any]:
+    """A client of the Dask cluster at this address, or of a "local" one of n_workers processes that is made for it.
 
+    Dask's computations make use of it; every worker, also one that comes later, calls `prepare` first.
+    """
+    try:
+        from distributed import Client, WorkerPlugin
+    except ImportError:
+        raise ValueError("a Dask cluster needs Dask: pip install 'gmm-jax[cluster]'.") from None
 
-_PREPARED: set[Callable] = set()
+    class Prepared(WorkerPlugin):
+        def setup(self, worker):
+            prepare()
+
+    local = {"n_workers": n_workers, "threads_per_worker": 1, "dashboard_address": None}
+    try:
+        client = Client(**local) if address == LOCAL else Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no Dask scheduler answers at {address!r} ({error}): give its address, like tcp://host:8786, or local."
+        ) from None
+    with client:
+        if prepare is not None:
+            client.register_plugin(Prepared())
+        yield client
 
 
 def _as_they_come(jobs, submit, room, wait, answer):
@@ -130,7 +110,8 @@ def _answer_of_cluster(future):
 
 
 @contextmanager
-def _pool(work, n_workers, prepare):
+def pool_of(work, n_workers: int, prepare=None):
+    """A pebble pool of fresh processes for `submit_to`, which end with the block, and all that they have started."""
     from pebble import ProcessPool
 
     pool = ProcessPool(n_workers, initializer=_begin, initargs=(work, prepare), context=get_context("spawn"))
@@ -157,15 +138,9 @@ def _work(job):
     return _work_here(job)
 
 
-def _submit(pool, timeout, job):
+def submit_to(pool, timeout, job):
+    """A future of one job."""
     return pool.schedule(_work, (job,), timeout=timeout)
-
-
-def _ask(pool, job, timeout=None):
-    try:
-        return _answer(timeout, _submit(pool, timeout, job))
-    except RuntimeError:  # the pool's: it ended before it was asked
-        return Lost("its process has ended")
 
 
 def _end_with_parent():
@@ -174,7 +149,8 @@ def _end_with_parent():
     os._exit(1)
 
 
-def _answer(timeout, future):
+def answer_of(timeout, future):
+    """Its answer, or Lost."""
     from pebble import ProcessExpired
 
     try:

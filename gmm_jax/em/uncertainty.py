@@ -23,8 +23,9 @@ from ..mixture.free import COLUMNS, free_coordinates, free_entries, inverse_root
 from ..mixture.gmm import GMM, mixture_of
 from ..mixture.moments import log_likelihood
 from ..mixture.records import NotSupported, Status
-from ..mixture.scaling import QUIET, dependent_features
+from ..mixture.scaling import QUIET
 from ..mixture.spec import MixtureSpec, free_parts, n_parameters
+from ..problems.checks import dependencies
 from .bootstrap import at_result, bootstrap
 from .fit import EMConfig, EMResult, fit_em
 
@@ -237,7 +238,7 @@ def _status(data, gmm, rcond, decrement):
 
 
 def _why_not(status, data):
-    columns = dependent_features(data.spread)
+    columns = sorted({j for feature, of in dependencies(data.spread).items() if of for j in (feature, *of)})
     if not columns:
         return f"no standard errors: {status.advice}."
     named = ", ".join(map(str, columns))

@@ -209,15 +209,6 @@ def scaling_of(centre, deviation, constant, spec: MixtureSpec, dtype) -> Scaling
     return Scaling(centre, scale, constant, np.dtype(dtype), coarse)
 
 
-def dependent_features(spread: Float[np.ndarray, "D D"]) -> tuple[int, ...]:
-    """Features of which one is a linear function of the others, as far as float64 can tell, from their covariance."""
-    sd = np.sqrt(np.diagonal(spread))
-    varying = np.flatnonzero(sd > 0.0)
-    values, vectors = np.linalg.eigh((spread / np.outer(sd, sd).clip(np.finfo(float).tiny))[np.ix_(varying, varying)])
-    null = np.abs(vectors[:, values < 1e-10 * len(values)])
-    return tuple(int(j) for j in varying[np.any(null > 1e-4, axis=1)])
-
-
 @QUIET
 def standard_units(gmm: GMM, dtype, others: GMM | None = None) -> tuple[GMM, Scaling]:
     """The mixture, or others, in units in which its own mean is 0 and its variances 1, and the map back.

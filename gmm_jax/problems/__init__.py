@@ -14,23 +14,3 @@ from .generators import (
 )
 from .overlap import Overlap, overlap
 from .suite import Problem, load, names
-
-__all__ = [
-    "FileBlocks",
-    "Overlap",
-    "Problem",
-    "datasets",
-    "dependent_features",
-    "fixed_counts",
-    "load",
-    "mixture_with_overlap",
-    "names",
-    "open_blocks",
-    "open_dask",
-    "overlap",
-    "random_covariance",
-    "random_gaussian",
-    "random_mixture",
-    "separated_mixture",
-    "separation_for_error",
-]

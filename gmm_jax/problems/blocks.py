@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ..mixture.blocks import BLOCK_NUMBERS, FEWEST_ROWS
 from .text_table import open_text
 
-BLOCK_NUMBERS = 1 << 20  # numbers read at a time
-FEWEST_ROWS = 4096
 Part = tuple[int, int]  # from, to
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
+from ..mixture.summary import merge, summarise
+
 LEFT = 1e-8  # of a feature's variance: a hundredth of the relative ridge
 FELT = 1e-4  # of a feature's sd: what a smaller coefficient adds is not named
 ROWS = 1 << 16  # of an array looked at together
@@ -28,27 +30,24 @@ def dependent_features(
             Rows with NaN are left out.
         names: of the features; by default their numbers from 0.
     """
-    n, mean, scatter, origin, found = 0, 0.0, 0.0, None, {}
+    summary, found = None, {}
     for block in x() if callable(x) else (x[i : i + ROWS] for i in range(0, len(x), ROWS)):
         rows = np.asarray(block, float)
-        rows = rows[np.isfinite(rows).all(axis=1)]
-        if not len(rows):
-            continue
-        origin = rows[0] if origin is None else origin  # near the data, so that large offsets cost no digits
-        deviation = rows - origin
-        here = deviation.mean(axis=0)
-        deviation -= here
-        gap, total = here - mean, n + len(rows)
-        scatter = scatter + deviation.T @ deviation + np.outer(gap, gap) * (n * len(rows) / total)
-        mean, n = mean + gap * (len(rows) / total), total
-        found = _dependent(scatter / n, np.finfo(float).eps * np.abs(origin + mean))
-        if n > len(scatter) and not found:
-            return []
-    return _sentences(found, n, names or [str(j) for j in range(len(scatter))]) if n else []
+        summary = merge(summary, summarise(rows[np.isfinite(rows).all(axis=1)], None, None, 0))
+        if summary is not None:
+            rounding = np.finfo(float).eps * np.abs(summary.mean)
+            found = dependencies(summary.scatter / summary.n_rows, rounding)
+            if summary.n_rows > len(rounding) and not found:
+                return []
+    if summary is None:
+        return []
+    return _sentences(found, summary.n_rows, names or [str(j) for j in range(len(summary.mean))])
 
 
-def _dependent(covariance, rounding):
-    """feature -> the earlier features that it is a combination of, none if it is constant."""
+def dependencies(
+    covariance: Float[np.ndarray, "D D"], rounding: Float[np.ndarray, "D"] | float = 0.0
+) -> dict[int, list[int]]:
+    """feature -> the earlier features that it is a linear combination of, none if it is constant, up to `rounding`."""
     sd = np.sqrt(np.diag(covariance))
     constant = sd <= 4.0 * rounding
     safe = np.where(constant, 1.0, sd)

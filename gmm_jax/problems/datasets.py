@@ -51,7 +51,14 @@ def describe(name: str) -> Dataset:
 def load(name: str) -> tuple[Float[np.ndarray, "N D"], Int[np.ndarray, "N"] | None]:
     """The data, float64, in the units of `describe(name)`, and the labels, or None where there are none."""
     record = describe(name)
-    rows = list(csv.DictReader(_checked_text(record).splitlines()))
+    content = _read(f"{name}.csv")
+    found = hashlib.sha256(content).hexdigest()
+    if found != record.sha256:
+        raise ValueError(
+            f"problems/data/{name}.csv has SHA-256 {found[:12]}..., not {record.sha256[:12]}...: the file was "
+            "changed (by an editor, or in its line endings); install the package again or restore the file."
+        )
+    rows = list(csv.DictReader(content.decode().splitlines()))
     x = np.array([[float(row[column]) for column in record.columns] for row in rows])
     labels = np.array([record.classes.index(row["class"]) for row in rows]) if record.classes else None
     return x, labels
@@ -63,18 +70,6 @@ def _datasets():
     for record in records.values():
         record |= {key: tuple(record.get(key, ())) for key in ("columns", "classes")}
     return {name: Dataset(name, **record) for name, record in records.items()}
-
-
-def _checked_text(record):
-    """The text of the CSV file, or a ValueError where it is not the file of the record."""
-    content = _read(f"{record.name}.csv")
-    found = hashlib.sha256(content).hexdigest()
-    if found != record.sha256:
-        raise ValueError(
-            f"problems/data/{record.name}.csv has SHA-256 {found[:12]}..., not {record.sha256[:12]}...: the file was "
-            "changed (by an editor, or in its line endings); install the package again or restore the file."
-        )
-    return content.decode()
 
 
 def _read(file):

@@ -104,13 +104,9 @@ def _is_number(value):
 
 def _judged(answer):
     """NaN is never a success."""
-    if answer.status.ok and not _finite(answer.point):
-        return answer._replace(status=Status.NON_FINITE)
-    return answer
-
-
-def _finite(gmm):
-    return all(np.all(np.isfinite(np.asarray(leaf, float))) for leaf in (gmm.weights, gmm.means, gmm.covariances))
+    leaves = (answer.point.weights, answer.point.means, answer.point.covariances)
+    finite = not answer.status.ok or all(np.isfinite(np.asarray(leaf, float)).all() for leaf in leaves)
+    return answer if finite else answer._replace(status=Status.NON_FINITE)
 
 
 def _nearest(name, names):

@@ -93,21 +93,19 @@ def seed_of(key) -> int:
     return int(np.asarray(jax.random.key_data(key)).ravel()[-1])
 
 
-def sklearn_fit(kind: str, key, x, spec: MixtureSpec, options, n_threads: int | None, info_of, **about) -> Fit:
-    """The Fit of scikit-learn's GaussianMixture or BayesianGaussianMixture with these options.
+def sklearn_fit(kind: str, key, x, spec: MixtureSpec, options, n_threads: int | None, **about):
+    """scikit-learn's fitted GaussianMixture or BayesianGaussianMixture with these options, and its Fit.
 
-    Args:
-        info_of: model -> what else its row says.
-        about: of `terms`.
+    about: of `terms`.
     """
     require("sklearn")
     more = {"covariance_type": spec.covariance_type, "random_state": seed_of(key)}
     model = sklearn_model(kind, x, spec.n_components, options | more, n_threads)
-    info = {"density_evaluations": model.density_evaluations_, "n_iter": int(model.n_iter_)} | info_of(model)
+    info = {"density_evaluations": model.density_evaluations_, "n_iter": int(model.n_iter_)}
     start, reg_covar = f"best of {options['n_init']} by {options['init_params']}", absolute(options["reg_covar"])
     info |= terms(start, options["tol"], reg_covar=reg_covar, threads=n_threads or "its own", **about)
     point = GMM(model.weights_, model.means_, model.covariances_, spec.covariance_type)
-    return Fit(point, None, None, Status.CONVERGED if model.converged_ else Status.MAX_ITER, info)
+    return model, Fit(point, None, None, Status.CONVERGED if model.converged_ else Status.MAX_ITER, info)
 
 
 def sklearn_model(kind: str, x, n_components: int, options, n_threads: int | None = None):

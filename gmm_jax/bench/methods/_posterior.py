@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
+from ...bayes.target import density_of, finish
 from ...judge import PosteriorFit
 from ...mixture import Fit, MixtureSpec, Posterior
 from ._peers import em_evaluations, terms
@@ -34,3 +36,12 @@ def gradients(posterior: Posterior, n_warmup: int) -> float:
     """Passes over the data that NUTS' gradients amount to; steps of warm-up, which are not kept, as many as others."""
     n_chains, n_draws = posterior.log_density.shape
     return GRADIENT * float(np.mean(posterior.stats["n_steps"])) * n_chains * (n_draws + n_warmup)
+
+
+def posterior_of(problem, scaling, draws, stats, status) -> Posterior:
+    """The posterior of standardised draws that another program has made, with our log density of each."""
+    inner = jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), draws)
+    return finish(problem, scaling, draws, _density(problem, inner), stats, status)
+
+
+_density = jax.jit(density_of)

@@ -12,10 +12,10 @@ import numpy as np
 from ... import bayes, judge
 from ...bayes.checks import check_counts
 from ...bayes.model import Problem
-from ...bayes.target import density_of, finish, prepare
+from ...bayes.target import prepare
 from ...mixture import GMM, Fit, NotSupported, Posterior, Status, predict
 from ._peers import ask_r, check_answer, free_data, seed_of
-from ._posterior import on_terms
+from ._posterior import on_terms, posterior_of
 
 HERE = Path(__file__)  # beside which lie its program in R and its model in BUGS
 
@@ -58,11 +58,7 @@ def sample(key, x, spec, init: GMM, *, n_chains, n_warmup, n_draws, timeout=None
         done = ask_r("rjags", HERE.with_name("jags.R").read_text(), folder, *arguments, timeout=timeout)
         compiling, running = map(float, check_answer(done).split())
         draws = _read(Path(folder), n_chains, n_draws, *first.means.shape[1:])
-    density = _density(problem, jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), draws))
-    return Run(finish(problem, scaling, draws, density, {}, Status.SAMPLED), compiling, running)
-
-
-_density = jax.jit(density_of)
+    return Run(posterior_of(problem, scaling, draws, {}, Status.SAMPLED), compiling, running)
 
 
 def check_supported(spec, x) -> None:

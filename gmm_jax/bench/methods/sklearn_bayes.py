@@ -27,10 +27,7 @@ def fit(
         "no: Wishart of D degrees of freedom about the data's precision, means tied to it, "
         f"{weight_concentration_prior_type} with concentration 1/K; spec.prior is not read"
     )
-
-    def info_of(model):
-        return {"lower_bound": float(model.lower_bound_)}
-
     # its point: the mean of q for weights and means, and the inverse of its mean precision for covariances
     about = {"tol_is": tol_is, "same_prior": same_prior}
-    return sklearn_fit("BayesianGaussianMixture", key, x, spec, options, n_threads, info_of, **about)
+    model, found = sklearn_fit("BayesianGaussianMixture", key, x, spec, options, n_threads, **about)
+    return found._replace(info={"lower_bound": float(model.lower_bound_)} | found.info)

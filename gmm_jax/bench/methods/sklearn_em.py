@@ -10,8 +10,5 @@ def fit(key, x, spec, *, n_init=1, init_params="kmeans", max_iter=100, tol=1e-3,
     x = free_data("sklearn_em", x, spec)
     options = {"n_init": n_init, "init_params": init_params, "max_iter": max_iter, "tol": tol, "reg_covar": reg_covar}
     tol_is = "change of the mean log-likelihood of a sample, before the last M-step"
-
-    def info_of(model):
-        return {"log_likelihood": float(model.score(x)) * len(x)}
-
-    return sklearn_fit("GaussianMixture", key, x, spec, options, n_threads, info_of, tol_is=tol_is)
+    model, found = sklearn_fit("GaussianMixture", key, x, spec, options, n_threads, tol_is=tol_is)
+    return found._replace(info={"log_likelihood": float(model.score(x)) * len(x)} | found.info)

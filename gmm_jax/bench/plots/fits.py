@@ -6,19 +6,8 @@ import numpy as np
 
 from ...mixture import Known
 from ..parameters import parameters
-from .primitives import (
-    COMPONENTS,
-    TRUTH,
-    blend,
-    colours_of,
-    draw_cloud,
-    draw_components,
-    draw_data,
-    method_looks,
-    minus,
-    one_of,
-    seen,
-)
+from .looks import COMPONENTS, TRUTH, blend, colours_of, method_looks
+from .primitives import draw_cloud, draw_components, draw_data, minus, one_of, seen
 from .style import legend_below, open_figure, panels_of, pixels_of, same_limits, write_gif
 
 MOST_ROWS, MOST_COMPONENTS, MOST_DRAWS = 30, 9, 1000

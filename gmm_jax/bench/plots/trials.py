@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .primitives import COMPONENTS, GRID, INK, MUTED, draw_trials, method_looks, minus
+from .looks import COMPONENTS, GRID, INK, MUTED, method_looks
+from .primitives import draw_trials, minus
 from .style import legend_below, open_figure
 
 SHOWN = 20  # optima
