@@ -26,8 +26,8 @@ from jaxtyping import Array, Float, Int, Key
 from scipy.special import expit
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, assign, match_cost, permute
-from ..mixture.checks import check_key
-from .checks import check_counts, check_posterior
+from ..mixture.checks import check_count, check_key
+from .checks import check_posterior
 from .model import assemble, log_volume
 from .target import constrain, density_of, prepare, unconstrain
 
@@ -90,7 +90,7 @@ def bridge(
             transpositions alone, to see that the others add nothing.
     """
     check_key(key)
-    check_counts(n_proposals=(n_proposals, 100))
+    check_count(n_proposals, "n_proposals", 100)
     check_posterior(posterior)
     problem, scaling = prepare(x, spec, labels=labels, missing=missing)
     volume = scaling.log_volume_of(problem.z.shape[0], problem.annotations)

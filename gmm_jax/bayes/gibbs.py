@@ -22,11 +22,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
 from ..mixture.annotations import condition, groups_at_once, strike_out, ungroup
-from ..mixture.cores import divide, on_each, together
+from ..mixture.checks import check_count
+from ..mixture.cores import on_each, together
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.moments import Moments, Precision, chosen, e_step, fast_sums_allowed, ill_conditioned
-from .checks import check_counts
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, conjugate
 from .target import begin, constrain, finish, prior_of, run_chunks
@@ -71,35 +71,31 @@ def gibbs(
         NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma; or tempering is asked
             for with labels or missing values.
     """
-    check_counts(n_temperatures=(n_temperatures, 1))
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    check_count(n_temperatures, "n_temperatures")
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
     tempered = n_temperatures > 1
     if tempered and (problem.annotations.labels is not None or problem.annotations.groups is not None):
         raise NotSupported(
             "tempering (n_temperatures > 1) has neither labels nor missing values: use n_temperatures=1, or nuts."
         )
     hyper = conjugate(problem, "gibbs")
-    total = n_warmup + n_draws
-    size = min(PLACING if tempered else CHUNK, 50 * -(-total // 50))
+    size = min(PLACING if tempered else CHUNK, 50 * -(-(n_warmup + n_draws) // 50))
     if tempered:  # else rows keep the order of their labels and gaps
         problem = replace(problem, z=in_line(problem.z)[spread_order(problem.z.shape[0])])
 
-    def advance(carry, start):
-        parts, ill, rows = carry
-        sums = "fast" if fast and not ill else "exact"
+    def advance(parts, start):
+        nonlocal rows
+        sums = "fast" if fast and not any(np.any(chains.ill_conditioned) for chains in parts) else "exact"
         done = on_each(_advance, parts, problem, hyper, rows, n_sweeps=size, sums=sums)
-        parts, ill, outputs = zip(*done, strict=True)
-        ill, output = np.any(ill), together(outputs, n_chains)
-        if start + size <= n_warmup:
-            rows = respaced(rows, np.mean(output.exchange_rate, axis=(0, 1)))
-        return (parts, ill, rows), output
+        if tempered and start + size <= n_warmup:
+            rates = together([output.exchange_rate for _, output in done], n_chains)
+            rows = respaced(rows, np.mean(rates, axis=(0, 1)))
+        return done
 
     fast = not tempered and fast_sums_allowed(problem.z.dtype, problem.annotations.groups)
     rows = first_temperatures(n_temperatures, problem.z.shape[0]).astype(problem.z.dtype)
-    chains, ill = _begin(key, problem, first, n_temperatures)
-    output = run_chunks(advance, (divide(chains), ill, rows), total, size, progress)
-    kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
+    chains = _begin(key, problem, first, n_temperatures)
+    kept = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
     stats = {"occupied": kept.occupied}
     if tempered:
         stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
@@ -113,6 +109,7 @@ class Chain(NamedTuple):
     key: Array
     gmms: GMM  # one for each temperature, (L, ...)
     climbs: Array  # (L,) whether the mixture was last at the prior, and not at the top
+    ill_conditioned: Array  # () whether the next sums are to be taken from deviations, for some mixture
 
 
 class Output(NamedTuple):
@@ -130,15 +127,13 @@ def _begin(key, problem, starts, n_temperatures):
     gmms = jax.vmap(lambda u: assemble(problem, constrain(problem, u)[0]))(starts)
     tiled = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], n_temperatures, axis=1), gmms)
     n_chains = starts.shape[0]
-    return Chain(
-        jax.random.split(key, n_chains), tiled, jnp.zeros((n_chains, n_temperatures), bool)
-    ), _any_ill_conditioned(tiled)
+    keys, climbs = jax.random.split(key, n_chains), jnp.zeros((n_chains, n_temperatures), bool)
+    return Chain(keys, tiled, climbs, jax.vmap(_any_ill_conditioned)(tiled))
 
 
 def _any_ill_conditioned(gmms):
-    """Whether the next sums are to be taken from deviations, for some (C, L) mixture."""
     whitener = structure(gmms.covariance_type).whitener
-    return jnp.any(jax.vmap(jax.vmap(lambda gmm: ill_conditioned(gmm, whitener(gmm.covariances))))(gmms))
+    return jnp.any(jax.vmap(lambda gmm: ill_conditioned(gmm, whitener(gmm.covariances)))(gmms))
 
 
 @partial(jax.jit, static_argnames=("n_sweeps", "sums"), compiler_options=ONE_AT_A_TIME)
@@ -162,10 +157,9 @@ def _advance(chains, problem, hyper, rows, n_sweeps, sums):
         key, key_exchange, key_sweeps = jax.random.split(chain.key, 3)
         keys = jax.random.split(key_exchange, n_sweeps), jax.random.split(key_sweeps, (n_sweeps, n_temperatures))
         chain, output = jax.lax.scan(step, chain, (jnp.arange(n_sweeps), *keys))
-        return chain._replace(key=key), output
+        return chain._replace(key=key, ill_conditioned=_any_ill_conditioned(chain.gmms)), output
 
-    chains, output = jax.vmap(run)(chains)
-    return chains, _any_ill_conditioned(chains.gmms), output
+    return jax.vmap(run)(chains)
 
 
 class Swept(NamedTuple):
@@ -275,17 +269,14 @@ def _draw_means(noise, hyper, gmm, sums):
 
 def _draw_covariances(noise, hyper, covariance_type, mass, residual):
     """Σ | μ, z from residual covariances about the new means."""
+    below, scales = noise.below, noise.scales
     if covariance_type == "tied":
-        total = jnp.sum(mass)
-        size = hyper.size + total * residual
-        return inverse_wishart(noise.below[0], noise.scales.at(0), hyper.dof + total, size)
+        below, scales, mass = below[0], scales.at(0), jnp.sum(mass)
     if covariance_type in MATRIX:
-        size = hyper.size + mass[:, None, None] * residual
-        return inverse_wishart(noise.below, noise.scales, hyper.dof + mass, size)
+        return inverse_wishart(below, scales, hyper.dof + mass, hyper.size + mass[..., None, None] * residual)
     if covariance_type == "diag":
-        mass = mass[:, None]
-        shape, rate = hyper.dof + mass / 2.0, hyper.size + mass * residual / 2.0
-        return rate * jnp.exp(-log_gamma(noise.scales, jnp.broadcast_to(shape, rate.shape)))
-    n_features = hyper.loc.size
-    shape, rate = hyper.dof + n_features * mass / 2.0, hyper.size + n_features * mass * residual / 2.0
-    return rate * jnp.exp(-log_gamma(noise.scales.at((slice(None), 0)), jnp.broadcast_to(shape, rate.shape)))
+        numbers = mass[:, None]  # that speak of each variance
+    else:
+        numbers, scales = hyper.loc.size * mass, scales.at((slice(None), 0))
+    rate = hyper.size + numbers * residual / 2.0
+    return rate * jnp.exp(-log_gamma(scales, jnp.broadcast_to(hyper.dof + numbers / 2.0, rate.shape)))

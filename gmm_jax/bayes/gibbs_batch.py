@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, project
-from ..mixture.checks import check_key
+from ..mixture.checks import check_count, check_key
 from ..mixture.cores import divide, on_each, together
-from .checks import check_counts
 from .gibbs import sweep
 from .prior import conjugate
 from .target import prepare
@@ -42,7 +41,7 @@ def gibbs_batch(
         ValueError: as gibbs, for the first data set at fault, which is named.
         NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma.
     """
-    check_counts(thin=(thin, 1))
+    check_count(thin, "thin")
     x = np.asarray(x)
     if x.ndim != 3 or not len(x):
         raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
@@ -62,7 +61,7 @@ def gibbs_batch(
 def _member(x, spec, init, p, n_warmup, n_draws):
     """One data set standardised, its scaling, and its numbers: z, what is known, the prior's, and the start."""
     try:
-        problem, scaling = prepare(x[p], spec, n_chains=1, n_warmup=n_warmup, n_draws=n_draws)
+        problem, scaling = prepare(x[p], spec, 1, n_warmup, n_draws)
     except ValueError as error:
         raise ValueError(f"data set {p}: {error}") from error
     start = scaling.inward(jax.tree.map(lambda leaf: np.asarray(leaf)[p], init))

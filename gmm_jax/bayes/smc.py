@@ -29,10 +29,9 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status
-from ..mixture.checks import check_key
+from ..mixture.checks import check_count, check_key
 from ..mixture.cores import divide, on_each, together
 from ..mixture.gmm import deviations
-from .checks import check_counts
 from .gibbs import log_densities
 from .kernels import TARGET_ACCEPT, Gibbs, choose_kernel
 from .target import density_of, finish, prepare
@@ -80,12 +79,12 @@ def smc(
         is known and the prior leave no place for it.
     """
     check_key(key)
-    check_counts(n_warmup=(n_warmup, 1))
+    check_count(n_warmup, "n_warmup")
     if init is not None:
         raise NotSupported("smc starts from draws of the prior, so that init has no place: leave it out.")
     if labels is not None or missing is not None:
         raise NotSupported("smc has neither labels nor missing values: use nuts or gibbs, and bridge for evidence.")
-    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws)
     problem = replace(problem, z=in_line(problem.z))
     kernel = choose_kernel(problem)
     n_starts = max(2, -(-n_draws // n_warmup))

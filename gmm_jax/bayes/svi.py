@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
-from .checks import check_counts
+from ..mixture.checks import check_count
 from .importance import weighted
 from .model import assemble, model
 from .target import begin, bijectors, constrain, density_of, finish
@@ -57,9 +57,8 @@ def svi(
     """
     if guide not in GUIDES:
         raise ValueError(f"guide must be one of {', '.join(GUIDES)}; got {guide!r}.")
-    check_counts(n_warmup=(n_warmup, 1))
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    check_count(n_warmup, "n_warmup")
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
     n_kept = 1 if guide == "delta" else n_draws
     run = _optimise(key, problem, first, guide, n_warmup, n_kept)
     draws, log_ratio, elbo = jax.tree.map(np.asarray, run)

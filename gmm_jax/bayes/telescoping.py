@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, permute
-from ..mixture.cores import divide, on_each, together
+from ..mixture.cores import on_each
 from ..mixture.moments import e_step, log_likelihood
 from .checks import check_spec
 from .gibbs import CHUNK, draw_components, draw_weights
@@ -84,17 +84,15 @@ def telescoping(
         NotSupported: the prior is not semi-conjugate, or what is known distinguishes components.
     """
     log_prior, concentration = _check_prior(check_spec(spec), components, concentration)
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    problem, scaling, first, key = begin(key, x, spec, init, **size)
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws)
     dtype = problem.z.dtype
     law = conjugate(problem, "telescoping"), log_prior.astype(dtype), concentration.astype(dtype)
 
     def advance(parts, _):
-        chains, outputs = zip(*on_each(_advance, parts, problem, law, n_sweeps=CHUNK), strict=True)
-        return chains, together(outputs, n_chains)
+        return on_each(_advance, parts, problem, law, n_sweeps=CHUNK)
 
-    output = run_chunks(advance, divide(_begin(key, problem, first)), n_warmup + n_draws, CHUNK, progress)
-    draws, n_components, occupied = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
+    kept = run_chunks(advance, _begin(key, problem, first), n_warmup, n_draws, CHUNK, progress)
+    draws, n_components, occupied = kept
     log_likelihood = np.asarray(_log_likelihood(problem, draws), float) - len(problem.z) * scaling.log_volume
     status = Status.SAMPLED if np.all(np.isfinite(log_likelihood)) else Status.NON_FINITE
     return Telescoped(scaling.outward(draws), log_likelihood, n_components, occupied, status)

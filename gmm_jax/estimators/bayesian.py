@@ -102,10 +102,8 @@ class BayesianGaussianMixture(BaseMixture):
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), self.posterior_.draws)
 
     def _spec(self):
-        given = {"known": self.known, "prior": self.prior}
-        return MixtureSpec(
-            self.n_components, self.covariance_type, **{name: part for name, part in given.items() if part is not None}
-        )
+        known = Known() if self.known is None else self.known
+        return MixtureSpec(self.n_components, self.covariance_type, known, Prior() if self.prior is None else self.prior)
 
     def _options(self):
         """The engine's options that were given; it refuses those that it does not have."""
@@ -125,7 +123,6 @@ class BayesianGaussianMixture(BaseMixture):
         sentences = [f"{self.status_.advice}.", answer.info["reading"], answer.info.get("labels")]
         self.message_ = " ".join(filter(None, sentences))
         if not self.converged_:
-            sentence = f"The posterior may not be used as it is: {self.message_}"
-            warnings.warn(sentence, ConvergenceWarning, stacklevel=3)
+            warnings.warn(f"The posterior may not be used as it is: {self.message_}", ConvergenceWarning, stacklevel=3)
         elif "labels" in answer.info:
             warnings.warn(answer.info["labels"], UserWarning, stacklevel=3)

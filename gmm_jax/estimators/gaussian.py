@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Int
 
 from .. import em
-from ..bayes.checks import check_counts
 from ..judge.criteria import criteria
 from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, n_parameters
+from ..mixture.checks import check_count
 from .base import BaseMixture, ConvergenceWarning, check_is_fitted
 from .start import given_parts, start_named
 
@@ -106,12 +106,8 @@ class GaussianMixture(BaseMixture):
         again = self.warm_start and hasattr(self, "converged_")
         if again:
             self._check_same_model(X)
-        search = {
-            "n_restarts": 1 if again else self.n_init,
-            "sample_weight": weight,
-            "labels": labels,
-            "missing": self.missing,
-        }
+        search = {"sample_weight": weight, "labels": labels, "missing": self.missing}
+        search["n_restarts"] = 1 if again else self.n_init
         relative = isinstance(self.reg_covar, str)
         config = em.EMConfig(self.max_iter, self.tol, reg_covar=None if relative else self.reg_covar)
         key = self._key()
@@ -160,42 +156,35 @@ class GaussianMixture(BaseMixture):
         return criteria(log_density, responsibilities, n_parameters(self._spec(), X.shape[1]), weight)
 
     def _check_options(self, X, spec):
-        least = {"n_components": 1, "n_init": 1, "max_iter": 0, "verbose_interval": 1}
-        check_counts(**{name: (getattr(self, name), number) for name, number in least.items()})
+        for name, least in (("n_components", 1), ("n_init", 1), ("max_iter", 0), ("verbose_interval", 1)):
+            check_count(getattr(self, name), name, least)
         if self.reg_covar is None or (isinstance(self.reg_covar, str) and self.reg_covar != "relative"):
             raise ValueError(f"reg_covar must be a number or 'relative'; got {self.reg_covar!r}.")
-        if X.shape[0] < spec.n_components:
-            raise ValueError(
-                f"Expected n_samples >= n_components but got n_components = {spec.n_components}, "
-                f"n_samples = {X.shape[0]}"
-            )
+        n, k = X.shape[0], spec.n_components
+        if n < k:
+            raise ValueError(f"Expected n_samples >= n_components but got n_components = {k}, n_samples = {n}")
 
     def _check_same_model(self, X):
         """A ValueError where a warm start would go on from a mixture of another kind or size."""
-        fitted = self.restarts_.best.gmm
-        (n_components, n_features), kind = fitted.means.shape, fitted.covariance_type
-        if (n_components, n_features, kind) != (self.n_components, X.shape[1], self.covariance_type):
+        (k, d), kind = self.restarts_.best.gmm.means.shape, self.restarts_.best.gmm.covariance_type
+        if (k, d, kind) != (self.n_components, X.shape[1], self.covariance_type):
             raise ValueError(
-                f"warm_start goes on from what was fitted, {n_components} components of type {kind!r} in {n_features} "
-                "features: set warm_start=False to fit another model."
+                f"warm_start goes on from what was fitted, {k} components of type {kind!r} in {d} features: set "
+                "warm_start=False to fit another model."
             )
 
     def _warn_of_large_ridge(self, X, weight):
         if isinstance(self.reg_covar, str):
             return
-        wide = X.astype(float)
-        seen = np.ma.masked_invalid(wide)
+        seen = np.ma.masked_invalid(X.astype(float))
         variance = np.ma.average((seen - np.ma.average(seen, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
         too_large = np.broadcast_to(self.reg_covar > LARGE_RIDGE * np.asarray(variance), variance.shape)
         if too_large.any():
             names = getattr(self, "feature_names_in_", np.arange(X.shape[1]))
             columns = ", ".join(f"{names[j]} ({variance[j]:.3g})" for j in np.flatnonzero(too_large))
-            warnings.warn(
-                f"reg_covar={self.reg_covar!r} is more than 1 % of the variance of column(s) {columns}: scale them, "
-                "lower reg_covar, or pass reg_covar='relative'.",
-                UserWarning,
-                stacklevel=3,
-            )
+            advice = "scale them, lower reg_covar, or pass reg_covar='relative'"
+            said = f"reg_covar={self.reg_covar!r} is more than 1 % of the variance of column(s) {columns}: {advice}."
+            warnings.warn(said, UserWarning, stacklevel=3)
 
     def _start(self, key, X, spec, search):
         """What EM begins from: a start function, or mixtures with the given parts put in."""

@@ -20,10 +20,11 @@ def start_named(init_params: str | Callable) -> Callable:
     """The start function of that name, or the callable itself; a ValueError lists the names there are."""
     if callable(init_params):
         return init_params
-    if init_params not in _NAMES:
-        names = ", ".join(_NAMES)
-        raise ValueError(f"init_params must be one of {names}, or a start function; got {init_params!r}.")
-    return _NAMES[init_params]
+    names = STARTS | {"random": random_responsibilities}
+    names |= {"random_from_data": STARTS["random_points"], "k-means++": STARTS["kmeans++"]}
+    if init_params not in names:
+        raise ValueError(f"init_params must be one of {', '.join(names)}, or a start function; got {init_params!r}.")
+    return names[init_params]
 
 
 def given_parts(parts: dict, n_components: int, n_features: int, covariance_type: str) -> dict:
@@ -47,14 +48,6 @@ def random_responsibilities(key, x, spec) -> GMM:
     return m_step(sums, frame, known=spec.known)
 
 
-_NAMES = {
-    **STARTS,
-    "random": random_responsibilities,
-    "random_from_data": STARTS["random_points"],
-    "k-means++": STARTS["kmeans++"],
-}
-
-
 def _check_shape(value, shape, name):
     value = np.asarray(value)
     value = value if value.dtype in (np.float32, np.float64) else value.astype(float)
@@ -69,10 +62,8 @@ def _check_weights(value, n_components):
     weights = _check_shape(value, (n_components,), "weights")
     if np.any(weights < 0.0) or np.any(weights > 1.0):
         # least and greatest stand in the order of scikit-learn's message, which its tests ask for
-        raise ValueError(
-            "The parameter 'weights' should be in the range [0, 1], but got max value "
-            f"{np.min(weights):.5f}, min value {np.max(weights):.5f}"
-        )
+        got = f"max value {np.min(weights):.5f}, min value {np.max(weights):.5f}"
+        raise ValueError(f"The parameter 'weights' should be in the range [0, 1], but got {got}")
     total = float(np.sum(weights))
     if abs(total - 1.0) > (1e-6 if weights.dtype == np.float32 else 1e-8):
         raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {total:.5f}")

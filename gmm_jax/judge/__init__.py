@@ -9,5 +9,5 @@ from .distances import Divergences, dense_covariances, divergences, kl_divergenc
 from .metrics import adjusted_rand_index, recovery
 from .mixing import Mixing, mixing
 from .modes import mode_weights, modes_reached
-from .relabel import RELABELLINGS, Relabelled, relabel
-from .summary import PosteriorFit, check_relabelling, fit_posterior, summary
+from .relabel import RELABELLINGS, Relabelled, check_relabelling, relabel
+from .summary import PosteriorFit, fit_posterior, summary

@@ -91,7 +91,8 @@ def efficiency(estimates: GMM, truth: GMM, spec: MixtureSpec, bound: CramerRao) 
         raise ValueError(f"estimates must have a leading axis of at least 2; got means of {estimates.means.shape}.")
     masks = static_masks(validate_spec(spec, truth.n_features))
     matched = permute(estimates, match(estimates, truth, spec))
-    d = np.asarray(_coordinates(matched, masks), float) - np.asarray(_coordinates(_many(truth), masks), float)
+    many = jax.tree.map(lambda leaf: leaf[None], truth)
+    d = np.asarray(_coordinates(matched, masks), float) - np.asarray(_coordinates(many, masks), float)
     p = d.shape[1]
     if bound.information.shape != (p, p):
         raise ValueError(f"bound is of {len(bound.information)} free numbers, but spec leaves {p}: use the same spec.")
@@ -123,7 +124,3 @@ def _information(key, truth, masks, n_draws):
 @partial(jax.jit, static_argnames="masks")
 def _coordinates(gmms, masks):
     return jax.vmap(lambda gmm: free_coordinates(gmm, masks)[0])(gmms)
-
-
-def _many(gmm):
-    return jax.tree.map(lambda leaf: leaf[None], gmm)

@@ -120,10 +120,7 @@ def _transport(source, target, cost):
     """min Σ π_ij cost_ij over plans π ≥ 0 with these margins."""
     from scipy.optimize import linprog
 
-    rows, columns = (
-        np.kron(np.eye(source.size), np.ones(target.size)),
-        np.kron(np.ones(source.size), np.eye(target.size)),
-    )
+    rows, columns = np.kron(np.eye(m := source.size), np.ones(n := target.size)), np.kron(np.ones(m), np.eye(n))
     largest = max(float(cost.max()), np.finfo(float).tiny)  # the solver's tolerances are absolute
     # one equation follows from the others, and might contradict them by rounding
     plan = linprog(cost.ravel() / largest, A_eq=np.concatenate([rows, columns[:-1]]), b_eq=np.r_[source, target[:-1]])

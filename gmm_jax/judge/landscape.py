@@ -69,8 +69,8 @@ def rows_of(
     ]
     ended, count = np.unique(status[optima.of_fit < 0], return_counts=True)
     return rows + [
-        {"optimum": None, **_share(int(n), status.size), "reason": _without_optimum(Status(int(s)))}
-        for s, n in zip(ended, count, strict=True)
+        {"optimum": None, **_share(int(n), status.size), "reason": f"no optimum: {'lost when polished' if s.ok else s.name}"}
+        for s, n in zip(map(Status, ended.tolist()), count, strict=True)
     ]
 
 
@@ -86,10 +86,6 @@ def curvature(optima: em.Optima, x: Float[np.ndarray, "N D"], spec: MixtureSpec)
         status = em.asymptotics(x, result, spec).status
         found.append("maximum" if status == Status.CONVERGED else status.name)
     return found
-
-
-def _without_optimum(status):
-    return "no optimum: lost when polished" if status.ok else f"no optimum: {status.name}"
 
 
 def _share(count, of):

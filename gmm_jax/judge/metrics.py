@@ -8,6 +8,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
+from scipy.special import comb
+from scipy.stats.contingency import crosstab
 
 from ..bayes.checks import check_width, host_mixture
 from ..mixture import GMM, Fit, align
@@ -82,13 +84,8 @@ def adjusted_rand_index(labels: Int[Array, "N"], predicted: Int[Array, "N"]) -> 
     """
     if np.shape(labels) != np.shape(predicted):
         raise ValueError(f"labels and predicted must be as long; got {np.shape(labels)} and {np.shape(predicted)}.")
-    rows, columns = (np.unique(np.asarray(a), return_inverse=True)[1] for a in (labels, predicted))
-    table = np.zeros((rows.max() + 1, columns.max() + 1))
-    np.add.at(table, (rows, columns), 1.0)
-
-    def pairs(counts):
-        return np.sum(counts * (counts - 1.0)) / 2.0
-
-    together, a, b, all_pairs = pairs(table), pairs(table.sum(1)), pairs(table.sum(0)), pairs(np.float64(rows.size))
+    table = crosstab(np.asarray(labels), np.asarray(predicted)).count
+    marginals = table, table.sum(axis=1), table.sum(axis=0), table.sum()
+    together, a, b, all_pairs = (float(np.sum(comb(counts, 2))) for counts in marginals)
     expected, highest = a * b / max(all_pairs, 1.0), (a + b) / 2.0
     return 1.0 if highest == expected else float((together - expected) / (highest - expected))

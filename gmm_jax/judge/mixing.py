@@ -121,7 +121,4 @@ def _ess_of_each_chain(scores):
     from arviz_stats.base import array_stats
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        chains = [
-            array_stats.ess(scores[:, [c]], chain_axis=1, draw_axis=2, method="mean") for c in range(scores.shape[1])
-        ]
-    return np.stack(chains, axis=1)
+        return array_stats.ess(scores[:, :, None], chain_axis=2, draw_axis=3, method="mean")

@@ -46,11 +46,8 @@ def modes_reached(
     both = jax.tree.map(lambda many, few: np.concatenate([many, np.asarray(few, many.dtype)]), flat, modes)
     ends = jax.tree.map(np.asarray, climb(both))
     n_draws = shape[0] * shape[1]
-    distances = []
-    for m in range(len(modes.weights)):
-        top = jax.tree.map(lambda leaf, m=m: leaf[n_draws + m], ends)
-        distances.append(distance(ends, top, spec))
-    near = np.stack(distances, axis=-1) <= SAME_MODE
+    tops = (jax.tree.map(lambda leaf, m=m: leaf[m], ends) for m in range(n_draws, n_draws + len(modes.weights)))
+    near = np.stack([distance(ends, top, spec) for top in tops], axis=-1) <= SAME_MODE
     number = np.where(near.any(axis=-1), np.argmax(near, axis=-1), -1)
     return number[:n_draws].reshape(shape), number[n_draws:]
 
@@ -81,9 +78,8 @@ def mode_weights(
     climb = bayes.climber(x, check_spec(spec))
     init, _ = bayes.starts_from_em(key_start, x, spec, CLIMBS, n_restarts=n_restarts)
     found = bayes.laplace(key_laplace, x, spec, n_chains=CLIMBS, n_draws=LAPLACE_DRAWS, init=init)
-    chains = np.array(
-        [c for c in np.unique(found.stats["mode"]) if np.isfinite(found.stats["log_evidence_of_mode"][c])]
-    )
+    chains = np.unique(found.stats["mode"])
+    chains = chains[np.isfinite(found.stats["log_evidence_of_mode"][chains])]
     if not chains.size:
         raise ValueError("Laplace found no mode of the posterior: raise n_restarts, or give an informative prior.")
     evidence = found.stats["log_evidence_of_mode"][chains]

@@ -16,7 +16,7 @@ from ..bayes.checks import check_spec
 from ..mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, structure
 from ..mixture.checks import check_key
 from .mixing import mixing
-from .relabel import RELABELLINGS, relabel
+from .relabel import check_relabelling, relabel
 
 CHAINS = MappingProxyType({"n_chains": 4, "n_warmup": 500, "n_draws": 1000})
 APPROXIMATE = ("svi", "laplace")  # draws are independent and R-hat has nothing to say: one run, judged by Pareto k-hat
@@ -94,12 +94,6 @@ def options_of(engine: str) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in hidden)
 
 
-def check_relabelling(name: str) -> None:
-    """Before anything is sampled: a ValueError where there is no such method."""
-    if name not in RELABELLINGS:
-        raise ValueError(f"relabelling must be one of {', '.join(RELABELLINGS)}; got {name!r}.")
-
-
 def summary(
     posterior: Posterior,
     spec: MixtureSpec,
@@ -135,13 +129,10 @@ def summary(
     status = Status(posterior.status)
     if chains:
         found = mixing(posterior, relabelled, spec, x)
-        info |= {"mixing": found.verdict, "mixing_reason": found.reason} | found.after.worst
-        info |= {
-            "r_hat_before_relabelling": found.before.worst["r_hat"],
-            "r_hat_label_invariant": found.invariant.worst["r_hat"],
-        }
+        info |= {"mixing": found.verdict, "mixing_reason": found.reason, "reading": found.reason} | found.after.worst
+        info["r_hat_before_relabelling"] = found.before.worst["r_hat"]
+        info["r_hat_label_invariant"] = found.invariant.worst["r_hat"]
         status = found.after.status if status == Status.SAMPLED else status
-        info["reading"] = found.reason
     fit = Fit(point, relabelled.posterior, sds, status, info)
     info |= _particulars(posterior, fit, spec)
     if not chains:
@@ -167,9 +158,8 @@ def mean_and_sd(draws: GMM, spec: MixtureSpec) -> tuple[GMM, GMM]:
         weights = np.zeros_like(weights)  # determined by the known ones
     per_component = structure(spec.covariance_type).per_component
     spread = covariances.reshape(-1, *(1,) * (sds.covariances.ndim - 1)) if per_component else covariances.any()
-    return point, replace(
-        sds, weights=sds.weights * weights, means=sds.means * means[:, None], covariances=sds.covariances * spread
-    )
+    free = {"weights": weights, "means": means[:, None], "covariances": spread}
+    return point, replace(sds, **{name: getattr(sds, name) * mask for name, mask in free.items()})
 
 
 def _particulars(drawn, fit, spec):
