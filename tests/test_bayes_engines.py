@@ -49,7 +49,7 @@ def test_gibbs_gives_each_draw_the_density_of_its_own_mixture(n_temperatures):
         ({"n_chains": 0}, "n_chains must be a positive integer; got 0"),
         ({"n_chains": True}, "n_chains must be a positive integer"),
         ({"n_draws": 2.5}, "n_draws must be a positive integer; got 2.5"),
-        ({"n_warmup": -1}, "n_warmup must be an integer of at least .; got -1"),
+        ({"n_warmup": -1}, "n_warmup must be (a positive integer|an integer of at least 0); got -1"),
         ({"init": GMM(np.ones(1), np.zeros((1, 2)), np.eye(2)[None])}, "init has 1 components, but spec has 2"),
         ({"init": GMM(np.ones(3) / 3, np.zeros((3, 2)), np.stack([np.eye(2)] * 3))}, "init has 3 components"),
         ({"init": GMM(np.ones(2) / 2, np.zeros((2, 3)), np.stack([np.eye(3)] * 2))}, "3 features, but the data have 2"),

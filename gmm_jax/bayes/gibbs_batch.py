@@ -47,9 +47,8 @@ def gibbs_batch(
         raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
     if np.shape(init.means)[0] != len(x):
         raise ValueError(f"init holds {np.shape(init.means)[0]} starts for {len(x)} data sets: make them agree.")
-    problems, scalings, numbers = zip(
-        *[_member(x, spec, init, p, n_warmup, n_draws) for p in range(len(x))], strict=True
-    )
+    members = [_member(x, spec, init, p, n_warmup, n_draws) for p in range(len(x))]
+    problems, scalings, numbers = zip(*members, strict=True)
     shared = jax.tree.map(np.asarray, (replace(problems[0], z=None), np.int32(n_warmup), np.int32(thin)))
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
     parts = divide((jax.random.split(check_key(key), len(x)), *stacked))  # a vmapped program keeps one core
@@ -75,9 +74,10 @@ def _run(data_sets, template, n_warmup, thin, n_draws):
         problem = replace(template, z=z, spec=replace(template.spec, known=known))
 
         def sweeps(n, key, gmm):
-            return jax.lax.fori_loop(
-                0, n, lambda i, gmm: sweep(jax.random.fold_in(key, i), problem, hyper, gmm)[0], gmm
-            )
+            def again(i, gmm):
+                return sweep(jax.random.fold_in(key, i), problem, hyper, gmm)[0]
+
+            return jax.lax.fori_loop(0, n, again, gmm)
 
         def draw(gmm, key):
             gmm = sweeps(thin, key, gmm)

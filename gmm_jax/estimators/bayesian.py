@@ -102,8 +102,8 @@ class BayesianGaussianMixture(BaseMixture):
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), self.posterior_.draws)
 
     def _spec(self):
-        known = Known() if self.known is None else self.known
-        return MixtureSpec(self.n_components, self.covariance_type, known, Prior() if self.prior is None else self.prior)
+        known, prior = Known() if self.known is None else self.known, Prior() if self.prior is None else self.prior
+        return MixtureSpec(self.n_components, self.covariance_type, known, prior)
 
     def _options(self):
         """The engine's options that were given; it refuses those that it does not have."""

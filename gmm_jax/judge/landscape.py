@@ -68,9 +68,10 @@ def rows_of(
         for i in range(optima.count.size)
     ]
     ended, count = np.unique(status[optima.of_fit < 0], return_counts=True)
+    reasons = ("lost when polished" if Status(s).ok else Status(s).name for s in ended.tolist())
     return rows + [
-        {"optimum": None, **_share(int(n), status.size), "reason": f"no optimum: {'lost when polished' if s.ok else s.name}"}
-        for s, n in zip(map(Status, ended.tolist()), count, strict=True)
+        {"optimum": None, **_share(int(n), status.size), "reason": f"no optimum: {why}"}
+        for why, n in zip(reasons, count, strict=True)
     ]
 
 
