@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..bayes.checks import check_posterior, check_spec, check_width, host_mixture
+from ..bayes.importance import K_HAT_LIMIT, tail_is_lost
 from ..mixture import GMM, MixtureSpec, Posterior, check_data, check_sample_weight, n_parameters, validate_spec
 from ..mixture.datatree import pointwise, refuse_labels
 from ..mixture.predictive import predictive
-from ..mixture.tail import K_HAT_LIMIT, tail_is_lost
 
 
 def information_criteria(

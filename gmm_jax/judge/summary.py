@@ -15,7 +15,7 @@ from .. import bayes, em
 from ..bayes.checks import check_spec
 from ..mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, structure
 from ..mixture.checks import check_key
-from .mixing import mixing
+from .diagnostics import mixing
 from .relabel import check_relabelling, relabel
 
 CHAINS = MappingProxyType({"n_chains": 4, "n_warmup": 500, "n_draws": 1000})
