@@ -68,13 +68,9 @@ def cramer_rao(
     information = blocks.mean(axis=0)
     without = (blocks.sum(axis=0) - blocks) / (N_BLOCKS - 1)  # each block in turn
     errors, *jackknife = (_standard_errors(jacobian, each) for each in (information, *without))
-    return CramerRao(
-        information=information,
-        information_se=blocks.std(axis=0, ddof=1) / np.sqrt(N_BLOCKS),
-        standard_errors=errors,
-        standard_errors_se=jax.tree.map(lambda *leaves: np.std(leaves, axis=0) * np.sqrt(N_BLOCKS - 1), *jackknife),
-        blocks=blocks,
-    )
+    information_se = blocks.std(axis=0, ddof=1) / np.sqrt(N_BLOCKS)
+    errors_se = jax.tree.map(lambda *leaves: np.std(leaves, axis=0) * np.sqrt(N_BLOCKS - 1), *jackknife)
+    return CramerRao(information, information_se, errors, errors_se, blocks)
 
 
 def efficiency(estimates: GMM, truth: GMM, spec: MixtureSpec, bound: CramerRao) -> Efficiency:

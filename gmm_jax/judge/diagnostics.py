@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..bayes.checks import check_posterior, check_spec
-from ..mixture import GMM, MixtureSpec, Posterior, Status, check_data, free_parts, structure
+from ..mixture import GMM, MixtureSpec, Posterior, Status, check_data, free_entries, free_parts
 from .allocations import all_probabilities, standardised
 from .relabel import Relabelled
 
@@ -56,11 +56,8 @@ class Diagnostics(NamedTuple):
     @property
     def worst(self) -> dict[str, float]:
         """The largest R-hat and the smallest ESS."""
-        return {
-            "r_hat": float(np.max(self.r_hat)),
-            "ess_bulk": float(np.min(self.ess_bulk)),
-            "ess_tail": float(np.min(self.ess_tail)),
-        }
+        ess = {name: float(np.min(getattr(self, name))) for name in ("ess_bulk", "ess_tail")}
+        return {"r_hat": float(np.max(self.r_hat))} | ess
 
     @property
     def status(self) -> Status:
@@ -138,16 +135,10 @@ def quantities(draws: GMM, spec: MixtureSpec) -> dict[str, Float[np.ndarray, "C 
         found |= {f"weights[{k}]": np.asarray(draws.weights)[..., k] for k in np.flatnonzero(weights)}
     leaf = np.asarray(draws.means)
     found |= {f"means[{k},{j}]": leaf[..., k, j] for k in np.flatnonzero(means) for j in range(leaf.shape[-1])}
-    if not covariances.any():
-        return found
     leaf = np.asarray(draws.covariances)
-    kind = structure(draws.covariance_type)
-    event = leaf.shape[2:]
-    for index in np.ndindex(*event):
-        upper = draws.covariance_type in ("full", "tied") and index[-1] > index[-2]
-        known = kind.per_component and not covariances[index[0]]
-        if not upper and not known:
-            found["covariances[" + ",".join(map(str, index)) + "]"] = leaf[(..., *index)]
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], draws)
+    for index in zip(*free_entries(one, covariances), strict=True):
+        found["covariances[" + ",".join(map(str, index)) + "]"] = leaf[(..., *index)]
     return found
 
 
