@@ -139,10 +139,11 @@ def _begin(key, problem, starts, inverse_mass, step_size):
         mass = jax.tree.map(lambda leaf: jnp.asarray(leaf, u.dtype), mass_init(u.size))
         # the average is what is left without any warm-up
         sizes = step_init(step_size)._replace(log_step_size_avg=jnp.log(step_size))
-        return Chain(key, state, sizes, mass._replace(inverse_mass_matrix=variances))
+        parts = state, sizes, mass._replace(inverse_mass_matrix=variances)
+        # without weak types, so that the first chunk runs the same program as the others
+        return Chain(key, *jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), parts))
 
-    chains = jax.vmap(one)(jax.random.split(key, starts.shape[0]), starts, inverse_mass)
-    return _strong(chains)
+    return jax.vmap(one)(jax.random.split(key, starts.shape[0]), starts, inverse_mass)
 
 
 @partial(jax.jit, static_argnames="max_depth", compiler_options=ONE_AT_A_TIME)
@@ -176,15 +177,6 @@ def _advance(chains, problem, stages, target_accept, max_depth):
 
 def _where(condition, a, b):
     return jax.tree.map(lambda new, old: jnp.where(condition, new, old).astype(jnp.asarray(old).dtype), a, b)
-
-
-def _strong(tree):
-    """Without weak types, so that the first chunk runs the same program as the others."""
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype) if _is_number(leaf) else leaf, tree)
-
-
-def _is_number(leaf):
-    return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 # ---- NumPyro's own driver: the whole run is one program, the potential takes one flat vector, as it is quickest there
