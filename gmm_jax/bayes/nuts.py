@@ -72,20 +72,8 @@ def nuts(
         return on_each(_advance, parts, problem, stages[start : start + size], target, max_depth=max_depth)
 
     chains = _begin(key, problem, first, mass, step_size)
-    kept = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
-    stats = {name: getattr(kept, name) for name in OURS} | {"step_size": kept.step_size[:, -1]}
-    return _posterior(problem, scaling, kept.position, stats)
-
-
-class Step(NamedTuple):
-    """What one transition leaves behind, for each chain."""
-
-    position: Array  # flat, unconstrained
-    acceptance_rate: Array
-    diverging: Array
-    n_steps: Array
-    energy: Array
-    step_size: Array
+    position, stats = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
+    return _posterior(problem, scaling, position, stats | {"step_size": stats["step_size"][:, -1]})
 
 
 class Chain(NamedTuple):
@@ -166,7 +154,8 @@ def _advance(chains, problem, stages, target_accept, max_depth):
         mass = _where(ends, mass_final(mass), mass)
         sizes = _where(ends, step_init(step_final(sizes)), sizes)
         seen = info.acceptance_rate, info.is_divergent, info.num_integration_steps, info.energy
-        return Chain(key, state, sizes, mass), Step(state.position, *seen, size)
+        stats = dict(zip(OURS, seen, strict=True)) | {"step_size": size}
+        return Chain(key, state, sizes, mass), (state.position, stats)
 
     def run(chain):
         return jax.lax.scan(step, chain, stages)

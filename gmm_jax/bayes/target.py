@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
 
 from ..em.inputs import starts_inward
 from ..mixture.annotations import Annotations, missing_groups, put_gaps
@@ -34,20 +33,11 @@ DRAW_NUMBERS = 1 << 20  # at a time, where a density is taken of every draw
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 
-class Begun(NamedTuple):
-    """Where an engine begins."""
-
-    problem: Problem
-    scaling: Scaling
-    starts: Array  # (C, P), flat and unconstrained
-    key: Array  # of what comes after
-
-
-def begin(key, x, spec, init: GMM | None, n_chains, n_warmup, n_draws, labels=None, missing=None) -> Begun:
-    """The standardised problem and a start for each chain."""
+def begin(key, x, spec, init: GMM | None, n_chains, n_warmup, n_draws, labels=None, missing=None):
+    """The standardised problem, its scaling, flat unconstrained starts (C, P), and the key of what comes after."""
     key_start, key_run = jax.random.split(check_key(key))
     problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws, labels=labels, missing=missing)
-    return Begun(problem, scaling, unconstrained_starts(key_start, problem, scaling, init, n_chains), key_run)
+    return problem, scaling, unconstrained_starts(key_start, problem, scaling, init, n_chains), key_run
 
 
 def prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, *, labels=None, missing=None) -> tuple[Problem, Scaling]:

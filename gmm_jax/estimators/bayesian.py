@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
 from .. import judge
 from ..mixture import GMM, Known, MixtureSpec, Prior, Status
@@ -93,10 +92,6 @@ class BayesianGaussianMixture(BaseMixture):
             raise ValueError(f"{self.engine} gave no finite draws: {Status(answer.status).advice}.")
         self._take(answer)
         return self
-
-    def fit_predict(self, X, y=None) -> Int[np.ndarray, "N"]:
-        """fit(X).predict(X)."""
-        return self.fit(X, y).predict(X)
 
     def _mixtures(self) -> GMM:
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), self.posterior_.draws)

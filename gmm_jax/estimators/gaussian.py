@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
 from .. import em
 from ..judge.criteria import criteria
@@ -122,10 +121,6 @@ class GaussianMixture(BaseMixture):
         self._take(found, X.shape[0] if weight is None else float(np.sum(weight)), usable)
         return self
 
-    def fit_predict(self, X, y=None, sample_weight=None, labels=None) -> Int[np.ndarray, "N"]:
-        """fit(X).predict(X)."""
-        return self.fit(X, y, sample_weight, labels).predict(X)
-
     def aic(self, X, sample_weight=None) -> float:
         """Akaike's criterion, −2ℓ + 2p: the lower, the better. p leaves out what is known."""
         return self._criteria(X, sample_weight)["aic"]
@@ -146,8 +141,8 @@ class GaussianMixture(BaseMixture):
         """
         check_is_fitted(self)
         X, result = self._validated(X, reset=False), self.restarts_.best._replace(gmm=self.mixture_)
-        given = {"sample_weight": sample_weight, "labels": labels, "missing": self.missing}
-        return em.standard_errors(X, result, self._spec(), **given)
+        rows = {"sample_weight": sample_weight, "labels": labels, "missing": self.missing}
+        return em.standard_errors(X, result, self._spec(), **rows)
 
     def _spec(self):
         return MixtureSpec(self.n_components, self.covariance_type, Known() if self.known is None else self.known)

@@ -226,13 +226,15 @@ def _verdict(fixed, after, by_invariant, by_before, by_after):
 
 def disagree(draws: Float[np.ndarray, "Q C S"]) -> Bool[np.ndarray, "Q"]:
     """Quantities in which at least one chain differs from the others, as this file's head says."""
+    from arviz_stats.base import array_stats
     from scipy.stats import f
 
     n_chains = draws.shape[1]
     folded = np.abs(draws - np.median(draws, axis=(1, 2), keepdims=True))
     scores = np.concatenate([_normal_scores(draws), _normal_scores(folded)])
     mean, variance = scores.mean(axis=2), scores.var(axis=2, ddof=1)
-    ess = _ess_of_each_chain(scores)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ess = array_stats.ess(scores[:, :, None], chain_axis=2, draw_axis=3, method="mean")  # of each chain, (Q, C)
     precision = ess / np.maximum(variance, NO_SPREAD)
     centre = np.sum(precision * mean, axis=1, keepdims=True) / np.sum(precision, axis=1, keepdims=True)
     ratio = np.sum(precision * (mean - centre) ** 2, axis=1) / (n_chains - 1)
@@ -249,11 +251,3 @@ def _normal_scores(draws):
 
     ranks = rankdata(draws.reshape(len(draws), -1), axis=1).reshape(draws.shape)
     return ndtri((ranks - 0.375) / (draws[0].size + 0.25))
-
-
-def _ess_of_each_chain(scores):
-    """(Q, C) effective draws for the mean."""
-    from arviz_stats.base import array_stats
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return array_stats.ess(scores[:, :, None], chain_axis=2, draw_axis=3, method="mean")

@@ -50,9 +50,7 @@ def polished(key: Key[Array, ""], x: Float[np.ndarray, "N D"], spec: MixtureSpec
     return after._replace(count=count, fit=first.fit[highest], of_fit=of_fit)
 
 
-def rows_of(
-    optima: em.Optima, status: Int[np.ndarray, "R"], x: Float[np.ndarray, "N D"], spec: MixtureSpec
-) -> list[dict[str, Any]]:
+def rows_of(optima: em.Optima, status: Int[np.ndarray, "R"], x: Float[np.ndarray, "N D"]) -> list[dict[str, Any]]:
     """Table of EM's optima: a row each, highest first, then one for each way in which fits ended without one.
 
     Args:

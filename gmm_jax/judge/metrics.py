@@ -71,8 +71,7 @@ def recovery(
 
 
 def _errors(point, truth):
-    full_point = GMM(point.weights, point.means, dense_covariances(point))
-    full_truth = GMM(truth.weights, truth.means, dense_covariances(truth))
+    full_point, full_truth = (GMM(gmm.weights, gmm.means, dense_covariances(gmm)) for gmm in (point, truth))
     matched = align(full_point, full_truth)
     metrics = {}
     for name in ("weights", "means", "covariances"):
