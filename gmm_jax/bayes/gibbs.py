@@ -20,10 +20,11 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, project, put, structure
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, project, put, share
 from ..mixture.annotations import condition, groups_at_once, strike_out, ungroup
 from ..mixture.checks import check_count, check_key
 from ..mixture.cores import divide, on_each, together
+from ..mixture.covariance import structure
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.moments import Moments, Precision, chosen, e_step, fast_sums_allowed, ill_conditioned
@@ -236,11 +237,7 @@ def draw_weights(noise: Proposals, concentration: Float[Array, "K"], known=None)
     gammas = log_gamma(noise, concentration)
     if known is None:
         return jax.nn.softmax(gammas)
-    known = jnp.asarray(known, concentration.dtype)
-    is_free = jnp.isnan(known)
-    fixed = jnp.where(is_free, 0.0, known)
-    rest = (1.0 - jnp.sum(fixed)) * jax.nn.softmax(jnp.where(is_free, gammas, -jnp.inf))
-    return jnp.where(is_free, rest, fixed)
+    return share(jax.nn.softmax(jnp.where(jnp.isnan(known), gammas, -jnp.inf)), known)
 
 
 def draw_components(noise: Noise, problem: Problem, hyper: Hyperparameters, gmm: GMM, sums: Moments) -> GMM:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, Annotations, MixtureSpec, NotSupported, Prior, Scaling, free_parts, structure
+from ..mixture import GMM, Annotations, MixtureSpec, NotSupported, Prior, Scaling, free_parts, share, structure
 from ..mixture.moments import log_likelihood
 from .prior import from_leaves, log_inverse_wishart, standardised, to_leaves
 
@@ -181,8 +181,7 @@ def site_values(problem: Problem, gmm: GMM) -> dict:
     weights, means, covariances = (np.flatnonzero(mask) for mask in problem.free)
     values = {}
     if n_weights:
-        share = gmm.weights[weights]
-        values["weights"] = share / jnp.sum(share)
+        values["weights"] = gmm.weights[weights] / jnp.sum(gmm.weights[weights])
     if n_means:
         values["means"] = gmm.means[means]
     if n_covariances:
@@ -204,13 +203,12 @@ def _fill(known, free, values, dtype):
     return jnp.asarray(known, dtype).at[np.flatnonzero(free)].set(values)
 
 
-def _weights(problem, share):
-    known, free = problem.spec.known.weights, np.array(problem.free[0])
-    if known is None:
-        return jnp.ones((1,), problem.z.dtype) if share is None else share
-    fixed = jnp.where(free, 0.0, jnp.asarray(known, problem.z.dtype))
-    rest = 1.0 - jnp.sum(fixed)
-    return fixed if not free.any() else fixed.at[np.flatnonzero(free)].set(rest * (1.0 if share is None else share))
+def _weights(problem, values):
+    known, free = problem.spec.known.weights, np.flatnonzero(problem.free[0])
+    if known is None and values is not None:
+        return values
+    mass = jnp.ones(problem.spec.n_components, problem.z.dtype)
+    return share(mass if values is None else mass.at[free].set(values), known)
 
 
 def _from_scales(scales, correlation, covariance_type):

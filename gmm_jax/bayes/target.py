@@ -17,14 +17,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..em.inputs import starts_inward
+from ..mixture import GMM, Posterior, Status, project, structure, validate_spec
 from ..mixture.annotations import Annotations, missing_groups, put_gaps
 from ..mixture.checks import check_count, check_key, kind_of
 from ..mixture.cores import divide, together
-from ..mixture.covariance import structure
-from ..mixture.gmm import GMM
-from ..mixture.records import Posterior, Status
 from ..mixture.scaling import Scaling, check_data, check_labels, standardise
-from ..mixture.spec import project, validate_spec
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .checks import check_spec
 from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem

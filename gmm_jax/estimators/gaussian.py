@@ -185,15 +185,24 @@ class GaussianMixture(BaseMixture):
 
     def _start(self, key, X, spec, search):
         """What EM begins from: a start function, or mixtures with the given parts put in."""
-        start = start_named(self.init_params)
-        parts = {"weights": self.weights_init, "means": self.means_init, "precisions": self.precisions_init}
-        given = given_parts(parts, self.n_components, X.shape[1], self.covariance_type)
+        start, given = start_named(self.init_params), self._given_parts(X.shape[1])
         if not given:
             return start
         if len(given) == 3:
             return GMM(**given, covariance_type=spec.covariance_type)
         drawn = em.fit_em_restarts(key, X, spec, init=start, config=em.EMConfig(max_iter=0), **search).starts
         return replace(drawn, **{name: np.stack([part] * search["n_restarts"]) for name, part in given.items()})
+
+    def _given_parts(self, n_features):
+        """Leaves of a GMM by name, for those of weights, means and precisions that were given."""
+        shape, given = structure(self.covariance_type).shape(self.n_components, n_features), {}
+        if self.weights_init is not None:
+            given["weights"] = _check_weights(self.weights_init, self.n_components)
+        if self.means_init is not None:
+            given["means"] = _check_shape(self.means_init, (self.n_components, n_features), "means")
+        if self.precisions_init is not None:
+            given["covariances"] = _inverse_of_checked(self.precisions_init, shape, self.covariance_type)
+        return given
 
     def _progress(self):
         if not self.verbose:
@@ -247,19 +256,6 @@ def start_named(init_params: str | Callable) -> Callable:
     if init_params not in names:
         raise ValueError(f"init_params must be one of {', '.join(names)}, or a start function; got {init_params!r}.")
     return names[init_params]
-
-
-def given_parts(parts: dict, n_components: int, n_features: int, covariance_type: str) -> dict:
-    """Leaves of a GMM by name, for those of weights, means and precisions that are not None."""
-    given = {}
-    if parts["weights"] is not None:
-        given["weights"] = _check_weights(parts["weights"], n_components)
-    if parts["means"] is not None:
-        given["means"] = _check_shape(parts["means"], (n_components, n_features), "means")
-    if parts["precisions"] is not None:
-        shape = structure(covariance_type).shape(n_components, n_features)
-        given["covariances"] = _inverse_of_checked(parts["precisions"], shape, covariance_type)
-    return given
 
 
 def random_responsibilities(key, x, spec) -> GMM:

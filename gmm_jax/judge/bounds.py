@@ -14,12 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..bayes.checks import check_spec, host_mixture
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, match, permute, sample, validate, validate_spec
 from ..mixture.checks import check_key
-from ..mixture.cores import ONE_AT_A_TIME
 from ..mixture.free import free_coordinates, inverse_root, score_products, static_masks
-from ..mixture.gmm import GMM, permute, sample, validate
-from ..mixture.match import match
-from ..mixture.spec import MixtureSpec, validate_spec
 
 SINGULAR = 1e-10  # least eigenvalue of the information's correlation matrix
 N_BLOCKS = 20  # of draws: the spread between them is the Monte-Carlo error

@@ -18,10 +18,9 @@ from scipy.special import comb
 from scipy.stats.contingency import crosstab
 
 from ..bayes.checks import check_width, host_mixture
-from ..mixture import GMM, Fit, align, log_prob, sample, structure
+from ..mixture import GMM, Fit, align, log_prob, sample, standard_units, structure
 from ..mixture.checks import check_key
 from ..mixture.predictive import predictive
-from ..mixture.scaling import standard_units
 
 N_DRAWS = 10_000
 
