@@ -20,6 +20,7 @@ from jax.scipy.special import multigammaln
 from jaxtyping import Array, Float
 
 from ..mixture import Hyperparameters, MixtureSpec, NotSupported, Prior, Scaling, check_data, standardise, validate_spec
+from ..mixture.checks import check_type
 from ..mixture.covariance import structure
 from ..mixture.factor import inverse_cholesky
 from .checks import check_spec
@@ -200,6 +201,8 @@ def conjugate(problem, engine: str) -> Hyperparameters:
 
 
 def _check_prior(prior, spec, n_features):
+    import numpyro.distributions as dist
+
     kind = structure(spec.covariance_type)
     leaf = kind.shape(1, n_features)[kind.per_component :]
     expected = {"weights": (spec.n_components,), "means": (n_features,), "covariances": leaf, "scales": leaf[:1]}
@@ -207,6 +210,7 @@ def _check_prior(prior, spec, n_features):
         distribution = getattr(prior, name)
         if distribution is None:
             continue
+        check_type(distribution, dist.Distribution, f"prior.{name}", "a NumPyro distribution")
         batch, found = tuple(distribution.batch_shape), tuple(distribution.event_shape)
         if batch:
             raise ValueError(

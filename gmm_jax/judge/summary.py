@@ -171,7 +171,8 @@ def _particulars(drawn, fit, spec):
 
 def _correction(fit):
     """k̂ of one chain of an approximation, and what importance weights change in the free numbers of its fit."""
-    mixtures = fit.point, fit.standard_errors, *bayes.corrected_moments(fit.draws)
+    after = jax.tree.map(lambda leaf: leaf[0], bayes.corrected_moments(fit.draws))
+    mixtures = fit.point, fit.standard_errors, *after
     flat = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gmm)]).astype(float) for gmm in mixtures)
     mean, sd, new_mean, new_sd = flat
     free = sd > 0.0
