@@ -62,7 +62,7 @@ def one(case, restarts):
     found = em.fit_em_restarts(key, x, spec, n_restarts=restarts, init="random_points", config=CONFIG)
     optima = polished(key, x, spec, found)
     about = {"n_samples": len(x), "stopped_at": int(found.optima.count.size)}
-    rows = [about | row for row in rows_of(optima, found.fits.status, x, spec)]
+    rows = [about | row for row in rows_of(optima, found.fits.status, x)]
     for row, curved in zip(rows, curvature(optima, x, spec), strict=False):
         row["curvature"] = curved
     return rows

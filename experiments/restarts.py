@@ -60,7 +60,7 @@ def one(problem, seed, restarts, folder):
     raced = em.fit_em_restarts(key, x, problem.spec, race=True, **options)
     optima, best = whole.optima, float(whole.best.log_likelihood)
     if seed == 0:
-        plots.landscape(folder / f"{problem.name}.png", rows_of(optima, whole.fits.status, x, problem.spec))
+        plots.landscape(folder / f"{problem.name}.png", rows_of(optima, whole.fits.status, x))
     at_best = ~optima.spurious & (np.abs(optima.log_likelihood - best) <= LOST)
     share = int(optima.count[at_best].sum()) / restarts
     return {

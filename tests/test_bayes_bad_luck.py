@@ -6,8 +6,7 @@ import numpyro.distributions as dist
 import pytest
 
 from gmm_jax import Known, MixtureSpec, NotSupported, Prior, Status, bayes
-from gmm_jax.bayes.importance import weighted
-from gmm_jax.mixture.tail import K_HAT_LIMIT
+from gmm_jax.bayes.importance import K_HAT_LIMIT, weighted
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).standard_normal((12, 1)) + np.repeat([[-4.0], [4.0]], 6, axis=0)

@@ -23,7 +23,7 @@ def starts(p):
     [
         (two_data_sets()[0], 2, {}, r"x must be \(P, N, D\), one block a data set; got shape \(60, 2\): use x\[None\]"),
         (two_data_sets(), 3, {}, "init holds 3 starts for 2 data sets"),
-        (two_data_sets(), 2, {"thin": 0}, "thin must be an integer of at least 1; got 0"),
+        (two_data_sets(), 2, {"thin": 0}, "thin must be a positive integer; got 0"),
         (np.where(np.arange(2)[:, None, None] == 1, np.nan, two_data_sets()), 2, {}, "data set 1: x"),
     ],
 )

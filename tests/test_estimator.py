@@ -204,7 +204,7 @@ def test_failure_is_an_error_and_stopping_early_a_warning(x):
         ({"means_init": np.full((3, 2), np.nan)}, "'means' should be finite"),
         ({"precisions_init": -np.ones((3, 2, 2))}, "'full precision' should be symmetric, positive-definite"),
         ({"covariance_type": "diag", "precisions_init": -np.ones((3, 2))}, "'diag precision' should be positive"),
-        ({"n_init": 0}, "n_init must be an integer of at least 1; got 0"),
+        ({"n_init": 0}, "n_init must be a positive integer; got 0"),
         ({"max_iter": 1.5}, "max_iter must be an integer"),
         ({"tol": -1.0}, "tol must be finite and not negative"),
         ({"reg_covar": "large"}, "reg_covar must be a number or 'relative'; got 'large'"),

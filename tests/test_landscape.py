@@ -22,7 +22,7 @@ def stopped(x):
 
 @pytest.fixture(scope="module")
 def rows(stopped, x):
-    return rows_of(stopped.optima, stopped.fits.status, x, SPEC)
+    return rows_of(stopped.optima, stopped.fits.status, x)
 
 
 def test_every_lane_is_counted_once_and_gaps_are_to_the_best_that_may_be_believed(rows, stopped):
@@ -51,7 +51,7 @@ def test_lanes_that_failed_have_a_row_and_no_optimum_is_no_error(x):
     nothing = GMM(np.zeros((0, 3)), np.zeros((0, 3, 2)), np.zeros((0, 3, 2, 2)))
     none, lane = np.zeros(0), np.zeros(0, int)
     optima = em.Optima(nothing, none, lane, none.astype(bool), none.astype(object), lane, np.full(4, -1))
-    rows = rows_of(optima, np.array([5, 5, 6, 1]), x, SPEC)
+    rows = rows_of(optima, np.array([5, 5, 6, 1]), x)
     assert [(row["reason"], row["count"]) for row in rows] == [
         ("no optimum: lost when polished", 1),
         ("no optimum: COLLAPSED", 2),

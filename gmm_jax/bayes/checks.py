@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from ..mixture import GMM, MixtureSpec, Posterior, check_data
 from ..mixture.checks import check_type, kind_of
 from ..mixture.gmm import mixture_of
-
-
-def check_counts(**counts: tuple[Any, int]) -> None:
-    """name=(value, least): a ValueError for the first that is no integer of at least that."""
-    for name, (value, least) in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
 
 
 def check_spec(spec) -> MixtureSpec:

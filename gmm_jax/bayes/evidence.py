@@ -26,8 +26,8 @@ from jaxtyping import Array, Float, Int, Key
 from scipy.special import expit
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, assign, match_cost, permute
-from ..mixture.checks import check_key
-from .checks import check_counts, check_posterior
+from ..mixture.checks import check_count, check_key
+from .checks import check_posterior
 from .model import assemble, log_volume
 from .target import constrain, density_of, prepare, unconstrain
 
@@ -90,7 +90,7 @@ def bridge(
             transpositions alone, to see that the others add nothing.
     """
     check_key(key)
-    check_counts(n_proposals=(n_proposals, 100))
+    check_count(n_proposals, "n_proposals", 100)
     check_posterior(posterior)
     problem, scaling = prepare(x, spec, labels=labels, missing=missing)
     volume = scaling.log_volume_of(problem.z.shape[0], problem.annotations)
@@ -123,10 +123,8 @@ def _classes(problem, draws):
     """
     n_components = problem.spec.n_components
     some = jax.tree.map(_some, draws)
-    pairs = [(i, j) for i in range(n_components) for j in range(i)]
-    orders = np.tile(np.arange(n_components), (1 + len(pairs), 1))
-    for row, (i, j) in enumerate(pairs, start=1):
-        orders[row, [i, j]] = j, i
+    pairs = list(combinations(range(n_components), 2))
+    orders = _exchanges(n_components, pairs)
     n_tried = some.means.shape[0]
     grid = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(orders), *leaf.shape)), some)
     density = np.asarray(density_of(problem, permute(grid, np.repeat(orders[:, None], n_tried, axis=1))))
@@ -135,8 +133,16 @@ def _classes(problem, draws):
     classes = np.arange(n_components)
     for (i, j), is_same in zip(pairs, same, strict=True):
         if is_same:
-            classes[i] = min(classes[i], classes[j])
+            classes[j] = min(classes[i], classes[j])
     return classes, density[0]
+
+
+def _exchanges(n_components, pairs):
+    """The identity, and for each pair the order (K,) in which these two components are exchanged."""
+    orders = np.tile(np.arange(n_components), (1 + len(pairs), 1))
+    for row, (i, j) in enumerate(pairs, start=1):
+        orders[row, [i, j]] = j, i
+    return orders
 
 
 def _some(leaf):
@@ -166,17 +172,10 @@ def _orders(classes):
     """Relabellings (G, K) within classes, the identity first, and the log of their number; too many: transpositions."""
     members = [np.flatnonzero(classes == c) for c in np.unique(classes)]
     log_size = sum(lgamma(len(rows) + 1.0) for rows in members)
-    identity = np.arange(len(classes))
     if log_size > np.log(MOST_LABELLINGS) + 0.1:
-        chosen = [((i, j), (j, i)) for rows in members for i, j in combinations(rows, 2)]
-    else:
-        chosen = [
-            (np.concatenate(members), np.concatenate(new)) for new in product(*(permutations(rows) for rows in members))
-        ][1:]
-    orders = np.tile(identity, (1 + len(chosen), 1))
-    for row, (places, new) in enumerate(chosen, start=1):
-        orders[row, list(places)] = new
-    return orders, log_size
+        return _exchanges(len(classes), [pair for rows in members for pair in combinations(rows, 2)]), log_size
+    orders = np.array([np.concatenate(new) for new in product(*map(permutations, members))])
+    return orders[:, np.argsort(np.concatenate(members))], log_size
 
 
 def _fit(u):

@@ -20,16 +20,17 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, put, structure
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, project, put, share
 from ..mixture.annotations import condition, groups_at_once, strike_out, ungroup
+from ..mixture.checks import check_count, check_key
 from ..mixture.cores import divide, on_each, together
+from ..mixture.covariance import structure
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.moments import Moments, Precision, chosen, e_step, fast_sums_allowed, ill_conditioned
-from .checks import check_counts
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, conjugate
-from .target import begin, constrain, finish, prior_of, run_chunks
+from .target import begin, constrain, finish, prepare, prior_of, run_chunks
 from .tempering import exchange, first_temperatures, in_line, powers, respaced, spread_order
 from .variates import Noise, Proposals, draw_noise, inverse_wishart, log_gamma
 
@@ -71,35 +72,31 @@ def gibbs(
         NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma; or tempering is asked
             for with labels or missing values.
     """
-    check_counts(n_temperatures=(n_temperatures, 1))
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    check_count(n_temperatures, "n_temperatures")
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
     tempered = n_temperatures > 1
     if tempered and (problem.annotations.labels is not None or problem.annotations.groups is not None):
         raise NotSupported(
             "tempering (n_temperatures > 1) has neither labels nor missing values: use n_temperatures=1, or nuts."
         )
     hyper = conjugate(problem, "gibbs")
-    total = n_warmup + n_draws
-    size = min(PLACING if tempered else CHUNK, 50 * -(-total // 50))
+    size = min(PLACING if tempered else CHUNK, 50 * -(-(n_warmup + n_draws) // 50))
     if tempered:  # else rows keep the order of their labels and gaps
         problem = replace(problem, z=in_line(problem.z)[spread_order(problem.z.shape[0])])
 
-    def advance(carry, start):
-        parts, ill, rows = carry
-        sums = "fast" if fast and not ill else "exact"
+    def advance(parts, start):
+        nonlocal rows
+        sums = "fast" if fast and not any(np.any(chains.ill_conditioned) for chains in parts) else "exact"
         done = on_each(_advance, parts, problem, hyper, rows, n_sweeps=size, sums=sums)
-        parts, ill, outputs = zip(*done, strict=True)
-        ill, output = np.any(ill), together(outputs, n_chains)
-        if start + size <= n_warmup:
-            rows = respaced(rows, np.mean(output.exchange_rate, axis=(0, 1)))
-        return (parts, ill, rows), output
+        if tempered and start + size <= n_warmup:
+            rates = together([output.exchange_rate for _, output in done], n_chains)
+            rows = respaced(rows, np.mean(rates, axis=(0, 1)))
+        return done
 
     fast = not tempered and fast_sums_allowed(problem.z.dtype, problem.annotations.groups)
     rows = first_temperatures(n_temperatures, problem.z.shape[0]).astype(problem.z.dtype)
-    chains, ill = _begin(key, problem, first, n_temperatures)
-    output = run_chunks(advance, (divide(chains), ill, rows), total, size, progress)
-    kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
+    chains = _begin(key, problem, first, n_temperatures)
+    kept = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
     stats = {"occupied": kept.occupied}
     if tempered:
         stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
@@ -113,6 +110,7 @@ class Chain(NamedTuple):
     key: Array
     gmms: GMM  # one for each temperature, (L, ...)
     climbs: Array  # (L,) whether the mixture was last at the prior, and not at the top
+    ill_conditioned: Array  # () whether the next sums are to be taken from deviations, for some mixture
 
 
 class Output(NamedTuple):
@@ -130,15 +128,13 @@ def _begin(key, problem, starts, n_temperatures):
     gmms = jax.vmap(lambda u: assemble(problem, constrain(problem, u)[0]))(starts)
     tiled = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], n_temperatures, axis=1), gmms)
     n_chains = starts.shape[0]
-    return Chain(
-        jax.random.split(key, n_chains), tiled, jnp.zeros((n_chains, n_temperatures), bool)
-    ), _any_ill_conditioned(tiled)
+    keys, climbs = jax.random.split(key, n_chains), jnp.zeros((n_chains, n_temperatures), bool)
+    return Chain(keys, tiled, climbs, jax.vmap(_any_ill_conditioned)(tiled))
 
 
 def _any_ill_conditioned(gmms):
-    """Whether the next sums are to be taken from deviations, for some (C, L) mixture."""
     whitener = structure(gmms.covariance_type).whitener
-    return jnp.any(jax.vmap(jax.vmap(lambda gmm: ill_conditioned(gmm, whitener(gmm.covariances))))(gmms))
+    return jnp.any(jax.vmap(lambda gmm: ill_conditioned(gmm, whitener(gmm.covariances)))(gmms))
 
 
 @partial(jax.jit, static_argnames=("n_sweeps", "sums"), compiler_options=ONE_AT_A_TIME)
@@ -162,10 +158,9 @@ def _advance(chains, problem, hyper, rows, n_sweeps, sums):
         key, key_exchange, key_sweeps = jax.random.split(chain.key, 3)
         keys = jax.random.split(key_exchange, n_sweeps), jax.random.split(key_sweeps, (n_sweeps, n_temperatures))
         chain, output = jax.lax.scan(step, chain, (jnp.arange(n_sweeps), *keys))
-        return chain._replace(key=key), output
+        return chain._replace(key=key, ill_conditioned=_any_ill_conditioned(chain.gmms)), output
 
-    chains, output = jax.vmap(run)(chains)
-    return chains, _any_ill_conditioned(chains.gmms), output
+    return jax.vmap(run)(chains)
 
 
 class Swept(NamedTuple):
@@ -242,11 +237,7 @@ def draw_weights(noise: Proposals, concentration: Float[Array, "K"], known=None)
     gammas = log_gamma(noise, concentration)
     if known is None:
         return jax.nn.softmax(gammas)
-    known = jnp.asarray(known, concentration.dtype)
-    is_free = jnp.isnan(known)
-    fixed = jnp.where(is_free, 0.0, known)
-    rest = (1.0 - jnp.sum(fixed)) * jax.nn.softmax(jnp.where(is_free, gammas, -jnp.inf))
-    return jnp.where(is_free, rest, fixed)
+    return share(jax.nn.softmax(jnp.where(jnp.isnan(known), gammas, -jnp.inf)), known)
 
 
 def draw_components(noise: Noise, problem: Problem, hyper: Hyperparameters, gmm: GMM, sums: Moments) -> GMM:
@@ -275,17 +266,90 @@ def _draw_means(noise, hyper, gmm, sums):
 
 def _draw_covariances(noise, hyper, covariance_type, mass, residual):
     """Σ | μ, z from residual covariances about the new means."""
+    below, scales = noise.below, noise.scales
     if covariance_type == "tied":
-        total = jnp.sum(mass)
-        size = hyper.size + total * residual
-        return inverse_wishart(noise.below[0], noise.scales.at(0), hyper.dof + total, size)
+        below, scales, mass = below[0], scales.at(0), jnp.sum(mass)
     if covariance_type in MATRIX:
-        size = hyper.size + mass[:, None, None] * residual
-        return inverse_wishart(noise.below, noise.scales, hyper.dof + mass, size)
+        return inverse_wishart(below, scales, hyper.dof + mass, hyper.size + mass[..., None, None] * residual)
     if covariance_type == "diag":
-        mass = mass[:, None]
-        shape, rate = hyper.dof + mass / 2.0, hyper.size + mass * residual / 2.0
-        return rate * jnp.exp(-log_gamma(noise.scales, jnp.broadcast_to(shape, rate.shape)))
-    n_features = hyper.loc.size
-    shape, rate = hyper.dof + n_features * mass / 2.0, hyper.size + n_features * mass * residual / 2.0
-    return rate * jnp.exp(-log_gamma(noise.scales.at((slice(None), 0)), jnp.broadcast_to(shape, rate.shape)))
+        numbers = mass[:, None]  # that speak of each variance
+    else:
+        numbers, scales = hyper.loc.size * mass, scales.at((slice(None), 0))
+    rate = hyper.size + numbers * residual / 2.0
+    return rate * jnp.exp(-log_gamma(scales, jnp.broadcast_to(hyper.dof + numbers / 2.0, rate.shape)))
+
+
+# ---- many data sets of one shape in one program, as simulation studies need it
+
+
+def gibbs_batch(
+    key: Key[Array, ""],
+    x: Float[Array, "P N D"],
+    spec: MixtureSpec,
+    *,
+    init: GMM,
+    n_warmup: int = 100,
+    n_draws: int = 500,
+    thin: int = 1,
+) -> GMM:
+    """Posterior draws (P, n_draws, ...) of many data sets, by one Gibbs chain each, in the units of the data.
+
+    Labels are as the chain left them. What one chain cannot show, that it never left a mode, nothing shows here: begin
+    at good optima, and use `gibbs` where convergence is in doubt.
+
+    Args:
+        init: a mixture in the units of the data for each data set, leading axis P.
+        n_warmup: sweeps before the first draw.
+        thin: sweeps from one draw to the next.
+
+    Raises:
+        ValueError: as gibbs, for the first data set at fault, which is named.
+        NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma.
+    """
+    check_count(thin, "thin")
+    x = np.asarray(x)
+    if x.ndim != 3 or not len(x):
+        raise ValueError(f"x must be (P, N, D), one block a data set; got shape {x.shape}: use x[None] for one.")
+    if np.shape(init.means)[0] != len(x):
+        raise ValueError(f"init holds {np.shape(init.means)[0]} starts for {len(x)} data sets: make them agree.")
+    members = [_member(x, spec, init, p, n_warmup, n_draws) for p in range(len(x))]
+    problems, scalings, numbers = zip(*members, strict=True)
+    shared = jax.tree.map(np.asarray, (replace(problems[0], z=None), np.int32(n_warmup), np.int32(thin)))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
+    parts = divide((jax.random.split(check_key(key), len(x)), *stacked))  # a vmapped program keeps one core
+    draws = together(on_each(_run, parts, *shared, n_draws=n_draws), len(x))
+    outward = [s.outward(jax.tree.map(lambda leaf, p=p: leaf[p], draws)) for p, s in enumerate(scalings)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *outward)
+
+
+def _member(x, spec, init, p, n_warmup, n_draws):
+    """One data set standardised, its scaling, and its numbers: z, what is known, the prior's, and the start."""
+    try:
+        problem, scaling = prepare(x[p], spec, 1, n_warmup, n_draws)
+    except ValueError as error:
+        raise ValueError(f"data set {p}: {error}") from error
+    start = scaling.inward(jax.tree.map(lambda leaf: np.asarray(leaf)[p], init))
+    start = jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), start)
+    return problem, scaling, (problem.z, problem.spec.known, conjugate(problem, "gibbs"), start)
+
+
+@partial(jax.jit, static_argnames="n_draws", compiler_options=ONE_AT_A_TIME)
+def _run(data_sets, template, n_warmup, thin, n_draws):
+    def chain(key, z, known, hyper, start):
+        problem = replace(template, z=z, spec=replace(template.spec, known=known))
+
+        def sweeps(n, key, gmm):
+            def again(i, gmm):
+                return sweep(jax.random.fold_in(key, i), problem, hyper, gmm)[0]
+
+            return jax.lax.fori_loop(0, n, again, gmm)
+
+        def draw(gmm, key):
+            gmm = sweeps(thin, key, gmm)
+            return gmm, gmm
+
+        key_warmup, key_draws = jax.random.split(key)
+        first = sweeps(n_warmup, key_warmup, project(start, known))
+        return jax.lax.scan(draw, first, jax.random.split(key_draws, n_draws))[1]
+
+    return jax.vmap(chain)(*data_sets)

@@ -2,20 +2,24 @@
 
 Draws of q weigh w = p/q. The largest weights follow a generalised Pareto law whose shape k̂ says whether the weights
 have the moments that a correction needs: up to 0.7 they correct q, above it nothing that q says of p can be trusted.
+
+Reference:
+    Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25.
 """
 
 from __future__ import annotations
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ..mixture import GMM, Posterior, Status
-from ..mixture.tail import K_HAT_LIMIT, tail_is_lost
 from .checks import check_posterior
 
 FEWEST = 25  # draws: with fewer there is no tail to fit
 ALIKE = 1e-4  # nats: a spread of log weights that is rounding, and nothing to correct
+K_HAT_LIMIT = 0.7  # above it weights correct nothing
+UNDERFLOW = 700.0  # nats: beyond it a weight is 0 beside the largest
 
 
 def importance(log_ratio: Float[np.ndarray, "C S"]) -> tuple[Float[np.ndarray, "C S"], Float[np.ndarray, "C"]]:
@@ -77,3 +81,15 @@ def corrected_moments(posterior: Posterior) -> tuple[GMM, GMM]:
     mean = jax.tree.map(mean_of, draws)
     square = jax.tree.map(lambda leaf, m: mean_of((leaf - m[:, None]) ** 2), draws, mean)
     return mean, jax.tree.map(np.sqrt, square)
+
+
+def tail_is_lost(log_weight: Float[np.ndarray, "... S"]) -> Bool[np.ndarray, "..."]:
+    """Whether of the weights that the law is fitted to, the smallest is nothing beside the largest.
+
+    Then k̂ is far above 1; ArviZ fits zeros and finds 0.05.
+    """
+    n_draws = log_weight.shape[-1]
+    n_tail = int(np.ceil(min(0.2 * n_draws, 3.0 * np.sqrt(n_draws))))
+    tail = np.sort(log_weight, axis=-1)[..., -n_tail:]
+    with np.errstate(invalid="ignore"):  # ∞ − ∞
+        return tail[..., -1] - tail[..., 0] > UNDERFLOW

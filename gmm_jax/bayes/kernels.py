@@ -18,7 +18,7 @@ from ..mixture.gmm import deviations
 from .gibbs import log_densities, sweep
 from .model import Problem, assemble, draw_prior, site_values
 from .prior import Hyperparameters, conjugate
-from .target import any_mixture, bijectors, constrain, log_prior
+from .target import any_mixture, constrain, log_prior, unconstrained
 
 LEAPFROG_STEPS = 8
 TARGET_ACCEPT = 0.8
@@ -68,8 +68,7 @@ class Hamiltonian:
 
     def first(self, problem, key):
         """A draw from the prior."""
-        values, to_constrained = draw_prior(key, problem), bijectors(problem)
-        return ravel_pytree({name: to_constrained[name].inv(value) for name, value in values.items()})[0]
+        return ravel_pytree(unconstrained(problem, draw_prior(key, problem)))[0]
 
     def mixture(self, problem, particle):
         return assemble(problem, constrain(problem, particle)[0])

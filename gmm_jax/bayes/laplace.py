@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, distinguished, free_parts, match_cost
-from ..mixture.match import distance
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior
+from ..mixture.match import distance, distinguished, exchangeable, match_cost
 from .importance import weighted
 from .model import Problem
 from .target import begin, finish, log_posterior, read_draws
@@ -61,14 +61,12 @@ def laplace(
         by draw log_weight, for `corrected_moments`. Status UNRELIABLE where a k̂ is above 0.7, NON_FINITE where a start
         led to no mode: that chain is NaN.
     """
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
     first = np.asarray(first)
     modes = jax.tree.map(lambda *parts: np.stack(parts), *(_climb(problem, u, n_warmup) for u in first))
     # on the host: the compiler takes seconds over normal numbers
-    noise = np.random.default_rng(np.asarray(jax.random.key_data(key))).standard_normal(
-        (n_chains, 1 + n_draws, first.shape[1])
-    )
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    noise = rng.standard_normal((n_chains, 1 + n_draws, first.shape[1]))
     noise[:, 0] = 0.0  # the mode itself
     flat = modes.position[:, None] + np.einsum("cpq,csq->csp", modes.root, noise)
     read = read_draws(problem, flat.astype(problem.z.dtype))
@@ -195,16 +193,13 @@ def n_labellings(problem: Problem, gmm: GMM) -> int:
     import numpyro.distributions as dist
 
     spec, prior = distinguished(problem.spec, problem.annotations.labels), problem.prior
-    rows = np.stack(free_parts(spec), axis=1).astype(float)
-    for known in (spec.known.weights, spec.known.means, spec.known.covariances):
-        if known is not None and len(known) == spec.n_components and known is not _shared(spec):
-            rows = np.concatenate([rows, np.nan_to_num(np.reshape(known, (spec.n_components, -1)))], axis=1)
+    alike = exchangeable(spec)
     if problem.n_sites[0]:
         if not isinstance(prior.weights, dist.Dirichlet):
             return 1  # nothing says that such a prior treats components alike
         concentration = np.where(problem.free[0], np.asarray(prior.weights.concentration), 0.0)
-        rows = np.concatenate([rows, concentration[:, None]], axis=1)
-    kinds = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
+        alike &= concentration[:, None] == concentration
+    kinds = np.argmax(alike, axis=1)
     coincide = match_cost(gmm, gmm) <= SAME
     copies = 1
     for kind in np.unique(kinds):
@@ -212,8 +207,3 @@ def n_labellings(problem: Problem, gmm: GMM) -> int:
         twins = np.unique(coincide[np.ix_(members, members)], axis=0, return_counts=True)[1]
         copies *= math.factorial(members.size) // math.prod(math.factorial(int(n)) for n in twins)
     return copies
-
-
-def _shared(spec):
-    """A known covariance that all components share, which tells none from another."""
-    return spec.known.covariances if spec.covariance_type == "tied" else None

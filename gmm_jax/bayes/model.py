@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, Annotations, MixtureSpec, NotSupported, Prior, Scaling, free_parts, structure
+from ..mixture import GMM, Annotations, MixtureSpec, NotSupported, Prior, Scaling, free_parts, share, structure
 from ..mixture.moments import log_likelihood
 from .prior import from_leaves, log_inverse_wishart, standardised, to_leaves
 
@@ -51,9 +51,12 @@ class Problem:
 
 def standardised_problem(z, spec: MixtureSpec, known, scaling: Scaling) -> Problem:
     """The problem for standardised data z and known parts; a prior in conflict with them is refused."""
+    import numpyro.distributions as dist
+
     prior, foreign = standardised(spec, scaling)
     free = tuple(tuple(bool(b) for b in mask) for mask in free_parts(spec))
-    _refuse_partial_weights(prior, free[0])
+    if any(free[0]) and not all(free[0]) and not isinstance(prior.weights, dist.Dirichlet):
+        raise NotSupported("partly known weights need a Dirichlet prior on weights: give one, or know all weights.")
     inner = MixtureSpec(spec.n_components, spec.covariance_type, known)
     leaves, form = to_leaves(prior)
     return Problem(z, inner, leaves, scaling.centre.astype(z.dtype), scaling.scale.astype(z.dtype), form, free, foreign)
@@ -79,7 +82,7 @@ def draw_prior(key, problem: Problem) -> dict:
     values = {name: distribution.sample(keys[name], batch) for name, (distribution, batch) in sites.items()}
     for name in problem.foreign:
         if name in values:
-            values[name] = _inward(problem, name)(values[name])
+            values[name] = _units(problem, name)[1](values[name])
     return jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), values)
 
 
@@ -118,13 +121,11 @@ def _site(problem, name, distribution, batch):
     foreign = name in problem.foreign
     if not foreign and not isinstance(distribution, dist.InverseWishart):
         return numpyro.sample(name, distribution.expand(batch) if batch else distribution)
-    support = {"means": dist.constraints.real_vector, "covariances": _covariance_support(problem)}.get(
-        name, _positive(len(distribution.event_shape))
-    )
+    support = _support(name, len(distribution.event_shape))
     # masked, or each gradient would ask for the eigenvalues of a matrix to know that it is positive definite
     value = numpyro.sample(name, dist.ImproperUniform(support, batch, distribution.event_shape).mask(False))
     if foreign:
-        outward, log_volume = _units(problem, name)
+        outward, _, log_volume = _units(problem, name)
         density = distribution.log_prob(outward(value)) + log_volume
     else:
         density = log_inverse_wishart(distribution, value)
@@ -132,73 +133,46 @@ def _site(problem, name, distribution, batch):
     return value
 
 
-def _positive(event_dim):
-    import numpyro.distributions as dist
+def _support(name, event_dim):
+    from numpyro.distributions import constraints
 
-    positive = dist.constraints.positive
-    return dist.constraints.independent(positive, event_dim) if event_dim else positive
-
-
-def _covariance_support(problem):
-    import numpyro.distributions as dist
-
-    if problem.spec.covariance_type in MATRIX:
-        return dist.constraints.positive_definite
-    return _positive(1 if problem.spec.covariance_type == "diag" else 0)
+    if name == "means":
+        return constraints.real_vector
+    if event_dim == 2:
+        return constraints.positive_definite
+    return constraints.independent(constraints.positive, event_dim) if event_dim else constraints.positive
 
 
 def _units(problem, name):
-    """How one value of the site is mapped to the units of the data, and the log volume of that map."""
-    scale, centre = problem.scale, problem.centre
-    logs = jnp.sum(jnp.log(scale))
-    kind = problem.spec.covariance_type
+    """The maps of one value of the site to the units of the data and back, and the log volume of the first."""
+    scale, centre, kind = problem.scale, problem.centre, problem.spec.covariance_type
     if name == "means":
-        return (lambda m: m * scale + centre), logs
+        return (lambda m: m * scale + centre), (lambda m: (m - centre) / scale), jnp.sum(jnp.log(scale))
+    each = scale[0] if kind == "spherical" else scale
+    log_volume = jnp.sum(jnp.log(each))
     if name == "scales":
-        return (lambda s: s * scale[0], jnp.log(scale[0])) if kind == "spherical" else (lambda s: s * scale, logs)
-    if name == "covariances":
-        volume = {"diag": 2.0 * logs, "spherical": 2.0 * jnp.log(scale[0])}
-        matrix = (scale.shape[0] + 1.0) * logs
-        return (lambda c: structure(kind).rescale(c, scale)), volume.get(kind, matrix)
-    return (lambda value: value), jnp.zeros_like(logs)
-
-
-def _inward(problem, name):
-    """The map from the units of the data that undoes `_units`."""
-    scale = problem.scale
-    if name == "means":
-        return lambda m: (m - problem.centre) / scale
-    if name == "scales":
-        return lambda s: s / (scale[0] if problem.spec.covariance_type == "spherical" else scale)
-    return lambda c: structure(problem.spec.covariance_type).rescale(c, 1.0 / scale)
+        return (lambda s: s * each), (lambda s: s / each), log_volume
+    rescale = structure(kind).rescale
+    powers = scale.size + 1.0 if kind in MATRIX else 2.0
+    return (lambda c: rescale(c, scale)), (lambda c: rescale(c, 1.0 / scale)), powers * log_volume
 
 
 def log_volume(problem: Problem) -> Array:
     """log |dθ_data / dθ_standardised| over all sites: what a log density loses in the units of the data."""
     _, n_means, n_covariances = problem.n_sites
     spread = "covariances" if problem.prior.scales is None else "scales"
-    return n_means * _units(problem, "means")[1] + n_covariances * _units(problem, spread)[1]
+    return n_means * _units(problem, "means")[2] + n_covariances * _units(problem, spread)[2]
 
 
 def assemble(problem: Problem, values: dict) -> GMM:
     """The mixture of site values and known parts, standardised."""
-    spec, known = problem.spec, problem.spec.known
-    n_components, n_features, dtype = spec.n_components, problem.z.shape[1], problem.z.dtype
-    kind = structure(spec.covariance_type)
+    known, kind, dtype = problem.spec.known, problem.spec.covariance_type, problem.z.dtype
     covariances = values.get("covariances")
     if "scales" in values:
-        covariances = _from_scales(values["scales"], values.get("correlation"), spec.covariance_type)
-    if covariances is None or not kind.per_component:
-        covariances = known.covariances if covariances is None else covariances
-    else:
-        shape = kind.shape(n_components, n_features)
-        covariances = _fill(known.covariances, problem.free[2], covariances, shape, dtype)
-    return GMM(
-        _weights(problem, values.get("weights")),
-        _fill(known.means, problem.free[1], values.get("means"), (n_components, n_features), dtype),
-        jnp.asarray(covariances, dtype),
-        spec.covariance_type,
-    )
+        covariances = _from_scales(values["scales"], values.get("correlation"), kind)
+    covariances = jnp.asarray(_fill(known.covariances, problem.free[2], covariances, dtype), dtype)
+    means = _fill(known.means, problem.free[1], values.get("means"), dtype)
+    return GMM(_weights(problem, values.get("weights")), means, covariances, kind)
 
 
 def site_values(problem: Problem, gmm: GMM) -> dict:
@@ -207,8 +181,7 @@ def site_values(problem: Problem, gmm: GMM) -> dict:
     weights, means, covariances = (np.flatnonzero(mask) for mask in problem.free)
     values = {}
     if n_weights:
-        share = gmm.weights[weights]
-        values["weights"] = share / jnp.sum(share)
+        values["weights"] = gmm.weights[weights] / jnp.sum(gmm.weights[weights])
     if n_means:
         values["means"] = gmm.means[means]
     if n_covariances:
@@ -221,7 +194,7 @@ def site_values(problem: Problem, gmm: GMM) -> dict:
     return values
 
 
-def _fill(known, free, values, shape, dtype):
+def _fill(known, free, values, dtype):
     """Known rows, and values in the free ones."""
     if values is None:
         return jnp.asarray(known, dtype)
@@ -230,13 +203,12 @@ def _fill(known, free, values, shape, dtype):
     return jnp.asarray(known, dtype).at[np.flatnonzero(free)].set(values)
 
 
-def _weights(problem, share):
-    known, free = problem.spec.known.weights, np.array(problem.free[0])
-    if known is None:
-        return jnp.ones((1,), problem.z.dtype) if share is None else share
-    fixed = jnp.where(free, 0.0, jnp.asarray(known, problem.z.dtype))
-    rest = 1.0 - jnp.sum(fixed)
-    return fixed if not free.any() else fixed.at[np.flatnonzero(free)].set(rest * (1.0 if share is None else share))
+def _weights(problem, values):
+    known, free = problem.spec.known.weights, np.flatnonzero(problem.free[0])
+    if known is None and values is not None:
+        return values
+    mass = jnp.ones(problem.spec.n_components, problem.z.dtype)
+    return share(mass if values is None else mass.at[free].set(values), known)
 
 
 def _from_scales(scales, correlation, covariance_type):
@@ -253,10 +225,3 @@ def _to_scales(leaf, covariance_type):
     if leaf.shape[-1] == 1:
         return {"scales": scales}
     return {"scales": scales, "correlation": jnp.linalg.cholesky(leaf / (scales[..., :, None] * scales[..., None, :]))}
-
-
-def _refuse_partial_weights(prior, free):
-    import numpyro.distributions as dist
-
-    if any(free) and not all(free) and not isinstance(prior.weights, dist.Dirichlet):
-        raise NotSupported("partly known weights need a Dirichlet prior on weights: give one, or know all weights.")

@@ -16,18 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
-from ..mixture.checks import real_array
-from ..mixture.cores import divide, on_each, together
-from .checks import check_counts
+from ..mixture.checks import check_count, real_array
+from ..mixture.cores import on_each
 from .target import begin, finish, log_posterior, read_draws, run_chunks
 
 CHUNK = 250  # steps between two looks from the host
-STATISTICS = {  # ours: NumPyro's
-    "acceptance_rate": "accept_prob",
-    "diverging": "diverging",
-    "n_steps": "num_steps",
-    "energy": "energy",
-}
+OURS = ("acceptance_rate", "diverging", "n_steps", "energy")
+NUMPYROS = ("accept_prob", "diverging", "num_steps", "energy")  # names of the same statistics
 
 
 def nuts(
@@ -66,8 +61,7 @@ def nuts(
         Hoffman & Gelman (2014), JMLR 15; Betancourt (2017), arXiv:1701.02434.
     """
     _check_tuning(target_accept, max_depth)
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
     mass, step_size = _initial_metric(inverse_mass, first.shape, problem.z)
     total = n_warmup + n_draws
     size = min(CHUNK, 50 * -(-total // 50))
@@ -75,26 +69,11 @@ def nuts(
     target = np.asarray(target_accept, problem.z.dtype)
 
     def advance(parts, start):
-        done = on_each(_advance, parts, problem, stages[start : start + size], target, max_depth=max_depth)
-        chains, outputs = zip(*done, strict=True)
-        return chains, together(outputs, n_chains)
+        return on_each(_advance, parts, problem, stages[start : start + size], target, max_depth=max_depth)
 
-    chains = divide(_begin(key, problem, first, mass, step_size))
-    output = run_chunks(advance, chains, total, size, progress)
-    kept = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
-    stats = {name: getattr(kept, name) for name in STATISTICS} | {"step_size": kept.step_size[:, -1]}
-    return _posterior(problem, scaling, kept.position, stats)
-
-
-class Step(NamedTuple):
-    """What one transition leaves behind, for each chain."""
-
-    position: Array  # flat, unconstrained
-    acceptance_rate: Array
-    diverging: Array
-    n_steps: Array
-    energy: Array
-    step_size: Array
+    chains = _begin(key, problem, first, mass, step_size)
+    position, stats = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
+    return _posterior(problem, scaling, position, stats | {"step_size": stats["step_size"][:, -1]})
 
 
 class Chain(NamedTuple):
@@ -148,10 +127,11 @@ def _begin(key, problem, starts, inverse_mass, step_size):
         mass = jax.tree.map(lambda leaf: jnp.asarray(leaf, u.dtype), mass_init(u.size))
         # the average is what is left without any warm-up
         sizes = step_init(step_size)._replace(log_step_size_avg=jnp.log(step_size))
-        return Chain(key, state, sizes, mass._replace(inverse_mass_matrix=variances))
+        parts = state, sizes, mass._replace(inverse_mass_matrix=variances)
+        # without weak types, so that the first chunk runs the same program as the others
+        return Chain(key, *jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), parts))
 
-    chains = jax.vmap(one)(jax.random.split(key, starts.shape[0]), starts, inverse_mass)
-    return _strong(chains)
+    return jax.vmap(one)(jax.random.split(key, starts.shape[0]), starts, inverse_mass)
 
 
 @partial(jax.jit, static_argnames="max_depth", compiler_options=ONE_AT_A_TIME)
@@ -173,10 +153,9 @@ def _advance(chains, problem, stages, target_accept, max_depth):
         mass = _where(feeds, mass_update(chain.mass, state.position), chain.mass)
         mass = _where(ends, mass_final(mass), mass)
         sizes = _where(ends, step_init(step_final(sizes)), sizes)
-        left = Step(
-            state.position, info.acceptance_rate, info.is_divergent, info.num_integration_steps, info.energy, size
-        )
-        return Chain(key, state, sizes, mass), left
+        seen = info.acceptance_rate, info.is_divergent, info.num_integration_steps, info.energy
+        stats = dict(zip(OURS, seen, strict=True)) | {"step_size": size}
+        return Chain(key, state, sizes, mass), (state.position, stats)
 
     def run(chain):
         return jax.lax.scan(step, chain, stages)
@@ -187,15 +166,6 @@ def _advance(chains, problem, stages, target_accept, max_depth):
 
 def _where(condition, a, b):
     return jax.tree.map(lambda new, old: jnp.where(condition, new, old).astype(jnp.asarray(old).dtype), a, b)
-
-
-def _strong(tree):
-    """Without weak types, so that the first chunk runs the same program as the others."""
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype) if _is_number(leaf) else leaf, tree)
-
-
-def _is_number(leaf):
-    return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 # ---- NumPyro's own driver: the whole run is one program, the potential takes one flat vector, as it is quickest there
@@ -233,8 +203,7 @@ def numpyro_nuts(
         NumPyro, arXiv:1912.11554.
     """
     _check_tuning(target_accept, max_depth)
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
     run = _run_numpyro(key, problem, first, n_warmup, n_draws, target_accept, max_depth)
     return _posterior(problem, scaling, *jax.tree.map(np.asarray, run))
 
@@ -249,9 +218,9 @@ def _run_numpyro(key, problem, first, n_warmup, n_draws, target_accept, max_dept
     n_chains = first.shape[0]
     options = {"num_warmup": n_warmup, "num_samples": n_draws, "num_chains": n_chains, "progress_bar": False}
     mcmc = MCMC(kernel, chain_method="vectorized", **options)
-    mcmc.run(key, init_params=first if n_chains > 1 else first[0], extra_fields=tuple(STATISTICS.values()))
+    mcmc.run(key, init_params=first if n_chains > 1 else first[0], extra_fields=NUMPYROS)
     found = mcmc.get_extra_fields(group_by_chain=True)
-    return mcmc.get_samples(group_by_chain=True), {ours: found[theirs] for ours, theirs in STATISTICS.items()}
+    return mcmc.get_samples(group_by_chain=True), {ours: found[name] for ours, name in zip(OURS, NUMPYROS, strict=True)}
 
 
 # ---- what both share
@@ -260,7 +229,7 @@ def _run_numpyro(key, problem, first, n_warmup, n_draws, target_accept, max_dept
 def _check_tuning(target_accept, max_depth):
     if not 0.0 < target_accept < 1.0:
         raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
-    check_counts(max_depth=(max_depth, 1))
+    check_count(max_depth, "max_depth")
 
 
 def _posterior(problem, scaling, position, stats):

@@ -20,6 +20,8 @@ from jax.scipy.special import multigammaln
 from jaxtyping import Array, Float
 
 from ..mixture import Hyperparameters, MixtureSpec, NotSupported, Prior, Scaling, check_data, standardise, validate_spec
+from ..mixture.checks import check_type
+from ..mixture.covariance import structure
 from ..mixture.factor import inverse_cholesky
 from .checks import check_spec
 
@@ -53,23 +55,19 @@ def fill_defaults(spec: MixtureSpec, centre, scale) -> Prior:
         raise ValueError("Prior takes covariances or scales, not both: remove one.")
     if given.correlation is not None and given.scales is None:
         raise ValueError("prior.correlation goes with a prior on scales: give prior.scales too, or remove it.")
-    covariances = given.covariances
-    if covariances is None and given.scales is None:
+    defaults = {
+        "weights": dist.Dirichlet(np.ones(n_components)),
+        "means": dist.Normal(np.asarray(centre), 2.0 * np.asarray(scale)).to_event(1),
+    }
+    if given.scales is None:
         size = np.asarray(scale) ** 2 * n_components ** (-2.0 / n_features)
-        if spec.covariance_type in ("full", "tied"):
-            covariances = dist.InverseWishart(n_features + 2.0, scale_tril=np.diag(np.sqrt(size)))
-        elif spec.covariance_type == "diag":
-            covariances = dist.InverseGamma(np.full(n_features, 1.5), size / 2.0).to_event(1)
+        if spec.covariance_type == "diag":
+            defaults["covariances"] = dist.InverseGamma(np.full(n_features, 1.5), size / 2.0).to_event(1)
+        elif spec.covariance_type == "spherical":
+            defaults["covariances"] = dist.InverseGamma(1.5, size[0] / 2.0)
         else:
-            covariances = dist.InverseGamma(1.5, size[0] / 2.0)
-    middle = dist.Normal(np.asarray(centre), 2.0 * np.asarray(scale)).to_event(1)
-    return Prior(
-        weights=dist.Dirichlet(np.ones(n_components)) if given.weights is None else given.weights,
-        means=middle if given.means is None else given.means,
-        covariances=covariances,
-        scales=given.scales,
-        correlation=given.correlation,
-    )
+            defaults["covariances"] = dist.InverseWishart(n_features + 2.0, scale_tril=np.diag(np.sqrt(size)))
+    return replace(given, **{name: value for name, value in defaults.items() if getattr(given, name) is None})
 
 
 def standardised(spec: MixtureSpec, scaling: Scaling) -> tuple[Prior, tuple[str, ...]]:
@@ -79,21 +77,18 @@ def standardised(spec: MixtureSpec, scaling: Scaling) -> tuple[Prior, tuple[str,
     the model evaluates any other distribution at the parameter mapped back to the units of the data.
     """
     zero, one = np.zeros_like(scaling.scale), np.ones_like(scaling.scale)
-    defaults = fill_defaults(spec, zero, one)  # the default prior is affine equivariant
-    given = spec.prior
-    foreign = []
-    mapped = {"weights": defaults.weights, "correlation": given.correlation}
+    prior, foreign = fill_defaults(spec, zero, one), []  # the default prior is affine equivariant
     for name, convert in (("means", _means_inward), ("covariances", _covariances_inward), ("scales", None)):
-        distribution = getattr(given, name)
+        distribution = getattr(spec.prior, name)
         if distribution is None:
-            mapped[name] = getattr(defaults, name)
             continue
-        mapped[name] = convert(distribution, scaling) if convert is not None else None
-        if mapped[name] is None:
+        mapped = None if convert is None else convert(distribution, scaling)
+        if mapped is None:
             _check_support(name, distribution)
-            mapped[name] = distribution
             foreign.append(name)
-    return Prior(**mapped), tuple(foreign)
+        else:
+            prior = replace(prior, **{name: mapped})
+    return prior, tuple(foreign)
 
 
 def hyperparameters(prior: Prior, covariance_type: str) -> Hyperparameters:
@@ -102,29 +97,29 @@ def hyperparameters(prior: Prior, covariance_type: str) -> Hyperparameters:
 
     if prior.weights is None or prior.means is None:
         raise ValueError("hyperparameters needs an explicit prior: pass bayes.default_prior(x, spec).")
-    normal = _base(prior.means)
-    if not isinstance(prior.weights, dist.Dirichlet):
-        raise NotSupported(f"gibbs needs a Dirichlet prior on weights; got {_name(prior.weights)}: use nuts.")
+    normal, spread = _base(prior.means), _base(prior.covariances) if prior.scales is None else prior.scales
+    for name, given, kinds, wanted in (
+        ("weights", prior.weights, dist.Dirichlet, "a Dirichlet"),
+        ("means", normal, (dist.Normal, dist.MultivariateNormal), "a normal"),
+        ("covariances", spread, (dist.InverseWishart, dist.InverseGamma), "an inverse Wishart or inverse gamma"),
+    ):
+        if not isinstance(given, kinds):
+            raise NotSupported(f"gibbs needs {wanted} prior on {name}; got {_name(given)}: use nuts.")
+
+    def whole(value, event):
+        return np.broadcast_to(np.asarray(value, float), event.event_shape)
+
     if isinstance(normal, dist.Normal):
-        precision = np.diag(1.0 / np.broadcast_to(np.asarray(normal.scale, float), prior.means.event_shape) ** 2)
-    elif isinstance(normal, dist.MultivariateNormal):
-        precision = np.linalg.inv(np.asarray(normal.covariance_matrix, float))
+        precision = np.diag(1.0 / whole(normal.scale, prior.means) ** 2)
     else:
-        raise NotSupported(f"gibbs needs a normal prior on means; got {_name(prior.means)}: use nuts.")
-    loc = np.broadcast_to(np.asarray(normal.loc, float), prior.means.event_shape)
-    spread = _base(prior.covariances) if prior.scales is None else prior.scales
+        precision = np.linalg.inv(np.asarray(normal.covariance_matrix, float))
     if isinstance(spread, dist.InverseWishart):
         tril = np.asarray(spread.base_dist.scale_tril, float)
         dof, size = float(spread.base_dist.concentration), tril @ tril.T
-    elif isinstance(spread, dist.InverseGamma):
-        event = prior.covariances.event_shape
-        dof = np.broadcast_to(np.asarray(spread.concentration, float), event)
-        size = np.broadcast_to(np.asarray(spread.rate, float), event)
     else:
-        raise NotSupported(
-            f"gibbs needs an inverse Wishart or inverse gamma prior on covariances; got {_name(spread)}: use nuts."
-        )
-    return Hyperparameters(np.asarray(prior.weights.concentration, float), loc, precision, dof, size)
+        dof, size = whole(spread.concentration, prior.covariances), whole(spread.rate, prior.covariances)
+    alpha, loc = np.asarray(prior.weights.concentration, float), whole(normal.loc, prior.means)
+    return Hyperparameters(alpha, loc, precision, dof, size)
 
 
 def to_leaves(prior: Prior) -> tuple[tuple, tuple]:
@@ -174,14 +169,13 @@ def _leaf_names(value, name):
 def _means_inward(prior, scaling):
     import numpyro.distributions as dist
 
-    normal, centre, scale = _base(prior), scaling.centre, scaling.scale
+    normal, scale = _base(prior), scaling.scale
+    if not isinstance(normal, (dist.Normal, dist.MultivariateNormal)):
+        return None
+    loc = (np.asarray(normal.loc, float) - scaling.centre) / scale
     if isinstance(normal, dist.Normal):
-        loc = (np.asarray(normal.loc, float) - centre) / scale
         return dist.Normal(loc, np.asarray(normal.scale, float) / scale).to_event(1)
-    if isinstance(normal, dist.MultivariateNormal):
-        loc = (np.asarray(normal.loc, float) - centre) / scale
-        return dist.MultivariateNormal(loc, scale_tril=np.asarray(normal.scale_tril, float) / scale[:, None])
-    return None
+    return dist.MultivariateNormal(loc, scale_tril=np.asarray(normal.scale_tril, float) / scale[:, None])
 
 
 def _covariances_inward(prior, scaling):
@@ -207,24 +201,25 @@ def conjugate(problem, engine: str) -> Hyperparameters:
 
 
 def _check_prior(prior, spec, n_features):
-    matrix = spec.covariance_type in ("full", "tied")
-    leaf = (n_features, n_features) if matrix else (n_features,) if spec.covariance_type == "diag" else ()
-    spread = () if spec.covariance_type == "spherical" else (n_features,)
-    expected = {"weights": (spec.n_components,), "means": (n_features,), "covariances": leaf, "scales": spread}
+    import numpyro.distributions as dist
+
+    kind = structure(spec.covariance_type)
+    leaf = kind.shape(1, n_features)[kind.per_component :]
+    expected = {"weights": (spec.n_components,), "means": (n_features,), "covariances": leaf, "scales": leaf[:1]}
     for name, event in expected.items():
         distribution = getattr(prior, name)
         if distribution is None:
             continue
-        if distribution.batch_shape:
+        check_type(distribution, dist.Distribution, f"prior.{name}", "a NumPyro distribution")
+        batch, found = tuple(distribution.batch_shape), tuple(distribution.event_shape)
+        if batch:
             raise ValueError(
-                f"prior.{name} must be one distribution, the same for every component; got batch shape "
-                f"{tuple(distribution.batch_shape)}: use .to_event(1) for an event over features."
+                f"prior.{name} must be one distribution, the same for every component; got batch shape {batch}: use "
+                ".to_event(1) for an event over features."
             )
-        if tuple(distribution.event_shape) != event:
-            raise ValueError(
-                f"prior.{name} must have event shape {event}; got {tuple(distribution.event_shape)}"
-                + (": use .to_event(1) on a distribution over features." if len(event) == 1 else ".")
-            )
+        if found != event:
+            remedy = ": use .to_event(1) on a distribution over features." if len(event) == 1 else "."
+            raise ValueError(f"prior.{name} must have event shape {event}; got {found}{remedy}")
         _check_numbers(f"prior.{name}", distribution)
 
 
@@ -236,17 +231,14 @@ def _check_numbers(name, distribution):
             if value is None or parameter in ("low", "high"):
                 continue
             numbers = np.asarray(value, float)
-            if not np.all(np.isfinite(numbers)):
-                bad = numbers[~np.isfinite(numbers)].ravel()[0]
-                raise ValueError(
-                    f"{name} has {parameter} {bad}: it must be finite; leave it None for the default prior."
-                )
-            numbers = np.diagonal(numbers, axis1=-2, axis2=-1) if parameter == "scale_tril" else numbers
-            if parameter in POSITIVE and not np.all(numbers > 0.0):
-                raise ValueError(
-                    f"{name} has {parameter} {numbers.min():.6g}: it must be positive; to hold a value fixed, "
-                    "pass it as Known."
-                )
+            bad = numbers[~np.isfinite(numbers)]
+            if bad.size:
+                remedy = "it must be finite; leave it None for the default prior"
+                raise ValueError(f"{name} has {parameter} {bad[0]}: {remedy}.")
+            least = np.min(np.diagonal(numbers, axis1=-2, axis2=-1) if parameter == "scale_tril" else numbers)
+            if parameter in POSITIVE and least <= 0.0:
+                remedy = "it must be positive; to hold a value fixed, pass it as Known"
+                raise ValueError(f"{name} has {parameter} {least:.6g}: {remedy}.")
 
 
 def _check_support(name, distribution):
@@ -254,11 +246,11 @@ def _check_support(name, distribution):
     if len(distribution.event_shape) == 2:
         return  # a distribution over matrices
     ends = (-FAR, FAR) if name == "means" else (1.0 / FAR, FAR)
+    reach, such = ("real", "Normal or StudentT") if name == "means" else ("positive", "HalfNormal or Gamma")
     if not all(np.all(distribution.support(np.full(distribution.event_shape, end))) for end in ends):
-        reach = "every real number" if name == "means" else "every positive number"
         raise NotSupported(
-            f"prior.{name} must be possible for {reach}; {_name(distribution)} has bounds: use one without, such as "
-            f"{'Normal or StudentT' if name == 'means' else 'HalfNormal or Gamma'}."
+            f"prior.{name} must be possible for every {reach} number; {_name(distribution)} has bounds: use one "
+            f"without, such as {such}."
         )
 
 

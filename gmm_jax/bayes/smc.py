@@ -29,10 +29,9 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status
-from ..mixture.checks import check_key
+from ..mixture.checks import check_count, check_key
 from ..mixture.cores import divide, on_each, together
 from ..mixture.gmm import deviations
-from .checks import check_counts
 from .gibbs import log_densities
 from .kernels import TARGET_ACCEPT, Gibbs, choose_kernel
 from .target import density_of, finish, prepare
@@ -80,20 +79,19 @@ def smc(
         is known and the prior leave no place for it.
     """
     check_key(key)
-    check_counts(n_warmup=(n_warmup, 1))
+    check_count(n_warmup, "n_warmup")
     if init is not None:
         raise NotSupported("smc starts from draws of the prior, so that init has no place: leave it out.")
     if labels is not None or missing is not None:
         raise NotSupported("smc has neither labels nor missing values: use nuts or gibbs, and bridge for evidence.")
-    problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
+    problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws)
     problem = replace(problem, z=in_line(problem.z))
     kernel = choose_kernel(problem)
     n_starts = max(2, -(-n_draws // n_warmup))
-    if isinstance(kernel, Gibbs):
-        parts = divide(_begin(key, problem, kernel, n_chains, n_starts))
+    sweeps = isinstance(kernel, Gibbs)
+    parts = divide(_begin(key, problem, kernel, n_chains, n_starts if sweeps else n_starts * n_warmup))
+    if sweeps:
         parts = on_each(_move, parts, problem, kernel, n_moves=n_warmup)
-    else:
-        parts = divide(_begin(key, problem, kernel, n_chains, n_starts * n_warmup))
     parts, n_stages, status = _climb(parts, problem, kernel, n_warmup, n_chains, progress)
     runs = together([runs._replace(key=None) for runs in parts], n_chains)
     draws = _mixtures(problem, kernel, jax.tree.map(lambda leaf: leaf[:, :n_draws], runs.particles))
@@ -152,17 +150,10 @@ def _begin(key, problem, kernel, n_chains, n_particles):
     rows = problem.z[(spread_order(n_samples)[None] + turns) % n_samples]
     first = jax.vmap(jax.vmap(partial(kernel.first, problem)))
     zeros = jnp.zeros(n_chains, problem.z.dtype)
-    return Runs(
-        key=jax.random.split(key_run, n_chains),
-        rows=rows,
-        n_taken=jnp.zeros(n_chains, int),
-        part=zeros,
-        particles=first(jax.random.split(key_draw, (n_chains, n_particles))),
-        log_evidence=zeros,
-        variance=zeros,
-        log_step=jnp.full_like(zeros, np.log(FIRST_STEP)),
-        acceptance_rate=zeros,
-    )
+    particles = first(jax.random.split(key_draw, (n_chains, n_particles)))
+    keys, log_step = jax.random.split(key_run, n_chains), jnp.full_like(zeros, np.log(FIRST_STEP))
+    nothing = dict.fromkeys(("part", "log_evidence", "variance", "acceptance_rate"), zeros)
+    return Runs(keys, rows, jnp.zeros(n_chains, int), particles=particles, log_step=log_step, **nothing)
 
 
 @partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
@@ -172,14 +163,9 @@ def _weigh(runs, problem, kernel, n_moves):
     reach = jax.vmap(partial(_reach, problem.z.shape[0]))
     n_taken, part, log_weights = reach(runs.n_taken, runs.part, *_look_ahead(problem, kernel, runs))
     log_mean, variance, ancestors = jax.vmap(partial(_reweigh, n_moves))(key_resample, log_weights)
-    return runs._replace(
-        key=key,
-        n_taken=n_taken,
-        part=part,
-        particles=jax.vmap(_at)(runs.particles, ancestors),
-        log_evidence=runs.log_evidence + log_mean,
-        variance=runs.variance + variance,
-    )
+    gained = {"log_evidence": runs.log_evidence + log_mean, "variance": runs.variance + variance}
+    particles = jax.vmap(_at)(runs.particles, ancestors)
+    return runs._replace(key=key, n_taken=n_taken, part=part, particles=particles, **gained)
 
 
 @partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
@@ -199,13 +185,10 @@ def _move(runs, problem, kernel, n_moves):
 
     tuning = jax.vmap(tune)(runs.rows, runs.log_step, runs.particles, power)
     states, rates = _over_particles(problem, chain, (keys[:, 1:], runs.particles), (runs.rows, power, tuning))
+    particles = jax.tree.map(lambda leaf: leaf.reshape(n_runs, -1, *leaf.shape[3:]), states)
     rate = jnp.mean(rates, axis=1)
-    return runs._replace(
-        key=keys[:, 0],
-        particles=jax.tree.map(lambda leaf: leaf.reshape(n_runs, -1, *leaf.shape[3:]), states),
-        log_step=runs.log_step + rate - TARGET_ACCEPT,
-        acceptance_rate=rate,
-    )
+    log_step = runs.log_step + rate - TARGET_ACCEPT
+    return runs._replace(key=keys[:, 0], particles=particles, log_step=log_step, acceptance_rate=rate)
 
 
 def _look_ahead(problem, kernel, runs):

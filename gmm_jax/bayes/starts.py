@@ -11,7 +11,8 @@ import numpy as np
 
 from ..em import EMConfig, Restarts, fit_em, fit_em_restarts
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Status, check_data, standardise, validate_spec
-from .checks import check_counts, check_spec
+from ..mixture.checks import check_count
+from .checks import check_spec
 from .prior import default_prior, hyperparameters
 
 NEAR = 10.0  # nats: optima lower than this below the best carry no posterior mass worth a chain
@@ -25,7 +26,7 @@ def starts_from_em(key, x, spec: MixtureSpec, n_chains: int, *, n_restarts: int 
     Chains that start in different optima and stay there are seen by R-hat; had all started in one, it would be blind.
     None where EM failed: a posterior can be proper where the likelihood has no maximum.
     """
-    check_counts(n_chains=(n_chains, 1), n_restarts=(n_restarts, 1))
+    check_count(n_chains, "n_chains")
     restarts = fit_em_restarts(key, x, spec, n_restarts=n_restarts)
     best, optima = restarts.best, restarts.optima
     if not Status(int(best.status)).ok:

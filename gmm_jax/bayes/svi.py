@@ -13,12 +13,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
-from .checks import check_counts
+from ..mixture.checks import check_count
 from .importance import weighted
 from .model import assemble, model
 from .target import begin, bijectors, constrain, density_of, finish
 
-GUIDES = ("normal", "multivariate", "low_rank", "delta")
+GUIDES = {  # ours: NumPyro's
+    "normal": "AutoNormal",
+    "multivariate": "AutoMultivariateNormal",
+    "low_rank": "AutoLowRankMultivariateNormal",
+    "delta": "AutoDelta",
+}
 STEP_SIZE = 0.02
 
 
@@ -57,15 +62,12 @@ def svi(
     """
     if guide not in GUIDES:
         raise ValueError(f"guide must be one of {', '.join(GUIDES)}; got {guide!r}.")
-    check_counts(n_warmup=(n_warmup, 1))
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    problem, scaling, first, key = begin(key, x, spec, init, **size, labels=labels, missing=missing)
+    check_count(n_warmup, "n_warmup")
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
     n_kept = 1 if guide == "delta" else n_draws
-    run = _optimise(key, problem, first, guide, n_warmup, n_kept)
-    draws, log_ratio, elbo = jax.tree.map(np.asarray, run)
-    log_density = density_of(problem, draws)
+    draws, log_ratio, elbo = jax.tree.map(np.asarray, _optimise(key, problem, first, guide, n_warmup, n_kept))
     stats, status = ({}, Status.SAMPLED) if guide == "delta" else weighted(log_ratio)
-    return finish(problem, scaling, draws, log_density, stats | {"elbo": elbo}, status)
+    return finish(problem, scaling, draws, density_of(problem, draws), stats | {"elbo": elbo}, status)
 
 
 @partial(jax.jit, static_argnames=("guide", "n_steps", "n_draws"), compiler_options=ONE_AT_A_TIME)
@@ -75,11 +77,13 @@ def _optimise(key, problem, starts, guide, n_steps, n_draws):
 
 
 def _one(problem, guide_name, n_steps, n_draws, key, u):
-    from numpyro.infer import SVI, init_to_value
+    from numpyro.infer import SVI, autoguide, init_to_value
     from numpyro.optim import Adam, Minimize
 
     key_init, key_draws = jax.random.split(key)
-    guide = _guide(guide_name)(model, init_loc_fn=init_to_value(values=constrain(problem, u)[0]))
+    spread = {} if guide_name == "delta" else {"init_scale": 0.05}
+    first = init_to_value(values=constrain(problem, u)[0])
+    guide = getattr(autoguide, GUIDES[guide_name])(model, init_loc_fn=first, **spread)
     elbo = NegativeElbo(1 if guide_name == "delta" else 4)
     adam = SVI(model, guide, Adam(lambda i: 0.5 * STEP_SIZE * (1.0 + jnp.cos(jnp.pi * i / n_steps))), elbo)
 
@@ -128,14 +132,3 @@ class NegativeElbo:
     def loss(self, key, params, model, guide, *args):
         keys = jax.random.split(key, self.n_particles)
         return -jnp.mean(jax.vmap(lambda key: weigh(key, params, model, guide, *args)[1])(keys))
-
-
-def _guide(name):
-    from numpyro.infer import autoguide
-
-    return {
-        "normal": partial(autoguide.AutoNormal, init_scale=0.05),
-        "multivariate": partial(autoguide.AutoMultivariateNormal, init_scale=0.05),
-        "low_rank": partial(autoguide.AutoLowRankMultivariateNormal, init_scale=0.05),
-        "delta": autoguide.AutoDelta,
-    }[name]

@@ -9,50 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
 
+from ..em.inputs import starts_inward
+from ..mixture import GMM, Posterior, Status, project, structure, validate_spec
 from ..mixture.annotations import Annotations, missing_groups, put_gaps
-from ..mixture.checks import check_key, kind_of
-from ..mixture.covariance import structure
-from ..mixture.gmm import GMM, validate
-from ..mixture.records import Posterior, Status
+from ..mixture.checks import check_count, check_key, kind_of
+from ..mixture.cores import divide, together
 from ..mixture.scaling import Scaling, check_data, check_labels, standardise
-from ..mixture.spec import project, validate_spec
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
-from .checks import check_counts, check_spec
+from .checks import check_spec
 from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem
 
 DRAW_NUMBERS = 1 << 20  # at a time, where a density is taken of every draw
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 
-class Begun(NamedTuple):
-    """Where an engine begins."""
-
-    problem: Problem
-    scaling: Scaling
-    starts: Array  # (C, P), flat and unconstrained
-    key: Array  # of what comes after
-
-
-def begin(key, x, spec, init: GMM | None, *, n_chains: int, **options) -> Begun:
-    """The standardised problem and a start for each chain; options as in `prepare`."""
+def begin(key, x, spec, init: GMM | None, n_chains, n_warmup, n_draws, labels=None, missing=None):
+    """The standardised problem, its scaling, flat unconstrained starts (C, P), and the key of what comes after."""
     key_start, key_run = jax.random.split(check_key(key))
-    problem, scaling = prepare(x, spec, n_chains=n_chains, **options)
-    return Begun(problem, scaling, unconstrained_starts(key_start, problem, scaling, init, n_chains), key_run)
+    problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws, labels=labels, missing=missing)
+    return problem, scaling, unconstrained_starts(key_start, problem, scaling, init, n_chains), key_run
 
 
-def prepare(
-    x, spec, *, n_chains: int = 1, n_warmup: int = 0, n_draws: int = 1, labels=None, missing=None
-) -> tuple[Problem, Scaling]:
+def prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, *, labels=None, missing=None) -> tuple[Problem, Scaling]:
     """The standardised problem, checked: in float64 where JAX has it, which NumPyro's transforms then ask for."""
-    check_counts(n_chains=(n_chains, 1), n_warmup=(n_warmup, 0), n_draws=(n_draws, 1))
+    for name, value, least in (("n_chains", n_chains, 1), ("n_warmup", n_warmup, 0), ("n_draws", n_draws, 1)):
+        check_count(value, name, least)
     x = check_data(x, n_components=check_spec(spec).n_components, missing=missing)
     spec = validate_spec(spec, x.shape[1])
     labels = check_labels(labels, x.shape[0], spec.n_components)
@@ -75,22 +63,8 @@ def unconstrained_starts(key, problem: Problem, scaling: Scaling, init: GMM | No
         return _seeds(key, problem, n_chains)
     if not isinstance(init, GMM):
         raise ValueError(f"init must be a GMM or None; got {kind_of(init)}: pass a mixture, such as result.gmm.")
-    leaves = jax.tree.map(lambda leaf: np.asarray(leaf, float), init)
-    if init.n_components != problem.spec.n_components:
-        raise ValueError(f"init has {init.n_components} components, but spec has {problem.spec.n_components}.")
-    if init.covariance_type != problem.spec.covariance_type:
-        raise ValueError(
-            f"init has covariance_type {init.covariance_type!r}, but spec has {problem.spec.covariance_type!r}."
-        )
-    one = leaves.means.ndim == 2
-    if not one and leaves.means.shape[0] != n_chains:
-        raise ValueError(f"init holds {leaves.means.shape[0]} starts, but n_chains={n_chains}: make them agree.")
-    many = jax.tree.map(lambda leaf: leaf[None], leaves) if one else leaves
-    for c in range(many.means.shape[0]):
-        validate(jax.tree.map(lambda leaf, c=c: leaf[c], many), name="init", n_features=problem.z.shape[1])
-    inner = jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), scaling.inward(many))
-    tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_chains, *leaf.shape[1:])), inner)
-    return _around(key, problem, tiled)
+    inner = starts_inward(init, problem.spec, scaling, n_chains, "n_chains")
+    return _around(key, problem, jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), inner))
 
 
 def _seeds(key, problem, n_chains):
@@ -149,25 +123,23 @@ def any_mixture(problem: Problem) -> GMM:
 
 def unconstrain(problem: Problem, gmm: GMM):
     """Flat unconstrained coordinates (P,) of a standardised mixture."""
-    values, to_constrained = site_values(problem, gmm), bijectors(problem)
-    return ravel_pytree({name: to_constrained[name].inv(value) for name, value in values.items()})[0]
+    return ravel_pytree(unconstrained(problem, site_values(problem, gmm)))[0]
+
+
+def unconstrained(problem: Problem, values: dict) -> dict:
+    """Site values mapped to unconstrained space."""
+    to_constrained = bijectors(problem)
+    return {name: to_constrained[name].inv(value) for name, value in values.items()}
 
 
 def constrain(problem: Problem, u) -> tuple[dict, Any]:
     """Site values at u, and the log Jacobian of the map."""
     to_constrained = bijectors(problem)
-
-    def shapes():
-        values = site_values(problem, any_mixture(problem))
-        return {name: to_constrained[name].inv(value) for name, value in values.items()}
-
-    template = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, problem.z.dtype), jax.eval_shape(shapes))
-    free = ravel_pytree(template)[1](u)
+    shapes = jax.eval_shape(lambda: unconstrained(problem, site_values(problem, any_mixture(problem))))
+    free = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, problem.z.dtype), shapes))[1](u)
     values = {name: to_constrained[name](value) for name, value in free.items()}
-    jacobian = sum(
-        jnp.sum(to_constrained[name].log_abs_det_jacobian(free[name], value)) for name, value in values.items()
-    )
-    return values, jacobian
+    logs = [to_constrained[name].log_abs_det_jacobian(free[name], value) for name, value in values.items()]
+    return values, sum(map(jnp.sum, logs))
 
 
 def log_joint_density(problem: Problem, values: dict):
@@ -228,20 +200,20 @@ def over_draws(function, draws, numbers, *, sums=True):
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), values)
 
 
-def run_chunks(
-    advance: Callable[[Any, int], tuple[Any, Any]], carry: Any, n_steps: int, size: int, progress=None
-) -> Any:
-    """n_steps steps in chunks of one size, so that any number of steps runs the same program; outputs stacked.
+def run_chunks(advance: Callable[[list, int], list], chains, n_warmup: int, n_draws: int, size: int, progress=None):
+    """What chains report after the warm-up, (C, n_draws, ...), from steps in chunks of one size.
 
-    `advance(carry, start)` makes `size` steps of which the first has index start; its outputs are (C, size, ...).
+    So any number of steps runs the same program. `advance(parts, start)` makes `size` steps, of which the first has
+    index start, with the chains divided over the cores: (chains, output (c, size, ...)) of each part.
     """
-    outputs = []
+    parts, outputs, n_steps = divide(chains), [], n_warmup + n_draws
+    n_chains = jax.tree.leaves(chains)[0].shape[0]
     for start in range(0, n_steps, size):
-        carry, output = advance(carry, start)
-        outputs.append(jax.tree.map(np.asarray, output))
+        parts, output = zip(*advance(parts, start), strict=True)
+        outputs.append(together(output, n_chains))
         if progress is not None:
             progress(min(start + size, n_steps), n_steps)
-    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :n_steps], *outputs)
+    return jax.tree.map(lambda *chunks: np.concatenate(chunks, axis=1)[:, n_warmup:n_steps], *outputs)
 
 
 def finish(problem: Problem, scaling: Scaling, draws: GMM, log_density, stats: dict, status: Status) -> Posterior:

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, permute
-from ..mixture.cores import divide, on_each, together
+from ..mixture.cores import on_each
 from ..mixture.moments import e_step, log_likelihood
 from .checks import check_spec
 from .gibbs import CHUNK, draw_components, draw_weights
@@ -84,17 +84,15 @@ def telescoping(
         NotSupported: the prior is not semi-conjugate, or what is known distinguishes components.
     """
     log_prior, concentration = _check_prior(check_spec(spec), components, concentration)
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    problem, scaling, first, key = begin(key, x, spec, init, **size)
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws)
     dtype = problem.z.dtype
     law = conjugate(problem, "telescoping"), log_prior.astype(dtype), concentration.astype(dtype)
 
     def advance(parts, _):
-        chains, outputs = zip(*on_each(_advance, parts, problem, law, n_sweeps=CHUNK), strict=True)
-        return chains, together(outputs, n_chains)
+        return on_each(_advance, parts, problem, law, n_sweeps=CHUNK)
 
-    output = run_chunks(advance, divide(_begin(key, problem, first)), n_warmup + n_draws, CHUNK, progress)
-    draws, n_components, occupied = jax.tree.map(lambda leaf: leaf[:, n_warmup:], output)
+    chains = _begin(key, problem, first)
+    draws, n_components, occupied = run_chunks(advance, chains, n_warmup, n_draws, CHUNK, progress)
     log_likelihood = np.asarray(_log_likelihood(problem, draws), float) - len(problem.z) * scaling.log_volume
     status = Status.SAMPLED if np.all(np.isfinite(log_likelihood)) else Status.NON_FINITE
     return Telescoped(scaling.outward(draws), log_likelihood, n_components, occupied, status)
@@ -136,17 +134,11 @@ def _refuse_labels(spec):
             raise NotSupported(f"telescoping needs known {name} to be the same for every component: leave them free.")
 
 
-class Chain(NamedTuple):
-    """What one chain carries from sweep to sweep."""
-
-    key: Array
-    gmm: GMM
-
-
 @jax.jit
 def _begin(key, problem, starts):
+    """What chains carry from sweep to sweep: keys (C,) and mixtures (C, ...)."""
     gmms = jax.vmap(lambda u: assemble(problem, constrain(problem, u)[0]))(starts)
-    return Chain(jax.random.split(key, starts.shape[0]), gmms)
+    return jax.random.split(key, starts.shape[0]), gmms
 
 
 @partial(jax.jit, static_argnames="n_sweeps", compiler_options=ONE_AT_A_TIME)
@@ -155,12 +147,12 @@ def _advance(chains, problem, law, n_sweeps):
         gmm, k, occupied = _sweep(key, problem, *law, gmm)
         return gmm, (gmm, k, occupied)
 
-    def run(chain):
-        keys = jax.random.split(chain.key, n_sweeps + 1)
-        gmm, output = jax.lax.scan(step, chain.gmm, keys[1:])
-        return Chain(keys[0], gmm), output
+    def run(key, gmm):
+        keys = jax.random.split(key, n_sweeps + 1)
+        gmm, output = jax.lax.scan(step, gmm, keys[1:])
+        return (keys[0], gmm), output
 
-    return jax.vmap(run)(chains)
+    return jax.vmap(run)(*chains)
 
 
 def _sweep(key, problem, hyper, log_prior, concentration, gmm):

@@ -23,8 +23,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM
-from ..mixture.gmm import log_joint
+from ..mixture import GMM, log_joint
 
 LEAST_REJECTION = 1e-3  # of a pair, so that no two temperatures fall together
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..mixture.factor import cholesky, inverse_cholesky
@@ -55,7 +56,7 @@ def draw_noise(key: Key[Array, ""], n_samples: int, n_components: int, n_feature
     a = _cut(jax.scipy.special.ndtri(a), normal)
     b = _cut(-jnp.log(b), exponential)
     weights, scales = (
-        Proposals(a[name], b[name][1:], b[name][0], key) for name, key in zip(exponential, keys, strict=False)
+        Proposals(a[of], b[of][1:], b[of][0], key) for of, key in zip(exponential, keys[:2], strict=True)
     )
     return Noise(labels, weights, a["means"], a["below"], scales, keys[2])
 
@@ -73,10 +74,7 @@ def _uniforms(key, n_coarse, n_fine, dtype):
 
 def _cut(numbers, shapes):
     """The numbers as arrays of these shapes, one after another."""
-    ends, sizes = [], [math.prod(shape) for shape in shapes.values()]
-    for size in sizes[:-1]:
-        ends.append(size + (ends[-1] if ends else 0))
-    pieces = jnp.split(numbers, ends)
+    pieces = jnp.split(numbers, np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
     return {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
 

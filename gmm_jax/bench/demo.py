@@ -126,7 +126,7 @@ def _sections(course, folder, checksums):
         stem = folder / f"{course.problem}_{case.lower().replace(' ', '_')}"
         figures = _drawn(stem, _case_figures(course, case))
         if case == list(course.trials)[-1]:
-            ends = rows_of(course.starts.optima, course.starts.fits.status, oracle.x, trials["oracle"].spec)
+            ends = rows_of(course.starts.optima, course.starts.fits.status, oracle.x)
             caption = f"{case}: where {course.starts.fits.status.size} of the course's random starts end."
             figures += _drawn(folder / course.problem, [("landscape.png", caption, plots.landscape, ends)])
         for name, trial in trials.items():

@@ -203,7 +203,7 @@ def apart(starts: GMM, spec: MixtureSpec) -> GMM:
     return replace(starts, covariances=starts.covariances * factor)
 
 
-def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: int) -> GMM:
+def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: int, name="n_restarts") -> GMM:
     """Starts in the units of the data, checked and standardised; leading axis R also where one is for all."""
     if init.covariance_type != inner.covariance_type:
         raise ValueError(f"init has covariance_type {init.covariance_type!r}, but spec has {inner.covariance_type!r}.")
@@ -214,7 +214,7 @@ def starts_inward(init: GMM, inner: MixtureSpec, scaling: Scaling, n_restarts: i
     for r in range(batched.means.shape[0]):
         validate(jax.tree.map(lambda leaf, r=r: leaf[r], batched), name="init", n_features=scaling.centre.size)
     if batched.means.shape[0] not in (1, n_restarts):
-        raise ValueError(f"init holds {batched.means.shape[0]} starts, but n_restarts={n_restarts}: make them agree.")
+        raise ValueError(f"init holds {batched.means.shape[0]} starts, but {name}={n_restarts}: make them agree.")
     tiled = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_restarts, *leaf.shape[1:])), batched)
     return scaling.inward(tiled)
 

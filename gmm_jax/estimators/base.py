@@ -46,6 +46,10 @@ class BaseMixture(DensityMixin, BaseEstimator):
         """The constructor's arguments under their names, as scikit-learn wants them."""
         vars(self).update({name: value for name, value in arguments.items() if name not in ("self", "__class__")})
 
+    def fit_predict(self, X, y=None, *annotations, **named_annotations) -> Int[np.ndarray, "N"]:
+        """fit(X).predict(X); annotations of the rows as in `fit`."""
+        return self.fit(X, y, *annotations, **named_annotations).predict(X)
+
     def predict(self, X) -> Int[np.ndarray, "N"]:
         """The most probable component of each row."""
         return np.argmax(self.predict_proba(X), axis=1)
@@ -53,12 +57,12 @@ class BaseMixture(DensityMixin, BaseEstimator):
     def predict_proba(self, X) -> Float[np.ndarray, "N K"]:
         """p(component k | x_n): rows sum to one."""
         X, found = self._predictive(X)
-        return found.responsibilities.astype(self._dtype(X))
+        return found.responsibilities.astype(np.result_type(X, self.means_))
 
     def score_samples(self, X) -> Float[np.ndarray, "N"]:
         """log p(x_n) of each row, nats per unit volume of X."""
         X, found = self._predictive(X)
-        return found.log_density.astype(self._dtype(X))
+        return found.log_density.astype(np.result_type(X, self.means_))
 
     def score(self, X, y=None, sample_weight=None) -> float:
         """Mean of log p(x_n) over rows, nats, weighted if weights are given."""
@@ -113,9 +117,6 @@ class BaseMixture(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         X = self._validated(X, reset=False)
         return X, predictive(self._mixtures(), X, missing=self.missing)
-
-    def _dtype(self, X):
-        return np.result_type(X, self.means_)
 
 
 def _sample(key, mixtures, n_samples):

@@ -10,15 +10,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
+import jax
 import numpy as np
-from jaxtyping import Int
 
 from .. import em
-from ..bayes.checks import check_counts
 from ..judge.criteria import criteria
-from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, n_parameters
+from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, moments, n_parameters, structure
+from ..mixture.checks import check_count
+from ..mixture.gmm import deviations
+from ..mixture.starts import STARTS
 from .base import BaseMixture, ConvergenceWarning, check_is_fitted
-from .start import given_parts, start_named
 
 BOUND_DIGITS = 12  # decimals of lower_bound_, nats per sample
 LARGE_RIDGE = 0.01  # share of a column's variance that an absolute reg_covar may add in silence
@@ -106,12 +107,8 @@ class GaussianMixture(BaseMixture):
         again = self.warm_start and hasattr(self, "converged_")
         if again:
             self._check_same_model(X)
-        search = {
-            "n_restarts": 1 if again else self.n_init,
-            "sample_weight": weight,
-            "labels": labels,
-            "missing": self.missing,
-        }
+        search = {"sample_weight": weight, "labels": labels, "missing": self.missing}
+        search["n_restarts"] = 1 if again else self.n_init
         relative = isinstance(self.reg_covar, str)
         config = em.EMConfig(self.max_iter, self.tol, reg_covar=None if relative else self.reg_covar)
         key = self._key()
@@ -123,10 +120,6 @@ class GaussianMixture(BaseMixture):
         usable = Status.COLLAPSED if regularised or isinstance(init, GMM) else None
         self._take(found, X.shape[0] if weight is None else float(np.sum(weight)), usable)
         return self
-
-    def fit_predict(self, X, y=None, sample_weight=None, labels=None) -> Int[np.ndarray, "N"]:
-        """fit(X).predict(X)."""
-        return self.fit(X, y, sample_weight, labels).predict(X)
 
     def aic(self, X, sample_weight=None) -> float:
         """Akaike's criterion, −2ℓ + 2p: the lower, the better. p leaves out what is known."""
@@ -148,8 +141,8 @@ class GaussianMixture(BaseMixture):
         """
         check_is_fitted(self)
         X, result = self._validated(X, reset=False), self.restarts_.best._replace(gmm=self.mixture_)
-        given = {"sample_weight": sample_weight, "labels": labels, "missing": self.missing}
-        return em.standard_errors(X, result, self._spec(), **given)
+        rows = {"sample_weight": sample_weight, "labels": labels, "missing": self.missing}
+        return em.standard_errors(X, result, self._spec(), **rows)
 
     def _spec(self):
         return MixtureSpec(self.n_components, self.covariance_type, Known() if self.known is None else self.known)
@@ -163,54 +156,56 @@ class GaussianMixture(BaseMixture):
         return n_parameters(self._spec(), self.means_.shape[1])
 
     def _check_options(self, X, spec):
-        least = {"n_components": 1, "n_init": 1, "max_iter": 0, "verbose_interval": 1}
-        check_counts(**{name: (getattr(self, name), number) for name, number in least.items()})
+        for name, least in (("n_components", 1), ("n_init", 1), ("max_iter", 0), ("verbose_interval", 1)):
+            check_count(getattr(self, name), name, least)
         if self.reg_covar is None or (isinstance(self.reg_covar, str) and self.reg_covar != "relative"):
             raise ValueError(f"reg_covar must be a number or 'relative'; got {self.reg_covar!r}.")
-        if X.shape[0] < spec.n_components:
-            raise ValueError(
-                f"Expected n_samples >= n_components but got n_components = {spec.n_components}, "
-                f"n_samples = {X.shape[0]}"
-            )
+        n, k = X.shape[0], spec.n_components
+        if n < k:
+            raise ValueError(f"Expected n_samples >= n_components but got n_components = {k}, n_samples = {n}")
 
     def _check_same_model(self, X):
         """A ValueError where a warm start would go on from a mixture of another kind or size."""
-        fitted = self.restarts_.best.gmm
-        (n_components, n_features), kind = fitted.means.shape, fitted.covariance_type
-        if (n_components, n_features, kind) != (self.n_components, X.shape[1], self.covariance_type):
+        (k, d), kind = self.restarts_.best.gmm.means.shape, self.restarts_.best.gmm.covariance_type
+        if (k, d, kind) != (self.n_components, X.shape[1], self.covariance_type):
             raise ValueError(
-                f"warm_start goes on from what was fitted, {n_components} components of type {kind!r} in {n_features} "
-                "features: set warm_start=False to fit another model."
+                f"warm_start goes on from what was fitted, {k} components of type {kind!r} in {d} features: set "
+                "warm_start=False to fit another model."
             )
 
     def _warn_of_large_ridge(self, X, weight):
         if isinstance(self.reg_covar, str):
             return
-        wide = X.astype(float)
-        seen = np.ma.masked_invalid(wide)
+        seen = np.ma.masked_invalid(X.astype(float))
         variance = np.ma.average((seen - np.ma.average(seen, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
         too_large = np.broadcast_to(self.reg_covar > LARGE_RIDGE * np.asarray(variance), variance.shape)
         if too_large.any():
             names = getattr(self, "feature_names_in_", np.arange(X.shape[1]))
             columns = ", ".join(f"{names[j]} ({variance[j]:.3g})" for j in np.flatnonzero(too_large))
-            warnings.warn(
-                f"reg_covar={self.reg_covar!r} is more than 1 % of the variance of column(s) {columns}: scale them, "
-                "lower reg_covar, or pass reg_covar='relative'.",
-                UserWarning,
-                stacklevel=3,
-            )
+            advice = "scale them, lower reg_covar, or pass reg_covar='relative'"
+            said = f"reg_covar={self.reg_covar!r} is more than 1 % of the variance of column(s) {columns}: {advice}."
+            warnings.warn(said, UserWarning, stacklevel=3)
 
     def _start(self, key, X, spec, search):
         """What EM begins from: a start function, or mixtures with the given parts put in."""
-        start = start_named(self.init_params)
-        parts = {"weights": self.weights_init, "means": self.means_init, "precisions": self.precisions_init}
-        given = given_parts(parts, self.n_components, X.shape[1], self.covariance_type)
+        start, given = start_named(self.init_params), self._given_parts(X.shape[1])
         if not given:
             return start
         if len(given) == 3:
             return GMM(**given, covariance_type=spec.covariance_type)
         drawn = em.fit_em_restarts(key, X, spec, init=start, config=em.EMConfig(max_iter=0), **search).starts
         return replace(drawn, **{name: np.stack([part] * search["n_restarts"]) for name, part in given.items()})
+
+    def _given_parts(self, n_features):
+        """Leaves of a GMM by name, for those of weights, means and precisions that were given."""
+        shape, given = structure(self.covariance_type).shape(self.n_components, n_features), {}
+        if self.weights_init is not None:
+            given["weights"] = _check_weights(self.weights_init, self.n_components)
+        if self.means_init is not None:
+            given["means"] = _check_shape(self.means_init, (self.n_components, n_features), "means")
+        if self.precisions_init is not None:
+            given["covariances"] = _inverse_of_checked(self.precisions_init, shape, self.covariance_type)
+        return given
 
     def _progress(self):
         if not self.verbose:
@@ -250,3 +245,62 @@ def _precisions(gmm):
     upper = np.swapaxes(np.linalg.inv(cholesky), -1, -2)
     dtype = gmm.covariances.dtype
     return (upper @ np.swapaxes(upper, -1, -2)).astype(dtype), upper.astype(dtype)
+
+
+# ---- starts; what is wrong with a part is said in scikit-learn's sentences, because its tests ask for them
+
+
+def start_named(init_params: str | Callable) -> Callable:
+    """The start function of that name, or the callable itself; a ValueError lists the names there are."""
+    if callable(init_params):
+        return init_params
+    names = STARTS | {"random": random_responsibilities}
+    names |= {"random_from_data": STARTS["random_points"], "k-means++": STARTS["kmeans++"]}
+    if init_params not in names:
+        raise ValueError(f"init_params must be one of {', '.join(names)}, or a start function; got {init_params!r}.")
+    return names[init_params]
+
+
+def random_responsibilities(key, x, spec) -> GMM:
+    """scikit-learn's init_params="random": one M-step from responsibilities drawn uniformly and normalised."""
+    r = jax.random.uniform(key, (spec.n_components, x.shape[0]), x.dtype)
+    frame = STARTS["random_points"](key, x, spec)
+    sums = moments(frame, deviations(frame, x), r / r.sum(axis=0, keepdims=True), x[:, 0])
+    return em.m_step(sums, frame, known=spec.known)
+
+
+def _check_shape(value, shape, name):
+    value = np.asarray(value)
+    value = value if value.dtype in (np.float32, np.float64) else value.astype(float)
+    if value.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {value.shape}")
+    if not np.all(np.isfinite(value)):
+        raise ValueError(f"The parameter '{name}' should be finite.")
+    return value
+
+
+def _check_weights(value, n_components):
+    weights = _check_shape(value, (n_components,), "weights")
+    if np.any(weights < 0.0) or np.any(weights > 1.0):
+        # least and greatest stand in the order of scikit-learn's message, which its tests ask for
+        got = f"max value {np.min(weights):.5f}, min value {np.max(weights):.5f}"
+        raise ValueError(f"The parameter 'weights' should be in the range [0, 1], but got {got}")
+    total = float(np.sum(weights))
+    if abs(total - 1.0) > (1e-6 if weights.dtype == np.float32 else 1e-8):
+        raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {total:.5f}")
+    return weights
+
+
+def _inverse_of_checked(value, shape, covariance_type):
+    """Covariances of precisions, or scikit-learn's sentence on what is wrong with these."""
+    name = f"{covariance_type} precision"
+    precisions = _check_shape(value, shape, name).astype(float)
+    if covariance_type in ("diag", "spherical"):
+        if np.any(precisions <= 0.0):
+            raise ValueError(f"'{name}' should be positive")
+        return 1.0 / precisions
+    symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2))
+    if not (symmetric and np.all(np.linalg.eigvalsh(precisions) > 0.0)):
+        raise ValueError(f"'{name}' should be symmetric, positive-definite")
+    covariances = np.linalg.inv(precisions)
+    return 0.5 * (covariances + np.swapaxes(covariances, -1, -2))

@@ -30,7 +30,7 @@ class BaseEstimator:
 
     @classmethod
     def _get_param_names(cls):
-        return sorted(name for name in inspect.signature(cls).parameters)
+        return sorted(inspect.signature(cls).parameters)
 
     def get_params(self, deep: bool = True) -> dict:  # noqa: FBT001, FBT002 (scikit-learn's signature)
         """The constructor's arguments by name."""
@@ -66,10 +66,8 @@ def check_random_state(seed) -> np.random.RandomState:
 def check_is_fitted(estimator) -> None:
     """A NotFittedError where no attribute ends with an underscore."""
     if not any(name.endswith("_") and not name.startswith("__") for name in vars(estimator)):
-        raise NotFittedError(
-            f"This {type(estimator).__name__} instance is not fitted yet. Call 'fit' with appropriate arguments before "
-            "using this estimator."
-        )
+        remedy = "Call 'fit' with appropriate arguments before using this estimator."
+        raise NotFittedError(f"This {type(estimator).__name__} instance is not fitted yet. {remedy}")
 
 
 def validate_data(estimator, X, *, reset=True, dtype=None, ensure_min_samples=1, ensure_all_finite=True):
@@ -79,22 +77,21 @@ def validate_data(estimator, X, *, reset=True, dtype=None, ensure_min_samples=1,
     `dtype` is scikit-learn's: check_data already gives float32 or float64.
     """
     del dtype
-    columns = list(getattr(X, "columns", ()))
-    names = columns if columns and all(isinstance(name, str) for name in columns) else None
+    names = list(getattr(X, "columns", ()))
+    names = names if all(isinstance(name, str) for name in names) else []
     missing = MARGINALISE if ensure_all_finite == "allow-nan" else None
     X = check_data(X, n_components=ensure_min_samples, name="X", missing=missing)
     if reset:
         estimator.n_features_in_ = X.shape[1]
         vars(estimator).pop("feature_names_in_", None)
-        if names is not None:
+        if names:
             estimator.feature_names_in_ = np.array(names, object)
         return X
     expected = getattr(estimator, "n_features_in_", X.shape[1])
     if X.shape[1] != expected:
-        raise ValueError(
-            f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting {expected} features as input."
-        )
+        kind = type(estimator).__name__
+        raise ValueError(f"X has {X.shape[1]} features, but {kind} is expecting {expected} features as input.")
     learned = getattr(estimator, "feature_names_in_", None)
-    if names is not None and learned is not None and names != list(learned):
+    if names and learned is not None and names != list(learned):
         raise ValueError(f"The feature names should match those that were passed during fit: {list(learned)}.")
     return X

@@ -4,10 +4,17 @@ from .bounds import CramerRao, Efficiency, cramer_rao, efficiency
 from .calibration import ranks, uniform_band, uniform_p_value
 from .choose import choices, choose_components
 from .criteria import LeaveOneOut, information_criteria, leave_one_out, penalised
-from .diagnostics import Diagnostics, co_clustering, diagnostics, invariant_diagnostics
-from .distances import Divergences, dense_covariances, divergences, kl_divergence, log_score, mixing_distance
-from .metrics import adjusted_rand_index, recovery
-from .mixing import Mixing, mixing
-from .modes import mode_weights, modes_reached
-from .relabel import RELABELLINGS, Relabelled, relabel
-from .summary import PosteriorFit, check_relabelling, fit_posterior, summary
+from .diagnostics import Diagnostics, Mixing, co_clustering, diagnostics, invariant_diagnostics, mixing
+from .landscape import mode_weights, modes_reached
+from .metrics import (
+    Divergences,
+    adjusted_rand_index,
+    dense_covariances,
+    divergences,
+    kl_divergence,
+    log_score,
+    mixing_distance,
+    recovery,
+)
+from .relabel import RELABELLINGS, Relabelled, check_relabelling, relabel
+from .summary import PosteriorFit, fit_posterior, summary

@@ -25,11 +25,8 @@ import numpy as np
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
-from ..mixture.cores import ONE_AT_A_TIME
+from ..mixture import ONE_AT_A_TIME, MixtureSpec, assign, check_data, exchangeable, standardise, validate_spec
 from ..mixture.gmm import GMM, deviations, log_joint_components_first
-from ..mixture.match import assign, exchangeable
-from ..mixture.scaling import check_data, standardise
-from ..mixture.spec import MixtureSpec, validate_spec
 
 HELD_NUMBERS = 1 << 26  # probabilities p_mnk kept between passes, 512 MiB of float64; more are computed anew each pass
 NO_GAIN = 1e-12  # a draw's permutation is kept where another is cheaper by no more than this, relatively: rounding

@@ -14,12 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..bayes.checks import check_spec, host_mixture
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, match, permute, sample, validate, validate_spec
 from ..mixture.checks import check_key
-from ..mixture.cores import ONE_AT_A_TIME
 from ..mixture.free import free_coordinates, inverse_root, score_products, static_masks
-from ..mixture.gmm import GMM, permute, sample, validate
-from ..mixture.match import match
-from ..mixture.spec import MixtureSpec, validate_spec
 
 SINGULAR = 1e-10  # least eigenvalue of the information's correlation matrix
 N_BLOCKS = 20  # of draws: the spread between them is the Monte-Carlo error
@@ -68,13 +65,9 @@ def cramer_rao(
     information = blocks.mean(axis=0)
     without = (blocks.sum(axis=0) - blocks) / (N_BLOCKS - 1)  # each block in turn
     errors, *jackknife = (_standard_errors(jacobian, each) for each in (information, *without))
-    return CramerRao(
-        information=information,
-        information_se=blocks.std(axis=0, ddof=1) / np.sqrt(N_BLOCKS),
-        standard_errors=errors,
-        standard_errors_se=jax.tree.map(lambda *leaves: np.std(leaves, axis=0) * np.sqrt(N_BLOCKS - 1), *jackknife),
-        blocks=blocks,
-    )
+    information_se = blocks.std(axis=0, ddof=1) / np.sqrt(N_BLOCKS)
+    errors_se = jax.tree.map(lambda *leaves: np.std(leaves, axis=0) * np.sqrt(N_BLOCKS - 1), *jackknife)
+    return CramerRao(information, information_se, errors, errors_se, blocks)
 
 
 def efficiency(estimates: GMM, truth: GMM, spec: MixtureSpec, bound: CramerRao) -> Efficiency:
@@ -91,7 +84,8 @@ def efficiency(estimates: GMM, truth: GMM, spec: MixtureSpec, bound: CramerRao) 
         raise ValueError(f"estimates must have a leading axis of at least 2; got means of {estimates.means.shape}.")
     masks = static_masks(validate_spec(spec, truth.n_features))
     matched = permute(estimates, match(estimates, truth, spec))
-    d = np.asarray(_coordinates(matched, masks), float) - np.asarray(_coordinates(_many(truth), masks), float)
+    many = jax.tree.map(lambda leaf: leaf[None], truth)
+    d = np.asarray(_coordinates(matched, masks), float) - np.asarray(_coordinates(many, masks), float)
     p = d.shape[1]
     if bound.information.shape != (p, p):
         raise ValueError(f"bound is of {len(bound.information)} free numbers, but spec leaves {p}: use the same spec.")
@@ -123,7 +117,3 @@ def _information(key, truth, masks, n_draws):
 @partial(jax.jit, static_argnames="masks")
 def _coordinates(gmms, masks):
     return jax.vmap(lambda gmm: free_coordinates(gmm, masks)[0])(gmms)
-
-
-def _many(gmm):
-    return jax.tree.map(lambda leaf: leaf[None], gmm)

@@ -17,7 +17,6 @@ from functools import cache
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
-from scipy.special import gammaln, xlog1py, xlogy
 from scipy.stats import binom
 
 from ..mixture.checks import check_key
@@ -92,14 +91,9 @@ def _tails(n_simulations, n_draws) -> Float[np.ndarray, "L S"]:
 def _probability_within(inside: Bool[np.ndarray, "L S"]) -> float:
     """P(inside[i, S_i] for all i): given S_i = s, S_{i+1} − s is Binomial(N − s, 1 / (L + 1 − i))."""
     n_draws, n_simulations = inside.shape[0], inside.shape[1] - 1
-    log_factorial = gammaln(np.arange(n_simulations + 1) + 1.0)
     state, mass = np.zeros(1, int), np.ones(1)
     for i in range(n_draws):
         new = np.flatnonzero(inside[i])
-        more, left = new[None] - state[:, None], (n_simulations - state)[:, None]
-        share = 1.0 / (n_draws + 1 - i)
-        k = np.clip(more, 0, left)
-        log_pmf = log_factorial[left] - log_factorial[k] - log_factorial[left - k]
-        log_pmf += xlogy(k, share) + xlog1py(left - k, -share)
-        state, mass = new, mass @ np.where(k == more, np.exp(log_pmf), 0.0)
+        mass = mass @ binom.pmf(new - state[:, None], (n_simulations - state)[:, None], 1.0 / (n_draws + 1 - i))
+        state = new
     return float(mass.sum())

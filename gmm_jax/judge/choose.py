@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key
 
 from .. import bayes, em
 from ..bayes.prior import with_sparse_weights
-from ..mixture import MixtureSpec, NotSupported, Posterior, Prior, Status, check_data, sample
+from ..mixture import MixtureSpec, Posterior, Prior, Status, check_data, sample
 from ..mixture.checks import check_key
 from .criteria import information_criteria, leave_one_out
 
@@ -92,14 +92,14 @@ def choose_components(
     x = _check(x, ks, criteria, prior)
     largest = MixtureSpec(max(ks), covariance_type, prior=prior)
     overall = {}
-    for name in (name for name in criteria if name in OVERALL):
+    for name in filter(OVERALL.__contains__, criteria):
         overall |= OVERALL[name](jax.random.fold_in(key, crc32(name.encode())), x, largest, n_draws)
     rows = []
     for k in ks:
         spec = MixtureSpec(k, covariance_type, prior=prior)
         task = Task(jax.random.fold_in(key, k), x, spec, n_restarts, n_bootstrap, n_draws, refit)
         row = {"n_components": k}
-        for name in (name for name in criteria if name in CRITERIA):
+        for name in filter(CRITERIA.__contains__, criteria):
             row |= CRITERIA[name](task)
         rows.append(row | {name: float(values[k]) for name, values in overall.items()})
     return rows
@@ -141,12 +141,8 @@ def loo(task: Task) -> dict[str, Any]:
         return bayes.gibbs(key, np.delete(task.x, n, axis=0), task.explicit, n_draws=task.n_draws)
 
     found = leave_one_out(task.posterior, task.x, refit=without if task.refit else None)
-    return {
-        "elpd_loo": found.elpd,
-        "elpd_loo_se": found.standard_error,
-        "loo_unreliable": int(found.unreliable.sum()),
-        "loo_refitted": int(found.refitted.sum()),
-    }
+    rows = {"loo_unreliable": int(found.unreliable.sum()), "loo_refitted": int(found.refitted.sum())}
+    return {"elpd_loo": found.elpd, "elpd_loo_se": found.standard_error} | rows
 
 
 def evidence(task: Task) -> dict[str, Any]:
@@ -157,25 +153,20 @@ def evidence(task: Task) -> dict[str, Any]:
     """
     prior, x = task.spec.prior, task.x
     given = prior.means is not None and (prior.covariances is not None or prior.scales is not None)
-    found = _smc_evidence(task.key_for("smc"), task, task.explicit)
-    row = {
-        "log_evidence": found.log_evidence,
-        "log_evidence_se": found.standard_error,
-        "evidence_prior": "given" if given else "from the data",
-    }
+    row = _smc_evidence(task, "smc", "log_evidence", task.explicit)
+    row["evidence_prior"] = "given" if given else "from the data"
     if given:
         return row
     # the default prior of data spread twice as far about their mean is that of the data with doubled scales
     doubled = bayes.default_prior(x + (x - x.mean(axis=0)), task.spec)
-    other = _smc_evidence(task.key_for("doubled"), task, replace(task.spec, prior=doubled))
-    return row | {"log_evidence_doubled": other.log_evidence, "log_evidence_doubled_se": other.standard_error}
+    return row | _smc_evidence(task, "doubled", "log_evidence_doubled", replace(task.spec, prior=doubled))
 
 
 def bridge(task: Task) -> dict[str, Any]:
     """log_evidence_bridge and log_evidence_bridge_se from Gibbs' draws, None where bridge_reason says why."""
     try:
         found = bayes.bridge(task.key_for("bridge"), task.x, task.explicit, task.posterior)
-    except (NotSupported, ValueError) as error:
+    except ValueError as error:
         return {"log_evidence_bridge": None, "log_evidence_bridge_se": None, "bridge_reason": str(error)}
     return {"log_evidence_bridge": found.log_evidence, "log_evidence_bridge_se": found.standard_error}
 
@@ -193,14 +184,11 @@ def bootstrap(task: Task) -> dict[str, Any]:
     drawn = np.asarray(_samples(keys[2:], task.fit.gmm, len(task.x)))
     sets = np.concatenate([task.x[None], drawn.astype(task.x.dtype)])
     larger = replace(task.spec, n_components=task.spec.n_components + 1)
-    small, large = (
-        em.fit_em_restarts(key, sets, spec, n_restarts=task.n_restarts)
-        for key, spec in zip(keys, (task.spec, larger), strict=False)
-    )
+    small = em.fit_em_restarts(keys[0], sets, task.spec, n_restarts=task.n_restarts)
+    large = em.fit_em_restarts(keys[1], sets, larger, n_restarts=task.n_restarts)
     statistic = 2.0 * (large.best.log_likelihood - small.best.log_likelihood)
-    usable = np.ones(len(sets), bool)
-    for batch in (small, large):
-        usable &= (batch.reason == "") & np.isin(batch.best.status, (Status.CONVERGED, Status.MAX_ITER))
+    ended = [np.isin(found.best.status, (Status.CONVERGED, Status.MAX_ITER)) for found in (small, large)]
+    usable = (small.reason == "") & (large.reason == "") & ended[0] & ended[1]
     as_large = int(np.sum(statistic[1:][usable[1:]] >= statistic[0]))
     return {
         "bootstrap_statistic": float(statistic[0]) if usable[0] else None,
@@ -239,18 +227,17 @@ def telescoping(key, x, largest, n_draws):
     return {name: found.probabilities(counts)[0] for name, counts in columns.items()}
 
 
-CRITERIA = MappingProxyType(
-    {"information": information, "loo": loo, "evidence": evidence, "bridge": bridge, "bootstrap": bootstrap}
-)
-OVERALL = MappingProxyType({"occupied": occupied, "telescoping": telescoping})
+CRITERIA = MappingProxyType({f.__name__: f for f in (information, loo, evidence, bridge, bootstrap)})
+OVERALL = MappingProxyType({f.__name__: f for f in (occupied, telescoping)})
 BEST = MappingProxyType(
     {"bic": -1, "icl": -1, "elpd_loo": 1, "log_evidence": 1, "log_evidence_bridge": 1}
     | {"occupied_probability": 1, "telescoping_probability": 1, "telescoping_occupied": 1}
 )
 
 
-def _smc_evidence(key, task, spec):
-    return bayes.pool(bayes.smc(key, task.x, spec, n_chains=SMC_RUNS, n_draws=task.n_draws))
+def _smc_evidence(task, use, column, spec):
+    draws = bayes.smc(task.key_for(use), task.x, spec, n_chains=SMC_RUNS, n_draws=task.n_draws)
+    return dict(zip((column, f"{column}_se"), bayes.pool(draws), strict=False))
 
 
 @partial(jax.jit, static_argnames="n")

@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..bayes.checks import check_posterior, check_spec, check_width, host_mixture
+from ..bayes.importance import K_HAT_LIMIT, tail_is_lost
 from ..mixture import GMM, MixtureSpec, Posterior, check_data, check_sample_weight, n_parameters, validate_spec
 from ..mixture.datatree import pointwise, refuse_labels
 from ..mixture.predictive import predictive
-from ..mixture.tail import K_HAT_LIMIT, tail_is_lost
 
 
 def information_criteria(
@@ -44,14 +44,11 @@ def information_criteria(
     """
     gmm, spec, x = host_mixture(gmm, "gmm"), check_spec(spec), check_data(x, missing=missing)
     spec = validate_spec(spec, x.shape[1])
-    if (spec.n_components, spec.covariance_type, x.shape[1]) != (
-        *gmm.means.shape[:1],
-        gmm.covariance_type,
-        gmm.n_features,
-    ):
+    theirs, ours = ((m.n_components, m.covariance_type, d) for m, d in ((gmm, gmm.n_features), (spec, x.shape[1])))
+    if theirs != ours:
         raise ValueError(
-            f"gmm has {gmm.n_components} components of type {gmm.covariance_type!r} in {gmm.n_features} features, but "
-            f"spec and x have {spec.n_components} of type {spec.covariance_type!r} in {x.shape[1]}: use those fitted."
+            "gmm has {} components of type {!r} in {} features, but ".format(*theirs)
+            + "spec and x have {} of type {!r} in {}: use those fitted.".format(*ours)
         )
     found = predictive(jax.tree.map(lambda leaf: leaf[None], gmm), x, missing=missing)
     return criteria(*found, n_parameters(spec, x.shape[1]), check_sample_weight(sample_weight, len(x)))

@@ -97,12 +97,17 @@ def relabel(
     return Relabelled(relabelled, permutations, method, found.objective, _share_decided(found))
 
 
+def check_relabelling(method: str, name: str = "relabelling") -> None:
+    """Before anything is sampled: a ValueError where there is no such method."""
+    if method not in RELABELLINGS:
+        raise ValueError(f"{name} must be one of {', '.join(RELABELLINGS)}; got {method!r}.")
+
+
 def _check_arguments(posterior, method, x, climb, spec):
     check_posterior(posterior)
     if spec is not None:
         check_spec(spec)
-    if method not in RELABELLINGS:
-        raise ValueError(f"method must be one of {', '.join(RELABELLINGS)}; got {method!r}.")
+    check_relabelling(method, "method")
     if method in ("ecr", *ITERATIVE) and x is None:
         raise ValueError(f"method {method!r} compares allocations of samples: pass x, or use method='pivot'.")
     if method == "modes" and climb is None and x is None:

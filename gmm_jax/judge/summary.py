@@ -15,21 +15,12 @@ from .. import bayes, em
 from ..bayes.checks import check_spec
 from ..mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, structure
 from ..mixture.checks import check_key
-from .mixing import mixing
-from .relabel import RELABELLINGS, relabel
+from .diagnostics import mixing
+from .relabel import check_relabelling, relabel
 
-CHAINS = MappingProxyType({"n_chains": 4, "n_warmup": 500, "n_draws": 1000})
+ENGINES = ("gibbs", "nuts", "numpyro_nuts", "smc", "svi", "laplace")
 APPROXIMATE = ("svi", "laplace")  # draws are independent and R-hat has nothing to say: one run, judged by Pareto k-hat
-DEFAULTS = MappingProxyType(
-    {
-        "gibbs": {**CHAINS, "n_draws": 2500},
-        "nuts": CHAINS,
-        "numpyro_nuts": CHAINS,
-        "smc": {**CHAINS, "n_warmup": 10},
-        "svi": {"n_warmup": 2000, "n_draws": 1000},
-        "laplace": {"n_warmup": 300, "n_draws": 2000},
-    }
-)
+N_DRAWS = MappingProxyType({"gibbs": 2500, "laplace": 2000})  # where the engine's own number is not what is wanted here
 
 
 class PosteriorFit(NamedTuple):
@@ -66,12 +57,12 @@ def fit_posterior(
         if name not in allowed:
             raise ValueError(f"engine {engine!r} has no option {name!r}; it has {', '.join(allowed)}.")
     check_relabelling(relabelling)
-    options = {**DEFAULTS[engine], **options}
+    options = {"n_chains": 1 if engine in APPROXIMATE else 4} | options
+    if engine in N_DRAWS:
+        options.setdefault("n_draws", N_DRAWS[engine])
     if progress is not None and engine not in (*APPROXIMATE, "numpyro_nuts"):
         options["progress"] = progress
     draw, starts = getattr(bayes, engine), None
-    if engine in APPROXIMATE:
-        options["n_chains"] = 1
     if engine == "smc":
         drawn = draw(key, x, spec, **options)
     else:
@@ -87,17 +78,11 @@ def fit_posterior(
 
 def options_of(engine: str) -> tuple[str, ...]:
     """The names of an engine's options; a ValueError lists the engines there are."""
-    if engine not in DEFAULTS:
-        raise ValueError(f"engine must be one of {', '.join(DEFAULTS)}; got {engine!r}.")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {engine!r}.")
     parameters = inspect.signature(getattr(bayes, engine)).parameters.values()
     hidden = {"init", "labels", "missing", "progress", "inverse_mass", "n_chains" if engine in APPROXIMATE else ""}
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in hidden)
-
-
-def check_relabelling(name: str) -> None:
-    """Before anything is sampled: a ValueError where there is no such method."""
-    if name not in RELABELLINGS:
-        raise ValueError(f"relabelling must be one of {', '.join(RELABELLINGS)}; got {name!r}.")
 
 
 def summary(
@@ -124,24 +109,17 @@ def summary(
     """
     relabelled = relabel(posterior, method=relabelling, x=x, spec=spec)
     point, sds = mean_and_sd(relabelled.posterior.draws, spec)
-    info = {
-        "relabelling": relabelled.method,
-        "relabelling_objective": relabelled.objective,
-        "decided": relabelled.decided,
-        "mean_log_density": float(np.mean(posterior.log_density)),
-    }
+    info = {"relabelling": relabelled.method, "relabelling_objective": relabelled.objective}
+    info |= {"decided": relabelled.decided, "mean_log_density": float(np.mean(posterior.log_density))}
     if relabelled.note:
         info["labels"] = relabelled.note
     status = Status(posterior.status)
     if chains:
         found = mixing(posterior, relabelled, spec, x)
-        info |= {"mixing": found.verdict, "mixing_reason": found.reason} | found.after.worst
-        info |= {
-            "r_hat_before_relabelling": found.before.worst["r_hat"],
-            "r_hat_label_invariant": found.invariant.worst["r_hat"],
-        }
+        info |= {"mixing": found.verdict, "mixing_reason": found.reason, "reading": found.reason} | found.after.worst
+        info["r_hat_before_relabelling"] = found.before.worst["r_hat"]
+        info["r_hat_label_invariant"] = found.invariant.worst["r_hat"]
         status = found.after.status if status == Status.SAMPLED else status
-        info["reading"] = found.reason
     fit = Fit(point, relabelled.posterior, sds, status, info)
     info |= _particulars(posterior, fit, spec)
     if not chains:
@@ -167,9 +145,8 @@ def mean_and_sd(draws: GMM, spec: MixtureSpec) -> tuple[GMM, GMM]:
         weights = np.zeros_like(weights)  # determined by the known ones
     per_component = structure(spec.covariance_type).per_component
     spread = covariances.reshape(-1, *(1,) * (sds.covariances.ndim - 1)) if per_component else covariances.any()
-    return point, replace(
-        sds, weights=sds.weights * weights, means=sds.means * means[:, None], covariances=sds.covariances * spread
-    )
+    free = {"weights": weights, "means": means[:, None], "covariances": spread}
+    return point, replace(sds, **{name: getattr(sds, name) * mask for name, mask in free.items()})
 
 
 def _particulars(drawn, fit, spec):
@@ -194,13 +171,11 @@ def _particulars(drawn, fit, spec):
 
 def _correction(fit):
     """k̂ of one chain of an approximation, and what importance weights change in the free numbers of its fit."""
-    after = bayes.corrected_moments(fit.draws)
-    found = {"pareto_k": float(fit.draws.stats["pareto_k"][0]), "shift": 0.0, "spread": 0.0}
-    for leaf in ("weights", "means", "covariances"):
-        mean, sd = (np.asarray(getattr(gmm, leaf), float) for gmm in (fit.point, fit.standard_errors))
-        free = sd > 0.0
-        if free.any():
-            new_mean, new_sd = (getattr(gmm, leaf)[0][free] for gmm in after)
-            found["shift"] = max(found["shift"], float(np.max(np.abs(new_mean - mean[free]) / sd[free])))
-            found["spread"] = max(found["spread"], float(np.max(new_sd / sd[free])))
-    return found
+    after = jax.tree.map(lambda leaf: leaf[0], bayes.corrected_moments(fit.draws))
+    mixtures = fit.point, fit.standard_errors, *after
+    flat = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gmm)]).astype(float) for gmm in mixtures)
+    mean, sd, new_mean, new_sd = flat
+    free = sd > 0.0
+    shift, spread = np.abs(new_mean - mean)[free] / sd[free], new_sd[free] / sd[free]
+    found = {"shift": float(np.max(shift, initial=0.0)), "spread": float(np.max(spread, initial=0.0))}
+    return found | {"pareto_k": float(fit.draws.stats["pareto_k"][0])}

@@ -30,7 +30,7 @@ def _as_fit(restarts, x, spec, init, config):
     status = Status(int(best.status))
     few = n_parameters(spec, x.shape[1]) <= MOST_PARAMETERS
     errors = em.standard_errors(x, best, spec) if few and status == Status.CONVERGED else None
-    landscape = rows_of(optima, restarts.fits.status, x, spec)
+    landscape = rows_of(optima, restarts.fits.status, x)
     info = {
         "log_likelihood": float(best.log_likelihood),
         "n_iter": int(best.n_iter),

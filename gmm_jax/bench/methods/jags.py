@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from ... import bayes, judge
-from ...bayes.checks import check_counts
 from ...bayes.model import Problem
 from ...bayes.target import prepare
 from ...mixture import GMM, Fit, NotSupported, Posterior, Status, predict
+from ...mixture.checks import check_count
 from ._peers import ask_r, check_answer, free_data, seed_of
 from ._posterior import on_terms, posterior_of
 
@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 def sample(key, x, spec, init: GMM, *, n_chains, n_warmup, n_draws, timeout=None) -> Run:
     """JAGS from init, one mixture in the units of the data or one for each chain."""
-    check_counts(n_warmup=(n_warmup, 1))  # it has no run of no sweeps
+    check_count(n_warmup, "n_warmup")  # it has no run of no sweeps
     check_supported(spec, x)
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
     hyper = bayes.hyperparameters(problem.prior, spec.covariance_type)
