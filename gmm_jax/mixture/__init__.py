@@ -5,7 +5,7 @@ from .cores import ONE_AT_A_TIME, WIDE
 from .covariance import STRUCTURES, structure
 from .datatree import from_datatree
 from .free import free_coordinates, static_masks
-from .gmm import GMM, affine, log_joint, log_prob, log_prob_of_rows, permute, predict, responsibilities, sample, validate
+from .gmm import GMM, affine, log_joint, log_prob, permute, predict, responsibilities, sample, validate
 from .impute import impute
 from .match import align, ambiguous, assign, distinguished, match, match_cost
 from .moments import Moments, Precision, e_step, fast_sums_allowed, ill_conditioned, moments

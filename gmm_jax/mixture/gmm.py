@@ -53,6 +53,13 @@ class GMM:
         return self.means.shape[-1]
 
 
+def variances_of(gmm: GMM) -> Float[np.ndarray, "*batch K D"]:
+    """The variances of each feature in each component, in float64 NumPy."""
+    kind = structure(gmm.covariance_type)
+    variances = kind.variances(np.asarray(gmm.covariances, float))
+    return np.broadcast_to(variances if kind.per_component else variances[..., None, :], np.shape(gmm.means))
+
+
 def log_joint_components_first(gmm: GMM, deviations: Float[Array, "K D N"], whitener=None) -> Float[Array, "K N"]:
     """log φ_k + log N(x_n | μ_k, Σ_k) from the deviations x_n − μ_k: the one place where the density is written.
 

@@ -18,7 +18,7 @@ from .annotations import Annotations, check_missing
 from .checks import float_array, real_array
 from .covariance import structure
 from .forks import check_process
-from .gmm import GMM
+from .gmm import GMM, variances_of
 from .spec import Hyperparameters, Known, MixtureSpec
 
 RELATIVE_RIDGE = 1e-6  # of each feature's variance
@@ -224,13 +224,9 @@ def standard_units(gmm: GMM, dtype, others: GMM | None = None) -> tuple[GMM, Sca
 
     What is returned has the dtype that JAX computes in; leading axes of the others are kept.
     """
-    weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
-    if gmm.covariance_type in ("full", "tied"):
-        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
-    else:
-        variances = covariances.reshape(len(means), -1)
+    weights, means = np.asarray(gmm.weights, float), np.asarray(gmm.means, float)
     centre = weights @ means
-    scale = np.sqrt(weights @ (variances + (means - centre) ** 2))
+    scale = np.sqrt(weights @ (variances_of(gmm) + (means - centre) ** 2))
     if gmm.covariance_type == "spherical":
         scale = np.full(scale.shape, np.sqrt(np.mean(scale**2)))
     frame = Scaling(centre, scale, (), np.dtype(dtype))
