@@ -49,12 +49,12 @@ def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Flo
     """
     sizes = [np.shape(mixture.means)[-2:] for mixture in (gmm, reference)]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"match needs mixtures of the same size; got {sizes[0]} and {sizes[1]} (components, features).")
+        raise ValueError(f"match needs mixtures of the same size; got {sizes[0]} and {sizes[1]} (components, columns).")
     batch, (n_components, n_features) = np.shape(gmm.means)[:-2], sizes[0]
     flat = [_flat(mixture, batch) for mixture in (gmm, reference)]
     pair = _in_units_of(flat[1], *flat)
     costs = _diagonal_costs if gmm.covariance_type in ("diag", "spherical") else _matrix_costs
-    at_once = max(1, COST_NUMBERS // (n_components * n_features * pair[0].covariances[0].size))
+    at_once = max(1, COST_NUMBERS // (n_components * n_features * max(1, pair[0].covariances[:1].size)))
     blocks = [slice(first, first + at_once) for first in range(0, len(pair[0].means), at_once)]
     cost = [costs(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], pair)) for rows in blocks]
     cost = np.concatenate(cost) if cost else np.zeros(0)
