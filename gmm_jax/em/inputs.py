@@ -67,7 +67,11 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
         if not keep_rows:
             used = weight > 0.0
             x, weight, labels = x[used], weight[used], None if labels is None else labels[used]
-        check_total(float(np.sum(weight)), spec.n_components)
+        if (total := float(np.sum(weight))) < spec.n_components:
+            raise ValueError(
+                f"sample_weight counts rows, but sums to {total:.6g}, less than n_components={spec.n_components}: "
+                "multiply it by len(x) / sample_weight.sum(), or lower n_components."
+            )
     x = check_data(x, n_components=spec.n_components, missing=missing)
     with_gaps, scaling = standardise(x, spec, weight)
     z, groups = missing_groups(with_gaps, missing)
@@ -82,7 +86,7 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
 def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> Data:
     """Standardised rows, with all that was said about them in the units of the data standardised too."""
     dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
-    weight = annotations.weight
+    weight, ridge = annotations.weight, scaling.ridge_inward(config.reg_covar).astype(dtype)
     return Data(
         z=z,
         annotations=annotations._replace(weight=None if weight is None else weight.astype(dtype)),
@@ -93,11 +97,7 @@ def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> 
         inner=replace(spec, known=scaling.known_inward(spec)),
         spec=spec,
         scaling=scaling,
-        config=replace(
-            config,
-            reg_covar=scaling.ridge_inward(config.reg_covar).astype(dtype),
-            tol=np.asarray(config.tol, dtype),
-        ),
+        config=replace(config, reg_covar=ridge, tol=np.asarray(config.tol, dtype)),
         prior=None if prior is None else scaling.prior_inward(prior, spec.covariance_type),
         n_samples=n_samples,
         volume=scaling.log_volume_of(n_samples, annotations),
@@ -158,21 +158,13 @@ def _spread(z, weight):
 
 
 def check_options(n_restarts: int, config: EMConfig, **least: tuple) -> None:
-    """A ValueError that names the option that is out of its range; further options as name=(value, least)."""
+    """A ValueError that names the option that is out of its range; others as name=(value, least), None: not given."""
     check_type(config, EMConfig, "config", "EMConfig(max_iter=1000)")
     for name, (value, smallest) in {"n_restarts": (n_restarts, 1), **least}.items():
-        check_count(value, name, smallest)
+        if value is not None:
+            check_count(value, name, smallest)
     if not (np.ndim(config.tol) == 0 and 0.0 <= config.tol < np.inf):
         raise ValueError(f"config.tol must be finite and not negative; got {config.tol!r}: 0 never stops on gain.")
-
-
-def check_total(total: float, n_components: int) -> None:
-    """A ValueError where the weights count less than a row for each component."""
-    if total < n_components:
-        raise ValueError(
-            f"sample_weight counts rows, but sums to {total:.6g}, less than n_components={n_components}: "
-            "multiply it by len(x) / sample_weight.sum(), or lower n_components."
-        )
 
 
 def starts_of(key, data: Data, init, n_restarts: int) -> GMM:
