@@ -14,13 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..mixture.annotations import Annotations, missing_groups
+from ..mixture import Annotations, Hyperparameters, Known, Status, missing_groups, project, structure
 from ..mixture.checks import check_count, check_type, tree_dataclass
-from ..mixture.covariance import structure
 from ..mixture.gmm import GMM, deviations
 from ..mixture.moments import Moments, e_step, fast_sums_allowed, ill_conditioned, moments
-from ..mixture.records import Status
-from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step

@@ -14,15 +14,13 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ..mixture import GMM, Hyperparameters, MixtureSpec, free_parts, structure, validate, validate_spec
 from ..mixture.annotations import Annotations, missing_groups, same_size
 from ..mixture.checks import check_count, check_type
 from ..mixture.cores import divide, on_each, together
-from ..mixture.covariance import structure
-from ..mixture.gmm import GMM, validate
 from ..mixture.match import exchangeable
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
-from ..mixture.spec import Hyperparameters, MixtureSpec, free_parts, validate_spec
 from ..mixture.starts import draw_starts, in_known_order, labelled_means, rows_for_starts, start_function
 from ..mixture.summary import sampled_rows
 from .fit import EMConfig, EMResult
@@ -107,18 +105,17 @@ def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> 
 def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, missing, n_sample):
     """The data set wherever its rows lie, and their source, None where they are in memory."""
     seed = np.asarray(jax.random.key_data(key))
-    source = open_source(
-        x,
-        spec.n_components,
-        sample_weight=sample_weight,
-        labels=labels,
-        seed=seed,
-        n_sample=max(START_ROWS, n_sample or 1),
-        alike=(seed, spec, config, prior),
-    )
+    rows, alike = {"sample_weight": sample_weight, "labels": labels}, (seed, spec, config, prior)
+    most = max(START_ROWS, n_sample or 1)
+    source = open_source(x, spec.n_components, seed=seed, n_sample=most, alike=alike, **rows)
     if source is None:
         data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
-        return (data if n_sample is None else _with_sample(data, seed, x, sample_weight, labels, n_sample)), None
+        if n_sample is None:
+            return data, None
+        given = check_data(x, missing="marginalise"), sample_weight, labels
+        used = np.arange(len(x)) if sample_weight is None else np.flatnonzero(np.asarray(sample_weight) > 0.0)
+        rows = used[sampled_rows(seed, used.size, n_sample)]
+        return data._replace(sample=tuple(None if c is None else np.asarray(c)[rows] for c in given)), None
     if missing is not None:
         raise ValueError(f"missing={missing!r} is for rows in memory: pass an array, or drop rows with NaN.")
     summary = source.summary
@@ -128,9 +125,8 @@ def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, m
             f"{source.name} counts {summary.n_samples:.6g} samples, fewer than n_components={spec.n_components}: lower "
             "n_components or add data."
         )
-    scaling = summary.scaling(spec, source.dtype)
-    rows, means = Annotations(labels=summary.labels), summary.labelled_means(scaling)
-    spread = summary.covariance(scaling)
+    scaling, rows = summary.scaling(spec, source.dtype), Annotations(labels=summary.labels)
+    means, spread = summary.labelled_means(scaling), summary.covariance(scaling)
     data = data_of(None, rows, spec, scaling, config, prior, summary.n_samples, spread)
     return data._replace(
         for_starts=scaling.rows_inward(source.sample(START_ROWS)[0]),
@@ -139,13 +135,6 @@ def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, m
         fingerprint=source.fingerprint,
         n_rows=summary.n_rows,
     ), source
-
-
-def _with_sample(data, seed, x, sample_weight, labels, n):
-    x = check_data(x, missing="marginalise")
-    used = np.arange(len(x)) if sample_weight is None else np.flatnonzero(np.asarray(sample_weight) > 0.0)
-    rows = used[sampled_rows(seed, used.size, n)]
-    return data._replace(sample=tuple(None if c is None else np.asarray(c)[rows] for c in (x, sample_weight, labels)))
 
 
 def _spread(z, weight):

@@ -19,16 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..mixture import GMM, ONE_AT_A_TIME, Known, MixtureSpec, Status, project, standardise, validate_spec
 from ..mixture.blocks import Blocks, ahead, cut, read_blocks
 from ..mixture.checks import check_count, check_key
-from ..mixture.cores import ONE_AT_A_TIME
 from ..mixture.covariance import positive, structure
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
-from ..mixture.gmm import GMM
 from ..mixture.moments import Moments, e_step, moved
-from ..mixture.records import Status
-from ..mixture.scaling import standardise
-from ..mixture.spec import Known, MixtureSpec, project, validate_spec
 from .fit import EMConfig, EMState, map_of
 from .inputs import check_options, hold_known, starts_inward
 from .m_step import m_step

@@ -12,12 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..mixture.covariance import structure
+from ..mixture import Status, check_data, check_labels, check_sample_weight, e_step, structure
 from ..mixture.gmm import GMM, variances_of
 from ..mixture.match import distance
-from ..mixture.moments import e_step
-from ..mixture.records import Status
-from ..mixture.scaling import check_data, check_labels, check_sample_weight
 from ..mixture.spec import MixtureSpec, free_parts, validate_spec
 from .m_step import m_step
 

@@ -24,14 +24,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture.annotations import Annotations
+from ..mixture import GMM, Annotations, Moments, Precision, Scaling, Status, e_step, fast_sums_allowed, structure
 from ..mixture.blocks import ahead, cut, rows_in_block
 from ..mixture.cores import ONE_AT_A_TIME, WIDE, begin_side_by_side, n_workers, program
-from ..mixture.covariance import structure
-from ..mixture.gmm import GMM
-from ..mixture.moments import Moments, Precision, e_step, fast_sums_allowed
-from ..mixture.records import Status
-from ..mixture.scaling import Scaling
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
 from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Memory

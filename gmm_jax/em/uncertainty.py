@@ -16,15 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, free_parts, n_parameters, structure
 from ..mixture.annotations import put_gaps
-from ..mixture.cores import ONE_AT_A_TIME
-from ..mixture.covariance import structure
 from ..mixture.free import COLUMNS, free_coordinates, free_entries, inverse_root, score_products, static_masks
 from ..mixture.gmm import GMM, mixture_of
 from ..mixture.moments import log_likelihood
-from ..mixture.records import NotSupported, Status
 from ..mixture.scaling import QUIET, dependent_features
-from ..mixture.spec import MixtureSpec, free_parts, n_parameters
 from .bootstrap import at_result, bootstrap
 from .fit import EMConfig, EMResult, fit_em
 

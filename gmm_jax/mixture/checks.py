@@ -3,8 +3,6 @@
 A ValueError names the argument, its value, and what to pass instead.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, fields
 
@@ -62,6 +60,11 @@ def float_array(value, name) -> np.ndarray:
     return array.astype(np.float32 if small else np.float64, copy=False)
 
 
+def first_of(mask) -> tuple[int, ...]:
+    """The index of the first True."""
+    return tuple(int(i) for i in np.argwhere(mask)[0])
+
+
 def check_key(key, name: str = "key"):
     """The typed JAX key itself, or a ValueError that says what it is instead."""
     typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -92,7 +95,7 @@ def check_type(value, kind: type, name: str, example: str):
 
 def kind_of(value) -> str:
     """A value in a few words."""
-    if isinstance(value, (bool, int, float, str, type(None))):
+    if isinstance(value, (bool, int, float, str, dict, type(None))):
         return repr(value)
     shape = getattr(value, "shape", None)
     return type(value).__name__ + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
