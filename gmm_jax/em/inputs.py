@@ -256,10 +256,8 @@ def _filled(x, weight, labels, n_rows):
     if weight is None and len(x) == n_rows:
         return x, weight, labels
     weight = np.ones(len(x)) if weight is None else check_sample_weight(weight, len(x))
-    used = np.flatnonzero(weight > 0.0)
-    source = np.concatenate([np.arange(len(x)), np.zeros(n_rows - len(x), int)])
-    counts = np.concatenate([weight, np.zeros(n_rows - len(x))])
-    source = np.where(counts > 0.0, source, used[np.arange(n_rows) % used.size])
+    counts, used = np.pad(weight, (0, n_rows - len(x))), np.flatnonzero(weight > 0.0)
+    source = np.where(counts > 0.0, np.arange(n_rows), used[np.arange(n_rows) % used.size])
     return x[source], counts, None if labels is None else labels[source]
 
 

@@ -9,6 +9,7 @@ taken about the origin.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -147,7 +148,7 @@ class _Learnt(NamedTuple):
 def _learn(settings, learnt, pieces, batch_rows, keeper):
     """All pieces, or as many as Ctrl-C lets come: what was learnt, and whether it came."""
     interrupted = True
-    try:
+    with suppress(KeyboardInterrupt):
         for block, counts, *_ in ahead(pieces):
             batches = block.reshape(-1, batch_rows, block.shape[1]), counts.reshape(-1, batch_rows)
             state, gained = _steps(settings, learnt.state, *batches)
@@ -155,8 +156,6 @@ def _learn(settings, learnt, pieces, batch_rows, keeper):
             learnt = _Learnt(state, learnt.score + float(gained), n_scored, learnt.n_pieces + 1)
             keeper.keep(lambda learnt=learnt: learnt)
         interrupted = False
-    except KeyboardInterrupt:
-        pass
     keeper.keep(lambda: learnt, at_once=True)
     return learnt, interrupted
 

@@ -7,6 +7,7 @@ are an axis: simulation studies and bootstraps fit many at once, from many start
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +24,7 @@ from .inputs import Data, check_options, open_data, outward, stack, stack_data, 
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
 from .pool import CompiledFits, compiled_fits
-from .search import calibration_sample, kept_by_race
-from .search import race as run_race
+from .search import calibration_sample, kept_by_race, run_race
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
 
 
@@ -211,9 +211,9 @@ def fits_of(data: Data, source, starts: GMM, block_rows: int | None = None) -> t
     return hosted_fits(sums, problem, starts), division
 
 
-def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, progress=None, keep=None) -> bool:
+def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, progress, keep) -> bool:
     """All fits to their end, or as far as Ctrl-C lets them: whether it came. `keep` is a Keeper's."""
-    keep = Keeper(None, {}).keep if keep is None else keep
+    interrupted = True
 
     def finish(fits, which, *until):
         done = False
@@ -228,13 +228,11 @@ def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, pr
     def admissible():
         return _reasons(fits.look()[0].best.gmm, None, data) == ""
 
-    try:
+    with suppress(KeyboardInterrupt):
         if race:
             run_race(fits, distinguished(data[0].inner, data[0].annotations.labels), admissible, finish)
         finish(fits, fits.running)
         interrupted = False
-    except KeyboardInterrupt:
-        interrupted = True
     keep(lambda: fits.kept, at_once=True)
     return interrupted
 
@@ -289,8 +287,7 @@ def restarts_of(results, after, state, data, starts, computed, raced, search=Non
         dropped=int(np.sum(status == Status.DROPPED)),
         unseen=unseen(of_fit[calibration_sample(of_fit.size)] if raced else of_fit),
     )
-    message = _message(results, best, optima, data.scaling)
-    starts = jax.tree.map(np.asarray, data.scaling.outward(starts))
+    starts, message = data.scaling.outward(starts), _message(results, best, optima, data.scaling)
     return Restarts(pick(results, best), results, optima, message, effort, starts, search)
 
 
@@ -311,11 +308,10 @@ REMEDIES = {
 
 
 def _message(fits, best, optima, scaling):
-    sentences = [Status(int(fits.status[best])).advice]
+    sentences, of_best = [Status(int(fits.status[best])).advice], optima.of_fit[best]
     failed = int(np.sum(~eligible(fits) & ~np.isin(fits.status, (Status.MERGED, Status.DROPPED))))
     if failed and failed < fits.status.size:
         sentences.append(f"{failed} of {fits.status.size} fits failed")
-    of_best = optima.of_fit[best]
     if of_best >= 0 and optima.spurious[of_best]:
         why = str(optima.reason[of_best])
         sentences.append(f"every optimum is spurious, this one because of: {why} ({REMEDIES[why]})")
@@ -342,7 +338,7 @@ def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces,
     data = stack_data(keys, x, spec, config, prior, **rows)
     starts = starts_of_each(keys, data, init, n_restarts)
     fits = compiled_fits(stack(data), starts, keep=None if traces else kept_by_race(config.max_iter))
-    if run(fits, data, race=race, progress=progress):
+    if run(fits, data, race=race, progress=progress, keep=Keeper(None, {}).keep):
         raise KeyboardInterrupt
     state, trace = fits.look()
     results, after = results_of(state, trace if traces else np.zeros((fits.n_fits, 0), state.value.dtype), data)
