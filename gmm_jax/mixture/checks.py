@@ -95,7 +95,7 @@ def check_type(value, kind: type, name: str, example: str):
 
 def kind_of(value) -> str:
     """A value in a few words."""
-    if isinstance(value, (bool, int, float, str, dict, type(None))):
+    if isinstance(value, (bool, int, float, str, type(None))):
         return repr(value)
     shape = getattr(value, "shape", None)
     return type(value).__name__ + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")

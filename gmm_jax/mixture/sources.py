@@ -34,11 +34,13 @@ def open_source(x, n_components: int, *, sample_weight, labels, seed, n_sample: 
             if value is not None:
                 raise ValueError(f"{name} cannot be given beside blocks: yield pairs (rows, weights).")
         return open_stream(x, n_components, seed, n_sample)
-    if type(x).__module__.partition(".")[0] in ("dask", "dask_expr"):
-        return open_dask(x, n_components, sample_weight, labels, seed)
-    if is_sharded(x):
-        return open_sharded(x, n_components, sample_weight, labels, seed, alike)
-    return None
+    lazy = type(x).__module__.partition(".")[0] in ("dask", "dask_expr")
+    if not (lazy or is_sharded(x)):
+        return None
+    if x.ndim != 2:
+        raise ValueError(f"x must be two-dimensional (N, D); got {x.ndim} axes.")
+    rows = x, n_components, sample_weight, labels, seed
+    return open_dask(*rows) if lazy else open_sharded(*rows, alike)
 
 
 def is_sharded(x) -> bool:
@@ -203,8 +205,6 @@ def open_sharded(x: jax.Array, n_components: int, sample_weight, labels, seed, a
 
 def _mesh_of_rows(x):
     holders = {}
-    if x.ndim != 2:
-        raise ValueError(f"x must be two-dimensional (N, D); got shape {x.shape}.")
     for device, (rows, columns) in x.sharding.devices_indices_map(x.shape).items():
         if columns not in (slice(None), slice(0, x.shape[1])) or (rows.start or 0) in holders:
             raise ValueError(
@@ -282,10 +282,7 @@ def open_dask(x, n_components: int, sample_weight, labels, seed) -> Cluster:
     """Workers read, check and summarise their partitions."""
     import dask
 
-    x = _array(x)
-    if x.ndim != 2:
-        raise ValueError(f"x must be two-dimensional (N, D); got shape {x.shape}.")
-    x = x.rechunk({1: -1})
+    x = _array(x).rechunk({1: -1})
     lengths = x.chunks[0]
     given = {"sample_weight": sample_weight, "labels": labels}
     rows = zip(x.to_delayed().ravel(), *(_cut_alike(*pair, lengths) for pair in given.items()), strict=True)
