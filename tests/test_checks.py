@@ -48,7 +48,7 @@ SPECS = {
     "a number as prior": (lambda: MixtureSpec(2, prior=3), "prior must be a Prior; got 3"),
     "a negative concentration": (lambda: checked(Prior(correlation=-1.0)), "prior.correlation must be a pos.*got -1.0"),
     "another object": (lambda: checked(Prior(correlation=object())), "prior.correlation must be a pos.*got <object"),
-    "another spec": (lambda: validate_spec({"n_components": 2}, 2), "spec must be a MixtureSpec; got {'n_comp"),
+    "another spec": (lambda: validate_spec({"n_components": 2}, 2), "spec must be a MixtureSpec; got dict: pass"),
     "weights of another K": (lambda: GMM(np.ones(2) / 2, np.zeros((3, 2)), np.ones((3, 2, 2))), r"shape \(3,\)"),
     "another type's Σ": (lambda: GMM(np.ones(1), np.zeros((1, 2)), np.ones((1, 2))), r"shape \(1, 2, 2\).*'full'"),
     "one feature": (lambda: GMM(np.ones(1), np.zeros(1), np.ones(1)), r"means must have shape \(K, D\)"),

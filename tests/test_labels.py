@@ -17,7 +17,8 @@ from gmm_jax.em import (
     spurious,
     standard_errors,
 )
-from gmm_jax.mixture import Annotations, Known, e_step, log_prob_of_rows, missing_groups
+from gmm_jax.mixture import Annotations, Known, e_step, missing_groups
+from gmm_jax.mixture.gmm import log_prob_of_rows
 
 N, K, D = 60, 3, 2
 KEY = jax.random.key(0)

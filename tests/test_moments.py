@@ -16,11 +16,11 @@ from gmm_jax.mixture import (
     e_step,
     free_coordinates,
     ill_conditioned,
-    log_prob_of_rows,
     missing_groups,
     static_masks,
     structure,
 )
+from gmm_jax.mixture.gmm import log_prob_of_rows
 from gmm_jax.mixture.moments import log_likelihood
 
 

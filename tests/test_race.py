@@ -9,7 +9,7 @@ import oracles
 from conftest import as_tuple
 from gmm_jax import GMM, Known, MixtureSpec, Status
 from gmm_jax.em import EMConfig, fit_em_restarts, m_step, spurious
-from gmm_jax.em.optima import unseen
+from gmm_jax.em.optima import reasons, unseen
 from gmm_jax.mixture import Hyperparameters, e_step
 
 KEY = jax.random.key(0)
@@ -207,11 +207,11 @@ def test_the_verdict_does_not_depend_on_the_unit_of_a_column(covariance_type, th
     rng = np.random.default_rng(1)
     x = np.column_stack([three, 0.1 * rng.standard_normal(90)])
     spec = MixtureSpec(3, covariance_type)
-    reasons = [
+    found = [
         fit_em_restarts(KEY, x * [1.0, 1.0, unit], spec, n_restarts=8).optima.reason.tolist()
         for unit in (1e-6, 1.0, 1e6)
     ]
-    assert reasons[0] == reasons[1] == reasons[2]
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_higher_optimum_that_was_set_aside_is_named(three):
@@ -229,6 +229,14 @@ def test_values_that_repeat_are_a_component_of_their_own():
     best = fit_em_restarts(KEY, x, MixtureSpec(3), n_restarts=20).best
     k = int(np.argmin(np.abs(best.gmm.means[:, 0])))
     np.testing.assert_allclose([best.gmm.weights[k], best.gmm.means[k, 0]], [0.3, 0.0], atol=1e-3)
+
+
+def test_optima_with_a_shared_covariance_are_judged_as_each_alone():
+    apart = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
+    means, covariances = np.stack([apart, apart[[0, 0, 2]]]), np.stack([np.eye(2), 4.0 * np.eye(2)])
+    gmms = GMM(np.full((2, 3), 1.0 / 3.0), means, covariances, "tied")
+    found = reasons(gmms, gmms, MixtureSpec(3, "tied"), np.eye(2), 100.0)
+    assert found.tolist() == ["", "coinciding components"]
 
 
 def test_components_that_coincide_are_a_saddle_that_is_named(three):

@@ -6,7 +6,8 @@ from test_m_step import make_known
 
 from conftest import random_gmm
 from gmm_jax import Known, MixtureSpec, n_parameters
-from gmm_jax.mixture import free_parts, project, share, validate_spec
+from gmm_jax.mixture import free_parts, project, validate_spec
+from gmm_jax.mixture.spec import share
 
 # K = 3, D = 2; by hand: φ 2, μ 6, and Σ 3·3, 3, 3·2, 3
 ALL = {"full": 17, "tied": 11, "diag": 14, "spherical": 11}

@@ -264,7 +264,7 @@ def test_what_is_no_stream_is_refused_with_a_remedy(x):
         fit_em_restarts(KEY, in_blocks(x[:2]), SPEC)
     with pytest.raises(ValueError, match="n_sample must be an integer of at least 3; got 2"):
         fit_em_restarts(KEY, in_blocks(x), SPEC, n_sample=2)
-    with pytest.raises(ValueError, match="block_rows must be an integer of at least 1; got -1"):
+    with pytest.raises(ValueError, match="block_rows must be a positive integer; got -1"):
         fit_em_restarts(KEY, in_blocks(x), SPEC, block_rows=-1)
 
 

@@ -7,30 +7,3 @@ from .online import Online, OnlineInterrupted, fit_em_online
 from .optima import Optima, spurious
 from .restarts import Effort, Interrupted, ManyRestarts, Restarts, fit_em_restarts
 from .uncertainty import Asymptotics, Bounds, Intervals, asymptotics, intervals, standard_errors
-
-__all__ = [
-    "Asymptotics",
-    "Bootstrap",
-    "Bounds",
-    "EMConfig",
-    "EMResult",
-    "Effort",
-    "Interrupted",
-    "Intervals",
-    "Online",
-    "ManyRestarts",
-    "OnlineInterrupted",
-    "Optima",
-    "Restarts",
-    "asymptotics",
-    "bootstrap",
-    "fit_em",
-    "fit_em_online",
-    "fit_em_restarts",
-    "fit_labelled",
-    "spurious",
-    "intervals",
-    "iterates",
-    "m_step",
-    "standard_errors",
-]

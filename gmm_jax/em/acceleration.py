@@ -25,7 +25,8 @@ MEMORY = 10  # moves that are remembered
 def to_coordinates(gmm: GMM) -> Float[Array, "n_coordinates"]:
     """Every part, known ones too: K + K·D + the structure's numbers. A weight of zero counts as the smallest float."""
     logs = structure(gmm.covariance_type).to_logs(gmm.covariances)
-    return jnp.concatenate([_log(gmm.weights), gmm.means.ravel(), logs.ravel()])
+    log_weights = jnp.log(jnp.maximum(gmm.weights, jnp.finfo(gmm.weights.dtype).tiny))
+    return jnp.concatenate([log_weights, gmm.means.ravel(), logs.ravel()])
 
 
 def from_coordinates(vector: Float[Array, "n_coordinates"], like: GMM) -> GMM:
@@ -52,10 +53,6 @@ def gradient(
         return expected + log_prior(there, structure(there.covariance_type).whitener(there.covariances), prior)
 
     return jax.grad(objective)(to_coordinates(gmm))
-
-
-def _log(weights):
-    return jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
 
 
 class Chart(NamedTuple):

@@ -14,15 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ..mixture.annotations import Annotations
+from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, ambiguous, assign, distinguished, match_cost
 from ..mixture.checks import check_count, check_key
-from ..mixture.cores import ONE_AT_A_TIME
 from ..mixture.gmm import GMM, mixture_of, permute, sample
-from ..mixture.match import ambiguous, assign, distinguished, match_cost
 from ..mixture.moments import log_likelihood
-from ..mixture.records import NotSupported, Status
 from ..mixture.scaling import QUIET
-from ..mixture.spec import MixtureSpec
 from .fit import EMConfig, EMResult, _fit
 from .inputs import Data, prepare
 
@@ -82,16 +78,13 @@ def bootstrap(
     check_key(key)
     check_count(n_resamples, "n_resamples", 2)
     data, inner = at_result(x, result, spec, sample_weight, labels, missing, config)
-    if not parametric:
-        found = _refit_rows(key, data.z, data.annotations, inner, data.inner.known, data.config, n_resamples)
-    elif any(leaf is not None for leaf in data.annotations):
+    if parametric and any(leaf is not None for leaf in data.annotations):
         raise NotSupported(
             "the parametric bootstrap samples complete rows, each counted once, without labels: use bootstrap, "
             "observed or sandwich."
         )
-    else:
-        found = _refit_samples(key, data.z, inner, data.inner.known, data.config, n_resamples)
-    gmms, status = jax.tree.map(np.asarray, found)
+    arguments = (data.z, data.annotations, inner, data.inner.known, data.config)
+    gmms, status = jax.tree.map(np.asarray, _refit(key, *arguments, n_resamples=n_resamples, parametric=parametric))
     usable = _usable(status)
     cost = match_cost(gmms, inner, distinguished(data.spec, data.annotations.labels))
     order = assign(cost)
@@ -141,26 +134,20 @@ def _spread(draws):
     return np.where(np.ptp(draws, axis=0) == 0.0, 0.0, np.std(draws, axis=0, ddof=1))
 
 
-@partial(jax.jit, static_argnames="n_resamples", compiler_options=ONE_AT_A_TIME)
-def _refit_rows(key, z, rows, gmm, known, config, n_resamples):
-    """Rows with replacement, as how often each was drawn."""
+@partial(jax.jit, static_argnames=("n_resamples", "parametric"), compiler_options=ONE_AT_A_TIME)
+def _refit(key, z, rows, gmm, known, config, n_resamples, parametric):
+    """Fits of samples of gmm, or of rows with replacement, which are told by how often each was drawn."""
 
     def one(key):
-        if rows.weight is None:
+        x, count = z, None
+        if parametric:
+            x = sample(key, gmm, z.shape[0])[0]
+        elif rows.weight is None:
             drawn = jax.random.randint(key, (z.shape[0],), 0, z.shape[0])
             count = jnp.zeros(z.shape[:1], z.dtype).at[drawn].add(1.0)
         else:
             count = jax.random.poisson(key, rows.weight).astype(z.dtype)
-        found = _fit(z, gmm, known, rows._replace(weight=count), config, None)
-        return found.gmm, found.status
-
-    return jax.lax.map(one, jax.random.split(key, n_resamples), batch_size=AT_A_TIME)
-
-
-@partial(jax.jit, static_argnames="n_resamples", compiler_options=ONE_AT_A_TIME)
-def _refit_samples(key, z, gmm, known, config, n_resamples):
-    def one(key):
-        found = _fit(sample(key, gmm, z.shape[0])[0], gmm, known, Annotations(), config, None)
+        found = _fit(x, gmm, known, rows._replace(weight=count), config, None)
         return found.gmm, found.status
 
     return jax.lax.map(one, jax.random.split(key, n_resamples), batch_size=AT_A_TIME)

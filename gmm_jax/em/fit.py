@@ -14,13 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..mixture.annotations import Annotations, missing_groups
+from ..mixture import Annotations, Hyperparameters, Known, Status, missing_groups, project, structure
 from ..mixture.checks import check_count, check_type, tree_dataclass
-from ..mixture.covariance import structure
 from ..mixture.gmm import GMM, deviations
 from ..mixture.moments import Moments, e_step, fast_sums_allowed, ill_conditioned, moments
-from ..mixture.records import Status
-from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
@@ -207,9 +204,8 @@ def map_of(evaluate, total, known, config, prior, sums) -> tuple[Map, Rule]:
 
 def ended(trace: Float[Array, "... T"], n_iter: Int[Array, "..."]) -> Float[Array, "... T"]:
     """The trace with NaN after the last iteration; no compiled program makes one, so that jax_debug_nans may be on."""
-    traced = isinstance(trace, jax.core.Tracer)
     place = np.arange(trace.shape[-1], dtype=np.int32)
-    if traced:
+    if isinstance(trace, jax.core.Tracer):
         return jnp.where(place <= n_iter[..., None], trace, jnp.asarray(jnp.nan, trace.dtype))
     trace = np.asarray(trace)
     return jax.device_put(np.where(place <= np.asarray(n_iter)[..., None], trace, np.asarray(np.nan, trace.dtype)))
@@ -218,8 +214,7 @@ def ended(trace: Float[Array, "... T"], n_iter: Int[Array, "..."]) -> Float[Arra
 def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMResult:
     """What an iteration ended with; later entries of the trace than the best iterate's become -inf, see `ended`."""
     kept = jnp.arange(trace.shape[0], dtype=progress.best_iter.dtype) <= progress.best_iter
-    best = progress.best
-    trace = jnp.where(kept, trace, -jnp.inf)
+    best, trace = progress.best, jnp.where(kept, trace, -jnp.inf)
     return EMResult(best.gmm, best.moments.log_likelihood, trace, progress.best_iter, progress.status)
 
 

@@ -14,15 +14,13 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ..mixture import GMM, Hyperparameters, MixtureSpec, free_parts, structure, validate, validate_spec
 from ..mixture.annotations import Annotations, missing_groups, same_size
 from ..mixture.checks import check_count, check_type
 from ..mixture.cores import divide, on_each, together
-from ..mixture.covariance import structure
-from ..mixture.gmm import GMM, validate
 from ..mixture.match import exchangeable
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
-from ..mixture.spec import Hyperparameters, MixtureSpec, free_parts, validate_spec
 from ..mixture.starts import draw_starts, in_known_order, labelled_means, rows_for_starts, start_function
 from ..mixture.summary import sampled_rows
 from .fit import EMConfig, EMResult
@@ -67,7 +65,11 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
         if not keep_rows:
             used = weight > 0.0
             x, weight, labels = x[used], weight[used], None if labels is None else labels[used]
-        check_total(float(np.sum(weight)), spec.n_components)
+        if (total := float(np.sum(weight))) < spec.n_components:
+            raise ValueError(
+                f"sample_weight counts rows, but sums to {total:.6g}, less than n_components={spec.n_components}: "
+                "multiply it by len(x) / sample_weight.sum(), or lower n_components."
+            )
     x = check_data(x, n_components=spec.n_components, missing=missing)
     with_gaps, scaling = standardise(x, spec, weight)
     z, groups = missing_groups(with_gaps, missing)
@@ -82,7 +84,7 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
 def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> Data:
     """Standardised rows, with all that was said about them in the units of the data standardised too."""
     dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
-    weight = annotations.weight
+    weight, ridge = annotations.weight, scaling.ridge_inward(config.reg_covar).astype(dtype)
     return Data(
         z=z,
         annotations=annotations._replace(weight=None if weight is None else weight.astype(dtype)),
@@ -93,11 +95,7 @@ def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> 
         inner=replace(spec, known=scaling.known_inward(spec)),
         spec=spec,
         scaling=scaling,
-        config=replace(
-            config,
-            reg_covar=scaling.ridge_inward(config.reg_covar).astype(dtype),
-            tol=np.asarray(config.tol, dtype),
-        ),
+        config=replace(config, reg_covar=ridge, tol=np.asarray(config.tol, dtype)),
         prior=None if prior is None else scaling.prior_inward(prior, spec.covariance_type),
         n_samples=n_samples,
         volume=scaling.log_volume_of(n_samples, annotations),
@@ -107,18 +105,17 @@ def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> 
 def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, missing, n_sample):
     """The data set wherever its rows lie, and their source, None where they are in memory."""
     seed = np.asarray(jax.random.key_data(key))
-    source = open_source(
-        x,
-        spec.n_components,
-        sample_weight=sample_weight,
-        labels=labels,
-        seed=seed,
-        n_sample=max(START_ROWS, n_sample or 1),
-        alike=(seed, spec, config, prior),
-    )
+    rows, alike = {"sample_weight": sample_weight, "labels": labels}, (seed, spec, config, prior)
+    most = max(START_ROWS, n_sample or 1)
+    source = open_source(x, spec.n_components, seed=seed, n_sample=most, alike=alike, **rows)
     if source is None:
         data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
-        return (data if n_sample is None else _with_sample(data, seed, x, sample_weight, labels, n_sample)), None
+        if n_sample is None:
+            return data, None
+        given = check_data(x, missing="marginalise"), sample_weight, labels
+        used = np.arange(len(x)) if sample_weight is None else np.flatnonzero(np.asarray(sample_weight) > 0.0)
+        rows = used[sampled_rows(seed, used.size, n_sample)]
+        return data._replace(sample=tuple(None if c is None else np.asarray(c)[rows] for c in given)), None
     if missing is not None:
         raise ValueError(f"missing={missing!r} is for rows in memory: pass an array, or drop rows with NaN.")
     summary = source.summary
@@ -128,9 +125,8 @@ def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, m
             f"{source.name} counts {summary.n_samples:.6g} samples, fewer than n_components={spec.n_components}: lower "
             "n_components or add data."
         )
-    scaling = summary.scaling(spec, source.dtype)
-    rows, means = Annotations(labels=summary.labels), summary.labelled_means(scaling)
-    spread = summary.covariance(scaling)
+    scaling, rows = summary.scaling(spec, source.dtype), Annotations(labels=summary.labels)
+    means, spread = summary.labelled_means(scaling), summary.covariance(scaling)
     data = data_of(None, rows, spec, scaling, config, prior, summary.n_samples, spread)
     return data._replace(
         for_starts=scaling.rows_inward(source.sample(START_ROWS)[0]),
@@ -139,13 +135,6 @@ def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, m
         fingerprint=source.fingerprint,
         n_rows=summary.n_rows,
     ), source
-
-
-def _with_sample(data, seed, x, sample_weight, labels, n):
-    x = check_data(x, missing="marginalise")
-    used = np.arange(len(x)) if sample_weight is None else np.flatnonzero(np.asarray(sample_weight) > 0.0)
-    rows = used[sampled_rows(seed, used.size, n)]
-    return data._replace(sample=tuple(None if c is None else np.asarray(c)[rows] for c in (x, sample_weight, labels)))
 
 
 def _spread(z, weight):
@@ -158,21 +147,13 @@ def _spread(z, weight):
 
 
 def check_options(n_restarts: int, config: EMConfig, **least: tuple) -> None:
-    """A ValueError that names the option that is out of its range; further options as name=(value, least)."""
+    """A ValueError that names the option that is out of its range; others as name=(value, least), None: not given."""
     check_type(config, EMConfig, "config", "EMConfig(max_iter=1000)")
     for name, (value, smallest) in {"n_restarts": (n_restarts, 1), **least}.items():
-        check_count(value, name, smallest)
+        if value is not None:
+            check_count(value, name, smallest)
     if not (np.ndim(config.tol) == 0 and 0.0 <= config.tol < np.inf):
         raise ValueError(f"config.tol must be finite and not negative; got {config.tol!r}: 0 never stops on gain.")
-
-
-def check_total(total: float, n_components: int) -> None:
-    """A ValueError where the weights count less than a row for each component."""
-    if total < n_components:
-        raise ValueError(
-            f"sample_weight counts rows, but sums to {total:.6g}, less than n_components={n_components}: "
-            "multiply it by len(x) / sample_weight.sum(), or lower n_components."
-        )
 
 
 def starts_of(key, data: Data, init, n_restarts: int) -> GMM:
@@ -275,10 +256,8 @@ def _filled(x, weight, labels, n_rows):
     if weight is None and len(x) == n_rows:
         return x, weight, labels
     weight = np.ones(len(x)) if weight is None else check_sample_weight(weight, len(x))
-    used = np.flatnonzero(weight > 0.0)
-    source = np.concatenate([np.arange(len(x)), np.zeros(n_rows - len(x), int)])
-    counts = np.concatenate([weight, np.zeros(n_rows - len(x))])
-    source = np.where(counts > 0.0, source, used[np.arange(n_rows) % used.size])
+    counts, used = np.pad(weight, (0, n_rows - len(x))), np.flatnonzero(weight > 0.0)
+    source = np.where(counts > 0.0, np.arange(n_rows), used[np.arange(n_rows) % used.size])
     return x[source], counts, None if labels is None else labels[source]
 
 

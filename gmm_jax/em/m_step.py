@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..mixture import GMM, Hyperparameters, Known, Moments, put, share, structure
+from ..mixture import GMM, Hyperparameters, Known, Moments, put, structure
 from ..mixture.covariance import positive
 from ..mixture.factor import cholesky, inverse_cholesky
+from ..mixture.spec import share
 
 
 def m_step(

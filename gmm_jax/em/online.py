@@ -9,6 +9,7 @@ taken about the origin.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -19,16 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ..mixture import GMM, ONE_AT_A_TIME, Known, MixtureSpec, Status, project, standardise, validate_spec
 from ..mixture.blocks import Blocks, ahead, cut, read_blocks
 from ..mixture.checks import check_count, check_key
-from ..mixture.cores import ONE_AT_A_TIME
 from ..mixture.covariance import positive, structure
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
-from ..mixture.gmm import GMM
 from ..mixture.moments import Moments, e_step, moved
-from ..mixture.records import Status
-from ..mixture.scaling import standardise
-from ..mixture.spec import Known, MixtureSpec, project, validate_spec
 from .fit import EMConfig, EMState, map_of
 from .inputs import check_options, hold_known, starts_inward
 from .m_step import m_step
@@ -107,8 +104,8 @@ def fit_em_online(
         init = search_on(key, x, weight, None, spec, init=init, n_restarts=n_restarts, config=config).best.gmm
     start = jax.tree.map(lambda leaf: leaf[0].astype(z.dtype), starts_inward(init, spec, scaling, 1))
     weight = (np.ones(len(x)) if weight is None else weight).astype(z.dtype)
-    numbers = (np.asarray(value, z.dtype) for value in (decay, np.sum(weight) / batch_rows))
-    settings = _Settings(scaling.known_inward(spec), scaling.ridge_inward(config.reg_covar).astype(z.dtype), *numbers)
+    numbers = scaling.ridge_inward(config.reg_covar), decay, np.sum(weight) / batch_rows
+    settings = _Settings(scaling.known_inward(spec), *(np.asarray(value, z.dtype) for value in numbers))
     learnt = _Learnt(_begin(settings, start, z, weight), *np.zeros(3))
     marks = {"first rows": digest(z, weight), "spec or options": digest(settings, batch_rows), "start": digest(start)}
     keeper = Keeper(file, marks)
@@ -150,16 +147,15 @@ class _Learnt(NamedTuple):
 
 def _learn(settings, learnt, pieces, batch_rows, keeper):
     """All pieces, or as many as Ctrl-C lets come: what was learnt, and whether it came."""
-    interrupted = False
-    try:
+    interrupted = True
+    with suppress(KeyboardInterrupt):
         for block, counts, *_ in ahead(pieces):
             batches = block.reshape(-1, batch_rows, block.shape[1]), counts.reshape(-1, batch_rows)
             state, gained = _steps(settings, learnt.state, *batches)
             n_scored = learnt.n_scored + np.sum(counts, dtype=float)
             learnt = _Learnt(state, learnt.score + float(gained), n_scored, learnt.n_pieces + 1)
             keeper.keep(lambda learnt=learnt: learnt)
-    except KeyboardInterrupt:
-        interrupted = True
+        interrupted = False
     keeper.keep(lambda: learnt, at_once=True)
     return learnt, interrupted
 
@@ -168,8 +164,7 @@ def _learn(settings, learnt, pieces, batch_rows, keeper):
 def _begin(settings, start, z, weight):
     """S_0 and θ_0 from the first rows."""
     gmm = project(start, settings.known)
-    sums = e_step(gmm, z, weight, sums="exact")
-    sums = jax.tree.map(lambda leaf: leaf / jnp.sum(weight), sums)
+    sums = jax.tree.map(lambda leaf: leaf / jnp.sum(weight), e_step(gmm, z, weight, sums="exact"))
     return _State(gmm, sums, gmm, jnp.zeros((), z.dtype))
 
 
@@ -180,16 +175,15 @@ def _steps(settings, state, z: Float[Array, "T N D"], weight: Float[Array, "T N"
     def step(state, batch):
         rows, counts = batch
         total = jnp.sum(counts)
+        part = total / counts.shape[0]  # of a batch: it makes the first whole one's step at most, which is below 1
         new = e_step(state.gmm, rows, counts, sums="exact")
-        n_steps = state.n_steps + total / counts.shape[0]
-        # part of a batch: the first whole one's step at most, which is below 1
-        kept = (1.0 - (jnp.maximum(n_steps, 1.0) + settings.delay) ** -settings.decay) ** (total / counts.shape[0])
+        n_steps = state.n_steps + part
+        kept = (1.0 - (jnp.maximum(n_steps, 1.0) + settings.delay) ** -settings.decay) ** part
         gain = (1.0 - kept) / positive(total)
         sums = jax.tree.map(lambda old, new: kept * old + gain * new, state.sums, new)
         gmm = m_step(sums, state.gmm, known=settings.known, reg_covar=settings.ridge)
         sums = moved(sums, gmm.covariance_type, gmm.means - state.gmm.means)
-        part = total / counts.shape[0] / positive(n_steps)
-        average = jax.tree.map(lambda mean, leaf: mean + part * (leaf - mean), state.average, gmm)
+        average = jax.tree.map(lambda mean, leaf: mean + part / positive(n_steps) * (leaf - mean), state.average, gmm)
         return _State(gmm, sums, average, n_steps), new.log_likelihood
 
     state, gained = jax.lax.scan(step, state, (z, weight))
@@ -216,11 +210,9 @@ def _head(rows, n_first):
         n += len(part[0])
     if not parts:
         raise ValueError("blocks() yields no rows of positive weight: it needs one for each sample.")
-    x = np.concatenate([x for x, _ in parts])
-    weight = None if parts[0][1] is None else np.concatenate([weight for _, weight in parts])
-    first, left = slice(n_first), slice(n_first, None)
-    over = (x[left], None if weight is None else weight[left])
-    return x[first], None if weight is None else weight[first], chain([over], rows)
+    x, weight = (None if some[0] is None else np.concatenate(some) for some in zip(*parts, strict=True))
+    first, over = ((x[part], None if weight is None else weight[part]) for part in (slice(n_first), slice(n_first, n)))
+    return *first, chain([over], rows)
 
 
 def _found(settings, learnt, n_first, spec, scaling):

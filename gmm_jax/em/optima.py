@@ -12,18 +12,14 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..mixture.covariance import structure
-from ..mixture.gmm import GMM
-from ..mixture.match import assign, match_cost
-from ..mixture.moments import e_step
-from ..mixture.records import Status
-from ..mixture.scaling import check_data, check_labels, check_sample_weight
+from ..mixture import Status, check_data, check_labels, check_sample_weight, e_step, structure
+from ..mixture.gmm import GMM, variances_of
+from ..mixture.match import distance
 from ..mixture.spec import MixtureSpec, free_parts, validate_spec
 from .m_step import m_step
 
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
 NARROWEST = 1e-3  # least eigenvalue of S⁻¹Σ_k where few samples support component k
-COMPARED = 1024  # mixtures at a time
 REPEATED = 1e-5  # relative variance below which samples repeat one value
 FEW = 10  # "few" are fewer than so many times D + 1
 LARGEST_SHIFT = 0.05  # at a stationary point an EM step without a ridge changes no Σ_k and no μ_k by more, relatively
@@ -96,11 +92,6 @@ def _em_step(x, gmm, known, weight, labels):
     return m_step(e_step(gmm, x, weight, labels=labels, sums="exact"), gmm, known=known)
 
 
-def fewest_samples(covariance_type: str, n_features: int) -> int:
-    """That determine a covariance of that structure together with a mean."""
-    return {"full": n_features + 1, "tied": 1}.get(covariance_type, 2)
-
-
 def reasons(
     gmms, after, spec, spread, n_samples, narrowest=NARROWEST, few=FEW, largest_shift=LARGEST_SHIFT, *, settled=True
 ):
@@ -110,7 +101,8 @@ def reasons(
     they are stationary.
     """
     _, free_means, free_covariances = free_parts(spec)
-    least = fewest_samples(gmms.covariance_type, spread.shape[-1])
+    # that determine a covariance of that structure together with a mean
+    least = {"full": spread.shape[-1] + 1, "tied": 1}.get(gmms.covariance_type, 2)
     count = n_samples * np.asarray(gmms.weights, float)
     tiny = (count <= least) & (free_means | free_covariances)
     reason = np.where(tiny.any(axis=1), "tiny component", "").astype(object)
@@ -124,9 +116,8 @@ def reasons(
         shrinks, grows, moved = _changes(gmms, after, spread)
         repeats = (support >= few * least) & (variances[..., 0] < REPEATED)
         shrinks = np.where(repeats, 0.0, shrinks)
-        shift = np.maximum(
-            np.where(free_covariances, np.maximum(shrinks, grows), 0.0), np.where(free_means, moved, 0.0)
-        )
+        changed = np.where(free_covariances, np.maximum(shrinks, grows), 0.0)
+        shift = np.maximum(changed, np.where(free_means, moved, 0.0))
         still = (shift <= largest_shift).all(axis=1) | ~np.asarray(settled)  # NaN is not still
         reason[~still & (reason == "")] = "not stationary"
         reason[_coincide(gmms, spec) & (reason == "")] = "coinciding components"
@@ -153,7 +144,7 @@ def _changes(gmms, after, spread):
     step = np.asarray(after.means, float) - np.asarray(gmms.means, float)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if gmms.covariance_type in ("diag", "spherical"):
-            old, new = (np.asarray(gmm.covariances, float).reshape(*step.shape[:2], -1) for gmm in (gmms, after))
+            old, new = variances_of(gmms), variances_of(after)
             ratio, moved = new / old, np.sqrt(np.sum(step * step / old, axis=-1))
         else:
             root = _root(spread)
@@ -169,20 +160,13 @@ def _coincide(gmms, spec):
     _, free_means, free_covariances = free_parts(spec)
     free = free_means | free_covariances
     pairs = np.triu(free[:, None] | free[None], 1)
-    means, variances = np.asarray(gmms.means, float), _dense_diagonal(gmms)
+    means, variances = np.asarray(gmms.means, float), variances_of(gmms)
     found = np.zeros(len(means), bool)
     for i, j in np.argwhere(pairs):
         close = np.abs(means[:, i] - means[:, j]) <= 1e-6 * np.sqrt(variances[:, i])
         alike = np.abs(variances[:, i] - variances[:, j]) <= 1e-6 * variances[:, i]
         found |= (close & alike).all(axis=-1)
     return found
-
-
-def _dense_diagonal(gmms):
-    """(M, K, D) variances."""
-    kind = structure(gmms.covariance_type)
-    covariances = np.asarray(gmms.covariances, float)
-    return np.broadcast_to(jax.vmap(kind.variances)(covariances), gmms.means.shape)
 
 
 def _root(spread):
@@ -211,13 +195,9 @@ def eligible(fits) -> Bool[np.ndarray, "R"]:
 
 def same_mixture(gmms, references, among, spec) -> Bool[np.ndarray, "..."]:
     """Which of `among` equal their reference up to a permutation of components; see match_cost for the axes."""
-    same, where = np.zeros(among.shape, bool), np.argwhere(among)
-    lead, size = references.means.ndim - 2, min(among.size, COMPARED)  # always so many: one program serves
-    for first in range(0, len(where), size):
-        rows = tuple(np.resize(where[first : first + size], (size, among.ndim)).T)
-        cost = match_cost(pick(gmms, rows), pick(references, rows[:lead]) if lead else references, spec)
-        total = np.take_along_axis(cost, assign(cost)[:, None, :], axis=1).sum(axis=(1, 2))
-        same[rows] = total < SAME_COST
+    same, rows = np.zeros(among.shape, bool), np.nonzero(among)
+    lead = rows[: references.means.ndim - 2]
+    same[rows] = distance(pick(gmms, rows), pick(references, lead) if lead else references, spec) < SAME_COST
     return same
 
 

@@ -89,9 +89,8 @@ class CompiledFits(Fits):
             def put(now, kept, pool=pool):
                 return np.concatenate([kept[pool.members], np.asarray(now)[pool.members.size :]])
 
-            pool.progress, pool.trace = jax.device_put(
-                jax.tree.map(put, (pool.progress, pool.trace), (progress, trace))
-            )
+            state = jax.tree.map(put, (pool.progress, pool.trace), (progress, trace))
+            pool.progress, pool.trace = jax.device_put(state)
         self.computed, self._seen = int(computed), None
 
     def values_after(self, n_iter: int) -> Float[np.ndarray, "R"]:
@@ -115,8 +114,12 @@ class CompiledFits(Fits):
             if (task := _task(self, pool, sums, mask, until)) is not None
         ]
         n_threads = _n_threads(self.problem, self.n_components, "exact" if self.exact.any() else "fast")
-        for task, answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
-            _take_in(self, task[0], *answer)
+        for (pool, *_), answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
+            pool.progress, pool.trace, computed = answer
+            self.computed += int(computed)
+            status = np.asarray(pool.progress.status)[: pool.members.size]
+            self.exact[pool.members[status == INEXACT]] = True
+        self._seen = None
         state, _ = self.look()
         return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
 
@@ -133,8 +136,7 @@ def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | N
     column = np.full(max_iter + 1, keep.size, np.int32)
     column[keep] = np.arange(keep.size)
     n_fits = starts.means.shape[0]
-    n_pools = max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
-    members = np.array_split(np.arange(n_fits), n_pools)
+    members = np.array_split(np.arange(n_fits), max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL)))
     width = members[0].size + 1
     width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
@@ -209,13 +211,6 @@ def _task(fits, pool, sums, chosen, until):
     orders = (fits.column, queue, data_set, np.int32(until), np.int32(rounds))
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
     return pool, program(_advance, arguments, sums=sums, slots=slots, steps=steps), arguments
-
-
-def _take_in(fits, pool, progress, trace, computed):
-    pool.progress, pool.trace = progress, trace
-    fits.computed += int(computed)
-    fits.exact[pool.members[np.asarray(progress.status)[: pool.members.size] == INEXACT]] = True
-    fits._seen = None
 
 
 @partial(jax.jit, static_argnames=("sums", "n_kept"), compiler_options=WIDE)

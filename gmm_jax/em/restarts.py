@@ -7,6 +7,7 @@ are an axis: simulation studies and bootstraps fit many at once, from many start
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +24,7 @@ from .inputs import Data, check_options, open_data, outward, stack, stack_data, 
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
 from .pool import CompiledFits, compiled_fits
-from .search import calibration_sample, kept_by_race
-from .search import race as run_race
+from .search import calibration_sample, kept_by_race, run_race
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
 
 
@@ -148,11 +148,7 @@ def fit_em_restarts(
         return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress)
     check_key(key)
     data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample)
-    begun = (
-        jax.random.key_data(key),
-        init if isinstance(init, (str, GMM)) else init.__qualname__,
-        n_restarts,
-    )
+    begun = jax.random.key_data(key), init if isinstance(init, (str, GMM)) else init.__qualname__, n_restarts
     marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior), "starts": digest(begun, n_sample)}
     search = None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
@@ -169,7 +165,8 @@ def fit_em_restarts(
     if resume:
         fits.kept = read_checkpoint(file, fits.kept, keeper.fingerprint)
     interrupted = run(fits, [data], race=race, progress=progress, keep=keeper.keep)
-    found = restarts_of(*fits.look(), data, starts, fits.computed, raced=race, search=search)
+    state, trace = fits.look()
+    found = restarts_of(*results_of(state, trace, [data]), state, data, starts, fits.computed, race, search)
     if traces is not None and not traces:
         found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
     if interrupted:
@@ -184,8 +181,7 @@ def _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpo
         raise ValueError(f"init must be a name, a GMM or a start function; got {kind_of(init)}: pass GMM(φ, μ, Σ).")
     if n_restarts is None:
         n_restarts = 50 if not isinstance(init, GMM) else 1 if np.ndim(init.means) == 2 else len(init.means)
-    least = {"n_sample": (n_sample, spec.n_components), "block_rows": (block_rows, 1)}
-    check_options(n_restarts, config, **{name: pair for name, pair in least.items() if pair[0] is not None})
+    check_options(n_restarts, config, n_sample=(n_sample, spec.n_components), block_rows=(block_rows, 1))
     file = checkpoint_path(checkpoint, resume=resume)
     if race and file is not None:
         raise ValueError("a race keeps no checkpoint: leave checkpoint out, or race.")
@@ -215,9 +211,9 @@ def fits_of(data: Data, source, starts: GMM, block_rows: int | None = None) -> t
     return hosted_fits(sums, problem, starts), division
 
 
-def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, progress=None, keep=None) -> bool:
+def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, progress, keep) -> bool:
     """All fits to their end, or as far as Ctrl-C lets them: whether it came. `keep` is a Keeper's."""
-    keep = Keeper(None, {}).keep if keep is None else keep
+    interrupted = True
 
     def finish(fits, which, *until):
         done = False
@@ -230,62 +226,68 @@ def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, pr
                 progress(fits.n_fits - fits.running.size, fits.n_fits, float(best - data[0].volume))
 
     def admissible():
-        if data[0].prior is not None:
-            return np.ones(fits.n_fits, bool)
-        return reasons(fits.look()[0].best.gmm, None, data[0].inner, *spread_of_fits(fits, data)) == ""
+        return _reasons(fits.look()[0].best.gmm, None, data) == ""
 
-    try:
+    with suppress(KeyboardInterrupt):
         if race:
             run_race(fits, distinguished(data[0].inner, data[0].annotations.labels), admissible, finish)
         finish(fits, fits.running)
         interrupted = False
-    except KeyboardInterrupt:
-        interrupted = True
     keep(lambda: fits.kept, at_once=True)
     return interrupted
 
 
-def spread_of_fits(fits, data):
-    """The covariance of each fit's data set, (P·R, D, D), and its total weight, (P·R, 1)."""
-    each = np.repeat(np.arange(len(data)), fits.n_starts)
-    return np.stack([d.spread for d in data])[each], np.array([d.n_samples for d in data])[each, None]
+def _reasons(gmms, after, data, *, settled=True):
+    """(M,) of str: why fits, equally many of each data set, are spurious. With a prior none is: none is singular."""
+    if data[0].prior is not None:
+        return np.full(len(gmms.weights), "", object)
+    spread, n_samples = data[0].spread, data[0].n_samples
+    if len(data) > 1:
+        each = np.repeat(np.arange(len(data)), len(gmms.weights) // len(data))
+        spread, n_samples = np.stack([d.spread for d in data])[each], np.array([d.n_samples for d in data])[each, None]
+    return reasons(gmms, after, data[0].inner, spread, n_samples, settled=settled)
 
 
-# ---- what came of one data set
+# ---- what came of it
+
+
+def results_of(state, trace, data: Sequence[Data]) -> tuple[EMResult, GMM]:
+    """Results of fits, equally many of each data set, and the mixtures one EM step on without a ridge."""
+    each = np.repeat(np.arange(len(data)), state.n_iter.size // len(data))
+    known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
+    results, after = jax.tree.map(np.asarray, _results(state, trace, known))
+    return results._replace(trace=np.asarray(ended(results.trace, results.n_iter))), after
 
 
 @jax.jit
-def results_of(state, traces, known):
-    """Results, and the mixtures one EM step on without a ridge: the sums are there, so it costs no pass over data."""
-
+def _results(state, trace, known):
     def one(fit, trace, known):
+        # the sums are there, so the step costs no pass over data
         return result_of(fit, trace), m_step(fit.best.moments, fit.best.gmm, known=known)
 
-    return jax.vmap(one)(state, traces, known)
+    return jax.vmap(one)(state, trace, known)
 
 
-def restarts_of(state, trace, data, starts, computed, *, raced=False, search=None) -> Restarts:
+def restarts_of(results, after, state, data, starts, computed, raced, search=None) -> Restarts:
     """What the fits of one data set found, in its units; `computed` iterations went into them."""
-    n_fits = state.n_iter.size
-    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_fits, *leaf.shape)), data.inner.known)
-    results, after = jax.tree.map(np.asarray, results_of(state, trace, known))
-    results = results._replace(trace=np.asarray(ended(results.trace, results.n_iter)))
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
     fit, of_fit = distinct(ranked, distinguished(data.inner, data.annotations.labels), data.n_samples)
-    reason = np.full(fit.shape, "", object)
-    if data.prior is None:
-        after = pick(after, fit)
-        settled = results.status[fit] == Status.CONVERGED
-        reason = reasons(pick(results.gmm, fit), after, data.inner, data.spread, data.n_samples, settled=settled)
-    flags = np.concatenate([reason != "", [False]])[of_fit]
-    best = int(best_of(ranked, flags))
+    settled = results.status[fit] == Status.CONVERGED
+    reason = _reasons(pick(results.gmm, fit), pick(after, fit), [data], settled=settled)
+    best = int(best_of(ranked, np.append(reason != "", False)[of_fit]))
     results = outward(results, data.spec, data.scaling, data.volume)
     count = np.bincount(of_fit[of_fit >= 0], minlength=fit.size)
     optima = Optima(pick(results.gmm, fit), results.log_likelihood[fit], count, reason != "", reason, fit, of_fit)
-    spent = int(state.n_iter.sum())
-    effort = _effort(spent, computed, results, of_fit[calibration_sample(n_fits)] if raced else of_fit)
-    message = _message(results, best, optima, data.scaling)
-    starts = jax.tree.map(np.asarray, data.scaling.outward(starts))
+    spent, status = int(state.n_iter.sum()), results.status
+    effort = Effort(
+        spent=spent,
+        wasted=computed - spent,
+        finished=int(np.sum(~np.isin(status, (Status.MERGED, Status.DROPPED, Status.RUNNING)))),
+        merged=int(np.sum(status == Status.MERGED)),
+        dropped=int(np.sum(status == Status.DROPPED)),
+        unseen=unseen(of_fit[calibration_sample(of_fit.size)] if raced else of_fit),
+    )
+    starts, message = data.scaling.outward(starts), _message(results, best, optima, data.scaling)
     return Restarts(pick(results, best), results, optima, message, effort, starts, search)
 
 
@@ -297,18 +299,6 @@ def best_of(fits, spurious) -> Int[np.ndarray, "..."]:
     return value.shape[-1] - 1 - order[..., -1]
 
 
-def _effort(spent, computed, results, of_fit):
-    status = results.status
-    return Effort(
-        spent=spent,
-        wasted=computed - spent,
-        finished=int(np.sum(~np.isin(status, (Status.MERGED, Status.DROPPED, Status.RUNNING)))),
-        merged=int(np.sum(status == Status.MERGED)),
-        dropped=int(np.sum(status == Status.DROPPED)),
-        unseen=unseen(of_fit),
-    )
-
-
 REMEDIES = {
     "not stationary": "it is held only by regularisation: lower reg_covar",
     "tiny component": "lower n_components, or pass a prior",
@@ -318,20 +308,17 @@ REMEDIES = {
 
 
 def _message(fits, best, optima, scaling):
-    sentences = [Status(int(fits.status[best])).advice]
+    sentences, of_best = [Status(int(fits.status[best])).advice], optima.of_fit[best]
     failed = int(np.sum(~eligible(fits) & ~np.isin(fits.status, (Status.MERGED, Status.DROPPED))))
     if failed and failed < fits.status.size:
         sentences.append(f"{failed} of {fits.status.size} fits failed")
-    of_best = optima.of_fit[best]
     if of_best >= 0 and optima.spurious[of_best]:
         why = str(optima.reason[of_best])
         sentences.append(f"every optimum is spurious, this one because of: {why} ({REMEDIES[why]})")
     elif of_best > 0:
         why, gap = str(optima.reason[0]), float(optima.log_likelihood[0] - optima.log_likelihood[of_best])
-        sentences.append(
-            f"a fit that is {gap:.4g} nats higher was set aside because of: {why} ({REMEDIES[why]}); it is "
-            "the first of optima"
-        )
+        aside = f"was set aside because of: {why} ({REMEDIES[why]}); it is the first of optima"
+        sentences.append(f"a fit that is {gap:.4g} nats higher {aside}")
     return "; ".join([*sentences, *scaling.remarks]) + "."
 
 
@@ -350,44 +337,32 @@ def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces,
     check_key(keys[0])
     data = stack_data(keys, x, spec, config, prior, **rows)
     starts = starts_of_each(keys, data, init, n_restarts)
-    keep = None if traces else kept_by_race(config.max_iter)
-    fits = compiled_fits(stack(data), starts, keep=keep)
-    if run(fits, data, race=race, progress=progress):
+    fits = compiled_fits(stack(data), starts, keep=None if traces else kept_by_race(config.max_iter))
+    if run(fits, data, race=race, progress=progress, keep=Keeper(None, {}).keep):
         raise KeyboardInterrupt
     state, trace = fits.look()
-    trace = trace if traces else np.zeros((fits.n_fits, 0), state.value.dtype)
+    results, after = results_of(state, trace if traces else np.zeros((fits.n_fits, 0), state.value.dtype), data)
     spent, computed = max(int(state.n_iter.sum()), 1), fits.computed
 
     def one(p):
         mine = slice(p * n_restarts, (p + 1) * n_restarts)
-        part = pick(state, mine)
-        share = computed * int(part.n_iter.sum()) // spent
-        return restarts_of(part, trace[mine], data[p], pick(starts, p), share, raced=race)
+        part = pick((results, after, state), mine)
+        share = computed * int(part[2].n_iter.sum()) // spent
+        return restarts_of(*part, data[p], pick(starts, p), share, race)
 
-    return ManyRestarts(*_best_of_each(fits, data), one)
+    def of_each(leaf):
+        return leaf.reshape(len(data), n_restarts)
 
-
-def _best_of_each(fits, data):
-    """The best fit of each data set, and log-likelihood, status and iterations of all, (P, R)."""
-    n_sets, n_starts = len(data), fits.n_starts
-    state = fits.look()[0]
-    each = np.repeat(np.arange(n_sets), n_starts)
-    known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
-    results, after = jax.tree.map(np.asarray, results_of(state, np.zeros((fits.n_fits, 0)), known))
-    reason = np.full(fits.n_fits, "", object)
-    if data[0].prior is None:
-        settled = results.status == Status.CONVERGED
-        reason = reasons(results.gmm, after, data[0].inner, *spread_of_fits(fits, data), settled=settled)
-    table = jax.tree.map(lambda leaf: leaf.reshape(n_sets, n_starts), (state.best_value, results.status))
-    ranked = results._replace(log_likelihood=table[0], status=table[1])
-    best = best_of(ranked, reason.reshape(n_sets, n_starts) != "")
-    chosen = np.arange(n_sets) * n_starts + best
-    found = [outward(pick(results, fit), d.spec, d.scaling, d.volume) for fit, d in zip(chosen, data, strict=True)]
-    volume = np.array([d.volume for d in data])[:, None]
-    return (
-        jax.tree.map(lambda *leaves: np.stack(leaves), *found),
-        results.log_likelihood.reshape(n_sets, n_starts) - volume,
-        results.status.reshape(n_sets, n_starts),
-        state.n_iter.reshape(n_sets, n_starts),
-        reason[chosen],
+    reason = _reasons(results.gmm, after, data, settled=results.status == Status.CONVERGED)
+    ranked = results._replace(log_likelihood=of_each(state.best_value), status=of_each(results.status))
+    best = np.arange(len(data)) * n_restarts + best_of(ranked, of_each(reason) != "")
+    found = pick(results._replace(trace=results.trace[:, :0]), best)
+    found = [outward(pick(found, p), d.spec, d.scaling, d.volume) for p, d in enumerate(data)]
+    return ManyRestarts(
+        best=jax.tree.map(lambda *leaves: np.stack(leaves), *found),
+        log_likelihood=of_each(results.log_likelihood) - np.array([d.volume for d in data])[:, None],
+        status=ranked.status,
+        n_iter=of_each(state.n_iter),
+        reason=reason[best],
+        _one=one,
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from ..mixture import MixtureSpec, Status
 from .optima import same_mixture
@@ -26,9 +26,7 @@ SETTLED = 1.0  # nats that a fit may still gain, by Aitken's estimate, if others
 SAFETY = 2.0  # times the largest gain seen that a fit is given credit for
 
 
-def race(
-    fits: CompiledFits, spec: MixtureSpec, admissible: Callable[[], Bool[np.ndarray, "R"]], finish: Callable
-) -> None:
+def run_race(fits: CompiledFits, spec: MixtureSpec, admissible: Callable[[], np.ndarray], finish: Callable) -> None:
     """Run the fits until each has ended or left.
 
     `finish(fits, which, until)` runs fits to that iteration, without it to their end. The fits keep the objective at
@@ -73,12 +71,8 @@ def _values(fits):
 
 
 def _leaders(fits):
-    values = _values(fits)
-    n_leaders = max(1, min(LEADERS, fits.n_starts // 10))
-    highest = np.argsort(-values, axis=1, kind="stable")[:, :n_leaders]
-    leaders = np.zeros(values.shape, bool)
-    np.put_along_axis(leaders, highest, True, axis=1)
-    return leaders
+    rank = np.argsort(np.argsort(-_values(fits), axis=1, kind="stable"), axis=1)
+    return rank < max(1, min(LEADERS, fits.n_starts // 10))
 
 
 def _drop(fits, stays, reached, admissible):

@@ -24,14 +24,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture.annotations import Annotations
+from ..mixture import GMM, Annotations, Moments, Precision, Scaling, Status, e_step, fast_sums_allowed, structure
 from ..mixture.blocks import ahead, cut, rows_in_block
 from ..mixture.cores import ONE_AT_A_TIME, WIDE, begin_side_by_side, n_workers, program
-from ..mixture.covariance import structure
-from ..mixture.gmm import GMM
-from ..mixture.moments import Moments, Precision, e_step, fast_sums_allowed
-from ..mixture.records import Status
-from ..mixture.scaling import Scaling
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
 from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Memory
@@ -316,7 +311,8 @@ class HostedFits(Fits):
         """These fits, on to their end or to the next look: whether they are there."""
         begin = time.monotonic()
         while active := [i for i in which if int(self.states[i].progress.status) == Status.RUNNING]:
-            requests = [_request(self.states[i].asked, exact=bool(self.states[i].exact)) for i in active]
+            states = [self.states[i] for i in active]
+            requests = [(*state.asked[:2], "exact" if state.exact else "fast") for state in states]
             for i, parts in zip(active, self.sums.moments(requests), strict=True):
                 self.states[i] = step(self.problem, self.states[i], parts)
             self.computed += len(active)
@@ -329,23 +325,18 @@ def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
     """Fits at their starts, which have a leading axis."""
     problem = jax.device_put(problem)
     placed = [_place(problem, pick(starts, i)) for i in range(len(starts.weights))]
-    exact = not fast_sums_allowed(placed[0].gmm.means.dtype)
-    first = sums.moments([_request(asked, exact=exact) for asked in placed])
-    states = [_first(problem, *both, exact=exact) for both in zip(placed, first, strict=True)]
+
+    def begun(some, way):
+        for asked, parts in zip(some, sums.moments([(*asked[:2], way) for asked in some]), strict=True):
+            progress, following = begin_fit(problem, *asked[:2], parts, sums=way)
+            yield FitState(progress, following, np.asarray(progress.value)[None], np.asarray(way == "exact"))
+
+    states = list(begun(placed, "fast" if fast_sums_allowed(placed[0].gmm.means.dtype) else "exact"))
     again = [i for i, state in enumerate(states) if int(state.progress.status) == INEXACT]
-    parts = sums.moments([_request(placed[i], exact=True) for i in again]) if again else []
-    for i, part in zip(again, parts, strict=True):
-        states[i] = _first(problem, placed[i], part, exact=True)
+    if again:
+        for i, state in zip(again, begun([placed[i] for i in again], "exact"), strict=True):
+            states[i] = state
     return HostedFits(sums, problem, states)
-
-
-def _request(asked, *, exact):
-    return asked.gmm, asked.whitener, "exact" if exact else "fast"
-
-
-def _first(problem, asked, parts, *, exact):
-    progress, asked = begin_fit(problem, asked.gmm, asked.whitener, parts, sums="exact" if exact else "fast")
-    return FitState(progress, asked, np.asarray(progress.value)[None], np.asarray(exact))
 
 
 def step(problem: Problem, state: FitState, parts) -> FitState:

@@ -16,15 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, free_parts, n_parameters, structure
 from ..mixture.annotations import put_gaps
-from ..mixture.cores import ONE_AT_A_TIME
-from ..mixture.covariance import structure
 from ..mixture.free import COLUMNS, free_coordinates, free_entries, inverse_root, score_products, static_masks
 from ..mixture.gmm import GMM, mixture_of
 from ..mixture.moments import log_likelihood
-from ..mixture.records import NotSupported, Status
 from ..mixture.scaling import QUIET
-from ..mixture.spec import MixtureSpec, free_parts, n_parameters
 from ..problems.checks import dependencies
 from .bootstrap import at_result, bootstrap
 from .fit import EMConfig, EMResult, fit_em
@@ -162,10 +159,12 @@ def intervals(
     found = _asymptotics(data, inner, method)
     z, given = NormalDist().inv_cdf(0.5 + 0.5 * level), mixture_of(result)
 
+    def unless_sure(error, value, end):  # what has no error is itself, to the last digit
+        return np.where(error == 0.0, np.asarray(value, end.dtype), end)
+
     def bounds(end):
         ends = (data.scaling.outward(end(data.spec, found, s * z)) for s in (-1.0, 1.0))
-        # what has no error is itself, to the last digit
-        ends = [jax.tree.map(_unless_sure, found.standard_errors, given, e) for e in ends]
+        ends = [jax.tree.map(unless_sure, found.standard_errors, given, e) for e in ends]
         return Bounds(jax.tree.map(np.minimum, *ends), jax.tree.map(np.maximum, *ends))
 
     return Intervals(bounds(_raw), bounds(_transformed), found.status)
@@ -187,15 +186,22 @@ def _asymptotics(data, gmm, method) -> Asymptotics:
     began, derivatives, status, root, decrement = _curvature(data, gmm, masks)
     value = began
     if status in (Status.NOT_STATIONARY, Status.SINGULAR):
-        there = jax.tree.map(np.asarray, _polish(data, gmm))
+        weight, labels, groups = data.annotations
+        annotated = {"sample_weight": weight, "labels": labels, "missing": None if groups is None else "marginalise"}
+        there = fit_em(put_gaps(data.z, groups), gmm, known=data.inner.known, config=POLISH, **annotated).gmm
+        there = jax.tree.map(np.asarray, there)
         value, *found = _curvature(data, there, masks)
         if found[1] == Status.CONVERGED:
             gmm, (derivatives, status, root, decrement) = there, found
     information, jacobian = derivatives
     if status != Status.CONVERGED:
         nothing = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), gmm)
-        no_covariance = np.full_like(information, np.nan)
-        return Asymptotics(nothing, no_covariance, decrement, status, gmm, 0.0, _why_not(status, data))
+        message = f"no standard errors: {status.advice}."
+        depends = dependencies(data.spread)
+        if columns := sorted({j for feature, of in depends.items() if of for j in (feature, *of)}):
+            named = ", ".join(map(str, columns))
+            message = f"no standard errors: column(s) {named} of x are linearly dependent, so Σ is singular: drop one."
+        return Asymptotics(nothing, np.full_like(information, np.nan), decrement, status, gmm, 0.0, message)
     covariance = inverse = root @ root.T
     if method == "sandwich":
         covariance = inverse @ np.asarray(_score_products(data.z, gmm, masks, data.annotations), float) @ inverse
@@ -219,13 +225,6 @@ def _curvature(data, gmm, masks):
     return float(value), (information, jacobian), _status(data, gmm, rcond, decrement), root, decrement
 
 
-def _polish(data, gmm) -> GMM:
-    """The maximum that accelerated steps without regularisation reach from there."""
-    weight, labels, groups = data.annotations
-    annotated = {"sample_weight": weight, "labels": labels, "missing": None if groups is None else "marginalise"}
-    return fit_em(put_gaps(data.z, groups), gmm, known=data.inner.known, config=POLISH, **annotated).gmm
-
-
 def _status(data, gmm, rcond, decrement):
     free_weights, _, free_covariances = free_parts(data.spec)
     empty = np.asarray(gmm.weights) * data.n_samples < 1.0
@@ -235,14 +234,6 @@ def _status(data, gmm, rcond, decrement):
     if np.isnan(decrement):
         return Status.SINGULAR
     return Status.CONVERGED if decrement <= DECREMENT else Status.NOT_STATIONARY
-
-
-def _why_not(status, data):
-    columns = sorted({j for feature, of in dependencies(data.spread).items() if of for j in (feature, *of)})
-    if not columns:
-        return f"no standard errors: {status.advice}."
-    named = ", ".join(map(str, columns))
-    return f"no standard errors: column(s) {named} of x are linearly dependent, so Σ is singular: drop one of them."
 
 
 @partial(jax.jit, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
@@ -255,15 +246,11 @@ def _derivatives(z, gmm, rows, masks):
     columns = jax.lax.map(lambda v: jax.jvp(slope, (theta,), (v,))[1], basis, batch_size=COLUMNS)
     kind = structure(gmm.covariance_type)
     rcond = kind.rcond(gmm.covariances, kind.whitener(gmm.covariances))
-    value = log_likelihood(gmm, z, rows)
-    return value, score, -0.5 * (columns + columns.T), jax.jacobian(unpack)(theta), rcond
+    information = -0.5 * (columns + columns.T)
+    return log_likelihood(gmm, z, rows), score, information, jax.jacobian(unpack)(theta), rcond
 
 
 _score_products = jax.jit(score_products, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
-
-
-def _unless_sure(error, value, end):
-    return np.where(error == 0.0, np.asarray(value, end.dtype), end)
 
 
 def _raw(spec, found, z):

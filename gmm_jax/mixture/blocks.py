@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import float_array
+from .checks import first_of, float_array
 from .scaling import Scaling, check_sample_weight
 
 Block = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -109,7 +109,7 @@ def check_rows(x, place: str, *, values: bool = True) -> np.ndarray:
     if x.ndim != 2 or x.shape[1] == 0:
         raise ValueError(f"{place} must be two-dimensional (rows, D); got shape {x.shape}.")
     if values and not np.isfinite(x).all():
-        row, column = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        row, column = first_of(~np.isfinite(x))
         raise ValueError(
             f"{place} must be finite; the first value that is not is {x[row, column]} at row {row}, column {column}: "
             "drop or impute that row."

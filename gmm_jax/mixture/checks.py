@@ -3,8 +3,6 @@
 A ValueError names the argument, its value, and what to pass instead.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, fields
 
@@ -60,6 +58,11 @@ def float_array(value, name) -> np.ndarray:
     array = real_array(value, name)
     small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
     return array.astype(np.float32 if small else np.float64, copy=False)
+
+
+def first_of(mask) -> tuple[int, ...]:
+    """The index of the first True."""
+    return tuple(int(i) for i in np.argwhere(mask)[0])
 
 
 def check_key(key, name: str = "key"):

@@ -1,7 +1,5 @@
 """Compiled programs side by side on the cores of this process."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

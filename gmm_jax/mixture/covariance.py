@@ -9,8 +9,6 @@ A Gaussian is also an exponential family: log N(x | μ_k, Σ_k) = natural_k · s
 A new structure is one class with these verbs and one entry in STRUCTURES.
 """
 
-from __future__ import annotations
-
 import math
 
 import jax
@@ -106,6 +104,7 @@ class Full:
     def natural(self, means, whitener):
         """Coefficients of x and of its squares in log N(x | μ_k, Σ_k): (K, S − 1)."""
         i, j = pairs(means.shape[-1])
+        whitener = jnp.broadcast_to(whitener, (*means.shape, means.shape[-1]))
         precision = jnp.sum(whitener[..., :, i] * whitener[..., :, j], axis=-2)  # Wᵀ W, entries i ≤ j
         linear = jnp.sum(whitener * self.white_means(means, whitener)[..., :, None], axis=-2)
         squares = precision * jnp.asarray(np.where(i == j, -0.5, -1.0), means.dtype)[None]
@@ -113,7 +112,7 @@ class Full:
 
     def white_means(self, means, whitener):
         """W μ: (K, D)."""
-        return jnp.sum(whitener * means[..., None, :], axis=-1)
+        return jnp.sum(jnp.broadcast_to(whitener, (*means.shape, means.shape[-1])) * means[..., None, :], axis=-1)
 
     def second_about(self, means, mass, first, squares):
         """Σ_n r (x − m)(x − m)ᵀ from sums about the origin: Σ_n r = mass, Σ_n r x = first, Σ_n r x_i x_j = squares."""
@@ -157,8 +156,8 @@ class Full:
         return 1.0 / largest
 
     def variances(self, covariances):
-        """The diagonal of Σ: (K, D), (D,) where shared, (K, 1) where spherical."""
-        return jnp.diagonal(covariances, axis1=-2, axis2=-1)
+        """The diagonal of Σ: (K, D), (D,) where shared, (K, 1) where spherical; leading axes kept, NumPy too."""
+        return covariances.diagonal(axis1=-2, axis2=-1)
 
     def precisions(self, whitener):
         """The diagonal of Σ⁻¹, of the same shape."""
@@ -224,12 +223,6 @@ class Tied(Full):
     def weigh(self, mass, covariances):
         return jnp.sum(mass) * covariances
 
-    def natural(self, means, whitener):
-        return super().natural(means, jnp.broadcast_to(whitener, (means.shape[0], *whitener.shape)))
-
-    def white_means(self, means, whitener):
-        return super().white_means(means, jnp.broadcast_to(whitener, (means.shape[0], *whitener.shape[-2:])))
-
     def second_about(self, means, mass, first, squares):
         return jnp.sum(super().second_about(means, mass, first, squares), axis=0)
 
@@ -258,13 +251,13 @@ class Diag(Full):
         return (n_components, n_features)
 
     def n_parameters(self, n_features):
-        return n_features
+        return math.prod(self.shape(1, n_features))
 
     def whitener(self, covariances):
         return 1.0 / jnp.sqrt(covariances)
 
     def whiten(self, whitener, deviations):
-        return whitener[:, :, None] * deviations
+        return whitener.reshape(len(deviations), -1, 1) * deviations
 
     def half_log_precision(self, whitener, n_features):
         return jnp.sum(jnp.log(whitener), axis=-1)
@@ -273,20 +266,22 @@ class Diag(Full):
         return jnp.einsum("kn,kin->ki", responsibilities, deviations * deviations)
 
     def condition(self, covariances, seen, deviations):
-        whitener = self.whitener(jnp.where(seen[None], covariances, jnp.ones_like(covariances)))
-        leftover = jnp.where(seen[None], jnp.zeros_like(covariances), covariances)
-        return self.whiten(whitener, deviations), self.half_log_precision(whitener, seen.size), deviations, leftover
+        each = jnp.broadcast_to(self.variances(covariances), (len(deviations), seen.size))
+        whitener = self.whitener(jnp.where(seen[None], each, jnp.ones_like(each)))
+        leftover = self.pool(jnp.where(seen[None], jnp.zeros_like(each), each), None)
+        return self.whiten(whitener, deviations), jnp.sum(jnp.log(whitener), axis=-1), deviations, leftover
 
     def statistics(self, columns):
         """[1, x, x²]: (1 + 2D, N)."""
         return jnp.concatenate([jnp.ones_like(columns[:1]), columns, columns * columns])
 
     def natural(self, means, whitener):
-        precision = whitener * whitener
-        return jnp.concatenate([precision * means, -0.5 * precision], axis=-1)
+        precision = self.precisions(whitener)
+        squares = -0.5 * (means.shape[-1] // precision.shape[-1]) * precision
+        return jnp.concatenate([precision * means, squares], axis=-1)
 
     def white_means(self, means, whitener):
-        return whitener * means
+        return whitener.reshape(len(means), -1) * means
 
     def second_about(self, means, mass, first, squares):
         return squares - 2.0 * first * means + mass[:, None] * means * means
@@ -312,7 +307,7 @@ class Diag(Full):
         return covariances
 
     def precisions(self, whitener):
-        return whitener * whitener
+        return self.variances(whitener * whitener)
 
     def trace(self, whitener, scatter, n_features):
         return jnp.sum(whitener * whitener * scatter, axis=-1)
@@ -324,8 +319,8 @@ class Diag(Full):
         return jnp.exp(logs).reshape(self.shape(n_components, n_features))
 
     def dense(self, covariances, n_components, n_features):
-        eye = np.eye(n_features, dtype=covariances.dtype)
-        return covariances[..., None] * last_axes(eye, covariances.ndim + 1)
+        variances, eye = self.variances(covariances), np.eye(n_features, dtype=covariances.dtype)
+        return variances[..., None] * last_axes(eye, variances.ndim + 1)
 
     @property
     def each(self):
@@ -341,33 +336,15 @@ class Spherical(Diag):
     def shape(self, n_components, n_features):
         return (n_components,)
 
-    def n_parameters(self, n_features):
-        return 1
-
-    def whiten(self, whitener, deviations):
-        return whitener[:, None, None] * deviations
-
     def half_log_precision(self, whitener, n_features):
         return n_features * jnp.log(whitener)
 
     def scatter(self, responsibilities, deviations):
         return jnp.einsum("kn,kn->k", responsibilities, jnp.mean(deviations * deviations, axis=1))
 
-    def condition(self, covariances, seen, deviations):
-        each = jnp.broadcast_to(covariances[:, None], (covariances.size, seen.size))
-        *found, leftover = STRUCTURES["diag"].condition(each, seen, deviations)
-        return *found, jnp.mean(leftover, axis=1)
-
     def statistics(self, columns):
         """[1, x, |x|² / D]: (2 + D, N)."""
         return jnp.concatenate([jnp.ones_like(columns[:1]), columns, jnp.mean(columns * columns, axis=0)[None]])
-
-    def natural(self, means, whitener):
-        precision = (whitener * whitener)[:, None]
-        return jnp.concatenate([precision * means, -0.5 * means.shape[-1] * precision], axis=-1)
-
-    def white_means(self, means, whitener):
-        return whitener[:, None] * means
 
     def second_about(self, means, mass, first, squares):
         return squares[:, 0] + jnp.mean(mass[:, None] * means * means - 2.0 * first * means, axis=-1)
@@ -390,17 +367,10 @@ class Spherical(Diag):
         return covariances * scale[0] ** 2  # one common scale: see Scaling
 
     def variances(self, covariances):
-        return covariances[:, None]
-
-    def precisions(self, whitener):
-        return (whitener * whitener)[:, None]
+        return covariances[..., None]
 
     def trace(self, whitener, scatter, n_features):
         return n_features * whitener * whitener * scatter
-
-    def dense(self, covariances, n_components, n_features):
-        eye = np.eye(n_features, dtype=covariances.dtype)
-        return covariances[..., None, None] * last_axes(eye, covariances.ndim + 2)
 
     def pool(self, each, weights):
         return jnp.mean(each, axis=-1)

@@ -10,12 +10,11 @@ from jaxtyping import Array, Float, Key
 
 from .cores import ONE_AT_A_TIME
 from .covariance import structure
-from .gmm import GMM, log_prob, sample
+from .gmm import GMM, LEAVES, log_prob, sample
 from .records import NotSupported, Posterior, Status
 from .scaling import check_data, standardise
 from .spec import MixtureSpec
 
-LEAVES = ("weights", "means", "covariances")
 NUMBERS = 1 << 20  # of one intermediate array: as many draws at a time
 
 
@@ -39,10 +38,8 @@ def to_datatree(posterior: Posterior, x=None, *, log_likelihood=False, predictiv
     shape = np.shape(posterior.log_density)
     stats = {name: np.asarray(value) for name, value in posterior.stats.items()}
     per_draw = {name: value for name, value in stats.items() if value.shape[:2] == shape}
-    groups = {
-        "posterior": {name: np.asarray(getattr(posterior.draws, name)) for name in LEAVES},
-        "sample_stats": {"lp": np.asarray(posterior.log_density), **per_draw},
-    }
+    draws = {name: np.asarray(getattr(posterior.draws, name)) for name in LEAVES}
+    groups = {"posterior": draws, "sample_stats": {"lp": np.asarray(posterior.log_density), **per_draw}}
     if x is not None:
         x = check_data(x)
         groups["observed_data"] = {"x": x}

@@ -4,8 +4,6 @@ jaxlib divides a batch of LAPACK's factorisations among the threads of XLA's CPU
 these threads, so that two batches at once can wait for each other for ever.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -3,8 +3,6 @@
 A checkpoint is an .npz archive without pickled objects: its members carry checksums, so a damaged one is noticed.
 """
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """A forked process has none of JAX's threads: what would wait for them for ever raises an error instead."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
 from .annotations import Annotations, condition, groups_at_once, missing_groups, strike_out, ungroup
-from .checks import check_count, check_key, float_array, real_array, tree_dataclass
+from .checks import check_count, check_key, first_of, float_array, real_array, tree_dataclass
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
 from .factor import cholesky, last_axes
 from .forks import check_process
@@ -51,6 +51,13 @@ class GMM:
     @property
     def n_features(self) -> int:
         return self.means.shape[-1]
+
+
+def variances_of(gmm: GMM) -> Float[np.ndarray, "*batch K D"]:
+    """The variances of each feature in each component, in float64 NumPy."""
+    kind = structure(gmm.covariance_type)
+    variances = kind.variances(np.asarray(gmm.covariances, float))
+    return np.broadcast_to(variances if kind.per_component else variances[..., None, :], np.shape(gmm.means))
 
 
 def log_joint_components_first(gmm: GMM, deviations: Float[Array, "K D N"], whitener=None) -> Float[Array, "K N"]:
@@ -254,14 +261,9 @@ def validate(gmm: GMM, *, name: str = "gmm", n_features: int | None = None) -> G
     _check_shapes(gmm, name)
     for leaf, values in leaves.items():
         if not np.all(np.isfinite(values)):
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+            where = first_of(~np.isfinite(values))
             raise ValueError(f"{name}.{leaf} must be finite; got {values[where]} at index {where}.")
-    if np.any(weights < 0.0):
-        k = int(np.argmin(weights))
-        raise ValueError(f"{name}.weights must not be negative; got {weights[k]:.6g} for component {k}.")
-    total = float(np.sum(weights))
-    if abs(total - 1.0) > max(1e-6, 1e3 * np.finfo(np.result_type(weights, np.float32)).eps):
-        raise ValueError(f"{name}.weights must sum to 1, got {total:.6f}; for counts pass weights / weights.sum().")
+    check_weights(weights, name=f"{name}.weights")
     check_positive_definite(covariances, gmm.covariance_type, name=f"{name}.covariances")
     return gmm
 
@@ -308,11 +310,23 @@ def _check_shapes(gmm, name):
         )
 
 
+def check_weights(weights, *, name):
+    """A ValueError unless they lie on the simplex; where some are NaN the others must leave something for them."""
+    total, free = float(np.nansum(weights)), np.isnan(weights).any()
+    if np.any(weights < 0.0):
+        k = int(np.nanargmin(weights))
+        raise ValueError(f"{name} must not be negative; got {weights[k]:.6g} for component {k}.")
+    if free and total >= 1.0:
+        raise ValueError(f"{name} sum to {total:.6f}, which leaves nothing for the free ones: lower them.")
+    if not free and abs(total - 1.0) > max(1e-6, 1e3 * np.finfo(np.result_type(weights, np.float32)).eps):
+        raise ValueError(f"{name} must sum to 1, got {total:.6f}; for counts pass weights / weights.sum().")
+
+
 def check_positive_definite(covariances, covariance_type, *, name):
     """A ValueError that names the first covariance that is not symmetric positive definite."""
     if covariance_type in ("diag", "spherical"):
         if np.any(covariances <= 0.0):
-            where = tuple(int(i) for i in np.argwhere(covariances <= 0.0)[0])
+            where = first_of(covariances <= 0.0)
             raise ValueError(f"{name} holds variances, which are positive; got {covariances[where]:.6g} at {where}.")
         return
     matrices = covariances if covariances.ndim == 3 else covariances[None]

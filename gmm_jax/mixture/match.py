@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .covariance import structure
-from .gmm import GMM, permute
+from .gmm import GMM, permute, variances_of
 from .spec import MixtureSpec, free_parts
 
 AMBIGUOUS = 2.0  # a second pairing that costs less than so many times the best could as well be it
@@ -49,14 +49,12 @@ def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Flo
     """
     sizes = [np.shape(mixture.means)[-2:] for mixture in (gmm, reference)]
     if sizes[0] != sizes[1]:
-        raise ValueError(
-            f"match needs mixtures of the same size; got {sizes[0]} and {sizes[1]} components and features."
-        )
-    batch, n_components = np.shape(gmm.means)[:-2], sizes[0][0]
+        raise ValueError(f"match needs mixtures of the same size; got {sizes[0]} and {sizes[1]} (components, columns).")
+    batch, (n_components, n_features) = np.shape(gmm.means)[:-2], sizes[0]
     flat = [_flat(mixture, batch) for mixture in (gmm, reference)]
     pair = _in_units_of(flat[1], *flat)
     costs = _diagonal_costs if gmm.covariance_type in ("diag", "spherical") else _matrix_costs
-    at_once = max(1, COST_NUMBERS // (n_components * pair[0].means.shape[2] * pair[0].covariances[0].size))
+    at_once = max(1, COST_NUMBERS // (n_components * n_features * max(1, pair[0].covariances[:1].size)))
     blocks = [slice(first, first + at_once) for first in range(0, len(pair[0].means), at_once)]
     cost = [costs(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], pair)) for rows in blocks]
     cost = np.concatenate(cost) if cost else np.zeros(0)
@@ -104,13 +102,10 @@ def _total(cost, order):
 
 def exchangeable(spec: MixtureSpec) -> Bool[np.ndarray, "K K"]:
     """Whether two components have the same Known rows."""
-    known = spec.known
-    n_components = spec.n_components
-    rows = [np.zeros((n_components, 0))]
-    for leaf, free in zip((known.weights, known.means, known.covariances), free_parts(spec), strict=True):
-        if leaf is not None and np.shape(leaf)[0] == n_components and not (leaf is known.covariances and _tied(spec)):
-            rows.append(np.where(free[:, None], np.inf, np.asarray(leaf, float).reshape(n_components, -1)))
-    table = np.concatenate(rows, axis=1)
+    leaves = list(zip(jax.tree.leaves(spec.known, is_leaf=lambda leaf: leaf is None), free_parts(spec), strict=True))
+    own = leaves if structure(spec.covariance_type).per_component else leaves[:2]
+    rows = [np.where(free, np.inf, np.reshape(leaf, (free.size, -1)).T) for leaf, free in own if leaf is not None]
+    table = np.concatenate([np.zeros((0, spec.n_components)), *rows]).T
     return (table[:, None, :] == table[None, :, :]).all(axis=-1)
 
 
@@ -142,11 +137,8 @@ def _in_units_of(references, *many):
 
     The costs do not change with location and scale, but float32 (while x64 is off) cannot hold an offset of 1e8.
     """
-    variances = references.covariances
-    if references.covariance_type in ("full", "tied"):
-        variances = np.diagonal(variances, axis1=-2, axis2=-1)
     centre = np.mean(references.means, axis=1, keepdims=True)
-    unit = 1.0 / np.sqrt(np.max(np.abs(variances).reshape(len(variances), -1), axis=1))
+    unit = 1.0 / np.sqrt(np.max(np.abs(variances_of(references)), axis=(1, 2)))
 
     def moved(gmms):
         square = (unit**2).reshape(-1, *[1] * (gmms.covariances.ndim - 1))
@@ -178,8 +170,7 @@ def _cholesky(matrices):
 
 def _diagonal_costs(gmms, references):
     """Without the zeros off the diagonal, of which there may be millions."""
-    both = (np.reshape(each.covariances, (*each.weights.shape, -1)) for each in (gmms, references))
-    a, b = (np.broadcast_to(each, gmms.means.shape) for each in both)
+    a, b = variances_of(gmms), variances_of(references)
     middle = 0.5 * (a[:, :, None] + b[:, None])
     z = np.sum((gmms.means[:, :, None] - references.means[:, None]) ** 2 / middle, axis=-1)
     return _total_cost(gmms, references, z, *(0.5 * np.sum(np.log(each), axis=-1) for each in (middle, a, b)))
@@ -189,7 +180,3 @@ def _total_cost(gmms, references, squared_distance, half, half_a, half_b):
     """(B, K, K) from dᵀ Σ̄⁻¹ d and ½ log |Σ| of Σ̄ and of each mixture's own."""
     weights = (np.sqrt(gmms.weights)[:, :, None] - np.sqrt(references.weights)[:, None]) ** 2
     return 0.125 * squared_distance + half - 0.5 * (half_a[:, :, None] + half_b[:, None]) + weights
-
-
-def _tied(spec):
-    return not structure(spec.covariance_type).per_component

@@ -50,8 +50,11 @@ def predictive(gmms: GMM, x: Float[Array, "N D"], *, missing: str | None = None)
     if missing is not None and np.isnan(z).any():
         return _of_what_was_seen(inner, narrow, scaling, missing)
     rows = power_of_two(max(LEAST_ROWS, min(len(z), BLOCK_NUMBERS // math.prod(np.shape(gmms.means)[1:]))))
-    blocks = [_padded(inner, narrow[i : i + rows], rows) for i in range(0, len(z), rows)]
-    log_density, p = (np.concatenate(part).astype(float) for part in zip(*blocks, strict=True))
+    blocks = []
+    for i in range(0, len(z), rows):
+        padded = np.pad(narrow[i : i + rows], ((0, max(0, i + rows - len(z))), (0, 0)))
+        blocks.append(jax.tree.map(np.asarray, _mean_over_mixtures(inner, padded)))
+    log_density, p = (np.concatenate(part)[: len(z)].astype(float) for part in zip(*blocks, strict=True))
     lowest = -ROUNDING / np.finfo(narrow.dtype).eps
     far = ~((log_density > lowest) & np.isfinite(p).all(axis=1)) & np.isfinite(z).all(axis=1)
     if far.any():
@@ -74,12 +77,6 @@ def pooled_units(gmms: GMM, dtype) -> tuple[GMM, Scaling]:
 def power_of_two(n: int) -> int:
     """The next one: with few shapes, one program serves many sizes of data."""
     return 1 << (int(n) - 1).bit_length()
-
-
-def _padded(mixtures, z, rows):
-    padded = np.zeros((rows, z.shape[1]), z.dtype)
-    padded[: len(z)] = z
-    return tuple(np.asarray(part)[: len(z)] for part in _mean_over_mixtures(mixtures, padded))
 
 
 @jax.jit

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .annotations import Annotations, check_missing
-from .checks import float_array, real_array
+from .checks import first_of, float_array, real_array
 from .covariance import structure
 from .forks import check_process
-from .gmm import GMM
+from .gmm import GMM, variances_of
 from .spec import Hyperparameters, Known, MixtureSpec
 
 RELATIVE_RIDGE = 1e-6  # of each feature's variance
@@ -73,30 +73,25 @@ class Scaling(NamedTuple):
     @QUIET
     def known_inward(self, spec: MixtureSpec) -> Known:
         """What the spec knows, in standardised units."""
-        known = spec.known
-        covariances = known.covariances
+        weights, means, covariances = spec.known.weights, spec.known.means, spec.known.covariances
         if covariances is not None:
             covariances = structure(spec.covariance_type).rescale(covariances, 1.0 / self.scale)
-        means = None if known.means is None else (known.means - self.centre) / self.scale
-        return Known(known.weights, means, covariances)
+        return Known(weights, None if means is None else (means - self.centre) / self.scale, covariances)
 
     @QUIET
     def inward(self, gmm: GMM) -> GMM:
         """A mixture in the units of the data, standardised; leading axes kept."""
-        weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
-        covariances = structure(gmm.covariance_type).rescale(covariances, 1.0 / self.scale)
-        return replace(gmm, weights=weights, means=(means - self.centre) / self.scale, covariances=covariances)
+        gmm = jax.tree.map(lambda leaf: np.asarray(leaf, float), gmm)
+        covariances = structure(gmm.covariance_type).rescale(gmm.covariances, 1.0 / self.scale)
+        return replace(gmm, means=(gmm.means - self.centre) / self.scale, covariances=covariances)
 
     @QUIET
     def outward(self, gmm: GMM) -> GMM:
         """A standardised mixture in the units and the dtype of the data; leading axes kept."""
-        weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
-        return replace(
-            gmm,
-            weights=weights.astype(self.dtype),
-            means=(means * self.scale + self.centre).astype(self.dtype),
-            covariances=structure(gmm.covariance_type).rescale(covariances, self.scale).astype(self.dtype),
-        )
+        gmm = jax.tree.map(lambda leaf: np.asarray(leaf, float), gmm)
+        covariances = structure(gmm.covariance_type).rescale(gmm.covariances, self.scale)
+        gmm = replace(gmm, means=gmm.means * self.scale + self.centre, covariances=covariances)
+        return jax.tree.map(lambda leaf: leaf.astype(self.dtype), gmm)
 
     def ridge_inward(self, reg_covar) -> Float[np.ndarray, "D"]:
         """An absolute reg_covar, in the squared units of the data, standardised; None is 1e-6 of the variance."""
@@ -136,7 +131,7 @@ def check_data(x, *, n_components: int = 1, name: str = "x", missing: str | None
     check_missing(missing)
     bad = np.isinf(x) if missing else ~np.isfinite(x)
     if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
+        row, column = first_of(bad)
         raise ValueError(
             f"{name} must be finite; {int(bad.sum())} of {x.size} values are not, the first {x[row, column]} at row "
             f"{row}, column {column}: drop or impute those rows"
@@ -204,7 +199,14 @@ def scaling_of(centre, deviation, constant, spec: MixtureSpec, dtype) -> Scaling
         varying = scale[~constant] if not constant.all() else np.ones(1)
         common = np.max(varying) * np.sqrt(np.mean((varying / np.max(varying)) ** 2))
         scale = np.full(scale.shape, common)
-    _check_range(scale, dtype)
+    limits = np.finfo(dtype)  # the answer's variances must fit
+    outside = ~((scale <= np.sqrt(float(limits.max)) / 16.0) & (scale >= 16.0 * np.sqrt(float(limits.tiny))))
+    if outside.any():
+        column = int(np.argmax(outside))
+        raise ValueError(
+            f"x column {column} has standard deviation {scale[column]:.3g}, whose square {dtype} cannot hold: "
+            "rescale the column" + (" or pass float64 data." if dtype == np.float32 else ".")
+        )
     constant, coarse = (tuple(int(j) for j in np.flatnonzero(mask)) for mask in (constant, coarse))
     return Scaling(centre, scale, constant, np.dtype(dtype), coarse)
 
@@ -215,13 +217,9 @@ def standard_units(gmm: GMM, dtype, others: GMM | None = None) -> tuple[GMM, Sca
 
     What is returned has the dtype that JAX computes in; leading axes of the others are kept.
     """
-    weights, means, covariances = (np.asarray(leaf, float) for leaf in (gmm.weights, gmm.means, gmm.covariances))
-    if gmm.covariance_type in ("full", "tied"):
-        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
-    else:
-        variances = covariances.reshape(len(means), -1)
+    weights, means = np.asarray(gmm.weights, float), np.asarray(gmm.means, float)
     centre = weights @ means
-    scale = np.sqrt(weights @ (variances + (means - centre) ** 2))
+    scale = np.sqrt(weights @ (variances_of(gmm) + (means - centre) ** 2))
     if gmm.covariance_type == "spherical":
         scale = np.full(scale.shape, np.sqrt(np.mean(scale**2)))
     frame = Scaling(centre, scale, (), np.dtype(dtype))
@@ -246,15 +244,3 @@ def _centre_and_deviation(column, weight, j):
     constant = reach <= 4.0 * np.finfo(dtype).eps * np.max(np.abs(wide))
     safe = 1.0 if constant else reach
     return centre, safe * np.sqrt(share @ (off / safe) ** 2), constant
-
-
-def _check_range(scale, dtype):
-    """Variances must fit into the dtype of the answer."""
-    limits = np.finfo(dtype)
-    outside = ~((scale <= np.sqrt(float(limits.max)) / 16.0) & (scale >= 16.0 * np.sqrt(float(limits.tiny))))
-    if outside.any():
-        column = int(np.argmax(outside))
-        raise ValueError(
-            f"x column {column} has standard deviation {scale[column]:.3g}, whose square {dtype} cannot hold: "
-            "rescale the column" + (" or pass float64 data." if dtype == np.float32 else ".")
-        )

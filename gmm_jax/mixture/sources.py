@@ -34,11 +34,13 @@ def open_source(x, n_components: int, *, sample_weight, labels, seed, n_sample: 
             if value is not None:
                 raise ValueError(f"{name} cannot be given beside blocks: yield pairs (rows, weights).")
         return open_stream(x, n_components, seed, n_sample)
-    if type(x).__module__.partition(".")[0] in ("dask", "dask_expr"):
-        return open_dask(x, n_components, sample_weight, labels, seed)
-    if is_sharded(x):
-        return open_sharded(x, n_components, sample_weight, labels, seed, alike)
-    return None
+    lazy = type(x).__module__.partition(".")[0] in ("dask", "dask_expr")
+    if not (lazy or is_sharded(x)):
+        return None
+    if x.ndim != 2:
+        raise ValueError(f"x must be two-dimensional (N, D); got {x.ndim} axes.")
+    rows = x, n_components, sample_weight, labels, seed
+    return open_dask(*rows) if lazy else open_sharded(*rows, alike)
 
 
 def is_sharded(x) -> bool:
@@ -137,7 +139,7 @@ def open_stream(blocks: Blocks, n_components: int, seed, n_sample: int) -> Strea
 
 
 def _not_empty(summary, name):
-    if summary is None:
+    if summary is None or not summary.n_rows:
         raise ValueError(f"{name} yields no rows of positive weight: it needs one for each sample.")
     return summary
 
@@ -181,34 +183,28 @@ class Sharded(_Sampled):
 
 def open_sharded(x: jax.Array, n_components: int, sample_weight, labels, seed, alike) -> Sharded:
     """Each process reads and checks the rows that it holds; what all must know of them travels."""
-    mesh, shards, sentence = _mesh_of_rows(x), {}, ""
+    mesh, shards, sentence, given = _mesh_of_rows(x), {}, "", {"sample_weight": sample_weight, "labels": labels}
     try:
         for shard in x.addressable_shards:
             start = shard.index[0].start or 0
             rows = slice(start, start + shard.data.shape[0])
-            others = [
-                _of_rows(whole, rows, len(x), n) for whole, n in ((sample_weight, "sample_weight"), (labels, "labels"))
-            ]
+            others = [_of_rows(*pair, rows, len(x)) for pair in given.items()]
             shards[start] = check_part(shard.data, *others, n_components, f"x from row {start} on")
     except ValueError as error:
         sentence = str(error)
     _same_on_all(sentence, alike)
     shards = dict(sorted(shards.items()))
     here = reduce(merge, (summarise(*shard, n_components) for shard in shards.values()), None)
-    sizes = x.shape[1], n_components
-    packed = gather(np.zeros(DataSummary.packed_size(*sizes)) if here is None else here.packed())
-    summary = reduce(merge, (DataSummary.unpacked(vector, *sizes) for vector in packed))
+    here = DataSummary.of_nothing(x.shape[1], n_components) if here is None else here
+    summary = reduce(merge, map(DataSummary, *map(gather, here)))
     held = np.array([(start, len(rows_of_part(shard)[0])) for start, shard in shards.items()], np.int64)
-    held = gather(held).reshape(-1, 2)
-    held = held[np.argsort(held[:, 0])]
-    first = dict(zip(held[:, 0].tolist(), (np.cumsum(held[:, 1]) - held[:, 1]).tolist(), strict=True))
+    starts, sizes = np.array(sorted(gather(held).reshape(-1, 2).tolist())).T
+    first = dict(zip(starts.tolist(), (np.cumsum(sizes) - sizes).tolist(), strict=True))
     return Sharded(shards, x.shape, mesh, np.dtype(x.dtype), _not_empty(summary, "x"), first, seed)
 
 
 def _mesh_of_rows(x):
     holders = {}
-    if x.ndim != 2:
-        raise ValueError(f"x must be two-dimensional (N, D); got shape {x.shape}.")
     for device, (rows, columns) in x.sharding.devices_indices_map(x.shape).items():
         if columns not in (slice(None), slice(0, x.shape[1])) or (rows.start or 0) in holders:
             raise ValueError(
@@ -219,7 +215,7 @@ def _mesh_of_rows(x):
     return Mesh(np.array([holders[start] for start in sorted(holders)]), ("rows",))
 
 
-def _of_rows(whole, rows, n_rows, name):
+def _of_rows(name, whole, rows, n_rows):
     """The part of weights or labels that belongs to these rows of all, wherever it lies."""
     if whole is None:
         return None
@@ -235,7 +231,7 @@ def _of_rows(whole, rows, n_rows, name):
 
 def gather(array: np.ndarray) -> np.ndarray:
     """The same array of every process, stacked, bit for bit."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     if jax.process_count() == 1:
         return array[None]
     from jax.experimental.multihost_utils import process_allgather
@@ -286,20 +282,12 @@ def open_dask(x, n_components: int, sample_weight, labels, seed) -> Cluster:
     """Workers read, check and summarise their partitions."""
     import dask
 
-    x = _array(x)
-    if x.ndim != 2:
-        raise ValueError(f"x must be two-dimensional (N, D); got shape {x.shape}.")
-    x = x.rechunk({1: -1})
+    x = _array(x).rechunk({1: -1})
     lengths = x.chunks[0]
-    columns = [
-        x.to_delayed().ravel(),
-        *(_cut_alike(n, w, lengths) for n, w in (("sample_weight", sample_weight), ("labels", labels))),
-    ]
-    starts = np.cumsum(lengths) - lengths
-    check, summed = dask.delayed(check_part), dask.delayed(_summary_of_part)
-    parts = [
-        check(*part, n_components, f"x from row {start} on") for start, *part in zip(starts, *columns, strict=True)
-    ]
+    given = {"sample_weight": sample_weight, "labels": labels}
+    rows = zip(x.to_delayed().ravel(), *(_cut_alike(*pair, lengths) for pair in given.items()), strict=True)
+    check, summed, starts = dask.delayed(check_part), dask.delayed(_summary_of_part), np.cumsum(lengths) - lengths
+    parts = [check(*part, n_components, f"x from row {start} on") for start, part in zip(starts, rows, strict=True)]
     found = dask.compute(*[summed(part, n_components) for part in parts])
     summary = _not_empty(reduce(merge, [summary for summary, _ in found], None), "x")
     held = [0 if summary is None else summary.n_rows for summary, _ in found]
@@ -318,12 +306,11 @@ def _cut_alike(name, whole, lengths):
     """Weights or labels cut as the rows are."""
     if whole is None:
         return [None] * len(lengths)
-    whole = _array(whole) if hasattr(whole, "dask") else np.asarray(whole)
+    lazy = hasattr(whole, "dask")
+    whole = _array(whole) if lazy else np.asarray(whole)
     if whole.shape != (sum(lengths),):
         raise ValueError(f"{name} must have shape ({sum(lengths)},), one a row of x; got {whole.shape}.")
-    return (
-        whole.rechunk((lengths,)).to_delayed() if hasattr(whole, "dask") else np.split(whole, np.cumsum(lengths)[:-1])
-    )
+    return whole.rechunk((lengths,)).to_delayed() if lazy else np.split(whole, np.cumsum(lengths)[:-1])
 
 
 def _summary_of_part(part, n_components):

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .checks import check_count, real_array, tree_dataclass
+from .checks import check_count, check_type, first_of, real_array, tree_dataclass
 from .covariance import structure
-from .gmm import GMM, check_positive_definite
+from .gmm import GMM, check_positive_definite, check_weights
 
 
 @tree_dataclass
@@ -68,9 +68,8 @@ class MixtureSpec:
     def __post_init__(self):
         check_count(self.n_components, "n_components")
         structure(self.covariance_type)
-        for name, kind in (("known", Known), ("prior", Prior)):
-            if not isinstance(value := getattr(self, name), kind):
-                raise ValueError(f"{name} must be a {kind.__name__}; got {value!r}: pass {kind.__name__}(...).")
+        check_type(self.known, Known, "known", "Known(...)")
+        check_type(self.prior, Prior, "prior", "Prior(...)")
 
 
 def project(gmm: GMM, known: Known) -> GMM:
@@ -129,8 +128,7 @@ def n_parameters(spec: MixtureSpec, n_features: int) -> int:
 
 def validate_spec(spec: MixtureSpec, n_features: int) -> MixtureSpec:
     """The spec with Known as float64 NumPy, or a ValueError that names field, component and remedy."""
-    if not isinstance(spec, MixtureSpec):
-        raise ValueError(f"spec must be a MixtureSpec; got {spec!r}: pass MixtureSpec(n_components, covariance_type).")
+    check_type(spec, MixtureSpec, "spec", "MixtureSpec(n_components, covariance_type)")
     kind = structure(spec.covariance_type)
     n_components = spec.n_components
     shapes = {
@@ -142,7 +140,7 @@ def validate_spec(spec: MixtureSpec, n_features: int) -> MixtureSpec:
     if fields["covariances"] is not None:
         _check_known_covariances(fields["covariances"], spec.covariance_type)
     if fields["weights"] is not None:
-        _check_known_weights(fields["weights"])
+        check_weights(fields["weights"], name="known.weights")
     value = spec.prior.correlation
     if value is not None and (np.ndim(value) or np.asarray(value).dtype.kind not in "fiu" or not 0.0 < value < np.inf):
         said = "a positive number, the concentration of an LKJ distribution (1 is uniform)"
@@ -157,7 +155,7 @@ def _known_field(name, value, shape):
     if value.shape != shape:
         raise ValueError(f"known.{name} must have shape {shape}, with NaN rows where free; got {value.shape}.")
     if np.any(np.isinf(value)):
-        raise ValueError(f"known.{name} must be finite, or NaN where free; got inf at {_first(np.isinf(value))}.")
+        raise ValueError(f"known.{name} must be finite, or NaN where free; got inf at {first_of(np.isinf(value))}.")
     if name == "covariances" and np.all(np.isnan(value)):
         return None
     missing = np.isnan(value)
@@ -172,28 +170,10 @@ def _known_field(name, value, shape):
     return None if missing.all() else value
 
 
-def _first(mask):
-    return tuple(int(i) for i in np.argwhere(mask)[0])
-
-
-def _check_known_weights(weights):
-    total = float(np.nansum(weights))
-    if np.any(weights < 0.0):
-        k = int(np.nanargmin(weights))
-        raise ValueError(f"known.weights must not be negative; got {weights[k]:.6g} for component {k}.")
-    if np.isnan(weights).any() and total >= 1.0:
-        raise ValueError(f"known.weights sum to {total:.6f}, which leaves nothing for the free ones: lower them.")
-    if not np.isnan(weights).any() and abs(total - 1.0) > 1e-6:
-        raise ValueError(f"known.weights must sum to 1, got {total:.6f}; for counts pass weights / weights.sum().")
-
-
 def _check_known_covariances(covariances, covariance_type):
-    if covariance_type == "tied":
-        if np.isnan(covariances).any():
-            raise ValueError("known.covariances of a tied mixture is known whole or not at all: fill it or pass None.")
-        check_positive_definite(covariances, covariance_type, name="known.covariances")
-        return
-    # free rows are replaced by a harmless value, so that messages keep the component's number
     is_free = np.isnan(covariances)
-    filler = np.broadcast_to(np.eye(covariances.shape[-1]) if covariances.ndim == 3 else 1.0, covariances.shape)
+    if covariance_type == "tied" and is_free.any():
+        raise ValueError("known.covariances of a tied mixture is known whole or not at all: fill it or pass None.")
+    # free rows are replaced by a harmless value, so that messages keep the component's number
+    filler = np.eye(covariances.shape[-1]) if covariance_type in ("full", "tied") else 1.0
     check_positive_definite(np.where(is_free, filler, covariances), covariance_type, name="known.covariances")

@@ -79,9 +79,8 @@ def kmeans(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GM
 
 def from_means(x: Float[Array, "N D"], means: Float[Array, "K D"], spec: MixtureSpec) -> GMM:
     """Each row goes to its nearest mean; then as from_labels, with the means kept."""
-    labels = _nearest(x, means)
-    start = from_labels(x, labels, spec)
-    return GMM(start.weights, means, start.covariances, spec.covariance_type)
+    start = from_labels(x, _nearest(x, means), spec)
+    return replace(start, means=means)
 
 
 def from_labels(x: Float[Array, "N D"], labels: Int[Array, "N"], spec: MixtureSpec) -> GMM:
@@ -90,15 +89,13 @@ def from_labels(x: Float[Array, "N D"], labels: Int[Array, "N"], spec: MixtureSp
     Each covariance is drawn towards the pooled one with the weight of D + 1 rows, and the pooled one by 1e-3 of the
     data's variances, so that small and empty groups are no obstacle. For the exact sums see `moments`.
     """
-    n_samples, n_features = x.shape
-    kind = structure(spec.covariance_type)
+    (n_samples, n_features), kind = x.shape, structure(spec.covariance_type)
     each = kind.each
 
     def block(rows, new):
         x, labels = rows
         one_hot = _one_hot(labels, spec.n_components, x.dtype)
-        one_hot = one_hot if new is None else one_hot * new[None]
-        return weigh(each.statistics(x.T), one_hot)
+        return weigh(each.statistics(x.T), one_hot if new is None else one_hot * new[None])
 
     # sums as products lose digits where a group is narrow and far off: for a start there are enough
     count, first, squares = about_origin(add_blocks(block, (x, labels), None, BLOCK_ROWS), n_features)
@@ -262,14 +259,10 @@ def distinct_rows(key: Key[Array, ""], n_rows: int, n: int) -> Int[Array, "n"]:
 
 
 def _around(x, means, spec):
-    kind, (n_components, n_features) = structure(spec.covariance_type), means.shape
-    deviation = x - jnp.mean(x, axis=0, keepdims=True)
-    if kind.each is structure("full"):
-        one = deviation.T @ deviation / x.shape[0]
-    else:
-        one = jnp.mean(deviation * deviation, axis=0)
-    weights = jnp.full((n_components,), 1.0 / n_components, x.dtype)
-    same = jnp.broadcast_to(one[None], kind.each.shape(n_components, n_features))
+    kind, deviation = structure(spec.covariance_type), x - jnp.mean(x, axis=0, keepdims=True)
+    one = kind.each.scatter(jnp.ones((1, x.shape[0]), x.dtype), deviation.T[None]) / x.shape[0]
+    weights = jnp.full(means.shape[:1], 1.0 / means.shape[0], x.dtype)
+    same = jnp.broadcast_to(one, kind.each.shape(*means.shape))
     covariances = kind.pool(kind.each.add_to_diagonal(same, 1e-6 * _spread(x)), weights)
     return GMM(weights, means, covariances, spec.covariance_type)
 

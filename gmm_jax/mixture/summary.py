@@ -60,22 +60,11 @@ class DataSummary(NamedTuple):
         """The components that labels name, None without labels."""
         return np.flatnonzero(self.label_mass) if self.label_mass.any() else None
 
-    def packed(self) -> Float[np.ndarray, "n"]:
-        """All numbers in one vector."""
-        return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in self])
-
-    @staticmethod
-    def packed_size(n_features: int, n_components: int) -> int:
-        return 2 + n_features * (n_features + 4) + n_components * (n_features + 1)
-
     @classmethod
-    def unpacked(cls, vector: Float[np.ndarray, "n"], n_features: int, n_components: int) -> DataSummary | None:
-        """What was packed; None of a vector of zeros, which stands for no rows."""
-        d, k = n_features, n_components
-        shapes = [(), (), (d,), (d,), (d, d), (d,), (d,), (k,), (k, d)]
-        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-        leaves = [part.reshape(shape) for part, shape in zip(np.split(vector, ends[:-1]), shapes, strict=True)]
-        return cls(int(leaves[0]), float(leaves[1]), *leaves[2:]) if leaves[0] else None
+    def of_nothing(cls, n_features: int, n_components: int) -> DataSummary:
+        """Of no rows: zeros."""
+        d, k = np.zeros(n_features), np.zeros(n_components)
+        return cls(0, 0.0, d, d, np.outer(d, d), d, d, k, np.outer(k, d))
 
 
 def summarise(x, weight, labels, n_components: int) -> DataSummary | None:
@@ -89,9 +78,9 @@ def summarise(x, weight, labels, n_components: int) -> DataSummary | None:
 
 
 def merge(a: DataSummary | None, b: DataSummary | None) -> DataSummary | None:
-    """Of the rows of both parts."""
-    if a is None or b is None:
-        return b if a is None else a
+    """Of the rows of both parts, of which one may be None, or of no rows."""
+    if not (a and a.n_rows and b and b.n_rows):
+        return a if a and a.n_rows else b
     n_samples, apart = a.n_samples + b.n_samples, b.origin - a.origin
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # what overflows is refused by the scaling
         gap = apart + (b.shift - a.shift)

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, Known, MixtureSpec, affine, responsibilities, sample, sample_given_labels, structure
+from ..mixture import GMM, Known, MixtureSpec, affine, responsibilities, sample, structure
+from ..mixture.gmm import sample_given_labels
 from .generators import fixed_counts
 
 FIELDS = ("weights", "means", "covariances")
