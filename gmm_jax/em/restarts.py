@@ -386,7 +386,7 @@ def _best_of_each(fits, data):
     volume = np.array([d.volume for d in data])[:, None]
     return (
         jax.tree.map(lambda *leaves: np.stack(leaves), *found),
-        results.log_likelihood.reshape(n_sets, n_starts) - volume,
+        (results.log_likelihood.reshape(n_sets, n_starts) - volume).astype(data[0].scaling.dtype),
         results.status.reshape(n_sets, n_starts),
         state.n_iter.reshape(n_sets, n_starts),
         reason[chosen],

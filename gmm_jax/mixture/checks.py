@@ -55,6 +55,13 @@ def real_array(value, name) -> np.ndarray:
     return array
 
 
+def native(leaf):
+    """The same in native byte order, which JAX asks for; what is no array of NumPy as it is."""
+    if not isinstance(leaf, np.ndarray) or leaf.dtype.isnative:
+        return leaf
+    return leaf.astype(leaf.dtype.newbyteorder("="))
+
+
 def float_array(value, name) -> np.ndarray:
     """The same as float32 or float64 in native byte order: wider and whole numbers as float64, float16 as float32."""
     array = real_array(value, name)
