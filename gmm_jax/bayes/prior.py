@@ -215,6 +215,8 @@ def _check_prior(prior, spec, n_features):
         distribution = getattr(prior, name)
         if distribution is None:
             continue
+        if not hasattr(distribution, "batch_shape"):
+            raise ValueError(f"prior.{name} must be a NumPyro distribution; got {distribution!r}: see gmm_jax.Prior.")
         if distribution.batch_shape:
             raise ValueError(
                 f"prior.{name} must be one distribution, the same for every component; got batch shape "

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
+from functools import wraps
 
 import jax
 import numpy as np
+
+from .forks import check_process
 
 
 def tree_dataclass(cls):
@@ -71,6 +74,7 @@ def float_array(value, name) -> np.ndarray:
 
 def check_key(key, name: str = "key"):
     """The typed JAX key itself, or a ValueError that says what it is instead."""
+    check_process()
     typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
     if typed and not key.shape:
         return key
@@ -80,6 +84,11 @@ def check_key(key, name: str = "key"):
     elif getattr(key, "dtype", None) == np.uint32:
         got = "a legacy key of uint32 (wrap it by jax.random.wrap_key_data)"
     raise ValueError(f"{name} must be a typed JAX key; got {got}: pass jax.random.key(0), in the place of {name}.")
+
+
+def keyed(function):
+    """The same function of a key, which is looked at before a compiled program is given it."""
+    return wraps(function)(lambda key, *arguments, **options: function(check_key(key), *arguments, **options))
 
 
 def check_count(value, name: str, least: int = 1) -> int:
