@@ -182,14 +182,14 @@ def _of_far_rows(gmm, x):
     """The same, (N, K): about the centre, with x = s u, it is c + s b − ½ s² a, and what all share of a is left out."""
     kind, centre = structure(gmm.covariance_type), (gmm.weights @ gmm.means)[None]
     whitener, means = kind.whitener(gmm.covariances), gmm.means - centre
-    off = x - centre
+    off = x / 64 - centre / 64  # so that neither the difference nor one over it is too large or small
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(off), axis=1, keepdims=True))
     u = off / jnp.where(size > 0.0, size, jnp.ones_like(size))
     ahead = kind.whiten(whitener, jnp.broadcast_to(u.T[None], (*means.shape, len(x))))  # (K, D, N)
     middle = kind.white_means(means, whitener)
     a, b = jnp.sum(ahead * ahead, axis=1).T, jnp.sum(ahead * middle[:, :, None], axis=1).T
     most = jnp.sqrt(jnp.finfo(x.dtype).max) / (4.0 + 4.0 * jnp.sqrt(jnp.max(a, axis=1, keepdims=True)))
-    s = jax.lax.stop_gradient(jnp.minimum(size, most))
+    s = jax.lax.stop_gradient(jnp.minimum(64 * size, most))
     c = log_normalisers(gmm, whitener) - 0.5 * jnp.sum(middle * middle, axis=-1)
     return c[None] + s * b - 0.5 * s * (s * (a + _highest(gmm, -a)))
 
