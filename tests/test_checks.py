@@ -206,3 +206,8 @@ class Table:
 def test_a_column_of_text_is_named():
     with pytest.raises(ValueError, match="x must hold real numbers; got dtype object in column name: convert or drop"):
         real_array(Table(), "x")
+
+
+def test_all_of_many_fits_has_the_dtype_of_the_data(x):
+    many = em.fit_em_restarts(jax.random.key(0), [x.astype(">f4")] * 2, MixtureSpec(2), n_restarts=2)
+    assert {leaf.dtype for leaf in jax.tree.leaves((many.best.gmm, many.log_likelihood))} == {np.dtype(np.float32)}
