@@ -313,3 +313,8 @@ def test_partly_known_weights_need_a_dirichlet(wide):
     spec = MixtureSpec(K, known=Known(weights=np.array([0.2, np.nan, np.nan])), prior=Prior(weights=simplex))
     with pytest.raises(NotSupported, match="partly known weights need a Dirichlet"):
         prepare(wide, spec, n_chains=1, n_warmup=0, n_draws=1)
+
+
+def test_a_prior_that_is_no_distribution_is_a_sentence():
+    with pytest.raises(ValueError, match=r"prior\.means must be a NumPyro distribution; got 3\.0"):
+        bayes.default_prior(np.zeros((5, 2)), MixtureSpec(2, prior=Prior(means=3.0)))

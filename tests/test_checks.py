@@ -6,9 +6,23 @@ import numpy as np
 import pytest
 
 from conftest import random_gmm
-from gmm_jax import GMM, Known, MixtureSpec, Prior, log_prob, predict, responsibilities, sample
+from gmm_jax import (
+    GMM,
+    Known,
+    MixtureSpec,
+    Prior,
+    em,
+    log_prob,
+    match,
+    permute,
+    predict,
+    problems,
+    responsibilities,
+    sample,
+)
 from gmm_jax.mixture import check_data, check_labels, check_sample_weight, validate, validate_spec
 from gmm_jax.mixture.checks import check_key, real_array
+from gmm_jax.problems.generators import random_mixture
 
 GMM_2 = random_gmm(0, 3, 2, "full")
 KEYS = {
@@ -24,8 +38,15 @@ KEYS = {
 @pytest.mark.parametrize("case", KEYS)
 def test_what_is_no_typed_key_is_named_with_the_remedy(case):
     key, said = KEYS[case]
-    with pytest.raises(ValueError, match=rf"key must be a typed JAX key; .*{said}.*pass jax\.random\.key\(0\)"):
-        sample(key, GMM_2, 5)
+    problem = problems.load(problems.names()[0])
+    for call in (
+        lambda: sample(key, GMM_2, 5),
+        lambda: problem.sample(key, 5),
+        lambda: problem.bayes_error(key),
+        lambda: random_mixture(key, 2, 2),
+    ):
+        with pytest.raises(ValueError, match=rf"key must be a typed JAX key; .*{said}.*pass jax\.random\.key\(0\)"):
+            call()
 
 
 def test_keys_pass_also_where_they_are_traced():
@@ -96,6 +117,51 @@ def test_exchanged_and_unfit_arguments_are_a_sentence(case, function, x):
         call(function, x)
 
 
+FITS = {
+    "a start of another kind": (
+        lambda x: em.fit_em(x, x),
+        "init must be a GMM or a result that holds one; got a ndarray",
+    ),
+    "rows of another kind": (lambda x: em.fit_em("rows.csv", GMM_2), "x must be an array; got 'rows.csv'"),
+    "rows of another width": (lambda x: em.fit_em(x[:, :1], GMM_2), r"x must have shape \(N, 2\)"),
+    "known of another kind": (lambda x: em.fit_em(x, GMM_2, known={}), "known must be a Known; got dict"),
+    "another history": (lambda x: em.iterates(x, GMM_2, n_iter=2, known=3), "known must be a Known; got 3"),
+    "config": (lambda x: em.iterates(x, GMM_2, n_iter=2, config=None), "config must be a EMConfig; got None"),
+    "bootstrap": (
+        lambda x: em.bootstrap(jax.random.key(0), x, GMM_2, MixtureSpec(3), n_resamples=2, config={}),
+        "config must be a EMConfig; got dict",
+    ),
+    "tol": (
+        lambda x: em.fit_em_restarts(jax.random.key(0), x, MixtureSpec(2), config=em.EMConfig(tol="small")),
+        "config.tol must be finite and not negative; got 'small'",
+    ),
+    "match": (lambda x: match(x, GMM_2), "gmm must be a GMM or a result that holds one; got a ndarray"),
+    "reference": (lambda x: match(GMM_2, None), "reference must be a GMM or a result that holds one; got a NoneType"),
+    "spec": (lambda x: match(GMM_2, GMM_2, 3), "spec must be a MixtureSpec; got 3"),
+    "another K": (lambda x: match(GMM_2, GMM_2, MixtureSpec(2)), "spec has 2 components, but gmm has 3"),
+    "order": (lambda x: permute(x, [0, 1]), "gmm must be a GMM or a result that holds one; got a ndarray"),
+    "type": (lambda x: MixtureSpec(2, ["full"]), r"covariance_type must be one of .*; got \['full'\]"),
+}
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_arguments_of_another_kind_are_a_sentence(case, x):
+    call, said = FITS[case]
+    with pytest.raises(ValueError, match=said):
+        call(x)
+
+
+def test_results_stand_for_their_mixture(x):
+    found = em.fit_em(x, GMM_2)
+    np.testing.assert_array_equal(match(found, found), [0, 1, 2])
+
+
+def test_a_mixture_in_another_byte_order_is_the_same_mixture(x):
+    foreign = jax.tree.map(lambda leaf: np.asarray(leaf).astype(">f8"), GMM_2)
+    np.testing.assert_array_equal(log_prob(foreign, x.astype(">f8")), log_prob(GMM_2, x))
+    np.testing.assert_array_equal(em.fit_em(x.astype(">f8"), foreign).gmm.means, em.fit_em(x, GMM_2).gmm.means)
+
+
 def test_lists_and_whole_numbers_are_rows_too():
     rows = [[0, 1], [2, 3]]
     np.testing.assert_array_equal(log_prob(GMM_2, rows), log_prob(GMM_2, np.array(rows, float)))
@@ -140,3 +206,8 @@ class Table:
 def test_a_column_of_text_is_named():
     with pytest.raises(ValueError, match="x must hold real numbers; got dtype object in column name: convert or drop"):
         real_array(Table(), "x")
+
+
+def test_all_of_many_fits_has_the_dtype_of_the_data(x):
+    many = em.fit_em_restarts(jax.random.key(0), [x.astype(">f4")] * 2, MixtureSpec(2), n_restarts=2)
+    assert {leaf.dtype for leaf in jax.tree.leaves((many.best.gmm, many.log_likelihood))} == {np.dtype(np.float32)}

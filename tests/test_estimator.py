@@ -382,3 +382,25 @@ def test_gaps_and_labels_are_for_the_estimator_what_they_are_for_em(x):
     np.testing.assert_array_equal(np.argmin(((own[:, None] - model.means_) ** 2).sum(-1), axis=1), named)
     with pytest.raises(ValueError, match="NaN"):
         GaussianMixture(3).fit(gaps)
+
+
+@pytest.mark.parametrize("missing", [None, "marginalise"])
+def test_what_is_masked_is_missing_and_never_its_filler(missing, x):
+    masked = np.ma.array(np.where(x > 2.0, 1e6, x), mask=x > 2.0)
+    model = GaussianMixture(2, random_state=0, missing=missing, max_iter=500)
+    if missing is None:
+        with pytest.raises(ValueError, match="X contains NaN"):
+            model.fit(masked)
+    else:
+        plain = GaussianMixture(2, random_state=0, missing=missing, max_iter=500).fit(np.where(x > 2.0, np.nan, x))
+        np.testing.assert_array_equal(model.fit(masked).means_, plain.means_)
+        np.testing.assert_array_equal(model.predict_proba(masked), plain.predict_proba(masked.filled(np.nan)))
+
+
+def test_byte_order_is_no_dtype(x):
+    model = GaussianMixture(2, random_state=0, max_iter=500)
+    swapped = model.fit(x.astype(">f4"))
+    assert swapped.means_.dtype == swapped.score_samples(x.astype(">f4")).dtype == np.float32
+    np.testing.assert_array_equal(
+        swapped.means_, GaussianMixture(2, random_state=0, max_iter=500).fit(x.astype("f4")).means_
+    )

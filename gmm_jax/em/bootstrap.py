@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, ambiguous, assign, distinguished, match_cost
-from ..mixture.checks import check_count, check_key
+from ..mixture.checks import check_count, check_key, check_type
 from ..mixture.gmm import GMM, mixture_of, permute, sample
 from ..mixture.moments import log_likelihood
 from ..mixture.scaling import QUIET
@@ -101,6 +101,7 @@ def bootstrap(
 
 def at_result(x, result, spec, sample_weight, labels, missing, config) -> tuple[Data, GMM]:
     """The data and the result's mixture, standardised; a ValueError where that mixture was not fitted to these data."""
+    check_type(config, EMConfig, "config", "EMConfig(max_iter=1000)")
     data = prepare(x, spec, sample_weight, config, None, labels=labels, missing=missing)
     gmm = mixture_of(result, "result")
     got = (*np.shape(gmm.means), gmm.covariance_type)

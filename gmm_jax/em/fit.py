@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..mixture import Annotations, Hyperparameters, Known, Status, missing_groups, project, structure
+from ..mixture import Annotations, Hyperparameters, Known, Status, project, structure
 from ..mixture.checks import check_count, check_type, tree_dataclass
-from ..mixture.gmm import GMM, deviations
+from ..mixture.gmm import GMM, deviations, given
 from ..mixture.moments import Moments, e_step, fast_sums_allowed, ill_conditioned, moments
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
@@ -97,11 +97,16 @@ def fit_em(
     References:
         Dempster, Laird & Rubin (1977), JRSS B 39; Ghahramani & Jordan (1994), NIPS 6, for missing values.
     """
-    check_type(config, EMConfig, "config", "EMConfig(max_iter=1000)")
-    check_type(init, GMM, "init", "GMM(weights, means, covariances)")
-    x, groups = missing_groups(x, missing)
+    init, x, groups = _checked(x, init, known, config, missing)
     result = _fit(x, init, known, Annotations(sample_weight, labels, groups), config, prior)
     return result._replace(trace=ended(result.trace, result.n_iter))
+
+
+def _checked(x, init, known, config, missing=None):
+    """(start, rows, their groups), or a ValueError that names the argument of another kind or size."""
+    check_type(config, EMConfig, "config", "EMConfig(max_iter=1000)")
+    check_type(known, Known, "known", "Known(weights, means, covariances)")
+    return given(init, x, missing, name="init")
 
 
 @jax.jit
@@ -122,7 +127,6 @@ def _fit(x, init, known, rows, config, prior):
     return result_of(progress, jnp.concatenate([start[None], last]))
 
 
-@partial(jax.jit, static_argnames="n_iter")
 def iterates(
     x: Float[Array, "N D"],
     init: GMM,
@@ -133,6 +137,12 @@ def iterates(
     config: EMConfig = EMConfig(),
 ) -> GMM:
     """The start and the first n_iter iterates, as one GMM with leading axis n_iter + 1: for pictures and animation."""
+    init, x, _ = _checked(x, init, known, config)
+    return _iterates(x, init, check_count(n_iter, "n_iter", 0), known, sample_weight, config)
+
+
+@partial(jax.jit, static_argnames="n_iter")
+def _iterates(x, init, n_iter, known, sample_weight, config):
     sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
     mapping, _ = em_map(x, known, Annotations(sample_weight), config, None, "exact")
     first = first_state(x, init, known, Annotations(sample_weight))

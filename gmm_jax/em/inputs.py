@@ -152,7 +152,7 @@ def check_options(n_restarts: int, config: EMConfig, **least: tuple) -> None:
     for name, (value, smallest) in {"n_restarts": (n_restarts, 1), **least}.items():
         if value is not None:
             check_count(value, name, smallest)
-    if not (np.ndim(config.tol) == 0 and 0.0 <= config.tol < np.inf):
+    if np.ndim(config.tol) or np.asarray(config.tol).dtype.kind not in "fiu" or not 0.0 <= config.tol < np.inf:
         raise ValueError(f"config.tol must be finite and not negative; got {config.tol!r}: 0 never stops on gain.")
 
 

@@ -356,11 +356,12 @@ def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces,
     reason = _reasons(results.gmm, after, data, settled=results.status == Status.CONVERGED)
     ranked = results._replace(log_likelihood=of_each(state.best_value), status=of_each(results.status))
     best = np.arange(len(data)) * n_restarts + best_of(ranked, of_each(reason) != "")
+    volume = np.array([d.volume for d in data])[:, None]
     found = pick(results._replace(trace=results.trace[:, :0]), best)
     found = [outward(pick(found, p), d.spec, d.scaling, d.volume) for p, d in enumerate(data)]
     return ManyRestarts(
         best=jax.tree.map(lambda *leaves: np.stack(leaves), *found),
-        log_likelihood=of_each(results.log_likelihood) - np.array([d.volume for d in data])[:, None],
+        log_likelihood=(of_each(results.log_likelihood) - volume).astype(data[0].scaling.dtype),
         status=ranked.status,
         n_iter=of_each(state.n_iter),
         reason=reason[best],

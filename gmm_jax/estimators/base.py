@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from ..mixture import GMM, ONE_AT_A_TIME, check_sample_weight, sample
 from ..mixture.annotations import check_missing
-from ..mixture.checks import real_array
+from ..mixture.checks import float_array, native, real_array
 from ..mixture.forks import check_process
 from ..mixture.predictive import pooled_units, power_of_two, predictive
 
@@ -109,6 +109,9 @@ class BaseMixture(DensityMixin, BaseEstimator):
         kinds = getattr(X, "dtypes", ()) if hasattr(X, "columns") else ()
         if isinstance(X, (str, bytes, os.PathLike)) or any(getattr(kind, "kind", "O") not in "fiub" for kind in kinds):
             real_array(X, "X")  # it names the columns that hold no numbers
+        if isinstance(X, np.ma.MaskedArray):  # of which scikit-learn drops the mask
+            X = float_array(X, "X")
+        X = native(X)
         finite = True if self.missing is None else "allow-nan"
         return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=finite, **options)
 

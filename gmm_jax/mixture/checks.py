@@ -5,9 +5,12 @@ A ValueError names the argument, its value, and what to pass instead.
 
 import os
 from dataclasses import dataclass, fields
+from functools import wraps
 
 import jax
 import numpy as np
+
+from .forks import check_process
 
 
 def tree_dataclass(cls):
@@ -53,6 +56,13 @@ def real_array(value, name) -> np.ndarray:
     return array
 
 
+def native(leaf):
+    """The same in native byte order, which JAX asks for; what is no array of NumPy as it is."""
+    if not isinstance(leaf, np.ndarray) or leaf.dtype.isnative:
+        return leaf
+    return leaf.astype(leaf.dtype.newbyteorder("="))
+
+
 def float_array(value, name) -> np.ndarray:
     """The same as float32 or float64 in native byte order: wider and whole numbers as float64, float16 as float32."""
     array = real_array(value, name)
@@ -67,6 +77,7 @@ def first_of(mask) -> tuple[int, ...]:
 
 def check_key(key, name: str = "key"):
     """The typed JAX key itself, or a ValueError that says what it is instead."""
+    check_process()
     typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
     if typed and not key.shape:
         return key
@@ -76,6 +87,11 @@ def check_key(key, name: str = "key"):
     elif getattr(key, "dtype", None) == np.uint32:
         got = "a legacy key of uint32 (wrap it by jax.random.wrap_key_data)"
     raise ValueError(f"{name} must be a typed JAX key; got {got}: pass jax.random.key(0), in the place of {name}.")
+
+
+def keyed(function):
+    """The same function of a key, which is looked at before a compiled program is given it."""
+    return wraps(function)(lambda key, *arguments, **options: function(check_key(key), *arguments, **options))
 
 
 def check_count(value, name: str, least: int = 1) -> int:

@@ -381,6 +381,6 @@ STRUCTURES = {"full": Full(), "tied": Tied(), "diag": Diag(), "spherical": Spher
 
 def structure(covariance_type):
     """The structure of that name; a ValueError lists the names there are."""
-    if covariance_type not in STRUCTURES:
+    if not isinstance(covariance_type, str) or covariance_type not in STRUCTURES:
         raise ValueError(f"covariance_type must be one of {', '.join(STRUCTURES)}; got {covariance_type!r}.")
     return STRUCTURES[covariance_type]

@@ -16,12 +16,13 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
 from .annotations import Annotations, condition, groups_at_once, missing_groups, strike_out, ungroup
-from .checks import check_count, check_key, first_of, float_array, real_array, tree_dataclass
+from .checks import check_count, check_key, first_of, float_array, native, real_array, tree_dataclass
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
 from .factor import cholesky, last_axes
 from .forks import check_process
 
 LEAVES = ("weights", "means", "covariances")
+ROUNDING = 1e-3  # nats of a log density: what rounds it by more is computed without what all components share
 
 
 @tree_dataclass
@@ -87,7 +88,7 @@ def log_joint(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -
     With missing="marginalise" it is the density of what is not NaN in each row (see `annotations`), and so in
     `log_prob`, `responsibilities` and `predict`. NaN are looked for in NumPy, so not under jit, vmap or grad.
     """
-    gmm, x, groups = _given(gmm, x, missing)
+    gmm, x, groups = given(gmm, x, missing)
     return log_joint_of_rows(gmm, x, Annotations(groups=groups))
 
 
@@ -139,29 +140,65 @@ def _log_mixture_jvp(primals, tangents):
 
 def log_prob(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N"]:
     """log p(x_n) of each sample, nats per unit volume of the data (of what was seen of them: see log_joint)."""
-    gmm, x, groups = _given(gmm, x, missing)
+    gmm, x, groups = given(gmm, x, missing)
     return log_prob_of_rows(gmm, x, Annotations(groups=groups))
 
 
 def responsibilities(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[Array, "N K"]:
     """p(component k | x_n): rows sum to one, also where every density underflows. `missing` as in log_joint."""
-    return responsibilities_of_rows(*_given(gmm, x, missing))
+    return responsibilities_of_rows(*given(gmm, x, missing))
 
 
 @jax.jit
 def responsibilities_of_rows(gmm: GMM, x: Float[Array, "N D"], groups) -> Float[Array, "N K"]:
     """`responsibilities` of what was seen of each row."""
-    return jax.nn.softmax(log_joint_of_rows(gmm, _drawn_in(gmm, x), Annotations(groups=groups)), axis=-1)
+    logs = _comparable(gmm, x, groups)
+    top = jax.lax.stop_gradient(_highest(gmm, logs))
+    # not a softmax with log φ_k: where φ_k = 0 it has no derivative, and r_nk has
+    share = gmm.weights[None] * jnp.exp(jnp.minimum(logs - top, 0.5 * math.log(jnp.finfo(logs.dtype).max)))
+    return share / jnp.sum(share, axis=1, keepdims=True)
 
 
 def predict(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Int[Array, "N"]:
     """The most probable component of each sample (the lowest index on a tie). `missing` as in log_joint."""
-    return _predict(*_given(gmm, x, missing))
+    return _predict(*given(gmm, x, missing))
 
 
 @jax.jit
 def _predict(gmm, x, groups):
-    return jnp.argmax(log_joint_of_rows(gmm, _drawn_in(gmm, x), Annotations(groups=groups)), axis=-1)
+    return jnp.argmax(jnp.log(gmm.weights)[None] + _comparable(gmm, x, groups), axis=-1)
+
+
+def _comparable(gmm, x, groups):
+    """log N(x_n | μ_k, Σ_k), (N, K); of whole rows so far away that it rounds what tells components apart, up to a
+    number for each row."""
+    even = replace(gmm, weights=jnp.ones_like(gmm.weights))
+    logs = log_joint_of_rows(even, _drawn_in(gmm, x), Annotations(groups=groups))
+    if groups is not None:
+        return logs
+    far = ~(_highest(gmm, logs) > -ROUNDING / jnp.finfo(logs.dtype).eps)
+    return jax.lax.cond(jnp.any(far), lambda: jnp.where(far, _of_far_rows(gmm, x), logs), lambda: logs)
+
+
+def _highest(gmm, logs):
+    """(N, 1): the largest of components that have a weight."""
+    return jnp.max(jnp.where(gmm.weights[None] > 0.0, logs, -jnp.inf), axis=1, keepdims=True)
+
+
+def _of_far_rows(gmm, x):
+    """The same, (N, K): about the centre, with x = s u, it is c + s b − ½ s² a, and what all share of a is left out."""
+    kind, centre = structure(gmm.covariance_type), (gmm.weights @ gmm.means)[None]
+    whitener, means = kind.whitener(gmm.covariances), gmm.means - centre
+    off = x / 64 - centre / 64  # so that neither the difference nor one over it is too large or small
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(off), axis=1, keepdims=True))
+    u = off / jnp.where(size > 0.0, size, jnp.ones_like(size))
+    ahead = kind.whiten(whitener, jnp.broadcast_to(u.T[None], (*means.shape, len(x))))  # (K, D, N)
+    middle = kind.white_means(means, whitener)
+    a, b = jnp.sum(ahead * ahead, axis=1).T, jnp.sum(ahead * middle[:, :, None], axis=1).T
+    most = jnp.sqrt(jnp.finfo(x.dtype).max) / (4.0 + 4.0 * jnp.sqrt(jnp.max(a, axis=1, keepdims=True)))
+    s = jax.lax.stop_gradient(jnp.minimum(64 * size, most))
+    c = log_normalisers(gmm, whitener) - 0.5 * jnp.sum(middle * middle, axis=-1)
+    return c[None] + s * b - 0.5 * s * (s * (a + _highest(gmm, -a)))
 
 
 def _far(gmm, x):
@@ -218,6 +255,7 @@ def sample_given_labels(key: Key[Array, ""], gmm: GMM, labels: Int[Array, "N"]) 
 
 def permute(gmm: GMM, order: Int[Array, "*batch K"]) -> GMM:
     """The same mixture with component order[j] in place j; leading axes of order and leaves must agree."""
+    gmm = mixture_of(gmm)
     kind = structure(gmm.covariance_type)
     permuted = replace(gmm, weights=_take(gmm.weights, order, 1), means=_take(gmm.means, order, 2))
     if not kind.per_component:
@@ -231,6 +269,7 @@ def affine(gmm: GMM, scale, shift=0.0) -> GMM:
     `scale` is a number, a vector (D,), or for full and tied a matrix (D, D); spherical takes a number only.
     Leading axes of the mixture are kept; NumPy leaves stay NumPy.
     """
+    gmm = mixture_of(gmm)
     xp = np if isinstance(gmm.means, np.ndarray) else jnp
     scale, shift = xp.asarray(scale, gmm.means.dtype), xp.asarray(shift, gmm.means.dtype)
     shift = last_axes(shift * xp.ones(gmm.n_features, shift.dtype), gmm.means.ndim)
@@ -270,23 +309,21 @@ def validate(gmm: GMM, *, name: str = "gmm", n_features: int | None = None) -> G
 
 def mixture_of(value, name: str = "gmm") -> GMM:
     """The mixture itself, or that of a result (`.gmm`, `.best.gmm`); a ValueError where there is none."""
-    if isinstance(value, GMM):
-        return value
-    found = getattr(getattr(value, "best", value), "gmm", None)
+    found = value if isinstance(value, GMM) else getattr(getattr(value, "best", value), "gmm", None)
     if not isinstance(found, GMM):
         raise ValueError(f"{name} must be a GMM or a result that holds one; got a {type(value).__name__} in its place.")
-    return found
+    return jax.tree.map(native, found)
 
 
-def _given(gmm, x, missing):
+def given(gmm, x, missing: str | None = None, *, name: str = "gmm"):
     """(one mixture, the rows as an array of as many features, their groups), or a ValueError."""
     check_process()
-    gmm = mixture_of(gmm)
+    gmm = mixture_of(gmm, name)
     if isinstance(x, GMM):
         raise ValueError("x must be an array of rows; got a GMM: the mixture comes first, then x.")
     x = x if isinstance(x, jax.Array) and x.dtype.kind == "f" else float_array(x, "x")
     if gmm.means.ndim != 2:
-        raise ValueError(f"gmm must be one mixture; its means have shape {gmm.means.shape}: use jax.vmap for many.")
+        raise ValueError(f"{name} must be one mixture; its means have shape {gmm.means.shape}: use jax.vmap for many.")
     if x.ndim != 2 or x.shape[1] != gmm.n_features:
         wanted = f"(N, {gmm.n_features}), as the mixture has it"
         raise ValueError(f"x must have shape {wanted}; got {x.shape}: one row is x[None], one feature is x[:, None].")

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from .checks import check_type
 from .covariance import structure
-from .gmm import GMM, permute, variances_of
+from .gmm import GMM, mixture_of, permute, variances_of
 from .spec import MixtureSpec, free_parts
 
 AMBIGUOUS = 2.0  # a second pairing that costs less than so many times the best could as well be it
@@ -33,7 +34,7 @@ def match(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Int[np.n
 
 def align(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> GMM:
     """The same mixture(s) with components in the reference's order."""
-    host = jax.tree.map(np.asarray, gmm)
+    host = jax.tree.map(np.asarray, mixture_of(gmm))
     return permute(host, match(host, reference, spec))
 
 
@@ -47,10 +48,14 @@ def match_cost(gmm: GMM, reference: GMM, spec: MixtureSpec | None = None) -> Flo
     Reference:
         Bhattacharyya (1943), Bull. Calcutta Math. Soc. 35; closed form in Fukunaga (1990), ch. 3.
     """
+    gmm, reference = mixture_of(gmm), mixture_of(reference, "reference")
     sizes = [np.shape(mixture.means)[-2:] for mixture in (gmm, reference)]
     if sizes[0] != sizes[1]:
         raise ValueError(f"match needs mixtures of the same size; got {sizes[0]} and {sizes[1]} (components, columns).")
     batch, (n_components, n_features) = np.shape(gmm.means)[:-2], sizes[0]
+    wanted = n_components if spec is None else check_type(spec, MixtureSpec, "spec", "that of the fit").n_components
+    if wanted != n_components:
+        raise ValueError(f"spec has {spec.n_components} components, but gmm has {n_components}: pass that of the fit.")
     flat = [_flat(mixture, batch) for mixture in (gmm, reference)]
     pair = _in_units_of(flat[1], *flat)
     costs = _diagonal_costs if gmm.covariance_type in ("diag", "spherical") else _matrix_costs

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from ..mixture import GMM, structure
+from ..mixture.checks import check_key
 from .overlap import overlap_of
 
 SIZES = 0.5, 2.0  # largest variances of components lie between, uniform in their logarithm
@@ -56,7 +57,7 @@ def mixture_with_overlap(
     _check_targets(n_components, mean, maximum, separation)
     if covariance_type == "tied" and None not in (mean, maximum):
         raise ValueError("tied covariances cannot be scaled apart: ask for mean or for maximum, not for both.")
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(check_key(key))))
     weights = imbalance ** -np.linspace(0.0, 1.0, n_components)
     weights = weights / weights.sum()
     for _ in range(n_tries):

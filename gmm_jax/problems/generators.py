@@ -16,11 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, structure
+from ..mixture.checks import keyed
 
 RIDGE = 0.01  # of E[A Aᵀ]: what keeps a random covariance from being singular
 JITTER = 0.25  # of the lattice's spacing: neighbours stay at least half a spacing apart
 
 
+@keyed
 @partial(jax.jit, static_argnames="n_features")
 def random_covariance(key: Key[Array, ""], n_features: int) -> Float[Array, "D D"]:
     r"""Σ = A Aᵀ + c (D/12) I with A uniform on (−1/2, 1/2)^{D×D}: the course's, but never singular.
@@ -32,6 +34,7 @@ def random_covariance(key: Key[Array, ""], n_features: int) -> Float[Array, "D D
     return a @ a.T + RIDGE * n_features / 12.0 * jnp.eye(n_features, dtype=a.dtype)
 
 
+@keyed
 @partial(jax.jit, static_argnames="n_features")
 def random_gaussian(
     key: Key[Array, ""], n_features: int, distance: float = 5.0
@@ -42,6 +45,7 @@ def random_gaussian(
     return mean, random_covariance(key_covariance, n_features)
 
 
+@keyed
 @partial(jax.jit, static_argnames=("n_components", "n_features", "covariance_type"))
 def random_mixture(
     key: Key[Array, ""],
@@ -65,6 +69,7 @@ def random_mixture(
     return _mixture(weights, means, matrices, covariance_type)
 
 
+@keyed
 @partial(jax.jit, static_argnames=("n_components", "n_features", "covariance_type"))
 def separated_mixture(
     key: Key[Array, ""],

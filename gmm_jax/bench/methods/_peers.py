@@ -11,7 +11,9 @@ from importlib.util import find_spec
 import jax
 import numpy as np
 
+from ...bayes.checks import check_spec
 from ...mixture import GMM, Fit, MixtureSpec, NotSupported, Status, check_data, validate_spec
+from ...mixture.checks import check_key
 from . import Unavailable
 
 PIP_NAMES = {"sklearn": "scikit-learn"}
@@ -59,7 +61,7 @@ def check_answer(done: subprocess.CompletedProcess) -> str:
 
 def free_data(name: str, x, spec: MixtureSpec, covariance_types=("full", "tied", "diag", "spherical")) -> np.ndarray:
     """x checked, for a program that fits with nothing known; else NotSupported."""
-    x = check_data(x, n_components=spec.n_components)
+    x = check_data(x, n_components=check_spec(spec).n_components)
     known = validate_spec(spec, x.shape[1]).known
     parts = [part for part in ("weights", "means", "covariances") if getattr(known, part) is not None]
     if parts:
@@ -90,7 +92,7 @@ def em_evaluations(restarts, x, spec: MixtureSpec) -> int:
 
 def seed_of(key) -> int:
     """32 bits of a typed key, for programs with generators of their own."""
-    return int(np.asarray(jax.random.key_data(key)).ravel()[-1])
+    return int(np.asarray(jax.random.key_data(check_key(key))).ravel()[-1])
 
 
 def sklearn_fit(kind: str, key, x, spec: MixtureSpec, options, n_threads: int | None, **about):
