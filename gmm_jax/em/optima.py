@@ -23,6 +23,7 @@ from .m_step import m_step
 
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
 NARROWEST = 1e-3  # least eigenvalue of S⁻¹Σ_k where few samples support component k
+SAME_COMPONENT = 1e-3  # two components are one where means and covariances differ by less, in units of their sds
 COMPARED = 1024  # mixtures at a time
 REPEATED = 1e-5  # relative variance below which samples repeat one value
 FEW = 10  # "few" are fewer than so many times D + 1
@@ -165,24 +166,22 @@ def _changes(gmms, after, spread):
 
 
 def _coincide(gmms, spec):
-    """(M,): whether two components with something free are one and the same Gaussian."""
-    _, free_means, free_covariances = free_parts(spec)
-    free = free_means | free_covariances
-    pairs = np.triu(free[:, None] | free[None], 1)
-    means, variances = np.asarray(gmms.means, float), _dense_diagonal(gmms)
-    found = np.zeros(len(means), bool)
-    for i, j in np.argwhere(pairs):
-        close = np.abs(means[:, i] - means[:, j]) <= 1e-6 * np.sqrt(variances[:, i])
-        alike = np.abs(variances[:, i] - variances[:, j]) <= 1e-6 * variances[:, i]
-        found |= (close & alike).all(axis=-1)
-    return found
-
-
-def _dense_diagonal(gmms):
-    """(M, K, D) variances."""
+    """(M,): whether two components are one and the same Gaussian although free means or covariances could differ."""
     kind = structure(gmms.covariance_type)
-    covariances = np.asarray(gmms.covariances, float)
-    return np.broadcast_to(jax.vmap(kind.variances)(covariances), gmms.means.shape)
+    _, free, free_covariances = free_parts(spec)
+    free = free | free_covariances if kind.per_component else free
+    means, covariances = np.asarray(gmms.means, float), np.asarray(gmms.covariances, float)
+    variances = kind.variances(covariances)
+    deviations = np.broadcast_to(np.sqrt(variances if kind.per_component else variances[:, None]), means.shape)
+    found = np.zeros(len(means), bool)
+    for i, j in np.argwhere(np.triu(free[:, None] | free[None], 1)):
+        one = (np.abs(means[:, i] - means[:, j]) <= SAME_COMPONENT * deviations[:, i]).all(axis=-1)
+        if kind.per_component and one.any():
+            unit = deviations[:, i, :, None] * deviations[:, i, None, :] if covariances.ndim == 4 else covariances[:, i]
+            alike = np.abs(covariances[:, i] - covariances[:, j]) <= SAME_COMPONENT * unit
+            one &= alike.reshape(len(means), -1).all(axis=-1)
+        found |= one
+    return found
 
 
 def _root(spread):

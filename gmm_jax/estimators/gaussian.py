@@ -17,6 +17,7 @@ from .. import em
 from ..bayes.checks import check_counts
 from ..judge.criteria import criteria
 from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, n_parameters
+from ..mixture.starts import in_known_order
 from .base import BaseMixture, ConvergenceWarning, check_is_fitted
 from .start import given_parts, start_named
 
@@ -45,7 +46,8 @@ class GaussianMixture(BaseMixture):
         init_params: kmeans, k-means++, random_from_data or random (random responsibilities), as in scikit-learn;
             random_points or kmeans++, which are `gmm_jax.mixture.starts`; or a start function (key, x, spec) -> GMM
             that sees standardised data.
-        weights_init, means_init, precisions_init: parts of the start; the rest is init_params'.
+        weights_init, means_init, precisions_init: parts of the start; the rest is init_params', in the order that suits
+            them best.
         known: a `gmm_jax.Known`, in the units of X: what is held and not estimated.
         missing: "marginalise" takes NaN in X as missing at random: each row counts by what was seen of it, in `fit` and
             in every density, score and prediction. None: NaN is an error. See `gmm_jax.impute` for what is missing.
@@ -207,6 +209,8 @@ class GaussianMixture(BaseMixture):
         if len(given) == 3:
             return GMM(**given, covariance_type=spec.covariance_type)
         drawn = em.fit_em_restarts(key, X, spec, init=start, config=em.EMConfig(max_iter=0), **search).starts
+        if self.known is None and search["labels"] is None:  # else their order is given
+            drawn = in_known_order(drawn, replace(spec, known=Known(**given)))
         return replace(drawn, **{name: np.stack([part] * search["n_restarts"]) for name, part in given.items()})
 
     def _progress(self):

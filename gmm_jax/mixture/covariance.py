@@ -157,8 +157,8 @@ class Full:
         return 1.0 / largest
 
     def variances(self, covariances):
-        """The diagonal of Σ: (K, D), (D,) where shared, (K, 1) where spherical."""
-        return jnp.diagonal(covariances, axis1=-2, axis2=-1)
+        """The diagonal of Σ: (..., K, D), (..., D) where shared, (..., K, 1) where spherical; JAX's or NumPy's."""
+        return covariances.diagonal(axis1=-2, axis2=-1)
 
     def precisions(self, whitener):
         """The diagonal of Σ⁻¹, of the same shape."""
@@ -390,7 +390,7 @@ class Spherical(Diag):
         return covariances * scale[0] ** 2  # one common scale: see Scaling
 
     def variances(self, covariances):
-        return covariances[:, None]
+        return covariances[..., None]
 
     def precisions(self, whitener):
         return (whitener * whitener)[:, None]
