@@ -120,13 +120,17 @@ def test_float32_of_a_scale_that_it_cannot_hold_is_a_sentence_and_of_the_largest
 FORKED = """
 import multiprocessing, sys, warnings
 import numpy as np
-from gmm_jax import GaussianMixture, MixtureSpec, bayes, log_prob
+import jax
+from gmm_jax import GaussianMixture, MixtureSpec, bayes, em, log_prob, problems, sample
 warnings.simplefilter("ignore")
 x = np.random.default_rng(0).standard_normal((50, 2))
-model = GaussianMixture(1).fit(x)
+model, key = GaussianMixture(1).fit(x), jax.random.key(0)
+problem = problems.load('course_2d')
 def work(pipe):
     for call in (lambda: model.predict(x), lambda: model.sample(3), lambda: GaussianMixture(1).fit(x),
-                 lambda: bayes.default_prior(x, MixtureSpec(1)), lambda: log_prob(model.mixture_, x)):
+                 lambda: bayes.default_prior(x, MixtureSpec(1)), lambda: log_prob(model.mixture_, x),
+                 lambda: em.fit_em(x, model.mixture_), lambda: sample(key, model.mixture_, 3),
+                 lambda: problem.sample(key)):
         try:
             pipe.send(repr(call()))
         except RuntimeError as error:
@@ -134,7 +138,7 @@ def work(pipe):
 ours, theirs = multiprocessing.get_context("fork").Pipe()
 child = multiprocessing.get_context("fork").Process(target=work, args=(theirs,), daemon=True)
 child.start()
-for _ in range(5):
+for _ in range(8):
     print(ours.recv() if ours.poll(60) else "it hangs")
 """
 
@@ -144,7 +148,7 @@ def test_a_forked_child_says_to_spawn_and_does_not_hang():
         [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=200, cwd=Path(__file__).parents[1]
     )
     lines = done.stdout.strip().splitlines()
-    assert len(lines) == 5, done.stderr
+    assert len(lines) == 8, done.stderr
     assert all("get_context('spawn')" in line and "loky" in line for line in lines), lines
 
 

@@ -94,9 +94,12 @@ def read_grid(path: Path) -> Grid:
     """The grid of a JSON file, missing keys as they are by default; a ValueError names what cannot be read."""
     from .store import read_json
 
+    wanted = f"a grid is a JSON object with any of {', '.join(_names())}."
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is no file; {wanted}")
     found = read_json(path)
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: a grid is a JSON object with any of {_names()}.")
+        raise ValueError(f"{path}: {wanted}")
     for name in found:
         if name not in _names():
             raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(_names())}.")

@@ -34,7 +34,7 @@ def in_processes(
     timeout: float | None = None,
     prepare: Callable[[], Any] | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """work(job) for each job, in fresh processes (spawned: none shares this one's memory or JAX).
+    """work(job) for each job, in fresh processes (spawned: each has its own memory and JAX).
 
     Args:
         work: importable, as is prepare.

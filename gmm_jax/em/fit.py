@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from ..mixture.annotations import Annotations, missing_groups
 from ..mixture.checks import check_count, check_type, tree_dataclass
 from ..mixture.covariance import structure
+from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations
 from ..mixture.moments import Moments, e_step, fast_sums_allowed, ill_conditioned, moments
 from ..mixture.records import Status
@@ -100,6 +101,7 @@ def fit_em(
     References:
         Dempster, Laird & Rubin (1977), JRSS B 39; Ghahramani & Jordan (1994), NIPS 6, for missing values.
     """
+    check_process()
     check_type(config, EMConfig, "config", "EMConfig(max_iter=1000)")
     check_type(init, GMM, "init", "GMM(weights, means, covariances)")
     x, groups = missing_groups(x, missing)
@@ -144,7 +146,7 @@ def iterates(
 
 @jax.jit
 def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *, known: Known = Known()) -> GMM:
-    """Maximum likelihood when the labels are told: one M-step from one-hot responsibilities.
+    """The maximum-likelihood mixture of labelled rows: one M-step from one-hot responsibilities.
 
     `start` gives the structure and the point about which the sums are taken; its values do not matter. This is the
     oracle: what no method without labels can be expected to beat.

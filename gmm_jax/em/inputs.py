@@ -59,6 +59,7 @@ class Data(NamedTuple):
 
 def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, keep_rows=False) -> Data:
     """Rows in memory; those of weight zero are left out, unless all data sets must keep one shape."""
+    names = tuple(map(str, getattr(x, "columns", ())))
     x = check_data(x, missing=missing)
     spec = validate_spec(spec, x.shape[1])
     weight = check_sample_weight(sample_weight, x.shape[0])
@@ -70,6 +71,7 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
         check_total(float(np.sum(weight)), spec.n_components)
     x = check_data(x, n_components=spec.n_components, missing=missing)
     with_gaps, scaling = standardise(x, spec, weight)
+    scaling = scaling._replace(names=names)
     z, groups = missing_groups(with_gaps, missing)
     annotations = Annotations(weight, labels, groups)
     n_samples = z.shape[0] if weight is None else float(np.sum(weight))

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
 from ..mixture.checks import check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
+from ..mixture.scaling import dependent_features
+from ..mixture.spec import free_parts
 from .fit import EMConfig, EMResult, ended, result_of
 from .inputs import Data, check_options, open_data, outward, stack, stack_data, starts_of, starts_of_each
 from .m_step import m_step
@@ -53,7 +55,7 @@ class Restarts(NamedTuple):
 
 @dataclass(frozen=True)
 class ManyRestarts(Sequence):
-    """The same of P data sets: the best fits with leading axis P, all fits (P, R); item p is a `Restarts`."""
+    """Restarts on P data sets: the best fits with leading axis P, all fits (P, R); item p is a `Restarts`."""
 
     best: EMResult  # without a trace: trace is (P, 0)
     log_likelihood: Float[np.ndarray, "P R"]
@@ -284,7 +286,7 @@ def restarts_of(state, trace, data, starts, computed, *, raced=False, search=Non
     optima = Optima(pick(results.gmm, fit), results.log_likelihood[fit], count, reason != "", reason, fit, of_fit)
     spent = int(state.n_iter.sum())
     effort = _effort(spent, computed, results, of_fit[calibration_sample(n_fits)] if raced else of_fit)
-    message = _message(results, best, optima, data.scaling)
+    message = _message(results, best, optima, data)
     starts = jax.tree.map(np.asarray, data.scaling.outward(starts))
     return Restarts(pick(results, best), results, optima, message, effort, starts, search)
 
@@ -317,7 +319,7 @@ REMEDIES = {
 }
 
 
-def _message(fits, best, optima, scaling):
+def _message(fits, best, optima, data):
     sentences = [Status(int(fits.status[best])).advice]
     failed = int(np.sum(~eligible(fits) & ~np.isin(fits.status, (Status.MERGED, Status.DROPPED))))
     if failed and failed < fits.status.size:
@@ -332,7 +334,15 @@ def _message(fits, best, optima, scaling):
             f"a fit that is {gap:.4g} nats higher was set aside because of: {why} ({REMEDIES[why]}); it is "
             "the first of optima"
         )
-    return "; ".join([*sentences, *scaling.remarks]) + "."
+    return "; ".join([*sentences, *data.scaling.remarks, *_dependence(data)]) + "."
+
+
+def _dependence(data):
+    """A sentence where features are linearly dependent and covariances are estimated that this makes singular."""
+    with_correlations = data.spec.covariance_type in ("full", "tied") and free_parts(data.spec)[2].any()
+    columns = dependent_features(data.spread) if with_correlations and data.prior is None else ()
+    depends = f"x is linearly dependent in columns {data.scaling.named(columns)}: covariances are singular, and the "
+    return [depends + "log-likelihood is decided by reg_covar: drop one of them"] if columns else []
 
 
 # ---- many data sets

@@ -240,7 +240,7 @@ def _why_not(status, data):
     columns = dependent_features(data.spread)
     if not columns:
         return f"no standard errors: {status.advice}."
-    named = ", ".join(map(str, columns))
+    named = data.scaling.named(columns)
     return f"no standard errors: column(s) {named} of x are linearly dependent, so Σ is singular: drop one of them."
 
 

@@ -100,7 +100,7 @@ class GaussianMixture(BaseMixture):
             ValueError: bad data or arguments, or no restart ended well; the sentence says what to try.
         """
         del y
-        X = self._validated(X, ensure_min_samples=2)
+        frame, X = X, self._validated(X, ensure_min_samples=2)
         spec = self._spec()
         self._check_options(X, spec)
         weight = check_sample_weight(sample_weight, X.shape[0])
@@ -118,7 +118,9 @@ class GaussianMixture(BaseMixture):
         config = em.EMConfig(self.max_iter, self.tol, reg_covar=None if relative else self.reg_covar)
         key = self._key()
         init = self.mixture_ if again else self._start(key, X, spec, search)
-        found = em.fit_em_restarts(key, X, spec, init=init, config=config, progress=self._progress(), **search)
+        named = hasattr(frame, "columns") and np.asarray(frame).dtype == X.dtype
+        rows = frame if named else X  # messages name the columns of a data frame
+        found = em.fit_em_restarts(key, rows, spec, init=init, config=config, progress=self._progress(), **search)
         # scikit-learn goes on with a collapsed component if there is a ridge, or a given start: here the iterate before
         # is kept, with a warning
         regularised = relative or np.all(np.asarray(self.reg_covar) > 0.0)

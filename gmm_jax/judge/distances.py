@@ -23,7 +23,7 @@ N_DRAWS = 10_000
 
 
 class Divergences(NamedTuple):
-    """Of the densities p and q, each with its Monte-Carlo standard error; all ()."""
+    """Divergences of the densities p and q, each with its Monte-Carlo standard error; all ()."""
 
     kl: Float[Array, ""]  # E_p[log p − log q], nats; may be negative within its error
     kl_se: Float[Array, ""]

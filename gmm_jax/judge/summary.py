@@ -95,7 +95,7 @@ def options_of(engine: str) -> tuple[str, ...]:
 
 
 def check_relabelling(name: str) -> None:
-    """Before anything is sampled: a ValueError where there is no such method."""
+    """A ValueError where there is no relabelling method of that name."""
     if name not in RELABELLINGS:
         raise ValueError(f"relabelling must be one of {', '.join(RELABELLINGS)}; got {name!r}.")
 

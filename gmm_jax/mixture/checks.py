@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 import jax
 import numpy as np
 
+from .forks import check_process
+
 
 def tree_dataclass(cls):
     """A frozen dataclass that is a pytree; its `__post_init__` checks what a caller writes, not what JAX rebuilds.
@@ -64,6 +66,7 @@ def float_array(value, name) -> np.ndarray:
 
 def check_key(key, name: str = "key"):
     """The typed JAX key itself, or a ValueError that says what it is instead."""
+    check_process()
     typed = isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
     if typed and not key.shape:
         return key

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, Known, MixtureSpec, affine, responsibilities, sample, sample_given_labels, structure
+from ..mixture.checks import check_key
 from .generators import fixed_counts
 
 FIELDS = ("weights", "means", "covariances")
@@ -52,6 +53,7 @@ class Problem:
         counts="fixed" gives n·φ samples to each component (largest remainder), concatenated component by component as
         in the course; counts="multinomial" draws every label anew, and rows are in no order.
         """
+        check_key(key)
         n = self.n_samples if n is None else _positive(n, "n")
         gmm, centre, scale = _centred(self.truth)
         if counts == "fixed":
@@ -69,7 +71,7 @@ class Problem:
         No classifier does better, so it says how much the components overlap.
         """
         n_draws = _positive(n_draws, "n_draws")
-        doubt = np.asarray(_doubt(key, _centred(self.truth)[0], n_draws), float)
+        doubt = np.asarray(_doubt(check_key(key), _centred(self.truth)[0], n_draws), float)
         return float(np.mean(doubt)), float(np.std(doubt) / math.sqrt(n_draws))
 
     def _known(self, name, components):
