@@ -226,9 +226,13 @@ def test_values_that_repeat_are_a_component_of_their_own():
     """Zero-inflated data: what a person wants is the zeros apart."""
     rng = np.random.default_rng(0)
     x = np.concatenate([np.zeros((150, 1)), rng.normal(-4.0, 1.0, (150, 1)), rng.normal(5.0, 1.5, (200, 1))])
-    best = fit_em_restarts(KEY, x, MixtureSpec(3), n_restarts=20).best
+    found = fit_em_restarts(KEY, x, MixtureSpec(3), n_restarts=20)
+    best = found.best
     k = int(np.argmin(np.abs(best.gmm.means[:, 0])))
     np.testing.assert_allclose([best.gmm.weights[k], best.gmm.means[k, 0]], [0.3, 0.0], atol=1e-3)
+    assert f"in component(s) {k} (from 0) samples repeat one value" in found.message
+    without = fit_em_restarts(KEY, x[150:], MixtureSpec(2), n_restarts=5)
+    assert without.message == f"{Status.CONVERGED.advice}."
 
 
 def test_components_that_coincide_are_a_saddle_that_is_named(three):

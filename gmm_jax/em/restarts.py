@@ -281,12 +281,13 @@ def restarts_of(state, trace, data, starts, computed, *, raced=False, search=Non
         reason = reasons(pick(results.gmm, fit), after, data.inner, data.spread, data.n_samples, settled=settled)
     flags = np.concatenate([reason != "", [False]])[of_fit]
     best = int(best_of(ranked, flags))
+    remarks = [*data.scaling.remarks, *(_dependence(data) or _as_narrow_as_the_ridge(pick(results.gmm, best), data))]
     results = outward(results, data.spec, data.scaling, data.volume)
     count = np.bincount(of_fit[of_fit >= 0], minlength=fit.size)
     optima = Optima(pick(results.gmm, fit), results.log_likelihood[fit], count, reason != "", reason, fit, of_fit)
     spent = int(state.n_iter.sum())
     effort = _effort(spent, computed, results, of_fit[calibration_sample(n_fits)] if raced else of_fit)
-    message = _message(results, best, optima, data)
+    message = _message(results, best, optima, remarks)
     starts = jax.tree.map(np.asarray, data.scaling.outward(starts))
     return Restarts(pick(results, best), results, optima, message, effort, starts, search)
 
@@ -319,7 +320,7 @@ REMEDIES = {
 }
 
 
-def _message(fits, best, optima, data):
+def _message(fits, best, optima, remarks):
     sentences = [Status(int(fits.status[best])).advice]
     failed = int(np.sum(~eligible(fits) & ~np.isin(fits.status, (Status.MERGED, Status.DROPPED))))
     if failed and failed < fits.status.size:
@@ -334,7 +335,7 @@ def _message(fits, best, optima, data):
             f"a fit that is {gap:.4g} nats higher was set aside because of: {why} ({REMEDIES[why]}); it is "
             "the first of optima"
         )
-    return "; ".join([*sentences, *data.scaling.remarks, *_dependence(data)]) + "."
+    return "; ".join([*sentences, *remarks]) + "."
 
 
 def _dependence(data):
@@ -343,6 +344,21 @@ def _dependence(data):
     columns = dependent_features(data.spread) if with_correlations and data.prior is None else ()
     depends = f"x is linearly dependent in columns {data.scaling.named(columns)}: covariances are singular, and the "
     return [depends + "log-likelihood is decided by reg_covar: drop one of them"] if columns else []
+
+
+def _as_narrow_as_the_ridge(gmm, data):
+    """A sentence where samples that repeat one value, or lie in a plane, are a component of their own."""
+    if data.prior is not None or data.scaling.constant or not np.any(data.config.reg_covar):
+        return []
+    covariances = np.asarray(gmm.covariances, float)
+    full = gmm.covariance_type in ("full", "tied")
+    variances = np.linalg.eigvalsh(covariances) if full else covariances.reshape(len(covariances), -1)
+    least = np.broadcast_to(variances.min(axis=-1), gmm.weights.shape)
+    narrow = np.flatnonzero((least <= 2.0 * np.max(data.config.reg_covar)) & free_parts(data.spec)[2])
+    if not narrow.size:
+        return []
+    where = f"in component(s) {', '.join(map(str, narrow))} (from 0) samples repeat one value or lie in a plane"
+    return [f"{where}: only reg_covar bounds the log-likelihood there, so compare it only at the same reg_covar"]
 
 
 # ---- many data sets
