@@ -199,6 +199,13 @@ def test_features_that_are_linearly_dependent_are_named(blobs, covariance_type, 
     assert "dependent" not in restarts(blobs, covariance_type).message
 
 
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_constant_feature_makes_no_optimum_spurious(blobs, covariance_type):
+    found = restarts(np.column_stack([blobs, np.full(len(blobs), 3.0)]), covariance_type)
+    assert found.optima.reason[found.optima.of_fit[0]] == ""
+    assert "x is constant in column(s) 2," in found.message
+
+
 def test_columns_of_a_data_frame_are_named(blobs):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(blobs, columns=["height", "weight"]).assign(double=2.0 * blobs[:, 0], fixed=3.0)

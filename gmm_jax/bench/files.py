@@ -230,7 +230,9 @@ def _advice(fit: Fit, warnings: Sequence[str]) -> str:
     message = fit.info.get("message", fit.status.advice).removesuffix(".")
     if not fit.status.ok and fit.status.advice not in message:
         message = f"{fit.status.advice}; {message}"
-    said = [part for part in message.split("; ") if not part.startswith(("x is constant in", "x is linearly"))]
+    by_number = ("x is constant in", "x is linearly", "no standard errors: column(s)")
+    said = [part for part in message.split("; ") if not part.startswith(by_number)]
+    said += ["no standard errors: the covariance is singular"] * (by_number[-1] in message)
     return "; ".join([*warnings, *said]) + "."
 
 

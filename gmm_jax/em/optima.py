@@ -143,10 +143,16 @@ def relative_variances(gmms: GMM, spread: Float[np.ndarray, "D D"]) -> Float[np.
         own = np.diagonal(spread, axis1=-2, axis2=-1)
         if gmms.covariance_type == "spherical":
             return np.asarray(gmms.covariances, float)[..., None] / own.mean(axis=-1)[..., None, None]
-        has = own > 1e-10 * own.max(axis=-1, keepdims=True)
+        has = _varies(spread)
         ratio = np.asarray(gmms.covariances, float) / np.where(has, own, 1.0)[..., None, :]
         return np.sort(np.where(has[..., None, :], ratio, np.inf), axis=-1)
     return np.linalg.eigvalsh(_whitened(_dense(gmms), _root(spread)))
+
+
+def _varies(spread):
+    """(..., D): features with a spread; the others have a variance of reg_covar's, which says nothing."""
+    own = np.diagonal(spread, axis1=-2, axis2=-1)
+    return own > 1e-10 * own.max(axis=-1, keepdims=True)
 
 
 def _changes(gmms, after, spread):
@@ -155,7 +161,8 @@ def _changes(gmms, after, spread):
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if gmms.covariance_type in ("diag", "spherical"):
             old, new = (np.asarray(gmm.covariances, float).reshape(*step.shape[:2], -1) for gmm in (gmms, after))
-            ratio, moved = new / old, np.sqrt(np.sum(step * step / old, axis=-1))
+            varies = _varies(spread)[..., None, :] | (gmms.covariance_type == "spherical")
+            ratio, moved = np.where(varies, new / old, 1.0), np.sqrt(np.sum(step * step / old, axis=-1))
         else:
             root = _root(spread)
             values, vectors = np.linalg.eigh(_whitened(_dense(gmms), root))
