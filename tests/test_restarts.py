@@ -195,14 +195,18 @@ def test_features_that_are_linearly_dependent_are_named(blobs, covariance_type, 
     named = "0, 1, 2" if made == "sum" else "0, 2"
     found = restarts(np.column_stack([blobs, third]), covariance_type)
     assert f"x is linearly dependent in columns {named}: " in found.message
+    many = restarts(np.column_stack([blobs, third])[None], covariance_type)
+    assert many.reason[0] == found.optima.reason[found.optima.of_fit[0]] == ""
     assert "dependent" not in restarts(np.column_stack([blobs, third]), "diag").message
     assert "dependent" not in restarts(blobs, covariance_type).message
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_a_constant_feature_makes_no_optimum_spurious(blobs, covariance_type):
-    found = restarts(np.column_stack([blobs, np.full(len(blobs), 3.0)]), covariance_type)
+    x = np.column_stack([blobs, np.full(len(blobs), 3.0)])
+    found, many = restarts(x, covariance_type), restarts(np.stack([x, 2.0 * x]), covariance_type)
     assert found.optima.reason[found.optima.of_fit[0]] == ""
+    assert many.reason.tolist() == ["", ""]
     assert "x is constant in column(s) 2," in found.message
 
 

@@ -137,7 +137,7 @@ def reasons(
 def relative_variances(gmms: GMM, spread: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "M K d"]:
     """Variances of component k in those of the data, S = spread, smallest first: see `spurious`.
 
-    Directions without spread are left out; d is how many there are else.
+    Directions without spread count as 1, or as infinite if diagonal; d is 1 for spherical ones, else D.
     """
     if gmms.covariance_type in ("diag", "spherical"):
         own = np.diagonal(spread, axis1=-2, axis2=-1)
@@ -192,15 +192,17 @@ def _coincide(gmms, spec):
 
 
 def _root(spread):
-    """R with R Rᵀ = S⁻¹, (D, d) without the directions of no spread, or of each mixture (M, 1, D, D)."""
+    """R with R Rᵀ = S⁻¹, (D, D) or of each mixture (M, 1, D, D); columns of zeros for directions without spread."""
     values, vectors = np.linalg.eigh(spread)
-    root = vectors / np.sqrt(np.maximum(values, np.finfo(float).tiny))[..., None, :]
-    return root[:, values > 1e-10 * values.max()] if spread.ndim == 2 else root[:, None]
+    has = values > 1e-10 * values.max(axis=-1, keepdims=True)
+    root = vectors * (has / np.sqrt(np.where(has, values, 1.0)))[..., None, :]
+    return root if spread.ndim == 2 else root[:, None]
 
 
 def _whitened(matrices, root):
-    """Rᵀ Σ R: as S⁻¹Σ, made symmetric."""
-    return np.swapaxes(root, -1, -2) @ matrices @ root
+    """Rᵀ Σ R: as S⁻¹Σ, made symmetric; 1 in directions that R leaves out."""
+    left_out = ~root.any(axis=-2)
+    return np.swapaxes(root, -1, -2) @ matrices @ root + left_out[..., None] * np.eye(root.shape[-1])
 
 
 def _dense(gmms):
