@@ -180,7 +180,7 @@ BAD_OPTIONS = {
     "a column twice": (["--columns", "a", "0"], "column 'a' of"),
     "negative seed": (["--seed", "-1"], "--seed must be a whole number from 0"),
     "huge seed": (["--seed", "9" * 30], "--seed must be a whole number from 0"),
-    "no restart": (["--option", "n_restarts=0"], "n_restarts must be an integer of at least 1"),
+    "no restart": (["--option", "n_restarts=0"], "n_restarts must be a positive integer"),
     "negative ridge": (["--option", "reg_covar=-1"], "reg_covar must be finite and not negative"),
     "ridge that is no number": (["--option", "reg_covar=big"], "reg_covar must hold real numbers"),
     "unknown start": (["--option", "init=best"], "init must be one of"),

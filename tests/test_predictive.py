@@ -11,7 +11,7 @@ import pytest
 
 import oracles
 from conftest import TYPES, as_tuple, near, posterior_of, random_gmm
-from gmm_jax import GMM, GaussianMixture, MixtureSpec, em, judge
+from gmm_jax import GMM, GaussianMixture, MixtureSpec, Posterior, Status, em, judge
 from gmm_jax.mixture.predictive import predictive
 
 SECONDS = 1.6e9 + 1e3 * np.concatenate([np.random.default_rng(0).normal(m, 1.0, (60, 1)) for m in (-3.0, 3.0)])
@@ -141,6 +141,14 @@ child.start()
 for _ in range(8):
     print(ours.recv() if ours.poll(60) else "it hangs")
 """
+
+
+def test_rows_of_another_size_than_the_draws_are_refused():
+    draws = GMM(np.ones((1, 1, 1)), np.zeros((1, 1, 1, 2)), np.eye(2)[None, None, None])
+    posterior = Posterior(draws, np.zeros((1, 1)), {}, Status.SAMPLED)
+    assert posterior.log_predictive(np.zeros((3, 2))).shape == (3,)
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 2\), as the draws have it; got \(3, 1\)"):
+        posterior.log_predictive(np.zeros((3, 1)))
 
 
 def test_a_forked_child_says_to_spawn_and_does_not_hang():
