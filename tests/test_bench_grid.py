@@ -53,6 +53,16 @@ def test_python_json_and_the_shell_say_the_same(tmp_path, monkeypatch):
     assert [cell.seed for cell in seen[0][0][:2]] == [5, 5]
 
 
+def test_a_grid_that_is_not_there_is_a_wrong_argument(tmp_path, capsys):
+    assert main(["compare", "--file", str(tmp_path / "grid.json")]) == 2
+    assert "grid.json is no file; a grid is a JSON object with any of" in capsys.readouterr().err
+
+
+def test_methods_with_options_are_a_grid_too():
+    grid = Grid().with_options({"em": {"init": "kmeans", "tol": 1e-6}, "oracle": {}})
+    assert grid.options() == {"em": {"init": "kmeans", "tol": 1e-6}, "oracle": {}}
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -147,7 +147,7 @@ BAD_TABLES = {
     "a short row": (GOOD + "\n1", "line 32: 1 fields where the first line has 2"),
     "an open quotation mark": (GOOD + '\n"1,2\n3,4', "line 32: 1 fields"),
     "not text": (b"\xff\xfe\x00\x01", "not a text file in UTF-8"),
-    "too few rows": ("a,b\n1,2\n", "n_components=2 is more than the 1 rows of data.csv"),
+    "too few rows": ("a,b\n1,2\n", "n_components=2 is more than the 1 row of data.csv"),
 }
 
 

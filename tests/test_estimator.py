@@ -113,8 +113,22 @@ def test_parts_of_the_start_may_be_given_and_the_rest_is_the_starts(x):
     start = fitted(x, n_components=3, means_init=means, max_iter=0, random_state=0)
     np.testing.assert_allclose(start.means_, means, rtol=1e-12)
     plain = fitted(x, n_components=3, max_iter=0, random_state=0)
-    np.testing.assert_allclose(start.covariances_, plain.covariances_, rtol=1e-10)
-    np.testing.assert_allclose(start.weights_, plain.weights_, rtol=1e-10)
+    order, plainly = np.argsort(start.weights_), np.argsort(plain.weights_)
+    np.testing.assert_allclose(start.covariances_[order], plain.covariances_[plainly], rtol=1e-10)
+    np.testing.assert_allclose(start.weights_[order], plain.weights_[plainly], rtol=1e-10)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
+def test_the_rest_of_a_start_takes_the_order_of_the_parts_that_are_given(order):
+    """Their own precisions in any order give the start again in that order, and the fit takes as many iterations."""
+    x = np.concatenate([s * np.random.default_rng(0).standard_normal((60, 2)) + 30 * s for s in (1.0, 3.0, 9.0)])
+    plain = fitted(x, n_components=3, covariance_type="diag", max_iter=0, random_state=0)
+    given = {"precisions_init": plain.precisions_[order], "covariance_type": "diag", "random_state": 0}
+    start = fitted(x, n_components=3, max_iter=0, **given)
+    np.testing.assert_allclose(start.means_, plain.means_[order], rtol=1e-10)
+    np.testing.assert_allclose(start.weights_, plain.weights_[order], rtol=1e-10)
+    free = fitted(x, n_components=3, covariance_type="diag", random_state=0)
+    assert fitted(x, n_components=3, **given).n_iter_ == free.n_iter_
 
 
 def test_every_restart_is_kept_and_a_seed_repeats_it(x):

@@ -11,7 +11,7 @@ import pytest
 
 import oracles
 from conftest import TYPES, as_tuple, near, posterior_of, random_gmm
-from gmm_jax import GMM, GaussianMixture, MixtureSpec, em, judge
+from gmm_jax import GMM, GaussianMixture, MixtureSpec, Posterior, Status, em, judge
 from gmm_jax.mixture.predictive import predictive
 
 SECONDS = 1.6e9 + 1e3 * np.concatenate([np.random.default_rng(0).normal(m, 1.0, (60, 1)) for m in (-3.0, 3.0)])
@@ -121,15 +121,16 @@ FORKED = """
 import multiprocessing, sys, warnings
 import numpy as np
 import jax
-from gmm_jax import GaussianMixture, MixtureSpec, bayes, log_prob, sample
-key = jax.random.key(0)
+from gmm_jax import GaussianMixture, MixtureSpec, bayes, em, log_prob, problems, sample
 warnings.simplefilter("ignore")
 x = np.random.default_rng(0).standard_normal((50, 2))
-model = GaussianMixture(1).fit(x)
+model, key = GaussianMixture(1).fit(x), jax.random.key(0)
+problem = problems.load('course_2d')
 def work(pipe):
     for call in (lambda: model.predict(x), lambda: model.sample(3), lambda: GaussianMixture(1).fit(x),
                  lambda: bayes.default_prior(x, MixtureSpec(1)), lambda: log_prob(model.mixture_, x),
-                 lambda: sample(key, model.mixture_, 3)):
+                 lambda: em.fit_em(x, model.mixture_), lambda: sample(key, model.mixture_, 3),
+                 lambda: problem.sample(key)):
         try:
             pipe.send(repr(call()))
         except RuntimeError as error:
@@ -137,9 +138,17 @@ def work(pipe):
 ours, theirs = multiprocessing.get_context("fork").Pipe()
 child = multiprocessing.get_context("fork").Process(target=work, args=(theirs,), daemon=True)
 child.start()
-for _ in range(6):
+for _ in range(8):
     print(ours.recv() if ours.poll(60) else "it hangs")
 """
+
+
+def test_rows_of_another_size_than_the_draws_are_refused():
+    draws = GMM(np.ones((1, 1, 1)), np.zeros((1, 1, 1, 2)), np.eye(2)[None, None, None])
+    posterior = Posterior(draws, np.zeros((1, 1)), {}, Status.SAMPLED)
+    assert posterior.log_predictive(np.zeros((3, 2))).shape == (3,)
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 2\), as the draws have it; got \(3, 1\)"):
+        posterior.log_predictive(np.zeros((3, 1)))
 
 
 def test_a_forked_child_says_to_spawn_and_does_not_hang():
@@ -147,7 +156,7 @@ def test_a_forked_child_says_to_spawn_and_does_not_hang():
         [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=200, cwd=Path(__file__).parents[1]
     )
     lines = done.stdout.strip().splitlines()
-    assert len(lines) == 6, done.stderr
+    assert len(lines) == 8, done.stderr
     assert all("get_context('spawn')" in line and "loky" in line for line in lines), lines
 
 

@@ -226,9 +226,13 @@ def test_values_that_repeat_are_a_component_of_their_own():
     """Zero-inflated data: what a person wants is the zeros apart."""
     rng = np.random.default_rng(0)
     x = np.concatenate([np.zeros((150, 1)), rng.normal(-4.0, 1.0, (150, 1)), rng.normal(5.0, 1.5, (200, 1))])
-    best = fit_em_restarts(KEY, x, MixtureSpec(3), n_restarts=20).best
+    found = fit_em_restarts(KEY, x, MixtureSpec(3), n_restarts=20)
+    best = found.best
     k = int(np.argmin(np.abs(best.gmm.means[:, 0])))
     np.testing.assert_allclose([best.gmm.weights[k], best.gmm.means[k, 0]], [0.3, 0.0], atol=1e-3)
+    assert f"in component(s) {k} (from 0) samples repeat one value" in found.message
+    without = fit_em_restarts(KEY, x[150:], MixtureSpec(2), n_restarts=5)
+    assert without.message == f"{Status.CONVERGED.advice}."
 
 
 def test_optima_with_a_shared_covariance_are_judged_as_each_alone():
@@ -244,6 +248,40 @@ def test_components_that_coincide_are_a_saddle_that_is_named(three):
     found = fit_em_restarts(KEY, three, MixtureSpec(2), init=one)
     assert found.optima.reason.tolist() == ["coinciding components"]
     assert "saddle point" in found.message
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_a_saddle_is_named_for_every_structure_and_number_of_optima(three, covariance_type):
+    spread = {"full": np.stack([np.eye(2)] * 3), "tied": np.eye(2), "diag": np.ones((3, 2)), "spherical": np.ones(3)}
+    means = np.array([[0.0, 0.0], [0.0, 0.0], [4.0, 2.0]])
+    one = GMM(np.array([0.2, 0.3, 0.5]), means, spread[covariance_type], covariance_type)
+    two = GMM(one.weights, means[[0, 2, 1]] * np.array([[1.0], [1.0], [-1.0]]) + 1.0, one.covariances, covariance_type)
+    init = jax.tree.map(lambda *leaves: np.stack(leaves), one, two)
+    found = fit_em_restarts(KEY, three, MixtureSpec(3, covariance_type), init=init)
+    assert found.optima.reason[found.optima.of_fit[0]] == "coinciding components"
+
+
+def test_crossing_components_with_equal_means_and_variances_do_not_coincide():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 2)) @ np.array([[1.0, 0.9], [0.0, np.sqrt(0.19)]])
+    x[200:, 1] *= -1.0
+    x = np.concatenate([x, x * np.array([1.0, -1.0])])  # both components have the same variances to the last digit
+    crossing = np.array([[[1.0, 0.9], [0.9, 1.0]], [[1.0, -0.9], [-0.9, 1.0]]])
+    init = GMM(np.full(2, 0.5), np.zeros((2, 2)), crossing)
+    found = fit_em_restarts(KEY, x, MixtureSpec(2, known=Known(means=np.zeros((2, 2)))), init=init)
+    np.testing.assert_allclose(found.best.gmm.covariances[0, 0, 0], found.best.gmm.covariances[1, 0, 0], rtol=1e-6)
+    assert found.optima.reason.tolist() == [""]
+
+
+def test_known_equal_means_under_a_shared_covariance_are_fitted():
+    """Nothing tells these two apart, so all rows nearest to both would go to one."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal((200, 2)), rng.standard_normal((200, 2)) + 8.0])
+    known = Known(means=np.array([[0.0, 0.0], [0.0, 0.0], [8.0, 8.0]]))
+    found = fit_em_restarts(KEY, x, MixtureSpec(3, "tied", known), n_restarts=3)
+    assert found.best.status == Status.CONVERGED
+    np.testing.assert_allclose(found.best.gmm.weights, [0.25, 0.25, 0.5], atol=1e-3)
+    assert not found.optima.spurious.any()
 
 
 @pytest.mark.parametrize("init", ["kmeans++", "random_points", "kmeans", "random"])

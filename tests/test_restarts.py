@@ -10,7 +10,7 @@ import pytest
 
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
-from gmm_jax import GMM, MixtureSpec, Status, affine, align
+from gmm_jax import GMM, GaussianMixture, MixtureSpec, Status, affine, align
 from gmm_jax.em import EMConfig, Interrupted, fit_em, fit_em_restarts, pool
 from gmm_jax.mixture import Known, standardise
 
@@ -186,6 +186,37 @@ def test_fewer_rows_than_numbers_is_never_a_false_success(n, d, k, covariance_ty
     assert_honest(found)
     if k > 1 and n == k:
         assert found.best.status == Status.COLLAPSED or "spurious" in found.message
+
+
+@pytest.mark.parametrize("made", ["copy", "sum", "offset"])
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_features_that_are_linearly_dependent_are_named(blobs, covariance_type, made):
+    third = {"copy": 2.0 * blobs[:, 0], "sum": blobs @ [1.0, -3.0], "offset": 1e6 + blobs[:, 0]}[made]
+    named = "0, 1, 2" if made == "sum" else "0, 2"
+    found = restarts(np.column_stack([blobs, third]), covariance_type)
+    assert f"x is linearly dependent in columns {named}: " in found.message
+    many = restarts(np.column_stack([blobs, third])[None], covariance_type)
+    assert many.reason[0] == found.optima.reason[found.optima.of_fit[0]] == ""
+    assert "dependent" not in restarts(np.column_stack([blobs, third]), "diag").message
+    assert "dependent" not in restarts(blobs, covariance_type).message
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_constant_feature_makes_no_optimum_spurious(blobs, covariance_type):
+    x = np.column_stack([blobs, np.full(len(blobs), 3.0)])
+    found, many = restarts(x, covariance_type), restarts(np.stack([x, 2.0 * x]), covariance_type)
+    assert found.optima.reason[found.optima.of_fit[0]] == ""
+    assert many.reason.tolist() == ["", ""]
+    assert "x is constant in column(s) 2," in found.message
+
+
+def test_columns_of_a_data_frame_are_named(blobs):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(blobs, columns=["height", "weight"]).assign(double=2.0 * blobs[:, 0], fixed=3.0)
+    assert "x is constant in column(s) 'fixed'," in restarts(frame).message
+    fitted = GaussianMixture(2, random_state=0).fit(frame.drop(columns="fixed"))
+    for message in (restarts(frame).message, fitted.message_):
+        assert "x is linearly dependent in columns 'height', 'double'" in message
 
 
 def test_a_component_on_three_close_rows_is_flagged_and_not_best(blobs):

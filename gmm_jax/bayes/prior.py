@@ -92,7 +92,7 @@ def standardised(spec: MixtureSpec, scaling: Scaling) -> tuple[Prior, tuple[str,
 
 
 def hyperparameters(prior: Prior, covariance_type: str) -> Hyperparameters:
-    """Read from the distributions; NotSupported, with the reason, where they are not semi-conjugate."""
+    """Hyperparameters of a semi-conjugate prior, read from its distributions; NotSupported, with the reason, else."""
     import numpyro.distributions as dist
 
     if prior.weights is None or prior.means is None:

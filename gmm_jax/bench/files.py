@@ -200,7 +200,9 @@ def _advice(fit: Fit, warnings: Sequence[str]) -> str:
     message = fit.info.get("message", fit.status.advice).removesuffix(".")
     if not fit.status.ok and fit.status.advice not in message:
         message = f"{fit.status.advice}; {message}"
-    said = [part for part in message.split("; ") if not part.startswith("x is constant in column")]
+    by_number = ("x is constant in", "x is linearly", "no standard errors: column(s)")
+    said = [part for part in message.split("; ") if not part.startswith(by_number)]
+    said += ["no standard errors: the covariance is singular"] * (by_number[-1] in message)
     return "; ".join([*warnings, *said]) + "."
 
 
@@ -219,7 +221,7 @@ def show(fit: Fit, file, method, names, n_samples, spec, scores: Mapping, warnin
             "estimate": store.mixture_record(fit.point),
             "standard_errors": store.mixture_record(fit.standard_errors),
             **scores,
-            "info": fit.info,
+            "info": {name: value for name, value in fit.info.items() if name != "message"},  # it is in the advice
         }
         print(json.dumps(store.plain(document), allow_nan=False))
         return

@@ -85,9 +85,13 @@ def read_grid(path: Path) -> Grid:
     """The grid of a JSON file, missing keys as they are by default; a ValueError names what cannot be read."""
     from .store import read_json
 
-    found, names = read_json(path), [field.name for field in fields(Grid)]
+    names = [field.name for field in fields(Grid)]
+    wanted = f"a grid is a JSON object with any of {', '.join(names)}."
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is no file; {wanted}")
+    found = read_json(path)
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: a grid is a JSON object with any of {', '.join(names)}.")
+        raise ValueError(f"{path}: {wanted}")
     for name in found:
         if name not in names:
             raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(names)}.")

@@ -30,7 +30,7 @@ class Lost(NamedTuple):
 def in_processes(
     work: Work, jobs: Sequence[Any], n_workers: int, *, timeout: float | None = None, prepare: Prepare = None
 ) -> Iterator[tuple[int, Any]]:
-    """work(job) for each job, in fresh processes (spawned: none shares this one's memory or JAX).
+    """work(job) for each job, in fresh processes (spawned: each has its own memory and JAX).
 
     Args:
         work: importable, as is prepare.

@@ -1,4 +1,4 @@
-"""MAXIMUM LIKELIHOOD: the solve, the loop, one start, many starts, streams of rows, and how sure the answer is."""
+"""MAXIMUM LIKELIHOOD: the solve, the loop, one start, many starts, streams of rows, and uncertainty."""
 
 from .bootstrap import Bootstrap, bootstrap
 from .fit import EMConfig, EMResult, fit_em, fit_labelled, iterates

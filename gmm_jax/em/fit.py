@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from ..mixture import Annotations, Hyperparameters, Known, Status, project, structure
 from ..mixture.checks import check_count, check_type, tree_dataclass
+from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations, given
 from ..mixture.moments import Moments, e_step, fast_sums_allowed, ill_conditioned, moments
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
@@ -97,6 +98,7 @@ def fit_em(
     References:
         Dempster, Laird & Rubin (1977), JRSS B 39; Ghahramani & Jordan (1994), NIPS 6, for missing values.
     """
+    check_process()
     init, x, groups = _checked(x, init, known, config, missing)
     result = _fit(x, init, known, Annotations(sample_weight, labels, groups), config, prior)
     return result._replace(trace=ended(result.trace, result.n_iter))
@@ -151,7 +153,7 @@ def _iterates(x, init, n_iter, known, sample_weight, config):
 
 @jax.jit
 def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *, known: Known = Known()) -> GMM:
-    """Maximum likelihood when the labels are told: one M-step from one-hot responsibilities.
+    """The maximum-likelihood mixture of labelled rows: one M-step from one-hot responsibilities.
 
     `start` gives the structure and the point about which the sums are taken; its values do not matter. This is the
     oracle: what no method without labels can be expected to beat.

@@ -57,6 +57,7 @@ class Data(NamedTuple):
 
 def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, keep_rows=False) -> Data:
     """Rows in memory; those of weight zero are left out, unless all data sets must keep one shape."""
+    names = tuple(map(str, getattr(x, "columns", ())))
     x = check_data(x, missing=missing)
     spec = validate_spec(spec, x.shape[1])
     weight = check_sample_weight(sample_weight, x.shape[0])
@@ -72,6 +73,7 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
             )
     x = check_data(x, n_components=spec.n_components, missing=missing)
     with_gaps, scaling = standardise(x, spec, weight)
+    scaling = scaling._replace(names=names)
     z, groups = missing_groups(with_gaps, missing)
     annotations = Annotations(weight, labels, groups)
     n_samples = z.shape[0] if weight is None else float(np.sum(weight))
@@ -172,12 +174,18 @@ def apart(starts: GMM, spec: MixtureSpec) -> GMM:
     """Starts (leading axis) of which no two components are equal where their covariances are free.
 
     EM keeps equal components equal for ever, which is a saddle point: k-means++ makes them where means that are known
-    are the same. Their variances are stretched by factors from 1/4 to 4.
+    are the same. Their variances are stretched by factors from 1/4 to 4, and they share their weight evenly: all rows
+    went to the first of them.
     """
-    if spec.known.means is None or not structure(spec.covariance_type).per_component:
+    if spec.known.means is None:
         return starts
     known = np.asarray(spec.known.means)
-    same = (known[:, None] == known[None]).all(axis=-1) & free_parts(spec)[2]
+    same = (known[:, None] == known[None]).all(axis=-1)
+    weights = np.where(same.any(axis=1), starts.weights @ (same / np.maximum(same.sum(axis=1), 1)).T, starts.weights)
+    starts = replace(starts, weights=weights.astype(starts.weights.dtype))
+    if not structure(spec.covariance_type).per_component:
+        return starts
+    same = same & free_parts(spec)[2]
     size, rank = same.sum(axis=1), np.tril(same, -1).sum(axis=1)
     factor = np.where(size > 1, 4.0 ** (2.0 * rank / np.maximum(size - 1, 1) - 1.0), 1.0)
     factor = factor.reshape(-1, *[1] * (starts.covariances.ndim - 2)).astype(starts.covariances.dtype)

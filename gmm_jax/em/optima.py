@@ -20,6 +20,7 @@ from .m_step import m_step
 
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
 NARROWEST = 1e-3  # least eigenvalue of S⁻¹Σ_k where few samples support component k
+SAME_COMPONENT = 1e-3  # two components are one where means and covariances differ by less, in units of their sds
 REPEATED = 1e-5  # relative variance below which samples repeat one value
 FEW = 10  # "few" are fewer than so many times D + 1
 LARGEST_SHIFT = 0.05  # at a stationary point an EM step without a ridge changes no Σ_k and no μ_k by more, relatively
@@ -127,16 +128,22 @@ def reasons(
 def relative_variances(gmms: GMM, spread: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "M K d"]:
     """Variances of component k in those of the data, S = spread, smallest first: see `spurious`.
 
-    Directions without spread are left out; d is how many there are else.
+    Directions without spread count as 1, or as infinite if diagonal; d is 1 for spherical ones, else D.
     """
     if gmms.covariance_type in ("diag", "spherical"):
         own = np.diagonal(spread, axis1=-2, axis2=-1)
         if gmms.covariance_type == "spherical":
             return np.asarray(gmms.covariances, float)[..., None] / own.mean(axis=-1)[..., None, None]
-        has = own > 1e-10 * own.max(axis=-1, keepdims=True)
+        has = _varies(spread)
         ratio = np.asarray(gmms.covariances, float) / np.where(has, own, 1.0)[..., None, :]
         return np.sort(np.where(has[..., None, :], ratio, np.inf), axis=-1)
     return np.linalg.eigvalsh(_whitened(_dense(gmms), _root(spread)))
+
+
+def _varies(spread):
+    """(..., D): features with a spread; the others have a variance of reg_covar's, which says nothing."""
+    own = np.diagonal(spread, axis1=-2, axis2=-1)
+    return own > 1e-10 * own.max(axis=-1, keepdims=True)
 
 
 def _changes(gmms, after, spread):
@@ -145,7 +152,8 @@ def _changes(gmms, after, spread):
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if gmms.covariance_type in ("diag", "spherical"):
             old, new = variances_of(gmms), variances_of(after)
-            ratio, moved = new / old, np.sqrt(np.sum(step * step / old, axis=-1))
+            varies = _varies(spread)[..., None, :] | (gmms.covariance_type == "spherical")
+            ratio, moved = np.where(varies, new / old, 1.0), np.sqrt(np.sum(step * step / old, axis=-1))
         else:
             root = _root(spread)
             values, vectors = np.linalg.eigh(_whitened(_dense(gmms), root))
@@ -156,29 +164,36 @@ def _changes(gmms, after, spread):
 
 
 def _coincide(gmms, spec):
-    """(M,): whether two components with something free are one and the same Gaussian."""
-    _, free_means, free_covariances = free_parts(spec)
-    free = free_means | free_covariances
-    pairs = np.triu(free[:, None] | free[None], 1)
-    means, variances = np.asarray(gmms.means, float), variances_of(gmms)
+    """(M,): whether two components are one and the same Gaussian although free means or covariances could differ."""
+    kind = structure(gmms.covariance_type)
+    _, free, free_covariances = free_parts(spec)
+    free = free | free_covariances if kind.per_component else free
+    means, covariances = np.asarray(gmms.means, float), np.asarray(gmms.covariances, float)
+    variances = kind.variances(covariances)
+    deviations = np.broadcast_to(np.sqrt(variances if kind.per_component else variances[:, None]), means.shape)
     found = np.zeros(len(means), bool)
-    for i, j in np.argwhere(pairs):
-        close = np.abs(means[:, i] - means[:, j]) <= 1e-6 * np.sqrt(variances[:, i])
-        alike = np.abs(variances[:, i] - variances[:, j]) <= 1e-6 * variances[:, i]
-        found |= (close & alike).all(axis=-1)
+    for i, j in np.argwhere(np.triu(free[:, None] | free[None], 1)):
+        one = (np.abs(means[:, i] - means[:, j]) <= SAME_COMPONENT * deviations[:, i]).all(axis=-1)
+        if kind.per_component and one.any():
+            unit = deviations[:, i, :, None] * deviations[:, i, None, :] if covariances.ndim == 4 else covariances[:, i]
+            alike = np.abs(covariances[:, i] - covariances[:, j]) <= SAME_COMPONENT * unit
+            one &= alike.reshape(len(means), -1).all(axis=-1)
+        found |= one
     return found
 
 
 def _root(spread):
-    """R with R Rᵀ = S⁻¹, (D, d) without the directions of no spread, or of each mixture (M, 1, D, D)."""
+    """R with R Rᵀ = S⁻¹, (D, D) or of each mixture (M, 1, D, D); columns of zeros for directions without spread."""
     values, vectors = np.linalg.eigh(spread)
-    root = vectors / np.sqrt(np.maximum(values, np.finfo(float).tiny))[..., None, :]
-    return root[:, values > 1e-10 * values.max()] if spread.ndim == 2 else root[:, None]
+    has = values > 1e-10 * values.max(axis=-1, keepdims=True)
+    root = vectors * (has / np.sqrt(np.where(has, values, 1.0)))[..., None, :]
+    return root if spread.ndim == 2 else root[:, None]
 
 
 def _whitened(matrices, root):
-    """Rᵀ Σ R: as S⁻¹Σ, made symmetric."""
-    return np.swapaxes(root, -1, -2) @ matrices @ root
+    """Rᵀ Σ R: as S⁻¹Σ, made symmetric; 1 in directions that R leaves out."""
+    left_out = ~root.any(axis=-2)
+    return np.swapaxes(root, -1, -2) @ matrices @ root + left_out[..., None] * np.eye(root.shape[-1])
 
 
 def _dense(gmms):

@@ -22,7 +22,7 @@ from ..mixture.free import COLUMNS, free_coordinates, free_entries, inverse_root
 from ..mixture.gmm import GMM, mixture_of
 from ..mixture.moments import log_likelihood
 from ..mixture.scaling import QUIET
-from ..problems.checks import dependencies
+from ..problems.checks import dependent_columns
 from .bootstrap import at_result, bootstrap
 from .fit import EMConfig, EMResult, fit_em
 
@@ -197,9 +197,8 @@ def _asymptotics(data, gmm, method) -> Asymptotics:
     if status != Status.CONVERGED:
         nothing = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), gmm)
         message = f"no standard errors: {status.advice}."
-        depends = dependencies(data.spread)
-        if columns := sorted({j for feature, of in depends.items() if of for j in (feature, *of)}):
-            named = ", ".join(map(str, columns))
+        if columns := dependent_columns(data.spread):
+            named = data.scaling.named(columns)
             message = f"no standard errors: column(s) {named} of x are linearly dependent, so Σ is singular: drop one."
         return Asymptotics(nothing, np.full_like(information, np.nan), decrement, status, gmm, 0.0, message)
     covariance = inverse = root @ root.T

@@ -18,7 +18,7 @@ from ..judge.criteria import criteria
 from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, moments, n_parameters, structure
 from ..mixture.checks import check_count
 from ..mixture.gmm import deviations
-from ..mixture.starts import STARTS
+from ..mixture.starts import STARTS, in_known_order
 from .base import BaseMixture, ConvergenceWarning, check_is_fitted
 
 BOUND_DIGITS = 12  # decimals of lower_bound_, nats per sample
@@ -46,7 +46,8 @@ class GaussianMixture(BaseMixture):
         init_params: kmeans, k-means++, random_from_data or random (random responsibilities), as in scikit-learn;
             random_points or kmeans++, which are `gmm_jax.mixture.starts`; or a start function (key, x, spec) -> GMM
             that sees standardised data.
-        weights_init, means_init, precisions_init: parts of the start; the rest is init_params'.
+        weights_init, means_init, precisions_init: parts of the start; the rest is init_params', in the order that suits
+            them best.
         known: a `gmm_jax.Known`, in the units of X: what is held and not estimated.
         missing: "marginalise" takes NaN in X as missing at random: each row counts by what was seen of it, in `fit` and
             in every density, score and prediction. None: NaN is an error. See `gmm_jax.impute` for what is missing.
@@ -99,7 +100,7 @@ class GaussianMixture(BaseMixture):
             ValueError: bad data or arguments, or no restart ended well; the sentence says what to try.
         """
         del y
-        X = self._validated(X, ensure_min_samples=2)
+        frame, X = X, self._validated(X, ensure_min_samples=2)
         spec = self._spec()
         self._check_options(X, spec)
         weight = check_sample_weight(sample_weight, X.shape[0])
@@ -113,7 +114,9 @@ class GaussianMixture(BaseMixture):
         config = em.EMConfig(self.max_iter, self.tol, reg_covar=None if relative else self.reg_covar)
         key = self._key()
         init = self.mixture_ if again else self._start(key, X, spec, search)
-        found = em.fit_em_restarts(key, X, spec, init=init, config=config, progress=self._progress(), **search)
+        named = hasattr(frame, "columns") and np.asarray(frame).dtype == X.dtype
+        rows = frame if named else X  # messages name the columns of a data frame
+        found = em.fit_em_restarts(key, rows, spec, init=init, config=config, progress=self._progress(), **search)
         # scikit-learn goes on with a collapsed component if there is a ridge, or a given start: here the iterate before
         # is kept, with a warning
         regularised = relative or np.all(np.asarray(self.reg_covar) > 0.0)
@@ -194,6 +197,8 @@ class GaussianMixture(BaseMixture):
         if len(given) == 3:
             return GMM(**given, covariance_type=spec.covariance_type)
         drawn = em.fit_em_restarts(key, X, spec, init=start, config=em.EMConfig(max_iter=0), **search).starts
+        if self.known is None and search["labels"] is None:  # else their order is given
+            drawn = in_known_order(drawn, replace(spec, known=Known(**given)))
         return replace(drawn, **{name: np.stack([part] * search["n_restarts"]) for name, part in given.items()})
 
     def _given_parts(self, n_features):

@@ -23,7 +23,7 @@ N_BLOCKS = 20  # of draws: the spread between them is the Monte-Carlo error
 
 
 class CramerRao(NamedTuple):
-    """The bound at one truth for n_samples samples; units of the truth."""
+    """The Cramér–Rao bound at one truth for n_samples samples; units of the truth."""
 
     information: Float[np.ndarray, "p p"]  # n I, in the free coordinates
     information_se: Float[np.ndarray, "p p"]  # Monte-Carlo standard error

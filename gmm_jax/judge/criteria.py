@@ -63,7 +63,7 @@ def criteria(log_density, responsibilities, n_parameters: int, sample_weight=Non
 
 
 def penalised(log_likelihood: float, n_parameters: int, n_samples: float) -> dict[str, float]:
-    """Those of `information_criteria` that need no pass over the rows."""
+    """Information criteria that need no pass over the rows: those of `information_criteria` but ICL."""
     bic = -2.0 * log_likelihood + n_parameters * math.log(n_samples)
     aic = 2.0 * n_parameters - 2.0 * log_likelihood
     return {"log_likelihood": log_likelihood, "n_parameters": n_parameters, "aic": aic, "bic": bic}

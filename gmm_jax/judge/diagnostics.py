@@ -76,7 +76,7 @@ def diagnostics(posterior: Posterior, spec: MixtureSpec) -> Diagnostics:
 def invariant_diagnostics(
     posterior: Posterior, spec: MixtureSpec, x: Float[np.ndarray, "N D"] | None = None
 ) -> Diagnostics:
-    """The same for what does not depend on labels: the log density, sorted φ, sorted coordinates of μ, co-clustering.
+    """R-hat, ESS and Monte-Carlo errors of quantities without labels: log density, sorted φ and μ, co-clustering.
 
     Only free φ and μ are sorted. Co-clustering needs x; pairs on which all draws agree to 0.001 have no row.
     """

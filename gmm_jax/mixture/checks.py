@@ -41,6 +41,8 @@ def tree_dataclass(cls):
 def real_array(value, name) -> np.ndarray:
     """The value as an array of real numbers in NumPy, masked entries as NaN, or a ValueError that names it."""
     if isinstance(value, (str, bytes, os.PathLike)):
+        if name.lower() != "x":
+            raise ValueError(f"{name} must hold real numbers; got {value!r}.")
         raise ValueError(f"{name} must be an array; got {value!r}: read the file first, or see problems.open_blocks.")
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
         value = value.astype(np.result_type(value.dtype, np.float16)).filled(np.nan)

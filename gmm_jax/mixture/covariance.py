@@ -156,7 +156,7 @@ class Full:
         return 1.0 / largest
 
     def variances(self, covariances):
-        """The diagonal of Σ: (K, D), (D,) where shared, (K, 1) where spherical; leading axes kept, NumPy too."""
+        """The diagonal of Σ: (..., K, D), (..., D) where shared, (..., K, 1) where spherical; JAX's or NumPy's."""
         return covariances.diagonal(axis1=-2, axis2=-1)
 
     def precisions(self, whitener):

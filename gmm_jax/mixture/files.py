@@ -39,7 +39,7 @@ class Keeper:
 
 
 def checkpoint_path(checkpoint: str | Path | None, *, resume: bool) -> Path | None:
-    """The path, once it is sure that it can be written, and that nothing is overwritten; a ValueError else.
+    """The path, after a check that it can be written and that nothing is overwritten; a ValueError else.
 
     What an earlier run of this checkpoint, killed while it wrote, has left beside it is removed.
     """

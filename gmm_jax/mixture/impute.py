@@ -22,7 +22,7 @@ from .scaling import QUIET, check_data, standard_units
 
 
 class Imputed(NamedTuple):
-    """Conditional expectations in place of NaN, and how sure they are; units of the data."""
+    """Conditional expectations in place of NaN, and their standard deviations; units of the data."""
 
     x: Float[np.ndarray, "N D"]
     standard_deviations: Float[np.ndarray, "N D"]  # 0 where seen

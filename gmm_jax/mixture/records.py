@@ -92,7 +92,10 @@ class Posterior(NamedTuple):
         from .scaling import check_data
 
         flat = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), self.draws)
-        return predictive(flat, check_data(x)).log_density
+        x, n_features = check_data(x), self.draws.n_features
+        if x.shape[1] != n_features:
+            raise ValueError(f"x must have shape (N, {n_features}), as the draws have it; got {x.shape}.")
+        return predictive(flat, x).log_density
 
     def to_datatree(self, x=None, *, log_likelihood=False, predictive_key=None):
         """The draws as an ArviZ DataTree.

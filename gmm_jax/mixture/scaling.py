@@ -7,6 +7,7 @@ log p(x) = log p(z) − Σ_j log s_j. This makes every fit affine equivariant, i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Scaling(NamedTuple):
     constant: tuple[int, ...]  # columns without any spread: their scale is 1
     dtype: np.dtype  # of the data that came in, and so of the answer that goes out
     coarse: tuple[int, ...] = ()  # columns whose spread their dtype hardly resolves at their offset
+    names: tuple[str, ...] = ()  # of the columns, where the data have any
 
     @property
     def log_volume(self) -> float:
@@ -46,7 +48,11 @@ class Scaling(NamedTuple):
         dropped = "x is constant in column(s) {}, whose variance is not identified: drop them"
         rounded = f"x varies in column(s) {{}} by less than a few steps of {self.dtype} at their offset: subtract it "
         both = ((dropped, constant), (rounded + "before numbers are rounded to that type, or drop them", self.coarse))
-        return [sentence.format(", ".join(map(str, columns))) for sentence, columns in both if columns]
+        return [sentence.format(self.named(columns)) for sentence, columns in both if columns]
+
+    def named(self, columns: Sequence[int]) -> str:
+        """Columns by their names, or else by their numbers from 0."""
+        return ", ".join(repr(self.names[j]) if self.names else str(j) for j in columns)
 
     def log_volume_of(self, n_samples: float, rows: Annotations) -> float:
         """What the log-likelihood of all rows loses; of missing entries none. n_samples is the sum of the weights."""
@@ -139,7 +145,8 @@ def check_data(x, *, n_components: int = 1, name: str = "x", missing: str | None
         )
     if x.shape[0] < n_components:
         raise ValueError(
-            f"n_components={n_components} is more than the {x.shape[0]} rows of {name}: lower n_components or add data."
+            f"n_components={n_components} is more than the {x.shape[0]} row{'s' * (x.shape[0] != 1)} of {name}: lower "
+            "n_components or add data."
         )
     return x
 

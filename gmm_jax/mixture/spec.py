@@ -47,7 +47,7 @@ class Prior:
 
 
 class Hyperparameters(NamedTuple):
-    """Of the semi-conjugate family, in the units of the prior that they were read from."""
+    """Hyperparameters of a semi-conjugate prior, in the units of the prior that they were read from."""
 
     alpha: Float[np.ndarray, "K"]  # φ ~ Dirichlet(α)
     loc: Float[np.ndarray, "D"]  # μ_k ~ N(loc, precision⁻¹)

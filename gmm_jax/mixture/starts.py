@@ -117,7 +117,7 @@ def start_function(init):
     if callable(init):
         return init
     if not isinstance(init, str) or init not in STARTS:
-        raise ValueError(f"init must be one of {', '.join(STARTS)}, a callable or a GMM; got {init!r}.")
+        raise ValueError(f"init must be one of {', '.join(STARTS)}, a start function or a GMM; got {init!r}.")
     return STARTS[init]
 
 

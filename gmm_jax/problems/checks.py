@@ -44,6 +44,11 @@ def dependent_features(
     return _sentences(found, summary.n_rows, names or [str(j) for j in range(len(summary.mean))])
 
 
+def dependent_columns(covariance: Float[np.ndarray, "D D"]) -> list[int]:
+    """The columns that take part in a linear dependence, constant ones left out."""
+    return sorted({j for column, of in dependencies(covariance).items() if of for j in (column, *of)})
+
+
 def dependencies(
     covariance: Float[np.ndarray, "D D"], rounding: Float[np.ndarray, "D"] | float = 0.0
 ) -> dict[int, list[int]]:

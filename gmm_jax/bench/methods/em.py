@@ -30,12 +30,15 @@ def _as_fit(restarts, x, spec, init, config):
     status = Status(int(best.status))
     few = n_parameters(spec, x.shape[1]) <= MOST_PARAMETERS
     errors = em.standard_errors(x, best, spec) if few and status == Status.CONVERGED else None
+    message = restarts.message
+    if errors is not None and errors.status != Status.CONVERGED:
+        message = f"{message.removesuffix('.')}; {errors.message}"
     landscape = rows_of(optima, restarts.fits.status, x)
     info = {
         "log_likelihood": float(best.log_likelihood),
         "n_iter": int(best.n_iter),
         "density_evaluations": em_evaluations(restarts, x, spec),
-        "message": restarts.message,
+        "message": message,
         "n_optima": int(optima.count.size),
         "share_at_best": next((row["share"] for row in landscape if row.get("gap") == 0.0), 0.0),
         "n_failed": int(np.sum(optima.of_fit < 0)),
