@@ -94,7 +94,7 @@ def mixing_distance(p: GMM, q: GMM) -> float:
     q = host_mixture(q, "q", like=p)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((p, q))):
         return np.nan
-    cost = np.sum((p.means[:, None] - q.means[None]) ** 2, axis=-1) + _bures(dense_covariances(p), dense_covariances(q))
+    cost = np.sum((p.means[:, None] - q.means[None]) ** 2, axis=-1) + _bures(p, q)
     return float(np.sqrt(_transport(p.weights / p.weights.sum(), q.weights / q.weights.sum(), cost)))
 
 
@@ -103,9 +103,12 @@ def dense_covariances(gmm: GMM) -> Float[np.ndarray, "*batch K D D"]:
     return structure(gmm.covariance_type).dense(np.asarray(gmm.covariances), *np.shape(gmm.means)[-2:])
 
 
-def _bures(a, b):
+def _bures(p, q):
     """min |A^½ − B^½ U|² over rotations U for every pair, (K, K′): the same trace, without cancellation."""
-    root_a, root_b = (_root(matrices) for matrices in (a, b))
+    if {p.covariance_type, q.covariance_type} <= {"diag", "spherical"}:
+        sds = [np.sqrt(np.broadcast_to(g.covariances.reshape(len(g.means), -1), g.means.shape)) for g in (p, q)]
+        return np.sum((sds[0][:, None] - sds[1][None]) ** 2, axis=-1)
+    root_a, root_b = (_root(dense_covariances(each)) for each in (p, q))
     left, _, right = np.linalg.svd(root_a[:, None] @ root_b[None])
     turned = root_b[None] @ np.swapaxes(left @ right, -1, -2)
     return np.sum((root_a[:, None] - turned) ** 2, axis=(-2, -1))
