@@ -103,10 +103,15 @@ def dense_covariances(gmm: GMM) -> Float[np.ndarray, "*batch K D D"]:
     return structure(gmm.covariance_type).dense(np.asarray(gmm.covariances), *np.shape(gmm.means)[-2:])
 
 
+def variances_of(gmm: GMM) -> Float[np.ndarray, "K D"]:
+    """Variances of a diagonal or spherical mixture in NumPy."""
+    return np.broadcast_to(np.asarray(gmm.covariances).reshape(len(gmm.means), -1), gmm.means.shape)
+
+
 def _bures(p, q):
     """min |A^½ − B^½ U|² over rotations U for every pair, (K, K′): the same trace, without cancellation."""
     if {p.covariance_type, q.covariance_type} <= {"diag", "spherical"}:
-        sds = [np.sqrt(np.broadcast_to(g.covariances.reshape(len(g.means), -1), g.means.shape)) for g in (p, q)]
+        sds = [np.sqrt(variances_of(g)) for g in (p, q)]
         return np.sum((sds[0][:, None] - sds[1][None]) ** 2, axis=-1)
     root_a, root_b = (_root(dense_covariances(each)) for each in (p, q))
     left, _, right = np.linalg.svd(root_a[:, None] @ root_b[None])

@@ -13,7 +13,7 @@ from ..bayes.checks import check_width, host_mixture
 from ..mixture import GMM, Fit, align
 from ..mixture.checks import check_key
 from ..mixture.predictive import predictive
-from .distances import dense_covariances, divergences, log_score, mixing_distance
+from .distances import dense_covariances, divergences, log_score, mixing_distance, variances_of
 
 
 def recovery(
@@ -61,15 +61,23 @@ def recovery(
 
 
 def _errors(point, truth):
-    full_point = GMM(point.weights, point.means, dense_covariances(point))
-    full_truth = GMM(truth.weights, truth.means, dense_covariances(truth))
+    diagonal = {point.covariance_type, truth.covariance_type} <= {"diag", "spherical"}  # then no matrix is made
+    full_point, full_truth = (
+        GMM(g.weights, g.means, variances_of(g), "diag") if diagonal else GMM(g.weights, g.means, dense_covariances(g))
+        for g in (point, truth)
+    )
     matched = align(full_point, full_truth)
     metrics = {}
     for name in ("weights", "means", "covariances"):
         error = getattr(matched, name) - getattr(full_truth, name)
-        metrics[f"{name}_error"] = float(np.sqrt(np.mean(error**2)))
+        entries = error.size * (truth.n_features if diagonal and name == "covariances" else 1)
+        metrics[f"{name}_error"] = float(np.sqrt(np.sum(error**2) / entries))
         metrics[f"{name}_max_error"] = float(np.max(np.abs(error)))
-    whitened = np.linalg.solve(np.linalg.cholesky(full_truth.covariances), (matched.means - truth.means)[..., None])
+    off = matched.means - truth.means
+    if diagonal:
+        whitened = off / np.sqrt(full_truth.covariances)
+    else:
+        whitened = np.linalg.solve(np.linalg.cholesky(full_truth.covariances), off[..., None])
     metrics["relative_means_error"] = float(np.sqrt(np.mean(whitened**2)))
     return metrics
 
