@@ -84,3 +84,11 @@ def test_the_log_score_is_a_mean_with_its_error(x):
     gmm = random_gmm(0, 3, 2, "full")
     values = oracles.log_prob(as_tuple(gmm), x)
     np.testing.assert_allclose(judge.log_score(gmm, x), [values.mean(), values.std(ddof=1) / np.sqrt(60)])
+
+
+def test_diagonal_mixtures_are_as_far_apart_as_their_matrices_say():
+    a, b = random_gmm(0, 3, 2, "diag"), random_gmm(1, 3, 2, "spherical")
+    full = [GMM(g.weights, g.means, judge.dense_covariances(g)) for g in (a, b)]
+    assert judge.mixing_distance(a, b) == pytest.approx(judge.mixing_distance(*full), rel=1e-12)
+    key = jax.random.key(0)
+    assert judge.recovery(key, a, b) == pytest.approx(judge.recovery(key, *full), rel=1e-9)

@@ -20,6 +20,7 @@ from scipy.stats.contingency import crosstab
 from ..bayes.checks import check_width, host_mixture
 from ..mixture import GMM, Fit, align, log_prob, sample, standard_units, structure
 from ..mixture.checks import check_key
+from ..mixture.gmm import variances_of
 from ..mixture.predictive import predictive
 
 N_DRAWS = 10_000
@@ -70,14 +71,23 @@ def recovery(
 
 
 def _errors(point, truth):
-    full_point, full_truth = (GMM(gmm.weights, gmm.means, dense_covariances(gmm)) for gmm in (point, truth))
+    diagonal = {point.covariance_type, truth.covariance_type} <= {"diag", "spherical"}  # then no matrix is made
+    full_point, full_truth = (
+        GMM(g.weights, g.means, variances_of(g), "diag") if diagonal else GMM(g.weights, g.means, dense_covariances(g))
+        for g in (point, truth)
+    )
     matched = align(full_point, full_truth)
     metrics = {}
     for name in ("weights", "means", "covariances"):
         error = getattr(matched, name) - getattr(full_truth, name)
-        metrics[f"{name}_error"] = float(np.sqrt(np.mean(error**2)))
+        entries = error.size * (truth.n_features if diagonal and name == "covariances" else 1)
+        metrics[f"{name}_error"] = float(np.sqrt(np.sum(error**2) / entries))
         metrics[f"{name}_max_error"] = float(np.max(np.abs(error)))
-    whitened = np.linalg.solve(np.linalg.cholesky(full_truth.covariances), (matched.means - truth.means)[..., None])
+    off = matched.means - truth.means
+    if diagonal:
+        whitened = off / np.sqrt(full_truth.covariances)
+    else:
+        whitened = np.linalg.solve(np.linalg.cholesky(full_truth.covariances), off[..., None])
     metrics["relative_means_error"] = float(np.sqrt(np.mean(whitened**2)))
     return metrics
 
@@ -172,7 +182,7 @@ def mixing_distance(p: GMM, q: GMM) -> float:
     q = host_mixture(q, "q", like=p)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((p, q))):
         return np.nan
-    cost = np.sum((p.means[:, None] - q.means[None]) ** 2, axis=-1) + _bures(dense_covariances(p), dense_covariances(q))
+    cost = np.sum((p.means[:, None] - q.means[None]) ** 2, axis=-1) + _bures(p, q)
     return float(np.sqrt(_transport(p.weights / p.weights.sum(), q.weights / q.weights.sum(), cost)))
 
 
@@ -181,9 +191,12 @@ def dense_covariances(gmm: GMM) -> Float[np.ndarray, "*batch K D D"]:
     return structure(gmm.covariance_type).dense(np.asarray(gmm.covariances), *np.shape(gmm.means)[-2:])
 
 
-def _bures(a, b):
+def _bures(p, q):
     """min |A^½ − B^½ U|² over rotations U for every pair, (K, K′): the same trace, without cancellation."""
-    root_a, root_b = (_root(matrices) for matrices in (a, b))
+    if {p.covariance_type, q.covariance_type} <= {"diag", "spherical"}:
+        sds = [np.sqrt(variances_of(g)) for g in (p, q)]
+        return np.sum((sds[0][:, None] - sds[1][None]) ** 2, axis=-1)
+    root_a, root_b = (_root(dense_covariances(each)) for each in (p, q))
     left, _, right = np.linalg.svd(root_a[:, None] @ root_b[None])
     turned = root_b[None] @ np.swapaxes(left @ right, -1, -2)
     return np.sum((root_a[:, None] - turned) ** 2, axis=(-2, -1))
