@@ -158,12 +158,6 @@ class GaussianMixture(BaseMixture):
         X, (log_density, responsibilities) = self._predictive(X)
         weight = check_sample_weight(sample_weight, len(X))
         return criteria(log_density, responsibilities, self._n_parameters(), weight)
-<<<<<<< HEAD
-
-    def _n_parameters(self):  # scikit-learn's name, which its tests ask for
-        return n_parameters(self._spec(), self.means_.shape[1])
-=======
->>>>>>> f2
 
     def _check_options(self, X, spec):
         for name, least in (("n_components", 1), ("n_init", 1), ("max_iter", 0), ("verbose_interval", 1)):
