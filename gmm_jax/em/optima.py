@@ -6,6 +6,7 @@ every ranking uses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from ..mixture import Status, check_data, check_labels, check_sample_weight, e_s
 from ..mixture.gmm import GMM, variances_of
 from ..mixture.match import distance
 from ..mixture.spec import MixtureSpec, free_parts, validate_spec
+from ..problems.checks import dependent_columns
 from .m_step import m_step
 
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
@@ -255,3 +257,57 @@ def unseen(of_fit: Int[np.ndarray, "R"]) -> Unseen:
 def pick(tree, index):
     """The same pytree, every leaf indexed."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+# ---- in words
+
+REMEDIES = {
+    "not stationary": "it is held only by regularisation: lower reg_covar",
+    "tiny component": "lower n_components, or pass a prior",
+    "near-singular component": "lower n_components, or pass a prior",
+    "coinciding components": "it is a saddle point: choose another init, or lower n_components",
+}
+
+
+def message_of(fits, best: int, optima: Optima, remarks: Sequence[str]) -> str:
+    """How a search ended, in sentences: the best fit's status, what was set aside and why, and the remarks."""
+    sentences, of_best = [Status(int(fits.status[best])).advice], optima.of_fit[best]
+    failed = int(np.sum(~eligible(fits) & ~np.isin(fits.status, (Status.MERGED, Status.DROPPED))))
+    if failed and failed < fits.status.size:
+        sentences.append(f"{failed} of {fits.status.size} fits failed")
+    if of_best >= 0 and optima.spurious[of_best]:
+        why = str(optima.reason[of_best])
+        sentences.append(f"every optimum is spurious, this one because of: {why} ({REMEDIES[why]})")
+    elif of_best > 0:
+        why, gap = str(optima.reason[0]), float(optima.log_likelihood[0] - optima.log_likelihood[of_best])
+        aside = f"was set aside because of: {why} ({REMEDIES[why]}); it is the first of optima"
+        sentences.append(f"a fit that is {gap:.4g} nats higher {aside}")
+    return "; ".join([*sentences, *remarks]) + "."
+
+
+def remarks_of(gmm: GMM, data) -> list[str]:
+    """What should be known of the data and of the best mixture, standardised, besides its status."""
+    return [*data.scaling.remarks, *(_dependence(data) or _as_narrow_as_the_ridge(gmm, data))]
+
+
+def _dependence(data):
+    """A sentence where features are linearly dependent and covariances are estimated that this makes singular."""
+    with_correlations = data.spec.covariance_type in ("full", "tied") and free_parts(data.spec)[2].any()
+    columns = dependent_columns(data.spread) if with_correlations and data.prior is None else ()
+    depends = f"x is linearly dependent in columns {data.scaling.named(columns)}: covariances are singular, and the "
+    return [depends + "log-likelihood is decided by reg_covar: drop one of them"] if columns else []
+
+
+def _as_narrow_as_the_ridge(gmm, data):
+    """A sentence where samples that repeat one value, or lie in a plane, are a component of their own."""
+    if data.prior is not None or data.scaling.constant or not np.any(data.config.reg_covar):
+        return []
+    covariances = np.asarray(gmm.covariances, float)
+    full = gmm.covariance_type in ("full", "tied")
+    variances = np.linalg.eigvalsh(covariances) if full else covariances.reshape(len(covariances), -1)
+    least = np.broadcast_to(variances.min(axis=-1), gmm.weights.shape)
+    narrow = np.flatnonzero((least <= 2.0 * np.max(data.config.reg_covar)) & free_parts(data.spec)[2])
+    if not narrow.size:
+        return []
+    where = f"in component(s) {', '.join(map(str, narrow))} (from 0) samples repeat one value or lie in a plane"
+    return [f"{where}: only reg_covar bounds the log-likelihood there, so compare it only at the same reg_covar"]

@@ -19,12 +19,10 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
 from ..mixture.checks import check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
-from ..mixture.spec import free_parts
-from ..problems.checks import dependent_columns
 from .fit import EMConfig, EMResult, ended, result_of
 from .inputs import Data, check_options, open_data, outward, stack, stack_data, starts_of, starts_of_each
 from .m_step import m_step
-from .optima import Optima, Unseen, distinct, eligible, pick, reasons, unseen
+from .optima import Optima, Unseen, distinct, eligible, message_of, pick, reasons, remarks_of, unseen
 from .pool import CompiledFits, compiled_fits
 from .search import calibration_sample, kept_by_race, run_race
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
@@ -277,7 +275,7 @@ def restarts_of(results, after, state, data, starts, computed, raced, search=Non
     settled = results.status[fit] == Status.CONVERGED
     reason = _reasons(pick(results.gmm, fit), pick(after, fit), [data], settled=settled)
     best = int(best_of(ranked, np.append(reason != "", False)[of_fit]))
-    remarks = [*data.scaling.remarks, *(_dependence(data) or _as_narrow_as_the_ridge(pick(results.gmm, best), data))]
+    remarks = remarks_of(pick(results.gmm, best), data)
     results = outward(results, data.spec, data.scaling, data.volume)
     count = np.bincount(of_fit[of_fit >= 0], minlength=fit.size)
     optima = Optima(pick(results.gmm, fit), results.log_likelihood[fit], count, reason != "", reason, fit, of_fit)
@@ -290,7 +288,7 @@ def restarts_of(results, after, state, data, starts, computed, raced, search=Non
         dropped=int(np.sum(status == Status.DROPPED)),
         unseen=unseen(of_fit[calibration_sample(of_fit.size)] if raced else of_fit),
     )
-    starts, message = data.scaling.outward(starts), _message(results, best, optima, remarks)
+    starts, message = data.scaling.outward(starts), message_of(results, best, optima, remarks)
     return Restarts(pick(results, best), results, optima, message, effort, starts, search)
 
 
@@ -300,52 +298,6 @@ def best_of(fits, spurious) -> Int[np.ndarray, "..."]:
     # of equal ones the first: lexsort is stable, so they are sorted backwards
     order = np.lexsort((value[..., ::-1], (2 * (usable & ~spurious) + usable)[..., ::-1]), axis=-1)
     return value.shape[-1] - 1 - order[..., -1]
-
-
-REMEDIES = {
-    "not stationary": "it is held only by regularisation: lower reg_covar",
-    "tiny component": "lower n_components, or pass a prior",
-    "near-singular component": "lower n_components, or pass a prior",
-    "coinciding components": "it is a saddle point: choose another init, or lower n_components",
-}
-
-
-def _message(fits, best, optima, remarks):
-    sentences, of_best = [Status(int(fits.status[best])).advice], optima.of_fit[best]
-    failed = int(np.sum(~eligible(fits) & ~np.isin(fits.status, (Status.MERGED, Status.DROPPED))))
-    if failed and failed < fits.status.size:
-        sentences.append(f"{failed} of {fits.status.size} fits failed")
-    if of_best >= 0 and optima.spurious[of_best]:
-        why = str(optima.reason[of_best])
-        sentences.append(f"every optimum is spurious, this one because of: {why} ({REMEDIES[why]})")
-    elif of_best > 0:
-        why, gap = str(optima.reason[0]), float(optima.log_likelihood[0] - optima.log_likelihood[of_best])
-        aside = f"was set aside because of: {why} ({REMEDIES[why]}); it is the first of optima"
-        sentences.append(f"a fit that is {gap:.4g} nats higher {aside}")
-    return "; ".join([*sentences, *remarks]) + "."
-
-
-def _dependence(data):
-    """A sentence where features are linearly dependent and covariances are estimated that this makes singular."""
-    with_correlations = data.spec.covariance_type in ("full", "tied") and free_parts(data.spec)[2].any()
-    columns = dependent_columns(data.spread) if with_correlations and data.prior is None else ()
-    depends = f"x is linearly dependent in columns {data.scaling.named(columns)}: covariances are singular, and the "
-    return [depends + "log-likelihood is decided by reg_covar: drop one of them"] if columns else []
-
-
-def _as_narrow_as_the_ridge(gmm, data):
-    """A sentence where samples that repeat one value, or lie in a plane, are a component of their own."""
-    if data.prior is not None or data.scaling.constant or not np.any(data.config.reg_covar):
-        return []
-    covariances = np.asarray(gmm.covariances, float)
-    full = gmm.covariance_type in ("full", "tied")
-    variances = np.linalg.eigvalsh(covariances) if full else covariances.reshape(len(covariances), -1)
-    least = np.broadcast_to(variances.min(axis=-1), gmm.weights.shape)
-    narrow = np.flatnonzero((least <= 2.0 * np.max(data.config.reg_covar)) & free_parts(data.spec)[2])
-    if not narrow.size:
-        return []
-    where = f"in component(s) {', '.join(map(str, narrow))} (from 0) samples repeat one value or lie in a plane"
-    return [f"{where}: only reg_covar bounds the log-likelihood there, so compare it only at the same reg_covar"]
 
 
 # ---- many data sets

@@ -20,8 +20,8 @@ from .checks import check_count, check_key, first_of, float_array, native, real_
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
 from .factor import cholesky, last_axes
 from .forks import check_process
+from .validity import LEAVES, check_positive_definite, check_shapes, check_weights
 
-LEAVES = ("weights", "means", "covariances")
 ROUNDING = 1e-3  # nats of a log density: what rounds it by more is computed without what all components share
 
 
@@ -43,7 +43,7 @@ class GMM:
         # vmap's in_axes and the like are mixtures of other things than arrays
         leaves = (self.weights, self.means, self.covariances)
         if all(hasattr(leaf, "shape") or isinstance(leaf, list) for leaf in leaves):
-            _check_shapes(self, "gmm")
+            check_shapes(self, "gmm")
 
     @property
     def n_components(self) -> int:
@@ -297,7 +297,7 @@ def validate(gmm: GMM, *, name: str = "gmm", n_features: int | None = None) -> G
         raise ValueError(f"{name}.means must have shape (K, D); got {means.shape}.")
     if n_features is not None and means.shape[1] != n_features:
         raise ValueError(f"{name}.means has {means.shape[1]} features, but the data have {n_features}.")
-    _check_shapes(gmm, name)
+    check_shapes(gmm, name)
     for leaf, values in leaves.items():
         if not np.all(np.isfinite(values)):
             where = first_of(~np.isfinite(values))
@@ -328,56 +328,6 @@ def given(gmm, x, missing: str | None = None, *, name: str = "gmm"):
         wanted = f"(N, {gmm.n_features}), as the mixture has it"
         raise ValueError(f"x must have shape {wanted}; got {x.shape}: one row is x[None], one feature is x[:, None].")
     return gmm, *missing_groups(x, missing)
-
-
-def _check_shapes(gmm, name):
-    """A ValueError unless the leaves' shapes fit together, leading axes before them."""
-    weights, means, covariances = (np.shape(getattr(gmm, leaf)) for leaf in LEAVES)
-    kind = structure(gmm.covariance_type)
-    if len(means) < 2:
-        raise ValueError(f"{name}.means must have shape (K, D); got {means}.")
-    *batch, n_components, n_features = means
-    if weights != (*batch, n_components):
-        raise ValueError(f"{name}.weights must have shape {(*batch, n_components)}, one a component; got {weights}.")
-    expected = (*batch, *kind.shape(n_components, n_features))
-    if covariances != expected:
-        raise ValueError(
-            f"{name}.covariances must have shape {expected} for covariance_type {gmm.covariance_type!r} with "
-            f"{n_components} components and {n_features} features; got {covariances}."
-        )
-
-
-def check_weights(weights, *, name):
-    """A ValueError unless they lie on the simplex; where some are NaN the others must leave something for them."""
-    total, free = float(np.nansum(weights)), np.isnan(weights).any()
-    if np.any(weights < 0.0):
-        k = int(np.nanargmin(weights))
-        raise ValueError(f"{name} must not be negative; got {weights[k]:.6g} for component {k}.")
-    if free and total >= 1.0:
-        raise ValueError(f"{name} sum to {total:.6f}, which leaves nothing for the free ones: lower them.")
-    if not free and abs(total - 1.0) > max(1e-6, 1e3 * np.finfo(np.result_type(weights, np.float32)).eps):
-        raise ValueError(f"{name} must sum to 1, got {total:.6f}; for counts pass weights / weights.sum().")
-
-
-def check_positive_definite(covariances, covariance_type, *, name):
-    """A ValueError that names the first covariance that is not symmetric positive definite."""
-    if covariance_type in ("diag", "spherical"):
-        if np.any(covariances <= 0.0):
-            where = first_of(covariances <= 0.0)
-            raise ValueError(f"{name} holds variances, which are positive; got {covariances[where]:.6g} at {where}.")
-        return
-    matrices = covariances if covariances.ndim == 3 else covariances[None]
-    for k, matrix in enumerate(matrices):
-        place = f"component {k}" if covariance_type == "full" else "the shared covariance"
-        scale = np.max(np.abs(matrix))
-        if np.max(np.abs(matrix - matrix.T)) > 1e-5 * scale:
-            raise ValueError(f"{name} must be symmetric; {place} is not: use (S + S.T) / 2.")
-        smallest = float(np.min(np.linalg.eigvalsh(matrix.astype(float))))
-        if not smallest > 0.0:
-            raise ValueError(
-                f"{name} must be positive definite; {place} has smallest eigenvalue {smallest:.3g}: "
-                "add a small multiple of the identity."
-            )
 
 
 def _take(leaf, order, trailing):

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 
 from .checks import check_count, check_type, first_of, real_array, tree_dataclass
 from .covariance import structure
-from .gmm import GMM, check_positive_definite, check_weights
+from .gmm import GMM
+from .validity import check_positive_definite, check_weights
 
 
 @tree_dataclass
