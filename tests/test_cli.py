@@ -306,7 +306,7 @@ def test_an_interrupted_gibbs_does_not_pass_em_off_as_the_posterior(csv, faithfu
     def interrupted(*arguments, **options):
         raise em.Interrupted(search(*arguments, **options))
 
-    monkeypatch.setattr(em, "fit_em_restarts", interrupted)
+    monkeypatch.setattr("gmm_jax.bayes.starts.fit_em_restarts", interrupted)
     assert run("fit", path, "--method", "gibbs", "--json") == 130
     document = json.loads(capsys.readouterr().out)
     assert (document["method"], document["status"]) == ("gibbs", "RUNNING")
