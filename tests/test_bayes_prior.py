@@ -316,5 +316,5 @@ def test_partly_known_weights_need_a_dirichlet(wide):
 
 
 def test_a_prior_that_is_no_distribution_is_a_sentence():
-    with pytest.raises(ValueError, match=r"prior\.means must be a NumPyro distribution; got 3\.0"):
+    with pytest.raises(ValueError, match=r"prior\.means must be a Distribution; got 3\.0: pass a NumPyro distribution"):
         bayes.default_prior(np.zeros((5, 2)), MixtureSpec(2, prior=Prior(means=3.0)))

@@ -58,11 +58,6 @@ def test_a_grid_that_is_not_there_is_a_wrong_argument(tmp_path, capsys):
     assert "grid.json is no file; a grid is a JSON object with any of" in capsys.readouterr().err
 
 
-def test_methods_with_options_are_a_grid_too():
-    grid = Grid().with_options({"em": {"init": "kmeans", "tol": 1e-6}, "oracle": {}})
-    assert grid.options() == {"em": {"init": "kmeans", "tol": 1e-6}, "oracle": {}}
-
-
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -441,6 +441,7 @@ def test_a_streamed_fit_is_interrupted_with_130_and_resumed_to_the_same_answer(n
 
     with monkeypatch.context() as patch:
         patch.setattr("gmm_jax.bench.report.progress_bar", bar)
+        patch.setattr("gmm_jax.em.sums.SECONDS_BETWEEN_LOOKS", 0.0)
         assert run("fit", npy, *STREAM, "--checkpoint", file) == 130
     captured = capsys.readouterr()
     assert json.loads(captured.out)["status"] == "RUNNING"

@@ -407,7 +407,7 @@ def with_entry(value, row, column):
         (GOOD, {}, {"sample_weight": -np.ones(20)}, ["sample_weight must be finite, not negative", "row 0", "-1.0"]),
         (GOOD, {}, {"sample_weight": np.zeros(20)}, ["sample_weight", "not all zero"]),
         (GOOD, {}, {"sample_weight": np.full(20, 0.05)}, ["sample_weight", "sums to 1", "n_components=2", "multiply"]),
-        (GOOD, {}, {"sample_weight": 9.0 * (np.arange(20) == 4)}, ["n_components=2", "1 rows"]),
+        (GOOD, {}, {"sample_weight": 9.0 * (np.arange(20) == 4)}, ["n_components=2", "1 row of x"]),
     ],
 )
 def test_bad_input_is_one_sentence_that_names_argument_value_place_and_remedy(x, spec, options, words):

@@ -170,7 +170,7 @@ def refuses_bad_input(subject: Subject) -> None:
     """NaN, too few rows, an impossible specification: a ValueError that names row, argument and value."""
     hole, heavy = np.where(np.arange(N)[:, None] == 3, np.nan, subject.x), Known(weights=np.array([0.6, 0.6]))
     data, spec = (f"gmm_jax.mixture.{name} gives such a sentence" for name in ("check_data", "validate_spec"))
-    few = "n_components=2 is more than the 1 rows"
+    few = "n_components=2 is more than the 1 row"
     _raises(lambda: subject.fit(MixtureSpec(K), hole), "row 3", f"NaN in row 3; {data}")
     _raises(lambda: subject.fit(MixtureSpec(K), subject.x[:1]), few, f"one row for two components; {data}")
     sums = "known.weights must sum to 1"

@@ -137,7 +137,7 @@ def _spread(draws):
 
 @partial(jax.jit, static_argnames=("n_resamples", "parametric"), compiler_options=ONE_AT_A_TIME)
 def _refit(key, z, rows, gmm, known, config, n_resamples, parametric):
-    """Fits of samples of gmm, or of rows with replacement, which are told by how often each was drawn."""
+    """Fits of samples of gmm, or of rows with replacement, which come as how often each was drawn."""
 
     def one(key):
         x, count = z, None
