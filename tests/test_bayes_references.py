@@ -172,6 +172,7 @@ def test_engines_have_the_moments_of_normal_2s_quadrature(engine):
     assert_agree(ours, theirs, 4.0)
 
 
+@pytest.mark.slow
 def test_delta_guide_finds_the_mode_of_numpyros_tutorial():
     """A4 of published.md; the scale's digits come from a closed form and Nelder–Mead, the tutorial stopped early."""
     y = np.array([0.0, 1.0, 10.0, 11.0, 12.0])[:, None]

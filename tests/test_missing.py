@@ -114,6 +114,7 @@ def test_nothing_missing_is_bit_for_bit_the_path_without_the_option():
     assert missing_groups(x, "marginalise")[1] is None
 
 
+@pytest.mark.slow
 def test_integer_weights_are_repeated_rows_and_weight_zero_an_absent_one():
     gmm, x = with_gaps(3)
     count = np.random.default_rng(1).integers(0, 3, N)

@@ -311,6 +311,7 @@ def test_a_result_of_other_data_is_refused(x, two):
         standard_errors(x, 3, spec)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_draws_rows_with_their_labels_and_weights(x, two):
     """Standard errors of one Gaussian's mean are √(s² / Σw); a label keeps its row's component."""
     weight = np.random.default_rng(0).uniform(0.5, 3.0, len(x))
