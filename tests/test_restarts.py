@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, GaussianMixture, MixtureSpec, Status, affine, align
 from gmm_jax.em import EMConfig, Interrupted, fit_em, fit_em_restarts, pool
 from gmm_jax.mixture import Known, standardise
+from gmm_jax.mixture.starts import kmeans_plusplus
 
 KEY = jax.random.key(0)
 HUNDRED = EMConfig(max_iter=100, tol=0.0, reg_covar=0.0)
@@ -440,3 +442,10 @@ def test_what_is_no_spec_is_refused_with_a_remedy(blobs):
     for spec in (3, None, {"n_components": 3}):
         with pytest.raises(ValueError, match=r"spec must be a MixtureSpec; got .*: pass MixtureSpec\(n_components=3\)"):
             fit_em_restarts(KEY, blobs, spec)
+
+
+def test_a_start_function_may_be_any_callable(blobs):
+    """Also one without a name of its own, such as a partial."""
+    named = fit_em_restarts(KEY, blobs, MixtureSpec(3), n_restarts=2, init=kmeans_plusplus)
+    partly = fit_em_restarts(KEY, blobs, MixtureSpec(3), n_restarts=2, init=partial(kmeans_plusplus))
+    np.testing.assert_array_equal(partly.fits.log_likelihood, named.fits.log_likelihood)

@@ -148,7 +148,8 @@ def fit_em_restarts(
         return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress)
     check_key(key)
     data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample)
-    begun = jax.random.key_data(key), init if isinstance(init, (str, GMM)) else init.__qualname__, n_restarts
+    kind = init if isinstance(init, (str, GMM)) else getattr(init, "__qualname__", type(init).__name__)
+    begun = jax.random.key_data(key), kind, n_restarts
     marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior), "starts": digest(begun, n_sample)}
     search = None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
