@@ -27,7 +27,7 @@ from ..mixture.cores import divide, on_each, together
 from ..mixture.covariance import structure
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
-from ..mixture.moments import Moments, Precision, chosen, e_step, fast_sums_allowed, ill_conditioned
+from ..mixture.moments import Moments, Precision, chosen, e_step, ill_conditioned
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, conjugate
 from .target import begin, constrain, finish, prepare, prior_of, run_chunks
@@ -93,7 +93,7 @@ def gibbs(
             rows = respaced(rows, np.mean(rates, axis=(0, 1)))
         return done
 
-    fast = not tempered and fast_sums_allowed(problem.z.dtype, problem.annotations.groups)
+    fast = not tempered and problem.annotations.groups is None
     rows = first_temperatures(n_temperatures, problem.z.shape[0]).astype(problem.z.dtype)
     chains = _begin(key, problem, first, n_temperatures)
     kept = run_chunks(advance, chains, n_warmup, n_draws, size, progress)

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, WIDE, Precision, Status, fast_sums_allowed
+from ..mixture import GMM, WIDE, Precision, Status
 from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
-from .fit import INEXACT, em_map, first_state
+from .fit import INEXACT, MOST, em_map, first_state, keeps
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import pick
 from .sums import Fits, go_on
@@ -120,8 +120,39 @@ class CompiledFits(Fits):
             status = np.asarray(pool.progress.status)[: pool.members.size]
             self.exact[pool.members[status == INEXACT]] = True
         self._seen = None
+        self._settle()
         state, _ = self.look()
         return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
+
+    def _settle(self):
+        """Exact sums for the best states of fits that have ended, where theirs keep too few digits."""
+        state, _ = self.look()
+        ended = (state.status != Status.RUNNING) & (self.left == Status.RUNNING)
+        which = np.flatnonzero(ended & ~keeps(state.best, MOST))
+        if not which.size:
+            return
+        width, n_kept = min(MOST_SLOTS, self.pools[0].progress.n_iter.size), self.pools[0].trace.shape[1]
+        rows = [which[i : i + width] for i in range(0, which.size, width)]
+        filled = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in rows]
+        begun = _begin_pools(self.problem, self.n_starts, state.best.gmm, filled, n_kept, "exact")
+        exact = Pool(which, *jax.tree.map(lambda *leaves: np.concatenate(leaves), *begun))
+        exact, _ = _one_by_one([exact])
+        for pool in self.pools:
+            of_pool, of_exact = np.isin(pool.members, which), np.isin(which, pool.members)
+            place = np.flatnonzero(of_pool)
+
+            def put(now, new, place=place, of_exact=of_exact):
+                return jnp.asarray(now).at[place].set(new[of_exact])
+
+            now, new = pool.progress, exact.best
+            best = now.best._replace(
+                moments=jax.tree.map(put, now.best.moments, new.moments),
+                kappa_squared=put(now.best.kappa_squared, new.kappa_squared),
+            )
+            column = self.column[np.asarray(now.best_iter)[place]]
+            pool.trace = jnp.asarray(pool.trace).at[place, column].set(exact.best_value[of_exact], mode="drop")
+            pool.progress = now._replace(best=best, best_value=put(now.best_value, exact.best_value))
+        self._seen = None
 
 
 def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | None = None) -> CompiledFits:
@@ -140,7 +171,7 @@ def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | N
     width = members[0].size + 1
     width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
-    sums = "fast" if fast_sums_allowed(problem[0].dtype, problem[2].groups) else "exact"
+    sums = "fast" if problem[2].groups is None else "exact"
     begun = _begin_pools(problem, n_starts, starts, rows, keep.size, sums)
     exact = np.full(n_fits, sums == "exact")
     for fits, (progress, _) in zip(members, begun, strict=True):

@@ -24,13 +24,14 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, Annotations, Moments, Precision, Scaling, Status, e_step, fast_sums_allowed, structure
+from ..mixture import GMM, Annotations, Moments, Precision, Scaling, Status, structure
 from ..mixture.blocks import ahead, cut, rows_in_block
 from ..mixture.cores import ONE_AT_A_TIME, WIDE, begin_side_by_side, n_workers, program
+from ..mixture.moments import take_sums
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
 from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Memory
-from .fit import INEXACT, EMConfig, EMState, map_of
+from .fit import INEXACT, MOST, EMConfig, keeps, map_of, state_of, with_best
 from .fixed_point import Progress, ask, begin, resume, tell
 from .optima import pick
 
@@ -124,7 +125,7 @@ def in_parts(z: Float[np.ndarray, "N D"], annotations: Annotations, n_parts: int
 @partial(jax.jit, static_argnames="sums", compiler_options=WIDE)  # so it is quicker, and keeps to its core
 def block_moments(gmm: GMM, whitener, z, weight, labels, sums: Precision) -> Moments:
     """The sums over one block of rows."""
-    return e_step(gmm, z, weight, labels=labels, whitener=whitener, sums=sums)
+    return take_sums(gmm, whitener, z, Annotations(weight, labels), sums)
 
 
 # ---- in blocks
@@ -188,7 +189,7 @@ class ShardedSums:
 @partial(jax.jit, static_argnames=("mesh", "sums"), compiler_options=ONE_AT_A_TIME)
 def _over_devices(gmm, whitener, z, weight, labels, mesh, sums: Precision):
     def here(gmm, whitener, z, weight, labels):
-        packed, unpack = ravel_pytree(e_step(gmm, z, weight, labels=labels, whitener=whitener, sums=sums))
+        packed, unpack = ravel_pytree(take_sums(gmm, whitener, z, Annotations(weight, labels), sums))
         return unpack(jax.lax.psum(packed, "rows"))
 
     rows = P("rows")
@@ -318,7 +319,19 @@ class HostedFits(Fits):
             self.computed += len(active)
             if time.monotonic() - begin >= SECONDS_BETWEEN_LOOKS:
                 return False
+        self._settle([i for i in which if not keeps(self.states[i].progress.best, MOST)])
         return True
+
+    def _settle(self, which):
+        """Exact sums for the best states of these fits, which have ended."""
+        if not which:
+            return
+        best = [self.states[i].progress.best for i in which]
+        for i, parts in zip(which, self.sums.moments([(b.gmm, b.whitener, "exact") for b in best]), strict=True):
+            state = self.states[i]
+            progress, trace = _settled(self.problem, state.progress, parts), state.trace.copy()
+            trace[int(progress.best_iter)] = progress.best_value
+            self.states[i] = state._replace(progress=progress, trace=trace)
 
 
 def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
@@ -328,10 +341,10 @@ def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
 
     def begun(some, way):
         for asked, parts in zip(some, sums.moments([(*asked[:2], way) for asked in some]), strict=True):
-            progress, following = begin_fit(problem, *asked[:2], parts, sums=way)
+            progress, following = begin_fit(problem, *asked[:2], parts)
             yield FitState(progress, following, np.asarray(progress.value)[None], np.asarray(way == "exact"))
 
-    states = list(begun(placed, "fast" if fast_sums_allowed(placed[0].gmm.means.dtype) else "exact"))
+    states = list(begun(placed, "fast"))
     again = [i for i, state in enumerate(states) if int(state.progress.status) == INEXACT]
     if again:
         for i, state in zip(again, begun([placed[i] for i in again], "exact"), strict=True):
@@ -341,8 +354,7 @@ def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
 
 def step(problem: Problem, state: FitState, parts) -> FitState:
     """One iteration on, with the sums that were asked for; a step that fast sums cannot take is asked for again."""
-    sums = "exact" if state.exact else "fast"
-    progress, asked, inexact = _step(problem, state.progress, state.asked, parts, sums=sums)
+    progress, asked, inexact = _step(problem, state.progress, state.asked, parts)
     trace = np.append(state.trace[: int(progress.n_iter)], np.asarray(progress.value))
     return FitState(progress, asked, trace, state.exact | np.asarray(inexact))
 
@@ -354,27 +366,35 @@ def _place(problem, start):
     return Asked(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), jnp.ones((), bool), None)
 
 
-@partial(jax.jit, static_argnames="sums")
-def begin_fit(problem: Problem, gmm: GMM, whitener, parts, sums: Precision) -> tuple[Progress, Asked]:
+@jax.jit
+def begin_fit(problem: Problem, gmm: GMM, whitener, parts) -> tuple[Progress, Asked]:
     """Zero iterations, and what the first one evaluates."""
-    mapping, rule = map_of(_outside, *problem, sums)
+    mapping, rule = map_of(_outside, *problem)
     progress = begin(mapping, _state(gmm, whitener, parts), rule)
     return progress, _ask(mapping, progress)
 
 
-@partial(jax.jit, static_argnames="sums")
-def _step(problem, progress, asked, parts, sums: Precision) -> tuple[Progress, Asked, Bool[Array, ""]]:
+@jax.jit
+def _step(problem, progress, asked, parts) -> tuple[Progress, Asked, Bool[Array, ""]]:
     """Progress with these sums of what was asked for, what to evaluate next, and whether the sums were too inexact."""
-    mapping, rule = map_of(_outside, *problem, sums)
+    mapping, rule = map_of(_outside, *problem)
     progress = tell(mapping, progress, rule, _state(asked.gmm, asked.whitener, parts), asked.plain, asked.memory)
     inexact = progress.status == INEXACT
     progress = resume(progress, INEXACT)
     return progress, _ask(mapping, progress), inexact
 
 
+@jax.jit
+def _settled(problem, progress, parts) -> Progress:
+    """Progress whose best state has these sums."""
+    best = progress.best
+    return with_best(progress, _state(best.gmm, best.whitener, parts), map_of(_outside, *problem)[0])
+
+
 def _state(gmm, whitener, parts):
     dtype = gmm.means.dtype
-    return EMState(gmm, whitener, jax.tree.map(lambda *leaves: sum(leaf.astype(dtype) for leaf in leaves), *parts))
+    sums = jax.tree.map(lambda *leaves: sum(leaf.astype(dtype) for leaf in leaves), *parts)
+    return state_of(gmm, whitener, sums)
 
 
 def _ask(mapping, progress):
