@@ -25,7 +25,7 @@ from .m_step import log_prior, m_step
 
 ACCELERATIONS = ("none", "lbfgs")
 INEXACT = -1  # beside the Status of a fit on its way: the next step is not for fast sums
-HALF, MOST = 0.5, 0.75  # of the digits: what sums that a fit iterates on keep, and those that it returns
+ITERATED, RETURNED = 1 / 3, 3 / 4  # of the digits: what sums that a fit iterates on keep, and those that it returns
 UNNOTICED = 1e-3  # times κ²: how much less precise a likelihood is than 64 eps of it allow for
 
 
@@ -130,7 +130,7 @@ def _fit(x, init, known, rows, config, prior):
             return state
         return jax.lax.cond(keeps(state, part), lambda: state, lambda: _state(state.gmm, x, rows, "exact"))
 
-    progress = begin(exact, surely(first_state(x, init, known, rows, "fast"), HALF), rule)
+    progress = begin(exact, surely(first_state(x, init, known, rows, "fast"), ITERATED), rule)
     start, later = progress.value, jnp.zeros((0,), x.dtype)
     if rows.groups is None:
         fast, _ = em_map(x, known, rows, config, prior, "fast")
@@ -141,7 +141,7 @@ def _fit(x, init, known, rows, config, prior):
     if later.size:
         step = jnp.arange(config.max_iter, dtype=n_fast.dtype)
         last = jnp.where(step < n_fast, later, last[step - n_fast])
-    progress = with_best(progress, surely(progress.best, MOST), exact)
+    progress = with_best(progress, surely(progress.best, RETURNED), exact)
     trace = jnp.concatenate([start[None], last]).at[progress.best_iter].set(progress.best_value)
     return result_of(progress, trace)
 
@@ -194,7 +194,7 @@ def first_state(x, init, known, rows, sums) -> EMState:
 def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
     """EM as a map for fixed_point: EMState -> EMState, its objective ℓ (+ log prior), its faults, and when to stop.
 
-    By way of "fast" it stops with INEXACT before a step that leaves less than half of the digits; "exact" takes any.
+    By way of "fast" it stops with INEXACT before a step that leaves less than a third of the digits; "exact" takes any.
     """
     total = jnp.asarray(x.shape[0], x.dtype) if rows.weight is None else jnp.sum(rows.weight)
     return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior)
@@ -279,7 +279,7 @@ def _fault(state, known, *, may_be_empty):
     collapsed = ~factored | jnp.any(singular & free_covariances)
     collapsed = collapsed if may_be_empty else collapsed | jnp.any(empty)
     fault = jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))
-    return jnp.where(keeps(state, HALF), fault, jnp.int32(INEXACT))
+    return jnp.where(keeps(state, ITERATED), fault, jnp.int32(INEXACT))
 
 
 def _free(known, mass):

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..mixture import GMM, WIDE, Precision, Status
 from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
-from .fit import INEXACT, MOST, em_map, first_state, keeps
+from .fit import INEXACT, RETURNED, em_map, first_state, keeps
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import pick
 from .sums import Fits, go_on
@@ -128,7 +128,7 @@ class CompiledFits(Fits):
         """Exact sums for the best states of fits that have ended, where theirs keep too few digits."""
         state, _ = self.look()
         ended = (state.status != Status.RUNNING) & (self.left == Status.RUNNING)
-        which = np.flatnonzero(ended & ~keeps(state.best, MOST))
+        which = np.flatnonzero(ended & ~keeps(state.best, RETURNED))
         if not which.size:
             return
         width, n_kept = min(MOST_SLOTS, self.pools[0].progress.n_iter.size), self.pools[0].trace.shape[1]

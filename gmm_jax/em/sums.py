@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -27,11 +27,12 @@ from jaxtyping import Array, Bool, Float, Int
 from ..mixture import GMM, Annotations, Moments, Precision, Scaling, Status, structure
 from ..mixture.blocks import ahead, cut, rows_in_block
 from ..mixture.cores import ONE_AT_A_TIME, WIDE, begin_side_by_side, n_workers, program
+from ..mixture.leaves import in_leaves
 from ..mixture.moments import take_sums
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
 from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Memory
-from .fit import INEXACT, MOST, EMConfig, keeps, map_of, state_of, with_best
+from .fit import INEXACT, RETURNED, EMConfig, keeps, map_of, state_of, with_best
 from .fixed_point import Progress, ask, begin, resume, tell
 from .optima import pick
 
@@ -56,8 +57,9 @@ def sums_of(source: Stream | Sharded | Cluster, scaling: Scaling, block_rows: in
     """The sums over the rows of a source; block_rows: that are summed at a time, by default a million numbers."""
     dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
     if isinstance(source, Sharded):
-        z = source.put(lambda shard: scaling.rows_inward(shard[0]))
-        _, weighted, labelled = next(iter(source.shards.values()))
+        shards = {start: in_leaves(scaling.rows_inward(x), *rows) for start, (x, *rows) in source.shards.items()}
+        source, (_, weighted, labelled) = replace(source, shards=shards), next(iter(shards.values()))
+        z = source.put(lambda shard: shard[0])
         weight = None if weighted is None else source.put(lambda shard: shard[1].astype(dtype))
         return ShardedSums(z, weight, None if labelled is None else source.put(lambda shard: shard[2]), source.mesh)
     n_rows = max(source.held) if isinstance(source, Cluster) else source.summary.n_rows
@@ -224,7 +226,8 @@ def _on_worker(blocks, requests, x64):
 
 
 def _blocks_of_part(part, scaling, size, dtype):
-    return list(cut([rows_of_part(part)], scaling, size, dtype))
+    blocks = cut([rows_of_part(part)], scaling, size, dtype)
+    return [(*in_leaves(*rows), all_count) for *rows, all_count in blocks]
 
 
 # ---- the loop
@@ -319,7 +322,7 @@ class HostedFits(Fits):
             self.computed += len(active)
             if time.monotonic() - begin >= SECONDS_BETWEEN_LOOKS:
                 return False
-        self._settle([i for i in which if not keeps(self.states[i].progress.best, MOST)])
+        self._settle([i for i in which if not keeps(self.states[i].progress.best, RETURNED)])
         return True
 
     def _settle(self, which):

@@ -7,8 +7,8 @@ The sum can be taken in two ways. From deviations x − m_k it is right for any 
 all components share, it is two matrix products and 3 to 20 times faster, but its rounding errors are κ² times larger,
 where κ is a distance from the centre that the statistics are about, in the smallest standard deviation of a component.
 So they are taken about the mean of each block of rows. Only rows that a component shares in count for its κ², and where
-blocks are leaves of a k-d tree (`leaves`) these are near the centre. The sums bring their κ² with them, so a caller
-knows what they are worth: a fit iterates on them while κ² leaves half of the digits, and returns what has three quarters.
+blocks are leaves of a k-d tree (`leaves`) these are near the centre. The sums bring their κ² with them: a fit iterates
+on them while it leaves a third of the digits (by this bound; errors are smaller), and returns what has three quarters.
 
 Reference:
     Moore (1999), Very fast EM-based mixture model clustering using multiresolution kd-trees, NIPS 11, for the leaves.
@@ -84,8 +84,8 @@ def e_step(
     (not -1) belongs to that component alone. With `groups` (from `missing_groups`) sums are expectations given what was
     seen: of unseen entries, and in `second` of their squares. With `uniforms`, numbers between 0 and 1, each row goes
     whole to one component, which is drawn by inversion of r: Gibbs' labels. `whitener` is the structure's whitener of
-    gmm.covariances, for callers that have it. `sums` is how the sum is taken; by default from statistics, and where these
-    do not keep three quarters of the digits once more from deviations, which under `vmap` computes both.
+    gmm.covariances, for callers that have it. `sums` is how the sum is taken; by default from statistics, and where
+    these do not keep three quarters of the digits once more from deviations, which under `vmap` computes both.
 
     Reference:
         Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39.
@@ -323,6 +323,11 @@ def _sum_of_logs(totals):
     return jnp.sum(jnp.log(jnp.prod(filled.reshape(8, -1), axis=0)))
 
 
+def even_rows(n_samples: int, size: int) -> int:
+    """Rows in a block: the largest number from size/2 to size that leaves none over, or else size."""
+    return next((s for s in range(size, size // 2, -1) if n_samples % s == 0), size)
+
+
 def add_blocks(block, rows, weight, size, dtype=None):
     """block(rows, weight) summed over blocks of at most `size` rows, sliced from arrays where they lie.
 
@@ -331,7 +336,7 @@ def add_blocks(block, rows, weight, size, dtype=None):
     n_samples, dtype = jax.tree.leaves(rows)[0].shape[0], dtype or rows[0].dtype
     if n_samples <= size:
         return block(rows, weight)
-    size = next((s for s in range(size, size // 2, -1) if n_samples % s == 0), size)
+    size = even_rows(n_samples, size)
     n_blocks = -(-n_samples // size)
 
     def take(i):
