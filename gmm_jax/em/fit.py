@@ -18,14 +18,14 @@ from ..mixture import Annotations, Hyperparameters, Known, Status, project, stru
 from ..mixture.checks import check_count, check_type, tree_dataclass
 from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations, given
-from ..mixture.moments import Moments, kappa_squared, kappa_squared_limit, moments, take_sums
+from ..mixture.moments import FastMoments, Moments, kappa_squared, kappa_squared_limit, moments, take_sums
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
 
 ACCELERATIONS = ("none", "lbfgs")
 INEXACT = -1  # beside the Status of a fit on its way: the next step is not for fast sums
-ITERATED, RETURNED = 1 / 3, 3 / 4  # of the digits: what sums that a fit iterates on keep, and those that it returns
+ITERATED = 1e5  # the most κ² of sums that a fit iterates on: their errors, of 2e-11 or in float32 1e-2, are averaged
 UNNOTICED = 1e-3  # times κ²: how much less precise a likelihood is than 64 eps of it allow for
 
 
@@ -72,9 +72,9 @@ class EMState(NamedTuple):
     kappa_squared: Float[Array, ""]  # how many times larger their rounding errors may be than those of exact sums, or 0
 
 
-def keeps(state: EMState, part: float) -> Bool[Array, "..."]:
-    """Whether the sums of a state keep that part of the digits."""
-    return state.kappa_squared <= kappa_squared_limit(state.kappa_squared.dtype, part)
+def accurate(state: EMState) -> Bool[Array, "..."]:
+    """Whether the sums of a state are good enough to be returned: that they keep three quarters of the digits."""
+    return state.kappa_squared <= kappa_squared_limit(state.kappa_squared.dtype, 0.75)
 
 
 def fit_em(
@@ -124,13 +124,13 @@ def _fit(x, init, known, rows, config, prior):
     rows = rows._replace(weight=None if rows.weight is None else jnp.asarray(rows.weight, x.dtype))
     exact, rule = em_map(x, known, rows, config, prior, "exact")
 
-    def surely(state, part):
-        """The state, with exact sums where those it has do not keep that part of the digits."""
+    def exact_unless(enough, state):
         if rows.groups is not None:
             return state
-        return jax.lax.cond(keeps(state, part), lambda: state, lambda: _state(state.gmm, x, rows, "exact"))
+        return jax.lax.cond(enough, lambda: state, lambda: _state(state.gmm, x, rows, "exact"))
 
-    progress = begin(exact, surely(first_state(x, init, known, rows, "fast"), ITERATED), rule)
+    first = first_state(x, init, known, rows, "fast")
+    progress = begin(exact, exact_unless(first.kappa_squared <= ITERATED, first), rule)
     start, later = progress.value, jnp.zeros((0,), x.dtype)
     if rows.groups is None:
         fast, _ = em_map(x, known, rows, config, prior, "fast")
@@ -141,7 +141,7 @@ def _fit(x, init, known, rows, config, prior):
     if later.size:
         step = jnp.arange(config.max_iter, dtype=n_fast.dtype)
         last = jnp.where(step < n_fast, later, last[step - n_fast])
-    progress = with_best(progress, surely(progress.best, RETURNED), exact)
+    progress = with_best(progress, exact_unless(accurate(progress.best), progress.best), exact)
     trace = jnp.concatenate([start[None], last]).at[progress.best_iter].set(progress.best_value)
     return result_of(progress, trace)
 
@@ -194,7 +194,7 @@ def first_state(x, init, known, rows, sums) -> EMState:
 def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
     """EM as a map for fixed_point: EMState -> EMState, its objective ℓ (+ log prior), its faults, and when to stop.
 
-    By way of "fast" it stops with INEXACT before a step that leaves less than a third of the digits; "exact" takes any.
+    By way of "fast" it stops with INEXACT before a step whose sums have a κ² above ITERATED; "exact" takes any.
     """
     total = jnp.asarray(x.shape[0], x.dtype) if rows.weight is None else jnp.sum(rows.weight)
     return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior)
@@ -258,9 +258,9 @@ def _state(gmm, x, rows, sums):
     return state_of(gmm, whitener, take_sums(gmm, whitener, x, rows, sums))
 
 
-def state_of(gmm: GMM, whitener: Float[Array, "..."], sums: Moments) -> EMState:
+def state_of(gmm: GMM, whitener: Float[Array, "..."], sums: Moments | FastMoments) -> EMState:
     """A mixture with its sums, and what these are worth."""
-    return EMState(gmm, whitener, sums._replace(reach=None), kappa_squared(gmm, whitener, sums))
+    return EMState(gmm, whitener, Moments(*sums[:4]), kappa_squared(gmm, whitener, sums))
 
 
 def _fault(state, known, *, may_be_empty):
@@ -279,7 +279,7 @@ def _fault(state, known, *, may_be_empty):
     collapsed = ~factored | jnp.any(singular & free_covariances)
     collapsed = collapsed if may_be_empty else collapsed | jnp.any(empty)
     fault = jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))
-    return jnp.where(keeps(state, ITERATED), fault, jnp.int32(INEXACT))
+    return jnp.where(state.kappa_squared <= ITERATED, fault, jnp.int32(INEXACT))
 
 
 def _free(known, mass):

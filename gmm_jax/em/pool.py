@@ -8,7 +8,7 @@ where those are too inexact.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import jax
@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..mixture import GMM, WIDE, Precision, Status
 from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
-from .fit import INEXACT, RETURNED, em_map, first_state, keeps
+from .fit import INEXACT, accurate, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import pick
 from .sums import Fits, go_on
@@ -54,6 +54,7 @@ class CompiledFits(Fits):
     left: Int[np.ndarray, "R"]  # a status given by the host to a fit that left a race, or RUNNING
     computed: int = 0
     _seen: tuple | None = None
+    _settled: dict = field(default_factory=dict)  # fit -> (moments, κ², value) of its best state, from exact sums
 
     @property
     def n_components(self) -> int:
@@ -69,8 +70,27 @@ class CompiledFits(Fits):
             state, trace = _one_by_one(self.pools)
             status = np.where(state.status == INEXACT, np.int32(Status.RUNNING), state.status)
             status = np.where(self.left == Status.RUNNING, status, self.left).astype(np.int32)
-            self._seen = state._replace(status=status), np.where(np.isneginf(trace), np.nan, trace)
+            state, trace = state._replace(status=status), np.where(np.isneginf(trace), np.nan, trace)
+            self._settle(state, trace)
+            self._seen = state, trace
         return self._seen
+
+    def _settle(self, state, trace):
+        """Puts in exact sums for the best states of fits that have ended, where theirs keep too few digits."""
+        ended = (state.status != Status.RUNNING) & (self.left == Status.RUNNING) & ~accurate(state.best)
+        new = np.array([i for i in np.flatnonzero(ended) if i not in self._settled], int)
+        width = min(MOST_SLOTS, self.pools[0].progress.n_iter.size)
+        rows = [new[i : i + width] for i in range(0, new.size, width)]
+        filled = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in rows]
+        begun = _begin_pools(self.problem, self.n_starts, state.best.gmm, filled, trace.shape[1], "exact")
+        for fits, (progress, _) in zip(rows, begun, strict=True):
+            exact = jax.tree.map(np.asarray, (progress.best.moments, progress.best.kappa_squared, progress.value))
+            self._settled |= {i: pick(exact, place) for place, i in enumerate(fits)}
+        for i in np.flatnonzero(ended):
+            kept = (state.best.moments, state.best.kappa_squared, state.best_value)
+            jax.tree.map(lambda leaf, exact, i=i: leaf.__setitem__(i, exact), kept, self._settled[i])
+            if (column := self.column[state.best_iter[i]]) < trace.shape[1]:
+                trace[i, column] = state.best_value[i]
 
     @property
     def kept(self) -> tuple:
@@ -91,7 +111,7 @@ class CompiledFits(Fits):
 
             state = jax.tree.map(put, (pool.progress, pool.trace), (progress, trace))
             pool.progress, pool.trace = jax.device_put(state)
-        self.computed, self._seen = int(computed), None
+        self.computed, self._seen, self._settled = int(computed), None, {}
 
     def values_after(self, n_iter: int) -> Float[np.ndarray, "R"]:
         """The objective of each fit after n_iter iterations, NaN where it did not come so far."""
@@ -120,39 +140,8 @@ class CompiledFits(Fits):
             status = np.asarray(pool.progress.status)[: pool.members.size]
             self.exact[pool.members[status == INEXACT]] = True
         self._seen = None
-        self._settle()
         state, _ = self.look()
         return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
-
-    def _settle(self):
-        """Exact sums for the best states of fits that have ended, where theirs keep too few digits."""
-        state, _ = self.look()
-        ended = (state.status != Status.RUNNING) & (self.left == Status.RUNNING)
-        which = np.flatnonzero(ended & ~keeps(state.best, RETURNED))
-        if not which.size:
-            return
-        width, n_kept = min(MOST_SLOTS, self.pools[0].progress.n_iter.size), self.pools[0].trace.shape[1]
-        rows = [which[i : i + width] for i in range(0, which.size, width)]
-        filled = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in rows]
-        begun = _begin_pools(self.problem, self.n_starts, state.best.gmm, filled, n_kept, "exact")
-        exact = Pool(which, *jax.tree.map(lambda *leaves: np.concatenate(leaves), *begun))
-        exact, _ = _one_by_one([exact])
-        for pool in self.pools:
-            of_pool, of_exact = np.isin(pool.members, which), np.isin(which, pool.members)
-            place = np.flatnonzero(of_pool)
-
-            def put(now, new, place=place, of_exact=of_exact):
-                return jnp.asarray(now).at[place].set(new[of_exact])
-
-            now, new = pool.progress, exact.best
-            best = now.best._replace(
-                moments=jax.tree.map(put, now.best.moments, new.moments),
-                kappa_squared=put(now.best.kappa_squared, new.kappa_squared),
-            )
-            column = self.column[np.asarray(now.best_iter)[place]]
-            pool.trace = jnp.asarray(pool.trace).at[place, column].set(exact.best_value[of_exact], mode="drop")
-            pool.progress = now._replace(best=best, best_value=put(now.best_value, exact.best_value))
-        self._seen = None
 
 
 def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | None = None) -> CompiledFits:

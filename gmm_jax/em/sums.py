@@ -32,7 +32,7 @@ from ..mixture.moments import take_sums
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
 from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Memory
-from .fit import INEXACT, RETURNED, EMConfig, keeps, map_of, state_of, with_best
+from .fit import INEXACT, EMConfig, accurate, map_of, state_of, with_best
 from .fixed_point import Progress, ask, begin, resume, tell
 from .optima import pick
 
@@ -287,6 +287,7 @@ class HostedFits(Fits):
     problem: Problem
     states: list[FitState]
     computed: int = 0
+    exact: dict[int, FitState] = field(default_factory=dict)  # of fits that have ended: their best states' sums
 
     @property
     def n_fits(self) -> int:
@@ -301,13 +302,14 @@ class HostedFits(Fits):
     def kept(self, kept: tuple):
         max_iter = self.problem.config.max_iter
         self.states = [state._replace(progress=go_on(state.progress, max_iter)) for state in kept[0]]
-        self.computed = int(kept[1])
+        self.computed, self.exact = int(kept[1]), {}
 
     def look(self) -> tuple[Progress, Float[np.ndarray, "R T"]]:
         """All fits in NumPy, and the objective after each iteration (NaN where a fit did not come)."""
-        state = jax.tree.map(lambda *leaves: np.stack(leaves), *[state.progress for state in self.states])
+        states = self._settled()
+        state = jax.tree.map(lambda *leaves: np.stack(leaves), *[state.progress for state in states])
         trace = np.full((self.n_fits, self.problem.config.max_iter + 1), np.nan, state.value.dtype)
-        for row, of_fit in zip(trace, self.states, strict=True):
+        for row, of_fit in zip(trace, states, strict=True):
             row[: of_fit.trace.size] = of_fit.trace
         return state, trace
 
@@ -322,19 +324,20 @@ class HostedFits(Fits):
             self.computed += len(active)
             if time.monotonic() - begin >= SECONDS_BETWEEN_LOOKS:
                 return False
-        self._settle([i for i in which if not keeps(self.states[i].progress.best, RETURNED)])
         return True
 
-    def _settle(self, which):
-        """Exact sums for the best states of these fits, which have ended."""
-        if not which:
-            return
-        best = [self.states[i].progress.best for i in which]
-        for i, parts in zip(which, self.sums.moments([(b.gmm, b.whitener, "exact") for b in best]), strict=True):
-            state = self.states[i]
-            progress, trace = _settled(self.problem, state.progress, parts), state.trace.copy()
+    def _settled(self) -> list[FitState]:
+        """The states, with exact sums for the best ones of fits that have ended, where theirs keep too few digits."""
+        states = list(self.states)
+        ended = [i for i, state in enumerate(states) if int(state.progress.status) != Status.RUNNING]
+        new = [i for i in ended if i not in self.exact and not accurate(states[i].progress.best)]
+        best = [states[i].progress.best for i in new]
+        found = self.sums.moments([(b.gmm, b.whitener, "exact") for b in best]) if new else []
+        for i, parts in zip(new, found, strict=True):
+            progress, trace = _settle(self.problem, states[i].progress, parts), states[i].trace.copy()
             trace[int(progress.best_iter)] = progress.best_value
-            self.states[i] = state._replace(progress=progress, trace=trace)
+            self.exact[i] = states[i]._replace(progress=progress, trace=trace)
+        return [self.exact.get(i, state) for i, state in enumerate(states)]
 
 
 def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
@@ -388,7 +391,7 @@ def _step(problem, progress, asked, parts) -> tuple[Progress, Asked, Bool[Array,
 
 
 @jax.jit
-def _settled(problem, progress, parts) -> Progress:
+def _settle(problem, progress, parts) -> Progress:
     """Progress whose best state has these sums."""
     best = progress.best
     return with_best(progress, _state(best.gmm, best.whitener, parts), map_of(_outside, *problem)[0])

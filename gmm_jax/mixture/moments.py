@@ -7,8 +7,8 @@ The sum can be taken in two ways. From deviations x − m_k it is right for any 
 all components share, it is two matrix products and 3 to 20 times faster, but its rounding errors are κ² times larger,
 where κ is a distance from the centre that the statistics are about, in the smallest standard deviation of a component.
 So they are taken about the mean of each block of rows. Only rows that a component shares in count for its κ², and where
-blocks are leaves of a k-d tree (`leaves`) these are near the centre. The sums bring their κ² with them: a fit iterates
-on them while it leaves a third of the digits (by this bound; errors are smaller), and returns what has three quarters.
+blocks are leaves of a k-d tree (`leaves`) these are near the centre. The sums bring their κ² with them: a fit
+iterates on sums that are good enough for that, and those that it returns keep three quarters of the digits.
 
 Reference:
     Moore (1999), Very fast EM-based mixture model clustering using multiresolution kd-trees, NIPS 11, for the leaves.
@@ -44,7 +44,20 @@ class Moments(NamedTuple):
     first: Float[Array, "K D"]  # Σ_n r_nk (x_n − m_k)
     second: Float[Array, "..."]  # Σ_n r_nk (x_n − m_k)(x_n − m_k)ᵀ, or the part of it that the structure needs
     log_likelihood: Float[Array, ""]  # Σ_n log p(x_n), nats
-    reach: Float[Array, "K"] | None = None  # Σ_n r_nk of squared distances from the centre, as `kappa_squared` needs it
+
+
+class FastMoments(NamedTuple):
+    """The same from statistics, with what tells how inexact they are; blocks add leaf by leaf as well."""
+
+    mass: Float[Array, "K"]
+    first: Float[Array, "K D"]
+    second: Float[Array, "..."]
+    log_likelihood: Float[Array, ""]
+    reach: Float[Array, "K"]  # Σ_n r_nk of squared distances from the centre: see `kappa_squared`
+
+    @property
+    def moments(self) -> Moments:
+        return Moments(*self[:-1])
 
 
 def moments(gmm: GMM, d: Float[Array, "K D N"], r: Float[Array, "K N"], log_prob: Float[Array, "N"]) -> Moments:
@@ -96,11 +109,13 @@ def e_step(
     def take(sums):
         return take_sums(gmm, whitener, x, rows, sums, uniforms=uniforms, block_size=block_size)
 
-    if sums is not None or groups is not None:
-        return take(sums)._replace(reach=None)
+    if sums == "exact" or groups is not None:
+        return take("exact")
     fast = take("fast")
+    if sums == "fast":
+        return fast.moments
     keeps = kappa_squared(gmm, whitener, fast) <= kappa_squared_limit(x.dtype, 0.75)
-    return jax.lax.cond(keeps, lambda: fast._replace(reach=None), lambda: take("exact"))
+    return jax.lax.cond(keeps, lambda: fast.moments, lambda: take("exact"))
 
 
 def take_sums(
@@ -108,12 +123,12 @@ def take_sums(
     whitener: Float[Array, "..."],
     x: Float[Array, "N D"],
     rows: Annotations,
-    sums: Precision | None,
+    sums: Precision,
     *,
     uniforms: Float[Array, "N"] | None = None,
     block_size: int | None = None,
-) -> Moments:
-    """The sums of e_step by the given way; from statistics with their reach. Gaps have a way of their own."""
+) -> Moments | FastMoments:
+    """The sums of e_step by the given way. Gaps have a way of their own, which is exact."""
     if rows.groups is not None:
         return _from_groups(gmm, x, rows)
     take = _from_statistics if sums == "fast" else _from_deviations
@@ -170,13 +185,13 @@ def kappa_squared_limit(dtype, kept: float) -> float:
     return float(jnp.finfo(dtype).eps) ** (kept - 1.0)
 
 
-def kappa_squared(gmm: GMM, whitener: Float[Array, "..."], sums: Moments) -> Float[Array, ""]:
+def kappa_squared(gmm: GMM, whitener: Float[Array, "..."], sums: Moments | FastMoments) -> Float[Array, ""]:
     """How many times larger than in sums from deviations rounding errors may be in these: 0 where they are none other.
 
     For each component it is the mean over the rows that it shares in of |y|² + |y||c − m|, y their deviations from the
     centre c of their block, in units of its smallest variance; the largest counts.
     """
-    if sums.reach is None:
+    if isinstance(sums, Moments):
         return jnp.zeros_like(sums.log_likelihood)
     precision = jnp.max(structure(gmm.covariance_type).precisions(whitener), axis=-1)
     kappa = jnp.max(precision * sums.reach / positive(sums.mass))
@@ -285,7 +300,7 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_si
 
     sums, reach, log_likelihood = add_blocks(block, (x, labels, uniforms), sample_weight, block_size or BLOCK_ROWS)
     mass, first, squares = parts_of(sums, n_features)
-    return Moments(mass, first.T, kind.second(squares), log_likelihood, reach)
+    return FastMoments(mass, first.T, kind.second(squares), log_likelihood, reach)
 
 
 def _about_their_mean(columns, weight):
