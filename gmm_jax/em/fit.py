@@ -141,14 +141,9 @@ def _fit(x, init, known, rows, config, prior):
     if later.size:
         step = jnp.arange(config.max_iter, dtype=n_fast.dtype)
         last = jnp.where(step < n_fast, later, last[step - n_fast])
-    progress = with_best(progress, exact_unless(accurate(progress.best), progress.best), exact)
-    trace = jnp.concatenate([start[None], last]).at[progress.best_iter].set(progress.best_value)
-    return result_of(progress, trace)
-
-
-def with_best(progress: Progress, best: EMState, mapping: Map) -> Progress:
-    """Progress whose best state has other sums, and so another objective."""
-    return progress._replace(best=best, best_value=mapping.objective(best))
+    best = exact_unless(accurate(progress.best), progress.best)
+    trace = jnp.concatenate([start[None], last]).at[progress.best_iter].set(exact.objective(best))
+    return result_of(progress._replace(best=best), trace)
 
 
 def iterates(

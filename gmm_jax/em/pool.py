@@ -8,7 +8,7 @@ where those are too inexact.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..mixture import GMM, WIDE, Precision, Status
 from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
-from .fit import INEXACT, accurate, em_map, first_state
+from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import pick
 from .sums import Fits, go_on
@@ -54,7 +54,6 @@ class CompiledFits(Fits):
     left: Int[np.ndarray, "R"]  # a status given by the host to a fit that left a race, or RUNNING
     computed: int = 0
     _seen: tuple | None = None
-    _settled: dict = field(default_factory=dict)  # fit -> (moments, κ², value) of its best state, from exact sums
 
     @property
     def n_components(self) -> int:
@@ -70,27 +69,18 @@ class CompiledFits(Fits):
             state, trace = _one_by_one(self.pools)
             status = np.where(state.status == INEXACT, np.int32(Status.RUNNING), state.status)
             status = np.where(self.left == Status.RUNNING, status, self.left).astype(np.int32)
-            state, trace = state._replace(status=status), np.where(np.isneginf(trace), np.nan, trace)
-            self._settle(state, trace)
-            self._seen = state, trace
+            self._seen = state._replace(status=status), np.where(np.isneginf(trace), np.nan, trace)
         return self._seen
 
-    def _settle(self, state, trace):
-        """Puts in exact sums for the best states of fits that have ended, where theirs keep too few digits."""
-        ended = (state.status != Status.RUNNING) & (self.left == Status.RUNNING) & ~accurate(state.best)
-        new = np.array([i for i in np.flatnonzero(ended) if i not in self._settled], int)
+    def exactly(self, which: Int[np.ndarray, "R"], best: EMState) -> tuple[EMState, Float[np.ndarray, "R"]]:
+        """The best states of these fits with exact sums, and their objectives."""
         width = min(MOST_SLOTS, self.pools[0].progress.n_iter.size)
-        rows = [new[i : i + width] for i in range(0, new.size, width)]
+        rows = [which[i : i + width] for i in range(0, which.size, width)]
         filled = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in rows]
-        begun = _begin_pools(self.problem, self.n_starts, state.best.gmm, filled, trace.shape[1], "exact")
-        for fits, (progress, _) in zip(rows, begun, strict=True):
-            exact = jax.tree.map(np.asarray, (progress.best.moments, progress.best.kappa_squared, progress.value))
-            self._settled |= {i: pick(exact, place) for place, i in enumerate(fits)}
-        for i in np.flatnonzero(ended):
-            kept = (state.best.moments, state.best.kappa_squared, state.best_value)
-            jax.tree.map(lambda leaf, exact, i=i: leaf.__setitem__(i, exact), kept, self._settled[i])
-            if (column := self.column[state.best_iter[i]]) < trace.shape[1]:
-                trace[i, column] = state.best_value[i]
+        begun = _begin_pools(self.problem, self.n_starts, best.gmm, filled, self.pools[0].trace.shape[1], "exact")
+        return jax.tree.map(
+            lambda *leaves: np.concatenate(leaves)[: which.size], *[(p.state, p.value) for p, _ in begun]
+        )
 
     @property
     def kept(self) -> tuple:
@@ -111,7 +101,7 @@ class CompiledFits(Fits):
 
             state = jax.tree.map(put, (pool.progress, pool.trace), (progress, trace))
             pool.progress, pool.trace = jax.device_put(state)
-        self.computed, self._seen, self._settled = int(computed), None, {}
+        self.computed, self._seen = int(computed), None
 
     def values_after(self, n_iter: int) -> Float[np.ndarray, "R"]:
         """The objective of each fit after n_iter iterations, NaN where it did not come so far."""

@@ -32,7 +32,7 @@ from ..mixture.moments import take_sums
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
 from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Memory
-from .fit import INEXACT, EMConfig, accurate, map_of, state_of, with_best
+from .fit import INEXACT, EMConfig, EMState, accurate, map_of, state_of
 from .fixed_point import Progress, ask, begin, resume, tell
 from .optima import pick
 
@@ -243,6 +243,18 @@ class Fits:
         """The fits that have not ended."""
         return np.flatnonzero(self.look()[0].status == Status.RUNNING)
 
+    def final(self) -> tuple[Progress, Float[np.ndarray, "R C"]]:
+        """What `look` gives, with exact sums for the best states of fits that have ended, where theirs are inexact."""
+        state, trace = self.look()
+        which = np.flatnonzero((state.status != Status.RUNNING) & ~accurate(state.best))
+        if not which.size:
+            return state, trace
+        exact, place, trace = self.exactly(which, state.best), np.arange(self.n_fits), trace.copy()
+        trace[which] = np.where(trace[which] == state.best_value[which, None], exact[1][:, None], trace[which])
+        place[which] = self.n_fits + np.arange(which.size)
+        both = jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], (state.best, state.best_value), exact)
+        return state._replace(best=both[0], best_value=both[1]), trace
+
 
 class Problem(NamedTuple):
     """What EM's map depends on beside the sums, in standardised units."""
@@ -287,7 +299,6 @@ class HostedFits(Fits):
     problem: Problem
     states: list[FitState]
     computed: int = 0
-    exact: dict[int, FitState] = field(default_factory=dict)  # of fits that have ended: their best states' sums
 
     @property
     def n_fits(self) -> int:
@@ -302,14 +313,13 @@ class HostedFits(Fits):
     def kept(self, kept: tuple):
         max_iter = self.problem.config.max_iter
         self.states = [state._replace(progress=go_on(state.progress, max_iter)) for state in kept[0]]
-        self.computed, self.exact = int(kept[1]), {}
+        self.computed = int(kept[1])
 
     def look(self) -> tuple[Progress, Float[np.ndarray, "R T"]]:
         """All fits in NumPy, and the objective after each iteration (NaN where a fit did not come)."""
-        states = self._settled()
-        state = jax.tree.map(lambda *leaves: np.stack(leaves), *[state.progress for state in states])
+        state = jax.tree.map(lambda *leaves: np.stack(leaves), *[state.progress for state in self.states])
         trace = np.full((self.n_fits, self.problem.config.max_iter + 1), np.nan, state.value.dtype)
-        for row, of_fit in zip(trace, states, strict=True):
+        for row, of_fit in zip(trace, self.states, strict=True):
             row[: of_fit.trace.size] = of_fit.trace
         return state, trace
 
@@ -326,18 +336,12 @@ class HostedFits(Fits):
                 return False
         return True
 
-    def _settled(self) -> list[FitState]:
-        """The states, with exact sums for the best ones of fits that have ended, where theirs keep too few digits."""
-        states = list(self.states)
-        ended = [i for i, state in enumerate(states) if int(state.progress.status) != Status.RUNNING]
-        new = [i for i in ended if i not in self.exact and not accurate(states[i].progress.best)]
-        best = [states[i].progress.best for i in new]
-        found = self.sums.moments([(b.gmm, b.whitener, "exact") for b in best]) if new else []
-        for i, parts in zip(new, found, strict=True):
-            progress, trace = _settle(self.problem, states[i].progress, parts), states[i].trace.copy()
-            trace[int(progress.best_iter)] = progress.best_value
-            self.exact[i] = states[i]._replace(progress=progress, trace=trace)
-        return [self.exact.get(i, state) for i, state in enumerate(states)]
+    def exactly(self, which: Int[np.ndarray, "R"], best: EMState) -> tuple[EMState, Float[np.ndarray, "R"]]:
+        """The best states of these fits with exact sums, and their objectives."""
+        asked = [pick((best.gmm, best.whitener), i) for i in which]
+        sums = self.sums.moments([(*mixture, "exact") for mixture in asked])
+        found = [begin_fit(self.problem, *both, parts)[0] for both, parts in zip(asked, sums, strict=True)]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *[(p.state, p.value) for p in found])
 
 
 def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
@@ -388,13 +392,6 @@ def _step(problem, progress, asked, parts) -> tuple[Progress, Asked, Bool[Array,
     inexact = progress.status == INEXACT
     progress = resume(progress, INEXACT)
     return progress, _ask(mapping, progress), inexact
-
-
-@jax.jit
-def _settle(problem, progress, parts) -> Progress:
-    """Progress whose best state has these sums."""
-    best = progress.best
-    return with_best(progress, _state(best.gmm, best.whitener, parts), map_of(_outside, *problem)[0])
 
 
 def _state(gmm, whitener, parts):
