@@ -123,14 +123,7 @@ def _checked(x, init, known, config, missing=None):
 def _fit(x, init, known, rows, config, prior):
     rows = rows._replace(weight=None if rows.weight is None else jnp.asarray(rows.weight, x.dtype))
     exact, rule = em_map(x, known, rows, config, prior, "exact")
-
-    def exact_unless(enough, state):
-        if rows.groups is not None:
-            return state
-        return jax.lax.cond(enough, lambda: state, lambda: _state(state.gmm, x, rows, "exact"))
-
-    first = first_state(x, init, known, rows, "fast")
-    progress = begin(exact, exact_unless(first.kappa_squared <= ITERATED, first), rule)
+    progress = begin(exact, first_state(x, init, known, rows, "exact"), rule)
     start, later = progress.value, jnp.zeros((0,), x.dtype)
     if rows.groups is None:
         fast, _ = em_map(x, known, rows, config, prior, "fast")
@@ -141,7 +134,9 @@ def _fit(x, init, known, rows, config, prior):
     if later.size:
         step = jnp.arange(config.max_iter, dtype=n_fast.dtype)
         last = jnp.where(step < n_fast, later, last[step - n_fast])
-    best = exact_unless(accurate(progress.best), progress.best)
+    best = progress.best
+    if rows.groups is None:
+        best = jax.lax.cond(accurate(best), lambda: best, lambda: _state(best.gmm, x, rows, "exact"))
     trace = jnp.concatenate([start[None], last]).at[progress.best_iter].set(exact.objective(best))
     return result_of(progress._replace(best=best), trace)
 

@@ -292,7 +292,7 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_si
             log_likelihood = jnp.sum(top) + _sum_of_logs(total)
         else:
             log_likelihood = jnp.sum(weight * (top + jnp.log(total)))
-        sums, d = jax.lax.optimization_barrier((weigh(statistics, r), d))
+        sums = weigh(statistics, r)
         mass, _, squares = parts_of(sums, n_features)
         norm = kind.squared_norm(squares, n_features)
         reach = norm + jnp.sqrt(norm * mass * jnp.sum(d * d, axis=1))
