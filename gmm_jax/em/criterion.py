@@ -30,7 +30,7 @@ from ..mixture.moments import e_step
 from ..mixture.scaling import check_data, check_labels, check_sample_weight, standardise
 from ..mixture.spec import MixtureSpec, free_parts, validate_spec
 
-EXTRA = 2.0  # degrees of freedom ν of a covariance's prior beyond its dimension
+EXTRA = 1.0  # degrees of freedom ν of a covariance beyond its dimension, as in bayes.default_prior
 REPEATS = 1e-6  # values of a feature that differ by less, in its sds, are one value
 TINY = np.finfo(float).tiny
 
@@ -129,7 +129,7 @@ def _blocks(gmms):
         return covariances[..., None, None, None], gmms.means.shape[-1]
     if gmms.covariance_type == "diag":
         return covariances[..., None, None], 1
-    return covariances.reshape(len(covariances), -1, 1, *covariances.shape[-2:]), 1
+    return (covariances[:, None, None] if gmms.covariance_type == "tied" else covariances[:, :, None]), 1
 
 
 def _inverse(blocks):
