@@ -6,6 +6,7 @@ such data has no inverse: what is fitted is decided by `reg_covar`, not by the d
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -57,7 +58,8 @@ def doubtful_features(x: Float[np.ndarray, "N D"], names: Sequence[str]) -> list
             continue
         apart = counts.max() == 1 and not np.any(values % 1.0)
         if apart and (values[-1] - values[0] == len(values) - 1 or name.lower() in IDENTIFIERS):
-            said.append(f"column {name!r} numbers the rows, and is fitted like a measurement: --drop {name!r} leaves it out")
+            what = f"column {name!r} numbers the rows, and is fitted like a measurement"
+            said.append(f"{what}: --drop {shlex.quote(name)} leaves it out")
         for far, gap, others in (
             (0, values[1] - values[0], values[-1] - values[1]),
             (-1, values[-1] - values[-2], values[-2] - values[0]),
