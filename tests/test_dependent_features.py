@@ -1,5 +1,6 @@
 """Singular data are named with the features concerned, regular ones are not; the oracle is how the data were made."""
 
+import jax
 import numpy as np
 import pytest
 

@@ -78,8 +78,8 @@ def layout_of(lines: Sequence[str], given: TextFormat) -> Layout:
         names = _different([*unnamed, *rows[0][: width - len(unnamed)]], notes)
     columns = _columns(body if has_names else rows, width, missing)
     text = {j: of[0] for j, of in enumerate(columns) if of and all(to_number(f, decimal) is None for f in of)}
-    unclear = [field for of in columns for field in of if "," in field and _GROUPED["."].fullmatch(field)]
-    if decimal == "," and unclear and given.decimal is None:
+    unclear = [field for of in columns for field in of if "," in field]
+    if decimal == "," and unclear and given.decimal is None and all(map(_GROUPED["."].fullmatch, unclear)):
         value = f"{to_number(unclear[0], '.'):.0f}"
         notes.append(f"{unclear[0]} was read with a decimal comma: --decimal . if it means {value}")
     whole = separator == "," and width == 2 and all(field.isdecimal() for of in columns for field in of)
