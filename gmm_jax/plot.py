@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
-from .bench.plots.looks import COMPONENTS, blend, colours_of
+from .bench.plots.looks import COMPONENTS, MUTED, colours_of, mixed
 from .bench.plots.primitives import draw_cloud, draw_components, draw_data, draw_gaps, draw_trace, on
 from .bench.plots.style import in_style, new_axes
 from .mixture import Fit, Posterior, check_data
-from .mixture import responsibilities as responsibilities_of
 from .mixture.gmm import mixture_of
+from .mixture.predictive import predictive
 
 MOST_ROWS = 5_000  # drawn as dots, evenly chosen
 MOST_FEATURES = 6  # in a pairs plot
@@ -35,7 +36,7 @@ def scatter(x, fit=None, *, features: Sequence[int] | None = None, labels=None, 
     if not 1 <= len(features) <= 3:
         raise ValueError(f"features must name one to three features; got {features}: see plot.pairs for more.")
     ax = new_axes(1, 1, 5.0, 4.2, n_features=len(features))[0, 0] if ax is None else ax
-    _draw(ax, x, features, gmm, labels)
+    _draw(ax, x, features, gmm, _colours(gmm, x, labels))
     for axis, j in zip("xyz", features, strict=False):
         ax.set(**{f"{axis}label": names[j]})
     return _with_legend(ax, gmm)
@@ -47,12 +48,13 @@ def pairs(x, fit=None, *, labels=None, names=None, axes=None):
     x, names, gmm = _inputs(x, names, fit)
     d = min(x.shape[1], MOST_FEATURES)
     axes = np.asarray(new_axes(d, d, 2.3, 2.1) if axes is None else axes).reshape(d, d)
+    colours = _colours(gmm, x, labels)
     for i in range(d):
         for j in range(d):
             if j > i:
                 axes[i, j].set_axis_off()
                 continue
-            _draw(axes[i, j], x, [j, i] if j < i else [i], gmm, labels, size=5)
+            _draw(axes[i, j], x, [j, i] if j < i else [i], gmm, colours, size=5)
             axes[i, j].tick_params(labelsize=7, labelbottom=i == d - 1, labelleft=0 == j < i)
             axes[i, j].set(xlabel=names[j] if i == d - 1 else "", ylabel=names[i] if 0 == j < i else "")
     _with_legend(axes[0, -1] if d > 1 else axes[0, 0], gmm)
@@ -64,11 +66,12 @@ def densities(x, fit, *, names=None, axes=None):
     """Axes (D,): of each feature a histogram, the components' weighted densities and their sum."""
     x, names, gmm = _inputs(x, names, fit)
     axes = new_axes(-(-x.shape[1] // 3), min(x.shape[1], 3), 3.1, 2.4).ravel() if axes is None else np.ravel(axes)
+    colours = _colours(gmm, x, None)
     for j, ax in enumerate(axes):
         if j >= x.shape[1]:
             ax.set_axis_off()
             continue
-        _draw(ax, x, [j], gmm, None)
+        _draw(ax, x, [j], gmm, colours)
         ax.set(xlabel=names[j])
     _with_legend(axes[0], gmm)
     return axes[: x.shape[1]]
@@ -78,14 +81,14 @@ def densities(x, fit, *, names=None, axes=None):
 def responsibilities(x, fit, *, ax=None):
     """Axes with p(component | row) of all rows, stacked, in the order of component and certainty."""
     x, _, gmm = _inputs(x, None, fit)
-    r = np.asarray(responsibilities_of(gmm, x, missing="marginalise"))
+    r = _responsibilities(gmm, x)
     ax = new_axes(1, 1, 5.6, 2.6)[0, 0] if ax is None else ax
     order = np.lexsort((-r.max(axis=1), r.argmax(axis=1)))
     ax.stackplot(np.arange(len(r)), r[order].T, colors=colours_of(r.shape[1]), linewidth=0.0)
     clear = np.mean(r.max(axis=1) > 0.95)
     ax.set(xlim=(0, max(len(r) - 1, 1)), ylim=(0, 1))
     ax.set(xlabel="rows, by component and certainty", ylabel="p(component | row)")
-    ax.set_title(f"of {clear:.0%} of the rows one component is more probable than 0.95")
+    ax.set_title(f"{clear:.0%} of the rows belong to one component with p > 0.95")
     return ax
 
 
@@ -160,14 +163,23 @@ def _inputs(x, names, fit):
     return x, names, gmm
 
 
-def _draw(ax, x, features, gmm, labels, size=7):
+def _responsibilities(gmm, x):
+    return predictive(jax.tree.map(lambda leaf: np.asarray(leaf)[None], gmm), x, missing="marginalise").responsibilities
+
+
+def _colours(gmm, x, labels):
+    """A colour for each row, by its label or its responsibilities; grey without either."""
+    if labels is not None:
+        labels = np.asarray(labels)
+        return np.array(colours_of(int(labels.max()) + 1))[labels]
+    return np.full(len(x), MUTED) if gmm is None else mixed(_responsibilities(gmm, x))
+
+
+def _draw(ax, x, features, gmm, colours, size=7):
     """Rows and components in some features; rows that miss one are left out."""
     used = np.flatnonzero(~np.isnan(x[:, features]).any(axis=1))
     used = used[np.linspace(0, len(used) - 1, min(len(used), MOST_ROWS)).astype(int)]
-    look = {"size": size}
-    if labels is None and gmm is not None:
-        look["colours"] = blend(gmm, x[used])
-    draw_data(ax, x[np.ix_(used, features)], None if labels is None else np.asarray(labels)[used], **look)
+    draw_data(ax, x[np.ix_(used, features)], colours=colours[used], size=size)
     if gmm is not None:
         draw_components(ax, on(gmm, features), x[np.ix_(used, features)])
     if len(features) == 1:
