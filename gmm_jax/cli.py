@@ -21,14 +21,13 @@ from .bench.grid import Grid
 from .command.reading import Reading
 from .shell import EXIT_OK, EXIT_USAGE, configure_jax, guarded
 
-Named = Annotated[str, tyro.conf.Positional]
-Folder = Annotated[Path, tyro.conf.Positional]
+Named = Annotated[str, tyro.conf.arg(metavar="NAME"), tyro.conf.Positional]
+Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER"), tyro.conf.Positional]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 Address = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")]
 Data = Annotated[Path, tyro.conf.arg(metavar="DATA"), tyro.conf.Positional]
 Model = Annotated[Path, tyro.conf.arg(metavar="MODEL"), tyro.conf.Positional]
 OutFolder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
-Columns = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")]
 Options = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE [NAME=VALUE ...]")]
 Whole = Annotated[
     int,
@@ -43,7 +42,7 @@ Whole = Annotated[
 Count = Annotated[Whole, tyro.conf.arg(aliases=["-k"])]
 Number = Annotated[Whole, tyro.conf.arg(aliases=["-n"])]
 Structure = Literal["full", "tied", "diag", "spherical"]
-Texts = tuple[str, ...]
+Texts = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")]
 CRITERIA = ("information", "loo", "evidence", "bridge", "bootstrap", "occupied", "telescoping")
 RESULTS = Path("results")
 
@@ -66,8 +65,8 @@ def fit(
     data: Data,
     n_components: Count = 2,
     covariance_type: Structure = "full",
-    columns: Columns = (),
-    drop: Columns = (),
+    columns: Texts = (),
+    drop: Texts = (),
     method: str = "em",
     option: Options = (),
     known: File = None,
@@ -172,8 +171,8 @@ def choose(
     data: Data,
     max_components: Whole = 6,
     covariance_type: Structure = "full",
-    columns: Columns = (),
-    drop: Columns = (),
+    columns: Texts = (),
+    drop: Texts = (),
     criteria: tuple[Literal[CRITERIA], ...] = ("information",),
     seed: Whole = 0,
     reading: Annotated[Reading, tyro.conf.arg(name="")] = Reading(),  # noqa: B008
@@ -244,14 +243,14 @@ def report(folder: Folder) -> int:
     return report_folder(folder)
 
 
-def diff(before: Folder, after: Folder, metric: Texts = (), margin: Texts = (), *, json: bool = False) -> int:
+def diff(before: Folder, after: Folder, metric: Texts = (), margin: Options = (), *, json: bool = False) -> int:
     """Test whether results have become worse from one folder to another; exit code 3 if so.
 
     Args:
         before: Results folder of `compare` or of an experiment.
         after: Another one. Fits with the same problem, case, n, method and options are compared, paired by seed.
         metric: Metrics to test; by default all that have a margin of equivalence, and the proportion of failures.
-        margin: Margins of equivalence as METRIC=VALUE, in place of the default ones.
+        margin: Margins of equivalence by metric, in place of the default ones.
         json: Print one JSON document on stdout instead of a table.
     """
     from .bench.diff import MARGINS, diff
@@ -260,12 +259,12 @@ def diff(before: Folder, after: Folder, metric: Texts = (), margin: Texts = (), 
     return diff(before, after, metrics=metric or tuple(MARGINS), margins=parse_options(margin), as_json=json)
 
 
-def check_method(method: Named, option: Texts = (), *, json: bool = False) -> int:
+def check_method(method: Named, option: Options = (), *, json: bool = False) -> int:
     """Test whether a method of your own behaves as every method must; exit code 3 if it does not.
 
     Args:
         method: module:function, in this folder or installed, or a name that `gmm-jax list` has.
-        option: Options of the method as NAME=VALUE, for instance small sizes.
+        option: Options of the method, for instance small sizes.
         json: Print one JSON document on stdout instead of a table.
     """
     from .bench.conformance import check_method

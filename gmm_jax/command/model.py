@@ -11,27 +11,14 @@ import numpy as np
 
 from .. import judge
 from ..bench import report, store
+from ..judge.choose import BEST
 from ..mixture import Fit, sample
 from ..mixture.gmm import mixture_of
 from ..saving import load
 from . import folder
 from .reading import Reading, rows_of
 
-HEADS = {
-    "n_components": ("K", ".0f"),
-    "log_likelihood": ("log-likelihood", ".6g"),
-    "n_parameters": ("parameters", ".0f"),
-    "aic": ("AIC", ".6g"),
-    "bic": ("BIC", ".6g"),
-    "icl": ("ICL", ".6g"),
-    "elpd_loo": ("LOO, nats", ".6g"),
-    "log_evidence": ("log evidence", ".6g"),
-    "log_evidence_bridge": ("log evidence, bridge", ".6g"),
-    "bootstrap_p": ("p of K against K + 1", ".3g"),
-    "occupied_probability": ("p(K occupied)", ".3f"),
-    "telescoping_probability": ("p(K)", ".3f"),
-    "telescoping_occupied": ("p(K occupied), telescoping", ".3f"),
-}
+SHOWN = ("n_components", "log_likelihood", "n_parameters", "aic", *BEST, "bootstrap_p")  # columns
 
 
 def read_model(path: Path):
@@ -88,16 +75,14 @@ def choose(data: Path, columns, drop, reading: Reading, *, ks, covariance_type, 
     if as_json:
         print(json.dumps(store.plain({"rows": rows, "choices": found}), allow_nan=False))
         return 0
-    shown = {name: head for name, head in HEADS.items() if any(name in row for row in rows)}
-    cells = [
-        tuple(
-            report.cell(row.get(name), form) + " *" * (found.get(name) == row["n_components"])
-            for name, (_, form) in shown.items()
-        )
-        for row in rows
-    ]
-    heads = tuple(head for head, _ in shown.values())
+    shown = [name for name in SHOWN if any(name in row for row in rows)]
+    lines = tuple(tuple(_cell(row, name, found) for name in shown) for row in rows)
     notes = ("* what the criterion prefers, AIC, BIC and ICL the lowest; they answer different questions.",)
     title = f"{table.path}: {len(x)} rows of {', '.join(table.names)}"
-    report.print_table(report.console(), title, report.Table(heads, tuple(cells), notes))
+    heads = tuple(name.replace("_", " ") for name in shown)
+    report.print_table(report.console(), title, report.Table(heads, lines, notes))
     return 0
+
+
+def _cell(row, name, found):
+    return report.cell(row.get(name), ".6g") + " *" * (found.get(name) == row["n_components"])

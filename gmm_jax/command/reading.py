@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")]
 Letter = Annotated[str | None, tyro.conf.arg(metavar="CHARACTER")]
 
 
