@@ -26,7 +26,7 @@ from .reading import Reading, rows_of
 
 BEYOND_MEMORY = {"n_restarts": 10, "n_sample": 10_000}  # where an iteration is a pass over a file
 CONFIG = ("max_iter", "tol", "reg_covar")  # options of EM that are its EMConfig's
-MANY_ROWS = 20_000  # from so many on, starts are compared on as many, drawn at random
+MANY_ROWS = 10_000  # from so many on, starts are compared on as many, drawn at random
 
 
 class Place(NamedTuple):
