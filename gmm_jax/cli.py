@@ -101,8 +101,8 @@ def fit(
         resume: Go on from the checkpoint, with the options that it was written with.
         json: Print one JSON document on stdout instead of a table; GMM(**document["gmm"]) is the mixture.
     """
+    from .bench.options import parse_options
     from .command.fit import Place, fit_file
-    from .command.options import parse_options
 
     model = {"n_components": n_components, "covariance_type": covariance_type, "known": known, "seed": _checked(seed)}
     place = Place(stream, scheduler, configure_jax, checkpoint, resume)
@@ -254,7 +254,7 @@ def diff(before: Folder, after: Folder, metric: Texts = (), margin: Options = ()
         json: Print one JSON document on stdout instead of a table.
     """
     from .bench.diff import MARGINS, diff
-    from .command.options import parse_options
+    from .bench.options import parse_options
 
     return diff(before, after, metrics=metric or tuple(MARGINS), margins=parse_options(margin), as_json=json)
 
@@ -268,7 +268,7 @@ def check_method(method: Named, option: Options = (), *, json: bool = False) -> 
         json: Print one JSON document on stdout instead of a table.
     """
     from .bench.conformance import check_method
-    from .command.options import parse_options
+    from .bench.options import parse_options
 
     (name,) = _known_methods([method])
     return check_method(name, parse_options(option), as_json=json)

@@ -72,7 +72,7 @@ class Grid:
 
     def options(self) -> dict[str, dict[str, Any]]:
         """method -> its options."""
-        from .files import parse_option
+        from .options import parse_option
 
         chosen: dict[str, dict] = {method: {} for method in self.methods}
         for text in self.option:

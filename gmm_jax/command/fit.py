@@ -17,11 +17,11 @@ import jax
 from .. import em
 from ..bench import methods, report, workers
 from ..bench.methods import em as by_em
+from ..bench.options import read_known
 from ..judge import information_criteria, penalised
 from ..mixture import Fit, MixtureSpec, Status, n_parameters, validate_spec
 from ..problems import dependent_features, doubtful_features
 from . import answer, folder
-from .options import read_known
 from .reading import Reading, rows_of
 
 BEYOND_MEMORY = {"n_restarts": 10, "n_sample": 10_000}  # where an iteration is a pass over a file

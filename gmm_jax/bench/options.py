@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..bench.grid import FIELDS
 from ..mixture import Known
+from .grid import FIELDS
 
 
 def read_known(path: Path | None) -> Known:
