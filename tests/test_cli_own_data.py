@@ -323,7 +323,7 @@ def test_progress_counts_starts_and_names_the_best_where_there_is_no_terminal(mo
     assert lines[-1] == "em on x.csv: 12 of 50 starts, best -123.4, 0 s"
 
 
-@pytest.mark.parametrize("command", [["list"], ["fit", "--help"], ["sample", "MODEL", "-n", "50000"]])
+@pytest.mark.parametrize("command", [["fit", "--help"], ["sample", "MODEL", "-n", "50000"]])
 def test_a_reader_that_leaves_is_no_error(command, model):
     words = [str(model) if word == "MODEL" else word for word in command]
     program = [sys.executable, "-m", "gmm_jax", *words]
