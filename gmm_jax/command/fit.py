@@ -91,7 +91,8 @@ def fit_file(
         n_samples = table.n_rows if x is None else len(x)
         if x is not None and n_samples > MANY_ROWS and "n_sample" in given and "n_sample" not in (options or {}):
             given["n_sample"] = MANY_ROWS
-        with report.progress_bar(f"{method} on {_name(table.path)}", unit="starts") as update:
+        counted = "starts" if method == "em" else "steps"
+        with report.progress_bar(f"{method} on {_name(table.path)}", unit=counted) as update:
             if "progress" in chosen.options:
                 given["progress"] = lambda done, total, *best: update(done, total, *map("best {:.8g}".format, best))
             fit, found, interrupted = _fitted(chosen, jax.random.key(seed), rows, x, spec, given, place)
