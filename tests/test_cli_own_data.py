@@ -284,6 +284,17 @@ def test_many_rows_are_searched_on_a_sample_and_it_is_said(tmp_path, monkeypatch
     assert document["log_likelihood"] == pytest.approx(total, rel=1e-9)
 
 
+def test_a_collapsed_fit_writes_nothing_and_says_so(tmp_path, monkeypatch, capsys):
+    point = GMM(TRUTH.weights, TRUTH.means, 0.0 * TRUTH.covariances)
+    fit = Fit(point, None, None, Status.COLLAPSED, {})
+    monkeypatch.setattr(methods, "load", lambda name: methods.Method(name, "", {}, lambda key, x, spec: fit))
+    monkeypatch.setattr("gmm_jax.command.fit.information_criteria", lambda *_, **__: {})
+    np.save(tmp_path / "x.npy", X)
+    assert run("fit", tmp_path / "x.npy", "--out", tmp_path / "out") == 3
+    assert capsys.readouterr().out.splitlines()[-1].startswith("nothing was written to")
+    assert not (tmp_path / "out").exists()
+
+
 def test_choose_shows_what_each_criterion_prefers(tmp_path, capsys):
     np.save(tmp_path / "x.npy", X)
     arguments = ["choose", tmp_path / "x.npy", "--max-components", "2"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from .. import em
 from ..bench import methods, report, workers
@@ -114,11 +115,9 @@ def fit_file(
             if place.checkpoint is not None and place.checkpoint.exists():
                 print(f"go on from {place.checkpoint} with --resume.", file=sys.stderr)
             raise interrupted
-        if out is not None:
-            written = folder.write(Path(out), table, x, fit, found, spec, said, command)
-            print(f"wrote {', '.join(written)} to {out}", file=sys.stderr if as_json else sys.stdout)
-        elif not as_json:
-            print("nothing was written: --out FOLDER keeps labels, model, pictures and a report.")
+        last = _written(out, fit, table, x, found, spec, said, command)
+        if out is not None or not as_json:
+            print(last, file=sys.stderr if as_json else sys.stdout)
     return 0 if answer.trusted(fit) else 3
 
 
@@ -154,6 +153,16 @@ def _how_far(method, n_samples, found, given, interrupted):
         starts = f"{found.search.fits.status.size} starts on {given['n_sample']} rows drawn at random"
         said.append(f"{starts}, the best of which went on over all {n_samples}")
     return said
+
+
+def _written(out, fit, table, x, found, spec, said, command):
+    """Write the folder, if there is one and a mixture to write; what is said of that."""
+    if out is None:
+        return "nothing was written: --out FOLDER keeps labels, model, pictures and a report."
+    finite = all(np.isfinite(np.asarray(leaf, float)).all() for leaf in jax.tree.leaves(fit.point))
+    if not finite or fit.status in (Status.COLLAPSED, Status.NON_FINITE):
+        return f"nothing was written to {out}: this is no mixture that could be used."
+    return f"wrote {', '.join(folder.write(Path(out), table, x, fit, found, spec, said, command))} to {out}"
 
 
 def _config(given):
