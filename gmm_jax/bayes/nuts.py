@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from ..mixture.checks import check_count, real_array
 from ..mixture.cores import on_each
-from .target import begin, finish, log_posterior, read_draws, run_chunks
+from .target import begin, finish, first_that, log_posterior, read_draws, run_chunks
 
 CHUNK = 250  # steps between two looks from the host
 OURS = ("acceptance_rate", "diverging", "n_steps", "energy")
@@ -40,6 +40,7 @@ def nuts(
     max_depth: int = 10,
     inverse_mass: Float[Array, "C n_coordinates"] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    until: Callable[[Posterior], bool] | None = None,
 ) -> Posterior:
     """Posterior draws by the No-U-Turn sampler.
 
@@ -52,6 +53,7 @@ def nuts(
         inverse_mass: for each chain the posterior variances to begin with, in unconstrained coordinates, such as
             laplace's stats["inverse_mass"] from the same init: then 50 steps of warm-up can be enough. None: ones.
         progress: called between chunks with (steps done, steps).
+        until: as in `gibbs`: while it says False of the posterior, the chains go on.
 
     Returns:
         Posterior; stats: acceptance_rate, diverging, n_steps, energy (C, S) and step_size (C,). Status DIVERGENT where
@@ -69,11 +71,15 @@ def nuts(
     target = np.asarray(target_accept, problem.z.dtype)
 
     def advance(parts, start):
-        return on_each(_advance, parts, problem, stages[start : start + size], target, max_depth=max_depth)
+        now = stages[start : start + size] if start < len(stages) else np.zeros((size, 3), bool)
+        return on_each(_advance, parts, problem, now, target, max_depth=max_depth)
+
+    def posterior_of(kept):
+        position, stats = kept
+        return _posterior(problem, scaling, position, stats | {"step_size": stats["step_size"][:, -1]})
 
     chains = _begin(key, problem, first, mass, step_size)
-    position, stats = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
-    return _posterior(problem, scaling, position, stats | {"step_size": stats["step_size"][:, -1]})
+    return first_that(until, map(posterior_of, run_chunks(advance, chains, n_warmup, n_draws, size, progress)))
 
 
 class Chain(NamedTuple):

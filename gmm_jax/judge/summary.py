@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from .. import bayes, em
 from ..bayes.checks import check_spec
+from ..bayes.diagnostics import mixing
 from ..mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, structure
 from ..mixture.checks import check_key
-from .diagnostics import mixing
 from .relabel import check_relabelling, relabel
 
 ENGINES = ("gibbs", "nuts", "numpyro_nuts", "smc", "svi", "laplace")
