@@ -15,11 +15,11 @@ import pytest
 import oracles
 from conftest import TYPES, near, posterior_of, random_gmm, scrambled
 from gmm_jax import GMM, MixtureSpec, NotSupported, Status, judge, log_prob, permute
+from gmm_jax.bayes.diagnostics import diagnostics_of, quantities
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
 from gmm_jax.bench.methods import _peers, pymc_nuts
 from gmm_jax.em import EMConfig, fit_em
-from gmm_jax.bayes.diagnostics import diagnostics_of, quantities
 from gmm_jax.mixture import Hyperparameters
 from shared.nutpie_starts import variables
 

@@ -107,7 +107,8 @@ def invariants(posterior: Posterior, spec: MixtureSpec, x=None) -> dict[str, Flo
         found |= {f"sorted means[{k},{j}]": ordered[..., k, j] for k in range(n_components) for j in range(n_features)}
     if covariances.any():
         leaf = np.asarray(draws.covariances, float)
-        logs = np.linalg.slogdet(leaf)[1] if draws.covariance_type in ("full", "tied") else np.log(leaf)
+        with np.errstate(invalid="ignore", divide="ignore"):  # NaN says so itself
+            logs = np.linalg.slogdet(leaf)[1] if draws.covariance_type in ("full", "tied") else np.log(leaf)
         found["sum of log |covariances|"] = logs.reshape(*logs.shape[:2], -1).sum(axis=-1)
     if x is None:
         return found

@@ -36,7 +36,7 @@ ENGINES = ("auto", "gibbs", "nuts")
 NUMBERS = 1e10  # n·K·D of all passes by default: less than a minute on two cores
 PASSES = 24_000, 4_000_000  # least and most by default
 N_TEMPERATURES = 12
-MOST_ROWS = 300  # with which so many temperatures still exchange: tempering is not tried with more
+MOST_ROWS = 150  # beyond, so many temperatures hardly exchange: tempering is not tried
 GRADIENT = 3  # passes that a gradient costs
 COUNTED = 100  # draws of each chain that are counted to the starts they are near to
 NAMED = 0.01  # share of the draws from which a start is named
@@ -138,7 +138,8 @@ class _Budget:
 
     def __init__(self, max_passes, seconds, numbers):
         for name, value in (("max_passes", max_passes), ("budget_seconds", seconds)):
-            if value is not None and not (np.ndim(value) == 0 and 0.0 < value < np.inf):
+            is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if value is not None and not (is_number and 0.0 < value < np.inf):
                 raise ValueError(f"{name} must be a positive number, or None for the default; got {value!r}.")
         self.passes = float(np.clip(NUMBERS / numbers, *PASSES) if max_passes is None else max_passes)
         self.seconds, self.began = np.inf if seconds is None else float(seconds), time.monotonic()
@@ -175,12 +176,16 @@ def _runs(engine, x, spec, labels, missing):
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {engine!r}.")
     problem, _ = prepare(x, check_spec(spec), labels=labels, missing=missing)
-    if engine != "auto":
-        return (engine,)
+    if engine == "nuts":
+        return ("nuts",)
     try:
         conjugate(problem, "gibbs")
     except NotSupported:
+        if engine == "gibbs":
+            raise
         return ("nuts",)
+    if engine == "gibbs":
+        return ("gibbs",)
     plain = labels is None and problem.annotations.groups is None
     return ("gibbs", "tempered gibbs") if plain and len(problem.z) <= MOST_ROWS else ("gibbs",)
 

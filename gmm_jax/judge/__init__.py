@@ -14,6 +14,7 @@ from .metrics import (
     kl_divergence,
     log_score,
     mixing_distance,
+    predictive_divergences,
     recovery,
 )
 from .relabel import RELABELLINGS, Relabelled, check_relabelling, relabel
