@@ -86,11 +86,12 @@ def test_an_engine_is_chosen_that_the_prior_allows():
 
     prior = Prior(means=dist.StudentT(3.0, np.zeros(2), np.full(2, 5.0)).to_event(1))
     spec = MixtureSpec(1, prior=prior)
-    found = bayes.sample(KEY, draw(KEY, random_gmm(0, 1, 2, "full"), 60)[0], spec, n_chains=2, n_draws=300)
+    x = draw(KEY, random_gmm(0, 1, 2, "full"), 60)[0]
+    found = bayes.sample(KEY, x, spec, n_chains=2, n_draws=300)
     assert "nuts" in found.message
     assert "n_steps" in found.stats
     with pytest.raises(NotSupported, match="gibbs needs a normal prior on means"):
-        bayes.sample(KEY, X, MixtureSpec(2, prior=prior), engine="gibbs")
+        bayes.sample(KEY, x, spec, engine="gibbs")
 
 
 @pytest.mark.slow

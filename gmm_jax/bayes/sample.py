@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ..em.optima import SAME_COST
 from ..mixture import GMM, MixtureSpec, NotSupported, Posterior, Status, distinguished
 from ..mixture.checks import check_count, check_key
 from ..mixture.match import distance
@@ -210,7 +211,7 @@ def _where(posterior, starts, spec):
     modes: list[GMM] = []
     for i in range(len(starts.weights)):
         one = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], starts)
-        if all(distance(one, mode, spec) > 0.0 for mode in modes):
+        if all(distance(one, mode, spec) >= SAME_COST for mode in modes):
             modes.append(one)
     step = max(1, posterior.log_density.shape[1] // COUNTED)
     draws = jax.tree.map(lambda leaf: np.asarray(leaf)[:, ::step], posterior.draws)

@@ -117,7 +117,7 @@ def summary(
     Returns:
         Fit; info: relabelling, its objective and decided (see `relabel`), labels (a sentence where they are ambiguous),
         mean_log_density; reading, a sentence on how far the draws may be trusted; of chains mixing, mixing_reason,
-        r_hat and ess of the worst quantity; and by engine
+        r_hat and ess of the worst quantity; and by engine message and passes over the data (auto);
         log_evidence (smc, laplace); elbo (svi); divergences and leapfrog_steps (nuts); share_with_empty_component and
         arrivals (gibbs); for svi and laplace pareto_k and what importance weights change, shift (the largest change of
         a mean, in sds) and spread (the largest ratio of an sd after to before).
