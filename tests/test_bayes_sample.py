@@ -50,7 +50,7 @@ def test_without_a_condition_the_first_look_is_the_last():
 def test_chains_that_go_on_are_those_of_a_longer_run(engine):
     """Where a chain is after 500 steps does not depend on whether somebody looked at it in between."""
     x, looks = X, []
-    options = {"n_chains": 2, "init": em.fit_em_restarts(KEY, x, SPECS["free"], n_restarts=4).best.gmm}
+    options = {"init": em.fit_em_restarts(KEY, x, SPECS["free"], n_restarts=4).best.gmm}
     run, n_warmup = getattr(bayes, engine), 125 if engine == "gibbs" else 0
     n_draws = 250 - n_warmup
     until = lambda posterior: looks.append(posterior) or len(looks) == 2  # noqa: E731
@@ -76,7 +76,7 @@ def test_it_draws_the_exact_posterior_and_says_what_it_cost():
 
 
 def test_the_same_key_gives_the_same_draws():
-    one, again = (bayes.sample(KEY, X, SPECS["free"], n_draws=100, max_passes=1e4) for _ in range(2))
+    one, again = (bayes.sample(KEY, X, SPECS["free"], n_draws=200, engine="gibbs") for _ in range(2))
     np.testing.assert_array_equal(one.draws.means, again.draws.means)
     assert one.message == again.message
 
@@ -87,7 +87,7 @@ def test_an_engine_is_chosen_that_the_prior_allows():
     prior = Prior(means=dist.StudentT(3.0, np.zeros(2), np.full(2, 5.0)).to_event(1))
     spec = MixtureSpec(1, prior=prior)
     x = draw(KEY, random_gmm(0, 1, 2, "full"), 60)[0]
-    found = bayes.sample(KEY, x, spec, n_chains=2, n_draws=300)
+    found = bayes.sample(KEY, x, spec, n_chains=2, n_draws=300, max_passes=1)
     assert "nuts" in found.message
     assert "n_steps" in found.stats
     with pytest.raises(NotSupported, match="gibbs needs a normal prior on means"):
@@ -122,26 +122,25 @@ def test_chains_behind_a_wall_are_unmixed_and_it_is_said_where_they_lie():
     assert "50 % to number 1 (by chain 100, 100, 0, 0)" in found.message
 
 
-@pytest.mark.parametrize(("budget", "most"), [({"max_passes": 1}, 1), ({"budget_seconds": 1e-3}, 1), ({}, 64)])
+@pytest.mark.parametrize(("budget", "most"), [({"max_passes": 1}, 1), ({"budget_seconds": 1e-3}, 1), ({}, 8)])
 def test_a_budget_ends_a_run_after_its_first_look(budget, most):
-    found = bayes.sample(KEY, X, SPECS["free"], n_draws=20, **({"max_passes": 120 * 64} | budget))
-    assert found.stats["passes"][0] <= 30 * most
+    budget = {"max_passes": 1200 * 8} | budget
+    found = bayes.sample(KEY, X, SPECS["free"], engine="gibbs", n_draws=200, **budget)
+    assert found.stats["passes"][0] <= 300 * most
+    assert found.draws.means.shape[:2] == (4, 200)
     if found.status != Status.SAMPLED:
         assert "not mixed" in found.message
 
 
 def test_ctrl_c_keeps_the_draws_of_the_last_look():
-    calls = []
-
     def stop(done, total):
-        calls.append((done, total))
-        if total > 150:
+        if total > 300:
             raise KeyboardInterrupt
 
     with pytest.raises(bayes.Interrupted) as caught:
-        bayes.sample(KEY, X, SPECS["free"], n_draws=100, progress=stop)
+        bayes.sample(KEY, X, SPECS["free"], n_draws=200, progress=stop)
     found = caught.value.posterior
-    assert found.draws.means.shape[:2] == (4, 100)
+    assert found.draws.means.shape[:2] == (4, 200)
     assert found.message.startswith("interrupted; not mixed")
     assert found.status == Status.UNMIXED
 
@@ -149,13 +148,13 @@ def test_ctrl_c_keeps_the_draws_of_the_last_look():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        bayes.sample(KEY, X, SPECS["free"], n_draws=100, progress=at_once)
+        bayes.sample(KEY, X, SPECS["free"], n_draws=200, progress=at_once)
     assert not isinstance(caught.value, bayes.Interrupted)
 
 
 def test_duplicated_rows_and_too_many_components_end_with_a_reason():
     x = np.repeat(np.random.default_rng(0).standard_normal((6, 2)), 8, axis=0)
-    found = bayes.sample(KEY, x, MixtureSpec(7), n_draws=100, max_passes=3000)
+    found = bayes.sample(KEY, x, MixtureSpec(7), engine="gibbs", n_draws=200, max_passes=3000)
     assert found.status in (Status.SAMPLED, Status.UNMIXED)
     assert "mixed (" in found.message
     assert np.all(np.isfinite(found.draws.means))

@@ -139,10 +139,10 @@ def test_every_sampled_row_has_a_draw_of_its_own(given, x):
     assert abs(inner.var() - 1.0) < 5 * np.sqrt(2 / 2000)
 
 
-def test_labels_of_samples_are_sorted_and_frequent_as_the_weights(fit):
+def test_labels_of_samples_are_sorted_and_frequent_as_the_draws_weights(fit):
     _, labels = fit.sample(4000)
     assert np.all(np.diff(labels) >= 0)
-    p = fit.weights_
+    p = fit.posterior_.draws.weights.mean(axis=(0, 1))
     assert np.all(np.abs(np.bincount(labels, minlength=3) / 4000 - p) < 5 * np.sqrt(p * (1 - p) / 4000))
 
 
