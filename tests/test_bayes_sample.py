@@ -90,7 +90,7 @@ def test_an_engine_is_chosen_that_the_prior_allows():
     found = bayes.sample(KEY, x, spec, n_chains=2, n_draws=300, max_passes=1)
     assert "nuts" in found.message
     assert "n_steps" in found.stats
-    with pytest.raises(NotSupported, match="gibbs needs a normal prior on means"):
+    with pytest.raises(NotSupported, match="gibbs needs a semi-conjugate prior; means has none"):
         bayes.sample(KEY, x, spec, engine="gibbs")
 
 
