@@ -6,7 +6,7 @@ from .importance import corrected_moments
 from .laplace import laplace
 from .model import model
 from .nuts import numpyro_nuts, nuts
-from .prior import default_prior, hyperparameters
+from .prior import default_prior, hierarchical_inverse_wishart, hyperparameters
 from .smc import smc
 from .starts import climber, starts_from_em
 from .svi import svi

@@ -49,11 +49,11 @@ class Problem:
         return weights if weights > 1 else 0, means, min(covariances, 1) if shared else covariances
 
 
-def standardised_problem(z, spec: MixtureSpec, known, scaling: Scaling) -> Problem:
+def standardised_problem(z, spec: MixtureSpec, known, scaling: Scaling, ties: int = 0) -> Problem:
     """The problem for standardised data z and known parts; a prior in conflict with them is refused."""
     import numpyro.distributions as dist
 
-    prior, foreign = standardised(spec, scaling)
+    prior, foreign = standardised(spec, scaling, ties)
     free = tuple(tuple(bool(b) for b in mask) for mask in free_parts(spec))
     if any(free[0]) and not all(free[0]) and not isinstance(prior.weights, dist.Dirichlet):
         raise NotSupported("partly known weights need a Dirichlet prior on weights: give one, or know all weights.")
@@ -90,6 +90,8 @@ def _sites(problem):
     """name -> (distribution of one, how many) of every site there is; a foreign one in the units of the data."""
     import numpyro.distributions as dist
 
+    from .hierarchical import HierarchicalInverseWishart
+
     prior, (n_weights, n_means, n_covariances) = problem.prior, problem.n_sites
     sites = {}
     if n_weights:
@@ -103,7 +105,8 @@ def _sites(problem):
         return sites
     batch = () if problem.spec.covariance_type == "tied" else (n_covariances,)
     if prior.scales is None:
-        sites["covariances"] = (prior.covariances, batch)
+        together = isinstance(prior.covariances, HierarchicalInverseWishart) and batch
+        sites["covariances"] = (prior.covariances.jointly(*batch), ()) if together else (prior.covariances, batch)
         return sites
     sites["scales"] = (prior.scales, batch)
     n_features = problem.z.shape[1]
@@ -118,17 +121,19 @@ def _site(problem, name, distribution, batch):
     import numpyro
     import numpyro.distributions as dist
 
-    foreign = name in problem.foreign
-    if not foreign and not isinstance(distribution, dist.InverseWishart):
+    from .hierarchical import HierarchicalInverseWishart
+
+    foreign, together = name in problem.foreign, isinstance(distribution, HierarchicalInverseWishart)
+    if not foreign and not together and not isinstance(distribution, dist.InverseWishart):
         return numpyro.sample(name, distribution.expand(batch) if batch else distribution)
-    support = _support(name, len(distribution.event_shape))
+    support = distribution.support if together else _support(name, len(distribution.event_shape))
     # masked, or each gradient would ask for the eigenvalues of a matrix to know that it is positive definite
     value = numpyro.sample(name, dist.ImproperUniform(support, batch, distribution.event_shape).mask(False))
     if foreign:
         outward, _, log_volume = _units(problem, name)
         density = distribution.log_prob(outward(value)) + log_volume
     else:
-        density = log_inverse_wishart(distribution, value)
+        density = distribution.log_prob(value) if together else log_inverse_wishart(distribution, value)
     numpyro.factor(f"{name}_prior", jnp.sum(density))
     return value
 

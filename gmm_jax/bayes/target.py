@@ -25,6 +25,7 @@ from ..mixture.scaling import Scaling, check_data, check_labels, standardise
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .checks import check_spec
 from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem
+from .prior import tied_rows
 
 DRAW_NUMBERS = 1 << 20  # at a time, where a density is taken of every draw
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
@@ -47,7 +48,8 @@ def prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, *, labels=None, missing=
     with_gaps, scaling = standardise(x, spec)
     z, groups = missing_groups(with_gaps.astype(jax.dtypes.canonicalize_dtype(float)), missing)
     annotations = Annotations(labels=labels, groups=groups)
-    problem = replace(standardised_problem(z, spec, scaling.known_inward(spec), scaling), annotations=annotations)
+    problem = standardised_problem(z, spec, scaling.known_inward(spec), scaling, tied_rows(x, spec))
+    problem = replace(problem, annotations=annotations)
     if sum(problem.n_sites) == 0:
         raise ValueError("spec.known leaves nothing to infer: make a field, or one component's row of it, free.")
     return problem, scaling

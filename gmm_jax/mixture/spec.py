@@ -55,6 +55,7 @@ class Hyperparameters(NamedTuple):
     precision: Float[np.ndarray, "D D"]
     dof: float  # Σ_k ~ IW(dof, size), or variances ~ IG(dof, size)
     size: Float[np.ndarray, "..."]
+    size_dof: float | None = None  # else the size C is unknown, with this mean: C ~ Wishart(size_dof), or gamma
 
 
 @tree_dataclass
