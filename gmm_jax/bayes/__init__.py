@@ -5,7 +5,7 @@ from .gibbs import gibbs, gibbs_batch
 from .importance import corrected_moments
 from .laplace import laplace
 from .model import model
-from .nuts import numpyro_nuts, nuts
+from .nuts import nuts
 from .prior import default_prior, hierarchical_inverse_wishart, hyperparameters
 from .smc import smc
 from .starts import climber, starts_from_em

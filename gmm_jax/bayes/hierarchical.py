@@ -1,4 +1,4 @@
-r"""Covariances with a common unknown scale: Σ_k | C ~ IW(ν, C) for every component k, and C ~ Wishart(g, M/g), E[C] = M.
+r"""Covariances with a common unknown scale: Σ_k | C ~ IW(ν, C) for every component k, C ~ Wishart(g, M/g), E[C] = M.
 
 C integrates out: with P = g M⁻¹ + Σ_k Σ_k⁻¹ and n covariances of D features,
 p(Σ_1, ..., Σ_n) = Γ_D((g + nν)/2) / (Γ_D(g/2) Γ_D(ν/2)ⁿ) · |g M⁻¹|^(g/2) · Π_k |Σ_k|^(−(ν+D+1)/2) · |P|^(−(g+nν)/2),

@@ -3,8 +3,8 @@
 With m the current means, s = first/mass and d = μ_new − m:
 φ = mass / Σ mass, μ = m + s, Σ = second/mass − s dᵀ − d sᵀ + d dᵀ.
 It never sees data, and known parts act inside it. With a prior it is the mode of the expected log posterior instead,
-first in φ and μ, then in Σ given the new μ: each conditional step raises it (ECM, Meng & Rubin 1993). An unknown scale
-of the prior is one more latent variable: given Σ its law is Wishart (or gamma), and its mean is all that Σ's step needs.
+first in φ and μ, then in Σ given the new μ: each conditional step raises it (ECM, Meng & Rubin 1993). An
+unknown scale in the prior is one more latent variable: given Σ it is Wishart (or gamma), and Σ's step needs its mean.
 """
 
 from __future__ import annotations
