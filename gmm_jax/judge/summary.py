@@ -18,7 +18,7 @@ from ..mixture.checks import check_key
 from .diagnostics import mixing
 from .relabel import check_relabelling, relabel
 
-ENGINES = ("gibbs", "nuts", "numpyro_nuts", "smc", "svi", "laplace")
+ENGINES = ("gibbs", "nuts", "smc", "svi", "laplace")
 APPROXIMATE = ("svi", "laplace")  # draws are independent and R-hat has nothing to say: one run, judged by Pareto k-hat
 N_DRAWS = MappingProxyType({"gibbs": 2500, "laplace": 2000})  # where the engine's own number is not what is wanted here
 
@@ -45,7 +45,7 @@ def fit_posterior(
     """Posterior by one engine, in one labelling: chains start at EM's optima, draws are relabelled, mixing is judged.
 
     Args:
-        engine: gibbs, nuts or numpyro_nuts (Markov chains), smc, svi or laplace.
+        engine: gibbs or nuts (Markov chains), smc, svi or laplace.
         n_restarts: of EM, 50 by default; smc has none.
         options: the engine's own (see `options_of`); another is a ValueError.
 
@@ -60,7 +60,7 @@ def fit_posterior(
     options = {"n_chains": 1 if engine in APPROXIMATE else 4} | options
     if engine in N_DRAWS:
         options.setdefault("n_draws", N_DRAWS[engine])
-    if progress is not None and engine not in (*APPROXIMATE, "numpyro_nuts"):
+    if progress is not None and engine not in APPROXIMATE:
         options["progress"] = progress
     draw, starts = getattr(bayes, engine), None
     if engine == "smc":
@@ -81,7 +81,7 @@ def options_of(engine: str) -> tuple[str, ...]:
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {engine!r}.")
     parameters = inspect.signature(getattr(bayes, engine)).parameters.values()
-    hidden = {"init", "labels", "missing", "progress", "inverse_mass", "n_chains" if engine in APPROXIMATE else ""}
+    hidden = {"init", "labels", "missing", "progress", "n_chains" if engine in APPROXIMATE else ""}
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in hidden)
 
 
