@@ -9,10 +9,10 @@ from scipy import stats
 from scipy.integrate import quad
 from scipy.special import logsumexp
 
-from gmm_jax import GMM, EMConfig, MixtureSpec, Prior, Status, bayes
+from gmm_jax import GMM, MixtureSpec, Prior, Status, bayes
 from gmm_jax.bayes.prior import hyperparameters, tied_rows
 from gmm_jax.bayes.target import density_of, log_joint_density, prepare, site_values
-from gmm_jax.em import fit_em_restarts
+from gmm_jax.em import EMConfig, fit_em_restarts
 
 KEY = jax.random.key(0)
 MEAN = np.array([[2.0, 0.3], [0.3, 1.0]])
