@@ -56,7 +56,7 @@ def gibbs(
     """Posterior draws by Gibbs sampling, under a semi-conjugate prior (the default one is).
 
     Args:
-        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        init: None for EM's optima in turn, one GMM to start around it, or a GMM with a leading axis of n_chains.
         n_temperatures: of parallel tempering, from the prior to the posterior (see tempering.py). With 1, which is
             none, a chain can stay in one mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at
             n_temperatures times the cost and memory. They are placed in the warm-up, which should then be longer.

@@ -48,7 +48,7 @@ def laplace(
 
     Args:
         n_warmup: steps of L-BFGS at most; the polish comes after them.
-        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains:
+        init: None for EM's optima in turn, one GMM to start around it, or a GMM with a leading axis of n_chains:
             give distinct optima of EM to have every mode they lead to.
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.

@@ -40,7 +40,7 @@ def nuts(
     """Posterior draws by the No-U-Turn sampler.
 
     Args:
-        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        init: None for EM's optima in turn, one GMM to start around it, or a GMM with a leading axis of n_chains.
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
         target_accept: mean acceptance probability to tune the step size for; raise it where transitions diverge.
