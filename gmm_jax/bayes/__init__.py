@@ -5,9 +5,9 @@ from .gibbs import gibbs, gibbs_batch
 from .importance import corrected_moments
 from .laplace import laplace
 from .model import model
-from .nuts import numpyro_nuts, nuts
+from .nuts import nuts
 from .point import point_estimate
-from .prior import default_prior, hyperparameters
+from .prior import default_prior, hierarchical_inverse_wishart, hyperparameters
 from .sample import Interrupted, sample
 from .smc import smc
 from .starts import climber, starts_from_em

@@ -20,6 +20,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
+from ..em.m_step import law_of_size
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, project, put, share
 from ..mixture.annotations import condition, groups_at_once, strike_out, ungroup
 from ..mixture.checks import check_count, check_key
@@ -32,7 +33,7 @@ from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, conjugate
 from .target import begin, constrain, finish, first_that, prepare, prior_of, run_chunks
 from .tempering import exchange, first_temperatures, in_line, powers, respaced, spread_order
-from .variates import Noise, Proposals, draw_noise, inverse_wishart, log_gamma
+from .variates import Noise, Proposals, draw_noise, inverse_wishart, log_gamma, wishart
 
 CHUNK = 250  # sweeps between two looks from the host
 PLACING = 50  # the same, where the host places the temperatures
@@ -56,7 +57,7 @@ def gibbs(
     """Posterior draws by Gibbs sampling, under a semi-conjugate prior (the default one is).
 
     Args:
-        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        init: None for EM's optima in turn, one GMM to start around it, or a GMM with a leading axis of n_chains.
         n_temperatures: of parallel tempering, from the prior to the posterior (see tempering.py). With 1, which is
             none, a chain can stay in one mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at
             n_temperatures times the cost and memory. They are placed in the warm-up, which should then be longer.
@@ -252,8 +253,23 @@ def draw_components(noise: Noise, problem: Problem, hyper: Hyperparameters, gmm:
     means = put(known.means, _draw_means(noise.means, hyper, gmm, sums))
     mass = jnp.maximum(sums.mass, jnp.finfo(sums.mass.dtype).tiny)  # an empty one adds nothing to a shared covariance
     residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
+    hyper = _with_drawn_size(noise, hyper, gmm, known, sums.mass)
     covariances = _draw_covariances(noise, hyper, gmm.covariance_type, sums.mass, residual)
     return replace(gmm, means=means, covariances=put(known.covariances, covariances))
+
+
+def _with_drawn_size(noise, hyper, gmm, known, mass):
+    """The hyperparameters with an unknown scale drawn given Σ of the components that hold a sample.
+
+    Those of the others are integrated out: their law is the prior's, from which they are drawn next.
+    """
+    if hyper.size_dof is None:
+        return hyper
+    shape, rate = law_of_size(gmm, known, hyper, counts=mass > 0.0)
+    if gmm.covariance_type in MATRIX:
+        return hyper._replace(size=wishart(noise.scale_below, noise.scale, shape, rate))
+    noise = noise.scale if gmm.covariance_type == "diag" else noise.scale.at((0,))
+    return hyper._replace(size=jnp.exp(log_gamma(noise, shape)) / rate)
 
 
 def _draw_means(noise, hyper, gmm, sums):

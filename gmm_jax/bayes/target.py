@@ -25,15 +25,24 @@ from ..mixture.scaling import Scaling, check_data, check_labels, standardise
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .checks import check_spec
 from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem
+from .prior import tied_rows
+from .starts import starts_from_em
 
 DRAW_NUMBERS = 1 << 20  # at a time, where a density is taken of every draw
+N_RESTARTS = 20  # of EM, where an engine has no init
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 
 def begin(key, x, spec, init: GMM | None, n_chains, n_warmup, n_draws, labels=None, missing=None):
-    """The standardised problem, its scaling, flat unconstrained starts (C, P), and the key of what comes after."""
+    """The standardised problem, its scaling, flat unconstrained starts (C, P), and the key of what comes after.
+
+    Without init chains start around EM's optima, in turn; where EM has none, at k-means++ starts.
+    """
     key_start, key_run = jax.random.split(check_key(key))
     problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws, labels=labels, missing=missing)
+    if init is None:
+        rows = {"labels": labels, "missing": missing}
+        init, _ = starts_from_em(key_start, x, spec, n_chains, n_restarts=N_RESTARTS, **rows)
     return problem, scaling, unconstrained_starts(key_start, problem, scaling, init, n_chains), key_run
 
 
@@ -47,7 +56,8 @@ def prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, *, labels=None, missing=
     with_gaps, scaling = standardise(x, spec)
     z, groups = missing_groups(with_gaps.astype(jax.dtypes.canonicalize_dtype(float)), missing)
     annotations = Annotations(labels=labels, groups=groups)
-    problem = replace(standardised_problem(z, spec, scaling.known_inward(spec), scaling), annotations=annotations)
+    problem = standardised_problem(z, spec, scaling.known_inward(spec), scaling, tied_rows(x, spec))
+    problem = replace(problem, annotations=annotations)
     if sum(problem.n_sites) == 0:
         raise ValueError("spec.known leaves nothing to infer: make a field, or one component's row of it, free.")
     return problem, scaling

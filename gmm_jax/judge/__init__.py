@@ -5,7 +5,6 @@ from .bounds import CramerRao, Efficiency, cramer_rao, efficiency
 from .calibration import ranks, uniform_band, uniform_p_value
 from .choose import choices, choose_components
 from .criteria import LeaveOneOut, information_criteria, leave_one_out, penalised
-from .landscape import mode_weights, modes_reached
 from .metrics import (
     Divergences,
     adjusted_rand_index,

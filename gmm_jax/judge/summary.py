@@ -18,10 +18,10 @@ from ..mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, stru
 from ..mixture.checks import check_key
 from .relabel import check_relabelling, relabel
 
-ENGINES = ("auto", "gibbs", "nuts", "numpyro_nuts", "smc", "svi", "laplace")
+ENGINES = ("auto", "gibbs", "nuts", "smc", "svi", "laplace")
 APPROXIMATE = ("svi", "laplace")  # draws are independent and R-hat has nothing to say: one run, judged by Pareto k-hat
 FUNCTIONS = MappingProxyType({"auto": "sample"})  # of bayes, where it has another name
-HIDDEN = {"init", "labels", "missing", "progress", "until", "engine", "n_restarts", "inverse_mass"}  # no options here
+HIDDEN = {"init", "labels", "missing", "progress", "until", "engine", "n_restarts"}  # no options here
 N_DRAWS = MappingProxyType({"gibbs": 2500, "laplace": 2000})  # where the engine's own number is not what is wanted here
 
 
@@ -50,7 +50,7 @@ def fit_posterior(
     relabelled to its order.
 
     Args:
-        engine: auto (`bayes.sample`, which goes on until it has mixed); gibbs, nuts or numpyro_nuts (Markov chains of
+        engine: auto (`bayes.sample`, which goes on until it has mixed); gibbs or nuts (Markov chains of
             one length), smc, svi or laplace.
         n_restarts: of EM, 50 by default; smc has none.
         options: the engine's own (see `options_of`); another is a ValueError.
@@ -66,7 +66,7 @@ def fit_posterior(
     options = {"n_chains": 1 if engine in APPROXIMATE else 4} | options
     if engine in N_DRAWS:
         options.setdefault("n_draws", N_DRAWS[engine])
-    if progress is not None and engine not in (*APPROXIMATE, "numpyro_nuts"):
+    if progress is not None and engine not in APPROXIMATE:
         options["progress"] = progress
     key_start, key_draw = jax.random.split(key)
     draw, starts = getattr(bayes, FUNCTIONS.get(engine, engine)), None
