@@ -35,7 +35,7 @@ from .target import prepare
 
 ENGINES = ("auto", "gibbs", "nuts")
 NUMBERS = 1e10  # n·K·D of all passes by default: less than a minute on two cores
-PASSES = 24_000, 4_000_000  # least and most by default
+PASSES = 24_000, 2_000_000  # least and most by default
 N_TEMPERATURES = 12
 MOST_ROWS = 150  # beyond, so many temperatures hardly exchange: tempering is not tried
 GRADIENT = 3  # passes that a gradient costs
