@@ -35,7 +35,7 @@ def subject():
     return cache(lambda name: Subject(methods.load(name)))
 
 
-OURS = ("bayes", "em", "gibbs", "laplace", "nuts", "oracle", "smc", "svi")  # these treat every specification
+OURS = ("bayes", "em", "gibbs", "laplace", "nuts", "oracle", "smc", "svi")  # treat every spec
 
 
 IN_EVERY_RUN = (

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..em import EMConfig, EMResult, fit_em_restarts
+from ..em.optima import eligible, pick
 from ..mixture import GMM, MixtureSpec, Posterior, structure
 from ..mixture.checks import check_count, check_key
 from .checks import check_posterior, check_spec, host_mixture
@@ -64,7 +65,10 @@ def point_estimate(
     mean = jax.tree.map(lambda leaf: np.mean(leaf, axis=(0, 1)), draws)
     starts = jax.tree.map(lambda *leaves: np.stack(leaves), first, mean)
     rows = predictive_rows(key, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws), n_draws)
-    return fit_em_restarts(key, rows, spec, init=starts, config=CONFIG).best
+    found = fit_em_restarts(key, rows, spec, init=starts, config=CONFIG)
+    # with so many rows the nearest is the likeliest, whatever else makes an optimum of data the best
+    score = np.where(eligible(found.fits), found.fits.log_likelihood, -np.inf)
+    return pick(found.fits, int(np.argmax(score))) if np.isfinite(score).any() else found.best
 
 
 def predictive_rows(key: Key[Array, ""], gmms: GMM, n: int) -> Float[np.ndarray, "n D"]:
