@@ -22,7 +22,6 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..em import EMConfig, EMResult, fit_em_restarts
-from ..em.optima import eligible, pick
 from ..mixture import GMM, MixtureSpec, Posterior, structure
 from ..mixture.checks import check_count, check_key
 from .checks import check_posterior, check_spec, host_mixture
@@ -65,10 +64,8 @@ def point_estimate(
     mean = jax.tree.map(lambda leaf: np.mean(leaf, axis=(0, 1)), draws)
     starts = jax.tree.map(lambda *leaves: np.stack(leaves), first, mean)
     rows = predictive_rows(key, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws), n_draws)
-    found = fit_em_restarts(key, rows, spec, init=starts, config=CONFIG)
-    # with so many rows the nearest is the likeliest, whatever else makes an optimum of data the best
-    score = np.where(eligible(found.fits), found.fits.log_likelihood, -np.inf)
-    return pick(found.fits, int(np.argmax(score))) if np.isfinite(score).any() else found.best
+    # of data's optima the criterion prefers another than the likeliest at times; here that one is the nearest
+    return fit_em_restarts(key, rows, spec, init=starts, config=CONFIG, criterion="likelihood").best
 
 
 def predictive_rows(key: Key[Array, ""], gmms: GMM, n: int) -> Float[np.ndarray, "n D"]:
