@@ -103,14 +103,12 @@ def fill_defaults(spec: MixtureSpec, centre, scale, ties: int) -> Prior:
 
 
 def _default_covariances(spec, scale, ties):
-    from .hierarchical import HierarchicalInverseWishart
-
     n_components, n_features, kind = spec.n_components, len(scale), spec.covariance_type
     d = float(n_features if kind in ("full", "tied") else 1)  # of the matrices
     dof, others = d + 1.0, 0 if kind == "tied" else n_components - 1
     mean = dof * np.asarray(scale, float) ** 2 * n_components ** (-2.0 / n_features)
     mean = {"diag": mean, "spherical": mean[0]}.get(kind, np.diag(mean))
-    return HierarchicalInverseWishart(dof, d + max(0.0, ties + 1.0 - others * dof) * (ties > 0), mean)
+    return hierarchical_inverse_wishart(dof, d + (max(0.0, ties + 1.0 - others * dof) if ties else 0.0), mean)
 
 
 def tied_rows(x: Float[np.ndarray, "N D"], spec: MixtureSpec) -> int:
@@ -180,9 +178,10 @@ def hyperparameters(prior: Prior, covariance_type: str) -> Hyperparameters:
         precision = np.linalg.inv(np.asarray(normal.covariance_matrix, float))
     size_dof = None
     if isinstance(spread, HierarchicalInverseWishart):
-        dof, size_dof, size = (np.asarray(v, float) for v in (spread.dof, spread.scale_dof, spread.scale_mean))
-        if size.ndim < 2:  # IW(ν, C) of a 1 × 1 matrix is IG(ν/2, C/2)
-            dof, size_dof, size = (whole(v, prior.covariances) / 2.0 for v in (dof, size_dof, size))
+        numbers = spread.dof, spread.scale_dof, spread.scale_mean
+        if np.ndim(spread.scale_mean) < 2:  # IW(ν, C) of a 1 × 1 matrix is IG(ν/2, C/2)
+            numbers = (whole(value, prior.covariances) / 2.0 for value in numbers)
+        dof, size_dof, size = (np.asarray(value, float) for value in numbers)
     elif isinstance(spread, dist.InverseWishart):
         tril = np.asarray(spread.base_dist.scale_tril, float)
         dof, size = float(spread.base_dist.concentration), tril @ tril.T
