@@ -45,7 +45,6 @@ LIKELIHOOD = {  # what is tried beside the defaults
 SAMPLERS = {
     "gibbs": (SAMPLING, SAMPLING | {"n_restarts": 10}),
     "nuts": (SAMPLING,),
-    "numpyro_nuts": (SAMPLING,),
     "pymc_nuts": (SAMPLING,),
 }
 METHODS = LIKELIHOOD | SAMPLERS

@@ -10,14 +10,14 @@ import numpyro.distributions as dist
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
-from test_bayes_references import assert_agree, mcse, moments_with_errors, ordered
+from test_bayes_references import mcse
 
 from conftest import TYPES
-from gmm_jax import GMM, Known, MixtureSpec, Posterior, Prior, Status, bayes, judge, permute
+from gmm_jax import GMM, Known, MixtureSpec, Posterior, Prior, Status, bayes, permute
+from gmm_jax.bayes.diagnostics import quantities
 from gmm_jax.bayes.importance import importance, is_reliable, weighted
 from gmm_jax.bayes.laplace import Mode, _distinct, _gaussian, n_labellings
 from gmm_jax.bayes.target import prepare
-from gmm_jax.judge.diagnostics import quantities
 
 X = np.array([1.2, 0.7, 3.1, 2.2, -0.4])[:, None]
 ONE = Prior(means=dist.Normal(0.5, 1.5).expand([1]).to_event(1), covariances=dist.InverseGamma(2.5, 1.5))
@@ -294,42 +294,3 @@ def test_a_mean_field_guide_that_misses_correlation_is_unreliable():
     assert np.all(crude.stats["pareto_k"] > 0.7)
     assert fine.status == Status.SAMPLED
     assert crude.draws.means.std() < fine.draws.means.std()
-
-
-# ---- NUTS
-
-
-@pytest.mark.slow
-def test_nuts_needs_no_warm_up_with_laplaces_variances():
-    """Two far tight groups: μ's first coordinate is known 20 times less well than its second, in sds of the data."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], [80, 40])
-    means = np.array([[0.0, 0.0], [1.0, 2.0]])
-    x = means[labels] + rng.standard_normal((120, 2)) * np.array([1.0, 0.1])
-    covariances = np.stack([np.diag([1.0, 0.01])] * 2)
-    spec = MixtureSpec(2, "full", Known(covariances=covariances))
-    init = GMM(np.array([2.0, 1.0]) / 3, means, covariances)
-    variances = bayes.laplace(jax.random.key(0), x, spec, init=init).stats["inverse_mass"]
-    options = {"init": init, "n_warmup": 0, "n_draws": 1000}
-    plain = bayes.nuts(jax.random.key(1), x, spec, **options)
-    scaled = bayes.nuts(jax.random.key(1), x, spec, inverse_mass=variances, **options)
-    assert plain.stats["acceptance_rate"].mean() < 0.1
-    assert scaled.stats["acceptance_rate"].mean() > 0.6
-    assert judge.diagnostics(scaled, spec).status == Status.SAMPLED
-
-
-# ---- NumPyro's own driver
-
-
-@pytest.mark.slow
-def test_numpyros_nuts_has_the_posterior_of_ours():
-    x = two_groups()
-    spec = MixtureSpec(2)
-    init = GMM(np.array([2.0, 1.0]) / 3, np.array([[-2.0, 0.0], [2.5, 1.0]]), START["full"])
-    found = {}
-    for name in ("nuts", "numpyro_nuts"):
-        posterior = ordered(getattr(bayes, name)(jax.random.key(2), x, spec, init=init))
-        assert posterior.status == Status.SAMPLED
-        values = quantities(posterior.draws, spec) | {"log_density": posterior.log_density}
-        found[name] = {quantity: moments_with_errors(draws) for quantity, draws in values.items()}
-    assert_agree(found["nuts"], found["numpyro_nuts"], 4.0)

@@ -24,7 +24,7 @@ def posterior(covariance_type="full"):
         "diverging": rng.random((C, S)) < 0.5,
         "n_steps": rng.integers(1, 9, (C, S)),
         "step_size": rng.random(C),
-        "inverse_mass": rng.random((C, 4)),
+        "of_four": rng.random((C, 4)),
     }
     return Posterior(stacked, rng.standard_normal((C, S)), stats, Status.DIVERGENT)
 

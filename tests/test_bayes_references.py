@@ -17,7 +17,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from arviz_stats.base import array_stats
-from scipy.special import digamma
+from scipy.special import digamma, polygamma
 
 import oracles
 from gmm_jax import (
@@ -34,10 +34,10 @@ from gmm_jax import (
     responsibilities,
     sample,
 )
+from gmm_jax.bayes.diagnostics import quantities
 from gmm_jax.bayes.gibbs import sweep
 from gmm_jax.bayes.prior import hyperparameters
 from gmm_jax.bayes.target import any_mixture, prepare
-from gmm_jax.judge.diagnostics import quantities
 
 REFERENCES = Path(__file__).parent / "references"
 ENGINES = {"nuts": bayes.nuts, "gibbs": bayes.gibbs}
@@ -313,15 +313,21 @@ def test_gibbs_leaves_the_joint_distribution_invariant(covariance_type):
     hyper = hyperparameters(problem.prior, covariance_type)
     draws = joint_chain(jax.random.key(8), problem, hyper)
     matrices = np.asarray(draws.covariances)
+    # the unknown scale C has E log |C| = log |size/size_dof| + D log 2 + Σ_i ψ((size_dof − i)/2), or of gamma variates
     if covariance_type in ("full", "tied"):
-        precision, dof = np.linalg.inv(matrices), n_features + 2.0
-        expected = dof * np.linalg.inv(hyper.size)
+        i = np.arange(n_features)
+        halves, scale_halves = (hyper.dof - i) / 2.0, (hyper.size_dof - i) / 2.0
         log_size = np.linalg.slogdet(matrices)[1]
-        log_expected = np.linalg.slogdet(hyper.size)[1] - n_features * np.log(2.0)
-        log_expected -= digamma((dof - np.arange(n_features)) / 2.0).sum()
+        log_expected = np.linalg.slogdet(hyper.size / hyper.size_dof)[1]
+        log_expected += (digamma(scale_halves) - digamma(halves)).sum()
+        apart = 2.0 * polygamma(1, halves).sum()
     else:
-        precision, expected = 1.0 / matrices, hyper.dof / hyper.size
-        log_size, log_expected = np.log(matrices), np.log(hyper.size) - digamma(hyper.dof)
+        log_size = np.log(matrices)
+        log_expected = np.log(hyper.size / hyper.size_dof) + digamma(hyper.size_dof) - digamma(hyper.dof)
+        apart = 2.0 * polygamma(1, hyper.dof)
+    others = {}
+    if covariance_type != "tied":  # given C they are independent
+        others["squared difference of log sizes"] = ((log_size[:, :, :1] - log_size[:, :, 1:2]) ** 2, apart)
     means = np.asarray(draws.means)
     third = np.full(n_components, 1.0 / n_components)
     for name, values, exact in (
@@ -329,8 +335,8 @@ def test_gibbs_leaves_the_joint_distribution_invariant(covariance_type):
         ("squared weights", draws.weights**2, third / 2.0),  # Dirichlet(1, 1, 1)
         ("means", means, hyper.loc),
         ("squared means", means**2, np.diag(np.linalg.inv(hyper.precision)) + hyper.loc**2),
-        ("precision", precision, expected),
         ("log size", log_size, log_expected),
+        *((name, *pair) for name, pair in others.items()),
     ):
         values = np.asarray(values)
         exact = np.broadcast_to(exact, values.shape[2:]).ravel()

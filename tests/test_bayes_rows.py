@@ -8,7 +8,7 @@ from scipy import stats
 import oracles
 from conftest import as_tuple, assert_trees_close, near, posterior_of, random_gmm, scrambled
 from gmm_jax import MixtureSpec, NotSupported, permute
-from gmm_jax.bayes import bridge, gibbs, laplace, numpyro_nuts, nuts, smc, svi
+from gmm_jax.bayes import bridge, gibbs, laplace, nuts, smc, svi
 from gmm_jax.judge import RELABELLINGS, leave_one_out, relabel
 from gmm_jax.mixture import Known, from_datatree
 
@@ -47,7 +47,7 @@ def brute_log_density(gmm, x, labels):
     return np.logaddexp.reduce(np.where(struck, -np.inf, joint), axis=1).sum()
 
 
-SLOWER = [pytest.param(engine, marks=pytest.mark.slow) for engine in (svi, laplace, numpyro_nuts)]
+SLOWER = [pytest.param(engine, marks=pytest.mark.slow) for engine in (svi, laplace)]
 
 
 @pytest.fixture(scope="module", params=[gibbs, nuts, *SLOWER], ids=lambda engine: engine.__name__)

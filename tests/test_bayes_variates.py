@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from scipy.special import digamma
 
-from gmm_jax.bayes.variates import Noise, draw_noise, inverse_wishart, log_gamma
+from gmm_jax.bayes.variates import Noise, draw_noise, inverse_wishart, log_gamma, wishart
 
 N_DRAWS = 40_000
 LEAST_P = 1e-4  # of each Kolmogorov–Smirnov test: keys are fixed
@@ -47,11 +47,12 @@ def test_log_gamma_ends_where_the_shape_is_no_number():
 def test_noise_is_uniform_and_normal_and_independent():
     """Every number of a sweep has its law, and no two of one sweep are correlated."""
     noise = noises(n_components=2, n_features=2)
+    gammas = noise.weights, noise.scales, noise.scale
     assert np.all((noise.labels > 0.0) & (noise.labels < 1.0))
     laws = {
         "uniform": (noise.labels,),
-        "norm": (noise.means, noise.below, noise.weights.normal, noise.scales.normal),
-        "expon": (noise.weights.exponential, noise.weights.shrink, noise.scales.exponential, noise.scales.shrink),
+        "norm": (noise.means, noise.below, noise.scale_below, *(g.normal for g in gammas)),
+        "expon": (*(g.exponential for g in gammas), *(g.shrink for g in gammas)),
     }
     columns = []
     for law, leaves in laws.items():
@@ -74,6 +75,22 @@ def test_inverse_wishart_has_its_known_moments():
     for values, exact in (
         (draws, size / (dof - 4.0)),
         (np.linalg.inv(draws), dof * np.linalg.inv(size)),
+        (np.linalg.slogdet(draws)[1], log_det),
+    ):
+        error = values.std(axis=0) / np.sqrt(len(values))
+        assert np.all(np.abs(values.mean(axis=0) - exact) <= 5.0 * error)
+
+
+def test_wishart_has_its_known_moments():
+    """E C = ν R⁻¹, E C⁻¹ = R/(ν−D−1), E log|C| = D log 2 − log|R| + Σ_i ψ((ν+1−i)/2)."""
+    dof, rate = 9.0, np.array([[2.0, 0.5, 0.1], [0.5, 1.0, -0.3], [0.1, -0.3, 0.7]])
+    noise = noises(n_features=3)
+    draw = jax.jit(jax.vmap(wishart, in_axes=(0, 0, None, None)))
+    draws = np.asarray(draw(noise.scale_below, noise.scale, dof, rate))
+    log_det = 3.0 * np.log(2.0) - np.linalg.slogdet(rate)[1] + digamma((dof - np.arange(3)) / 2.0).sum()
+    for values, exact in (
+        (draws, dof * np.linalg.inv(rate)),
+        (np.linalg.inv(draws), rate / (dof - 4.0)),
         (np.linalg.slogdet(draws)[1], log_det),
     ):
         error = values.std(axis=0) / np.sqrt(len(values))

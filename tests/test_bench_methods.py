@@ -15,11 +15,11 @@ import pytest
 import oracles
 from conftest import TYPES, near, posterior_of, random_gmm, scrambled
 from gmm_jax import GMM, MixtureSpec, NotSupported, Status, judge, log_prob, permute
+from gmm_jax.bayes.diagnostics import diagnostics_of, quantities
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
 from gmm_jax.bench.methods import _peers, pymc_nuts
 from gmm_jax.em import EMConfig, fit_em
-from gmm_jax.judge.diagnostics import diagnostics_of, quantities
 from gmm_jax.mixture import Hyperparameters
 from shared.nutpie_starts import variables
 
@@ -35,7 +35,7 @@ def subject():
     return cache(lambda name: Subject(methods.load(name)))
 
 
-OURS = ("em", "gibbs", "laplace", "numpyro_nuts", "nuts", "oracle", "smc", "svi")  # these treat every specification
+OURS = ("bayes", "em", "gibbs", "laplace", "nuts", "oracle", "smc", "svi")  # treat every spec
 
 
 IN_EVERY_RUN = (
@@ -260,14 +260,18 @@ def test_other_samplers_have_the_posterior_of_gibbs(name, easy):
     assert np.all(np.array(gaps) <= 5.0 * np.hypot(*errors))
 
 
+@pytest.mark.parametrize("size_dof", [None, 4.0])
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
-def test_pymcs_variables_are_those_of_the_mixture_and_back(covariance_type):
+def test_pymcs_variables_are_those_of_the_mixture_and_back(covariance_type, size_dof):
     n_features = 3
     gmm = jax.tree.map(np.asarray, random_gmm(0, K, n_features, covariance_type))
     matrix = covariance_type in ("full", "tied")
     size = np.diag([1.0, 0.5, 2.0]) + 0.1 if matrix else np.ones(n_features)
-    hyper = Hyperparameters(np.ones(K), np.arange(3.0), np.diag([1.0, 4.0, 0.5]) + 0.1, 5.0, size)
+    hyper = Hyperparameters(np.ones(K), np.arange(3.0), np.diag([1.0, 4.0, 0.5]) + 0.1, 5.0, size, size_dof)
     found = {name: np.asarray(v)[None, None] for name, v in variables(gmm, hyper).items()}
+    if size_dof is not None and matrix:  # begins at its mean
+        np.testing.assert_allclose(found["size_squares"][0, 0], np.full((1, n_features), size_dof))
+        found["size_root"] = np.linalg.cholesky(size)[None, None]
     back = pymc_nuts._mixtures(found, hyper, covariance_type)
     for leaf in ("weights", "means", "covariances"):
         np.testing.assert_allclose(getattr(back, leaf)[0, 0], getattr(gmm, leaf), rtol=1e-10, atol=1e-12)

@@ -20,11 +20,16 @@ def variables(gmm, hyper):
     """The sampled variables at a standardised mixture: the inverse of `pymc_nuts._mixtures`."""
     spread = np.linalg.inv(np.linalg.cholesky(hyper.precision))
     found = {"weights": gmm.weights, "means": (gmm.means - hyper.loc) @ np.linalg.inv(spread)}
+    unknown = hyper.size_dof is not None  # the scale starts at its mean
     if gmm.covariance_type in ("diag", "spherical"):
-        return found | {"covariances": gmm.covariances}
+        return found | {"covariances": gmm.covariances} | ({"size": hyper.size} if unknown else {})
     matrices = gmm.covariances if gmm.covariances.ndim == 3 else gmm.covariances[None]
-    outer = np.linalg.cholesky(np.linalg.inv(hyper.size))
-    bartlett = np.linalg.solve(outer, np.linalg.cholesky(np.linalg.inv(matrices)))  # A_k = M⁻¹ T_k
-    found["squares"] = np.diagonal(bartlett, axis1=1, axis2=2) ** 2
+    root = np.linalg.cholesky(hyper.size)
+    bartlett = np.linalg.cholesky(root.T @ np.linalg.inv(matrices) @ root)  # A_k A_kᵀ = M⁻¹ Λ_k M⁻ᵀ, M = root⁻ᵀ
+    factors = {"": bartlett} | ({"size_": np.sqrt(hyper.size_dof) * np.eye(gmm.n_features)[None]} if unknown else {})
     places = np.tril_indices(gmm.n_features, -1)
-    return found | ({"below": bartlett[:, places[0], places[1]]} if gmm.n_features > 1 else {})
+    for prefix, factor in factors.items():
+        found[f"{prefix}squares"] = np.diagonal(factor, axis1=1, axis2=2) ** 2
+        if gmm.n_features > 1:
+            found[f"{prefix}below"] = factor[:, places[0], places[1]]
+    return found

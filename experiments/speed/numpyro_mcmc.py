@@ -24,7 +24,8 @@ def tutorial(problem):
     prior, k = problem.prior, problem.spec.n_components
     weights = numpyro.sample("weights", prior.weights)
     means = numpyro.sample("means", prior.means.expand((k,)))
-    covariances = numpyro.sample("covariances", prior.covariances.expand((k,)))
+    together = getattr(prior.covariances, "jointly", None)  # of a hierarchical prior
+    covariances = numpyro.sample("covariances", together(k) if together else prior.covariances.expand((k,)))
     components = dist.MultivariateNormal(means, covariances)
     with numpyro.plate("data", problem.z.shape[0]):
         numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), components), obs=problem.z)

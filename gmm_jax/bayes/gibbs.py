@@ -20,6 +20,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
+from ..em.m_step import law_of_size
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, project, put, share
 from ..mixture.annotations import condition, groups_at_once, strike_out, ungroup
 from ..mixture.checks import check_count, check_key
@@ -30,9 +31,9 @@ from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.moments import Moments, Precision, chosen, e_step, ill_conditioned
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, conjugate
-from .target import begin, constrain, finish, prepare, prior_of, run_chunks
+from .target import begin, constrain, finish, first_that, prepare, prior_of, run_chunks
 from .tempering import exchange, first_temperatures, in_line, powers, respaced, spread_order
-from .variates import Noise, Proposals, draw_noise, inverse_wishart, log_gamma
+from .variates import Noise, Proposals, draw_noise, inverse_wishart, log_gamma, wishart
 
 CHUNK = 250  # sweeps between two looks from the host
 PLACING = 50  # the same, where the host places the temperatures
@@ -51,17 +52,20 @@ def gibbs(
     labels: Int[Array, "N"] | None = None,
     missing: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    until: Callable[[Posterior], bool] | None = None,
 ) -> Posterior:
     """Posterior draws by Gibbs sampling, under a semi-conjugate prior (the default one is).
 
     Args:
-        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        init: None for EM's optima in turn, one GMM to start around it, or a GMM with a leading axis of n_chains.
         n_temperatures: of parallel tempering, from the prior to the posterior (see tempering.py). With 1, which is
             none, a chain can stay in one mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at
             n_temperatures times the cost and memory. They are placed in the warm-up, which should then be longer.
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random, and draws these entries with the labels.
         progress: called between chunks with (sweeps done, sweeps).
+        until: called with the posterior; while it says False the chains go on until they have made twice as many
+            sweeps, of which again n_draws are kept, evenly spread, after a warm-up in the same proportion.
 
     Returns:
         Posterior; stats: occupied (C, S), the number of components that hold a sample; with tempering also arrivals
@@ -96,12 +100,15 @@ def gibbs(
     fast = not tempered and problem.annotations.groups is None
     rows = first_temperatures(n_temperatures, problem.z.shape[0]).astype(problem.z.dtype)
     chains = _begin(key, problem, first, n_temperatures)
-    kept = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
-    stats = {"occupied": kept.occupied}
-    if tempered:
-        stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
-    log_density = kept.log_likelihood + np.asarray(prior_of(problem, kept.gmm))
-    return finish(problem, scaling, kept.gmm, log_density, stats, Status.SAMPLED)
+
+    def posterior_of(kept):
+        stats = {"occupied": kept.occupied}
+        if tempered:
+            stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
+        log_density = kept.log_likelihood + np.asarray(prior_of(problem, kept.gmm))
+        return finish(problem, scaling, kept.gmm, log_density, stats, Status.SAMPLED)
+
+    return first_that(until, map(posterior_of, run_chunks(advance, chains, n_warmup, n_draws, size, progress)))
 
 
 class Chain(NamedTuple):
@@ -246,8 +253,23 @@ def draw_components(noise: Noise, problem: Problem, hyper: Hyperparameters, gmm:
     means = put(known.means, _draw_means(noise.means, hyper, gmm, sums))
     mass = jnp.maximum(sums.mass, jnp.finfo(sums.mass.dtype).tiny)  # an empty one adds nothing to a shared covariance
     residual = kind.estimate(mass, sums.second, sums.first / mass[:, None], means - gmm.means)
+    hyper = _with_drawn_size(noise, hyper, gmm, known, sums.mass)
     covariances = _draw_covariances(noise, hyper, gmm.covariance_type, sums.mass, residual)
     return replace(gmm, means=means, covariances=put(known.covariances, covariances))
+
+
+def _with_drawn_size(noise, hyper, gmm, known, mass):
+    """The hyperparameters with an unknown scale drawn given Σ of the components that hold a sample.
+
+    Those of the others are integrated out: their law is the prior's, from which they are drawn next.
+    """
+    if hyper.size_dof is None:
+        return hyper
+    shape, rate = law_of_size(gmm, known, hyper, counts=mass > 0.0)
+    if gmm.covariance_type in MATRIX:
+        return hyper._replace(size=wishart(noise.scale_below, noise.scale, shape, rate))
+    noise = noise.scale if gmm.covariance_type == "diag" else noise.scale.at((0,))
+    return hyper._replace(size=jnp.exp(log_gamma(noise, shape)) / rate)
 
 
 def _draw_means(noise, hyper, gmm, sums):

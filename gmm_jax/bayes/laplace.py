@@ -48,7 +48,7 @@ def laplace(
 
     Args:
         n_warmup: steps of L-BFGS at most; the polish comes after them.
-        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains:
+        init: None for EM's optima in turn, one GMM to start around it, or a GMM with a leading axis of n_chains:
             give distinct optima of EM to have every mode they lead to.
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
@@ -57,9 +57,8 @@ def laplace(
         Posterior; stats by chain: mode, the same number where chains found the same mode up to its labels;
         log_evidence_of_mode, which counts the n_labellings copies of that mode that exchanging components makes (right
         where they do not overlap); log_evidence, the sum over the distinct modes found, and log_evidence_corrected,
-        the same by importance sampling; pareto_k; inverse_mass (C, P), the variances in unconstrained coordinates; and
-        by draw log_weight, for `corrected_moments`. Status UNRELIABLE where a k̂ is above 0.7, NON_FINITE where a start
-        led to no mode: that chain is NaN.
+        the same by importance sampling; pareto_k; and by draw log_weight, for `corrected_moments`. Status UNRELIABLE
+        where a k̂ is above 0.7, NON_FINITE where a start led to no mode: that chain is NaN.
     """
     problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
     first = np.asarray(first)
@@ -74,7 +73,7 @@ def laplace(
     draws, log_density, log_p = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 1:], read)
     log_ratio = log_p.astype(float) - _log_normaliser(modes)[:, None] + 0.5 * np.sum(noise[:, 1:] ** 2, axis=-1)
     stats, status = weighted(log_ratio)
-    stats |= {"inverse_mass": np.sum(modes.root**2, axis=-1)} | _evidence(problem, modes, centres, log_ratio)
+    stats |= _evidence(problem, modes, centres, log_ratio)
     for name in ("log_evidence_of_mode", "log_evidence", "log_evidence_corrected"):
         stats[name] = stats[name] - scaling.log_volume_of(problem.z.shape[0], problem.annotations)
     return finish(problem, scaling, draws, log_density, stats, status)

@@ -49,11 +49,11 @@ class Problem:
         return weights if weights > 1 else 0, means, min(covariances, 1) if shared else covariances
 
 
-def standardised_problem(z, spec: MixtureSpec, known, scaling: Scaling) -> Problem:
+def standardised_problem(z, spec: MixtureSpec, known, scaling: Scaling, ties: int = 0) -> Problem:
     """The problem for standardised data z and known parts; a prior in conflict with them is refused."""
     import numpyro.distributions as dist
 
-    prior, foreign = standardised(spec, scaling)
+    prior, foreign = standardised(spec, scaling, ties)
     free = tuple(tuple(bool(b) for b in mask) for mask in free_parts(spec))
     if any(free[0]) and not all(free[0]) and not isinstance(prior.weights, dist.Dirichlet):
         raise NotSupported("partly known weights need a Dirichlet prior on weights: give one, or know all weights.")
@@ -75,17 +75,6 @@ def sample_sites(problem: Problem) -> dict:
     return {name: _site(problem, name, *site) for name, site in _sites(problem).items()}
 
 
-def draw_prior(key, problem: Problem) -> dict:
-    """Site values drawn from the prior, standardised."""
-    sites = _sites(problem)
-    keys = dict(zip(sites, jax.random.split(key, len(sites)), strict=True))
-    values = {name: distribution.sample(keys[name], batch) for name, (distribution, batch) in sites.items()}
-    for name in problem.foreign:
-        if name in values:
-            values[name] = _units(problem, name)[1](values[name])
-    return jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), values)
-
-
 def _sites(problem):
     """name -> (distribution of one, how many) of every site there is; a foreign one in the units of the data."""
     import numpyro.distributions as dist
@@ -103,7 +92,8 @@ def _sites(problem):
         return sites
     batch = () if problem.spec.covariance_type == "tied" else (n_covariances,)
     if prior.scales is None:
-        sites["covariances"] = (prior.covariances, batch)
+        together = batch and hasattr(prior.covariances, "jointly")  # hierarchical: under one scale
+        sites["covariances"] = (prior.covariances.jointly(*batch), ()) if together else (prior.covariances, batch)
         return sites
     sites["scales"] = (prior.scales, batch)
     n_features = problem.z.shape[1]
@@ -125,7 +115,7 @@ def _site(problem, name, distribution, batch):
     # masked, or each gradient would ask for the eigenvalues of a matrix to know that it is positive definite
     value = numpyro.sample(name, dist.ImproperUniform(support, batch, distribution.event_shape).mask(False))
     if foreign:
-        outward, _, log_volume = _units(problem, name)
+        outward, log_volume = _units(problem, name)
         density = distribution.log_prob(outward(value)) + log_volume
     else:
         density = log_inverse_wishart(distribution, value)
@@ -144,24 +134,23 @@ def _support(name, event_dim):
 
 
 def _units(problem, name):
-    """The maps of one value of the site to the units of the data and back, and the log volume of the first."""
+    """The map of one value of the site to the units of the data, and its log volume."""
     scale, centre, kind = problem.scale, problem.centre, problem.spec.covariance_type
     if name == "means":
-        return (lambda m: m * scale + centre), (lambda m: (m - centre) / scale), jnp.sum(jnp.log(scale))
+        return (lambda m: m * scale + centre), jnp.sum(jnp.log(scale))
     each = scale[0] if kind == "spherical" else scale
     log_volume = jnp.sum(jnp.log(each))
     if name == "scales":
-        return (lambda s: s * each), (lambda s: s / each), log_volume
-    rescale = structure(kind).rescale
+        return (lambda s: s * each), log_volume
     powers = scale.size + 1.0 if kind in MATRIX else 2.0
-    return (lambda c: rescale(c, scale)), (lambda c: rescale(c, 1.0 / scale)), powers * log_volume
+    return (lambda c: structure(kind).rescale(c, scale)), powers * log_volume
 
 
 def log_volume(problem: Problem) -> Array:
     """log |dθ_data / dθ_standardised| over all sites: what a log density loses in the units of the data."""
     _, n_means, n_covariances = problem.n_sites
     spread = "covariances" if problem.prior.scales is None else "scales"
-    return n_means * _units(problem, "means")[2] + n_covariances * _units(problem, spread)[2]
+    return n_means * _units(problem, "means")[1] + n_covariances * _units(problem, spread)[1]
 
 
 def assemble(problem: Problem, values: dict) -> GMM:

@@ -1,6 +1,5 @@
 """NUTS on the NumPyro model's potential, driven by BlackJAX: one step traced once, chains divided over the cores.
 
-`numpyro_nuts` follows the same potential by NumPyro's own MCMC: what the driver alone is worth, seen beside it.
 Warm-up is Stan's: the step size by dual averaging, the diagonal mass matrix in doubling windows.
 """
 
@@ -16,13 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
-from ..mixture.checks import check_count, real_array
+from ..mixture.checks import check_count
 from ..mixture.cores import on_each
-from .target import begin, finish, log_posterior, read_draws, run_chunks
+from .target import begin, finish, first_that, log_posterior, read_draws, run_chunks
 
 CHUNK = 250  # steps between two looks from the host
-OURS = ("acceptance_rate", "diverging", "n_steps", "energy")
-NUMPYROS = ("accept_prob", "diverging", "num_steps", "energy")  # names of the same statistics
 
 
 def nuts(
@@ -38,20 +35,19 @@ def nuts(
     missing: str | None = None,
     target_accept: float = 0.8,
     max_depth: int = 10,
-    inverse_mass: Float[Array, "C n_coordinates"] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    until: Callable[[Posterior], bool] | None = None,
 ) -> Posterior:
     """Posterior draws by the No-U-Turn sampler.
 
     Args:
-        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        init: None for EM's optima in turn, one GMM to start around it, or a GMM with a leading axis of n_chains.
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
         target_accept: mean acceptance probability to tune the step size for; raise it where transitions diverge.
         max_depth: at most 2**max_depth leapfrog steps a draw.
-        inverse_mass: for each chain the posterior variances to begin with, in unconstrained coordinates, such as
-            laplace's stats["inverse_mass"] from the same init: then 50 steps of warm-up can be enough. None: ones.
         progress: called between chunks with (steps done, steps).
+        until: as in `gibbs`: while it says False of the posterior, the chains go on.
 
     Returns:
         Posterior; stats: acceptance_rate, diverging, n_steps, energy (C, S) and step_size (C,). Status DIVERGENT where
@@ -60,20 +56,28 @@ def nuts(
     Reference:
         Hoffman & Gelman (2014), JMLR 15; Betancourt (2017), arXiv:1701.02434.
     """
-    _check_tuning(target_accept, max_depth)
+    if not 0.0 < target_accept < 1.0:
+        raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
+    check_count(max_depth, "max_depth")
     problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
-    mass, step_size = _initial_metric(inverse_mass, first.shape, problem.z)
     total = n_warmup + n_draws
     size = min(CHUNK, 50 * -(-total // 50))
     stages = _stages(n_warmup, -(-total // size) * size)
     target = np.asarray(target_accept, problem.z.dtype)
 
     def advance(parts, start):
-        return on_each(_advance, parts, problem, stages[start : start + size], target, max_depth=max_depth)
+        now = stages[start : start + size] if start < len(stages) else np.zeros((size, 3), bool)
+        return on_each(_advance, parts, problem, now, target, max_depth=max_depth)
 
-    chains = _begin(key, problem, first, mass, step_size)
-    position, stats = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
-    return _posterior(problem, scaling, position, stats | {"step_size": stats["step_size"][:, -1]})
+    def posterior_of(kept):
+        position, stats = kept
+        stats = stats | {"step_size": stats["step_size"][:, -1]}
+        draws, log_density, _ = read_draws(problem, position)
+        status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
+        return finish(problem, scaling, draws, log_density, stats, status)
+
+    chains = _begin(key, problem, first)
+    return first_that(until, map(posterior_of, run_chunks(advance, chains, n_warmup, n_draws, size, progress)))
 
 
 class Chain(NamedTuple):
@@ -96,19 +100,6 @@ def _stages(n_warmup, n_steps):
     return stages
 
 
-def _initial_metric(inverse_mass, shape, z):
-    """Inverse mass matrix (C, P) and the step size on whose scale a posterior varies in it."""
-    if inverse_mass is None:
-        return np.ones(shape, z.dtype), np.asarray(1.0 / np.sqrt(z.shape[0]), z.dtype)
-    mass = real_array(inverse_mass, "inverse_mass").astype(z.dtype)
-    if mass.shape != shape or not np.all(np.isfinite(mass) & (mass > 0.0)):
-        raise ValueError(
-            f"inverse_mass must hold finite positive variances of shape {shape}, chains and coordinates; got shape "
-            f"{mass.shape} and smallest value {np.min(mass, initial=np.inf):.6g}: use laplace's from the same init."
-        )
-    return mass, np.asarray(shape[1] ** -0.25, z.dtype)  # Beskos et al. (2013), Bernoulli 19: the order in P
-
-
 def _adaptation(target_accept):
     from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
     from blackjax.adaptation.step_size import dual_averaging_adaptation
@@ -117,21 +108,22 @@ def _adaptation(target_accept):
 
 
 @jax.jit
-def _begin(key, problem, starts, inverse_mass, step_size):
+def _begin(key, problem, starts):
     from blackjax.mcmc.nuts import init
 
+    step_size = jnp.asarray(1.0 / np.sqrt(problem.z.shape[0]), starts.dtype)  # on whose scale a posterior varies
     (step_init, _, _), (mass_init, _, _) = _adaptation(0.8)
 
-    def one(key, u, variances):
+    def one(key, u):
         state = init(u, partial(log_posterior, problem))
         mass = jax.tree.map(lambda leaf: jnp.asarray(leaf, u.dtype), mass_init(u.size))
         # the average is what is left without any warm-up
         sizes = step_init(step_size)._replace(log_step_size_avg=jnp.log(step_size))
-        parts = state, sizes, mass._replace(inverse_mass_matrix=variances)
+        parts = state, sizes, mass
         # without weak types, so that the first chunk runs the same program as the others
         return Chain(key, *jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), parts))
 
-    return jax.vmap(one)(jax.random.split(key, starts.shape[0]), starts, inverse_mass)
+    return jax.vmap(one)(jax.random.split(key, starts.shape[0]), starts)
 
 
 @partial(jax.jit, static_argnames="max_depth", compiler_options=ONE_AT_A_TIME)
@@ -153,8 +145,8 @@ def _advance(chains, problem, stages, target_accept, max_depth):
         mass = _where(feeds, mass_update(chain.mass, state.position), chain.mass)
         mass = _where(ends, mass_final(mass), mass)
         sizes = _where(ends, step_init(step_final(sizes)), sizes)
-        seen = info.acceptance_rate, info.is_divergent, info.num_integration_steps, info.energy
-        stats = dict(zip(OURS, seen, strict=True)) | {"step_size": size}
+        stats = {"acceptance_rate": info.acceptance_rate, "diverging": info.is_divergent}
+        stats |= {"n_steps": info.num_integration_steps, "energy": info.energy, "step_size": size}
         return Chain(key, state, sizes, mass), (state.position, stats)
 
     def run(chain):
@@ -166,73 +158,3 @@ def _advance(chains, problem, stages, target_accept, max_depth):
 
 def _where(condition, a, b):
     return jax.tree.map(lambda new, old: jnp.where(condition, new, old).astype(jnp.asarray(old).dtype), a, b)
-
-
-# ---- NumPyro's own driver: the whole run is one program, the potential takes one flat vector, as it is quickest there
-
-
-def numpyro_nuts(
-    key: Key[Array, ""],
-    x: Float[Array, "N D"],
-    spec: MixtureSpec,
-    *,
-    n_chains: int = 4,
-    n_warmup: int = 500,
-    n_draws: int = 1000,
-    init: GMM | None = None,
-    labels: Int[Array, "N"] | None = None,
-    missing: str | None = None,
-    target_accept: float = 0.8,
-    max_depth: int = 10,
-) -> Posterior:
-    """Posterior draws by NumPyro's No-U-Turn sampler; slower than `nuts`, and the same distribution.
-
-    Args:
-        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
-        labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
-        missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
-        target_accept: mean acceptance probability to tune the step size for.
-        max_depth: at most 2**max_depth leapfrog steps a draw.
-
-    Returns:
-        Posterior; stats: acceptance_rate, diverging, n_steps, energy (C, S). Status DIVERGENT where a transition after
-        warm-up diverged.
-
-    Reference:
-        Phan, Pradhan & Jankowiak (2019), Composable effects for flexible and accelerated probabilistic programming in
-        NumPyro, arXiv:1912.11554.
-    """
-    _check_tuning(target_accept, max_depth)
-    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
-    run = _run_numpyro(key, problem, first, n_warmup, n_draws, target_accept, max_depth)
-    return _posterior(problem, scaling, *jax.tree.map(np.asarray, run))
-
-
-@partial(jax.jit, static_argnames=("n_warmup", "n_draws", "target_accept", "max_depth"), compiler_options=ONE_AT_A_TIME)
-def _run_numpyro(key, problem, first, n_warmup, n_draws, target_accept, max_depth):
-    from numpyro.infer import MCMC, NUTS
-
-    kernel = NUTS(  # new for every run: a vectorised kernel cannot run twice
-        potential_fn=lambda u: -log_posterior(problem, u), target_accept_prob=target_accept, max_tree_depth=max_depth
-    )
-    n_chains = first.shape[0]
-    options = {"num_warmup": n_warmup, "num_samples": n_draws, "num_chains": n_chains, "progress_bar": False}
-    mcmc = MCMC(kernel, chain_method="vectorized", **options)
-    mcmc.run(key, init_params=first if n_chains > 1 else first[0], extra_fields=NUMPYROS)
-    found = mcmc.get_extra_fields(group_by_chain=True)
-    return mcmc.get_samples(group_by_chain=True), {ours: found[name] for ours, name in zip(OURS, NUMPYROS, strict=True)}
-
-
-# ---- what both share
-
-
-def _check_tuning(target_accept, max_depth):
-    if not 0.0 < target_accept < 1.0:
-        raise ValueError(f"target_accept must lie between 0 and 1; got {target_accept!r}.")
-    check_count(max_depth, "max_depth")
-
-
-def _posterior(problem, scaling, position, stats):
-    draws, log_density, _ = read_draws(problem, position)
-    status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
-    return finish(problem, scaling, draws, log_density, stats, status)

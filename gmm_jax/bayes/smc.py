@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,19 +28,19 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status
+from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status
 from ..mixture.checks import check_count, check_key
 from ..mixture.cores import divide, on_each, together
 from ..mixture.gmm import deviations
-from .gibbs import log_densities
-from .kernels import TARGET_ACCEPT, Gibbs, choose_kernel
-from .target import density_of, finish, prepare
+from .gibbs import log_densities, sweep
+from .model import assemble, site_values
+from .prior import Hyperparameters, conjugate
+from .target import any_mixture, density_of, finish, prepare
 from .tempering import in_line, spread_order
 
 KEPT = 0.5  # effective share of the particles that a step leaves
 GROWTH = 1.1  # ratio of the numbers of rows that a step may take
 PARTICLE_NUMBERS = 1 << 17  # K·N·D·particles at a time, so that the deviations stay in the cache
-FIRST_STEP = 0.25  # of the leapfrog, where the root mean square gradient is 1
 SMALLEST = 1e-30  # part of a row
 MOST_PARTS = 1000  # of a row: under a normal law it takes 34 in one dimension and 620 in 100, from 1e-30 to 1
 
@@ -60,8 +60,7 @@ def smc(
 ) -> Posterior:
     """Posterior draws in all labellings, and the evidence, by independent runs of sequential Monte Carlo.
 
-    Moves are Gibbs sweeps where the prior is semi-conjugate, and Hamiltonian trajectories in unconstrained coordinates
-    for any other prior.
+    Moves are Gibbs sweeps, under a semi-conjugate prior (the default one is).
 
     Args:
         n_chains: independent runs; their scatter is the honest error of everything (see `evidence`).
@@ -74,9 +73,11 @@ def smc(
     Returns:
         Posterior; stats: log_evidence (C,), log p(x) of the unordered model in the units of the data, nats, and
         log_evidence_error (C,), its standard error as one run sees it, too small where moves hardly mix;
-        n_stages (C,), the distributions between prior and posterior; acceptance_rate (C,) of the last moves (1 for
-        Gibbs). Status UNRELIABLE, without evidence, where one row was not in after 1000 steps: the rows before it, what
-        is known and the prior leave no place for it.
+        n_stages (C,), the distributions between prior and posterior. Status UNRELIABLE, without evidence, where one row
+        was not in after 1000 steps: the rows before it, what is known and the prior leave no place for it.
+
+    Raises:
+        NotSupported: the prior is not semi-conjugate; there is an init, labels or missing values.
     """
     check_key(key)
     check_count(n_warmup, "n_warmup")
@@ -86,33 +87,30 @@ def smc(
         raise NotSupported("smc has neither labels nor missing values: use nuts or gibbs, and bridge for evidence.")
     problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws)
     problem = replace(problem, z=in_line(problem.z))
-    kernel = choose_kernel(problem)
+    hyper = conjugate(problem, "smc")
     n_starts = max(2, -(-n_draws // n_warmup))
-    sweeps = isinstance(kernel, Gibbs)
-    parts = divide(_begin(key, problem, kernel, n_chains, n_starts if sweeps else n_starts * n_warmup))
-    if sweeps:
-        parts = on_each(_move, parts, problem, kernel, n_moves=n_warmup)
-    parts, n_stages, status = _climb(parts, problem, kernel, n_warmup, n_chains, progress)
+    parts = divide(_begin(key, problem, n_chains, n_starts))
+    parts = on_each(_move, parts, problem, hyper, n_moves=n_warmup)  # a sweep over no rows draws from the prior
+    parts, n_stages, status = _climb(parts, problem, hyper, n_warmup, n_chains, progress)
     runs = together([runs._replace(key=None) for runs in parts], n_chains)
-    draws = _mixtures(problem, kernel, jax.tree.map(lambda leaf: leaf[:, :n_draws], runs.particles))
+    draws = jax.tree.map(lambda leaf: leaf[:, :n_draws], runs.particles)
     log_evidence = runs.log_evidence.astype(float) - problem.z.shape[0] * scaling.log_volume
     stats = {
         "log_evidence": log_evidence if status.ok else np.full(n_chains, np.nan),
         "log_evidence_error": np.sqrt(runs.variance.astype(float)),
         "n_stages": n_stages,
-        "acceptance_rate": runs.acceptance_rate.astype(float),
     }
     return finish(problem, scaling, draws, density_of(problem, draws), stats, status)
 
 
-def _climb(parts, problem, kernel, n_moves, n_chains, progress):
+def _climb(parts, problem, hyper, n_moves, n_chains, progress):
     """The runs where they ended, how many distributions each went through, and why they ended."""
     n_samples, status = problem.z.shape[0], Status.RUNNING
     n_taken, n_parts, n_stages = np.zeros((3, n_chains), int)
     while status == Status.RUNNING:
         before = n_taken
-        parts = on_each(_weigh, parts, problem, kernel, n_moves=n_moves)
-        parts = on_each(_move, parts, problem, kernel, n_moves=n_moves)
+        parts = on_each(_weigh, parts, problem, n_moves=n_moves)
+        parts = on_each(_move, parts, problem, hyper, n_moves=n_moves)
         found = [(runs.n_taken, runs.part, runs.log_evidence) for runs in parts]
         n_taken, part, log_evidence = together(found, n_chains)
         n_stages += before < n_samples
@@ -135,33 +133,29 @@ class Runs(NamedTuple):
     rows: Array  # (C, N, D): the data in each run's order
     n_taken: Array  # rows that are in
     part: Array  # w of the next row
-    particles: Any  # (C, S, ...): chains one after the other
+    particles: GMM  # (C, S, ...): chains one after the other
     log_evidence: Array  # so far, standardised
     variance: Array  # of log_evidence
-    log_step: Array  # of the leapfrog
-    acceptance_rate: Array
 
 
-@partial(jax.jit, static_argnames=("n_chains", "n_particles"), compiler_options=ONE_AT_A_TIME)
-def _begin(key, problem, kernel, n_chains, n_particles):
-    key_draw, key_turn, key_run = jax.random.split(key, 3)
+@partial(jax.jit, static_argnames=("n_chains", "n_starts"), compiler_options=ONE_AT_A_TIME)
+def _begin(key, problem, n_chains, n_starts):
+    key_turn, key_run = jax.random.split(key)
     n_samples = problem.z.shape[0]
     turns = jax.random.randint(key_turn, (n_chains, 1), 0, n_samples)
     rows = problem.z[(spread_order(n_samples)[None] + turns) % n_samples]
-    first = jax.vmap(jax.vmap(partial(kernel.first, problem)))
     zeros = jnp.zeros(n_chains, problem.z.dtype)
-    particles = first(jax.random.split(key_draw, (n_chains, n_particles)))
-    keys, log_step = jax.random.split(key_run, n_chains), jnp.full_like(zeros, np.log(FIRST_STEP))
-    nothing = dict.fromkeys(("part", "log_evidence", "variance", "acceptance_rate"), zeros)
-    return Runs(keys, rows, jnp.zeros(n_chains, int), particles=particles, log_step=log_step, **nothing)
+    any_one = assemble(problem, site_values(problem, any_mixture(problem)))
+    particles = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n_chains, n_starts, *leaf.shape)), any_one)
+    return Runs(jax.random.split(key_run, n_chains), rows, jnp.zeros(n_chains, int), zeros, particles, zeros, zeros)
 
 
 @partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
-def _weigh(runs, problem, kernel, n_moves):
+def _weigh(runs, problem, n_moves):
     """Every run reaches for its next distribution; its particles become the starts of chains (C, M, ...)."""
     key, key_resample = jnp.moveaxis(jax.vmap(jax.random.split)(runs.key), 1, 0)
     reach = jax.vmap(partial(_reach, problem.z.shape[0]))
-    n_taken, part, log_weights = reach(runs.n_taken, runs.part, *_look_ahead(problem, kernel, runs))
+    n_taken, part, log_weights = reach(runs.n_taken, runs.part, *_look_ahead(problem, runs))
     log_mean, variance, ancestors = jax.vmap(partial(_reweigh, n_moves))(key_resample, log_weights)
     gained = {"log_evidence": runs.log_evidence + log_mean, "variance": runs.variance + variance}
     particles = jax.vmap(_at)(runs.particles, ancestors)
@@ -169,35 +163,32 @@ def _weigh(runs, problem, kernel, n_moves):
 
 
 @partial(jax.jit, static_argnames="n_moves", compiler_options=ONE_AT_A_TIME)
-def _move(runs, problem, kernel, n_moves):
+def _move(runs, problem, hyper: Hyperparameters, n_moves):
     """The chains' states: particles (C, M·n_moves, ...)."""
     n_runs, n_starts = _shape(runs.particles)
     keys = jax.vmap(lambda key: jax.random.split(key, n_starts + 1))(runs.key)
     power = jax.vmap(partial(_power, problem.z.shape[0]))(runs.n_taken, runs.part)
 
-    def tune(rows, log_step, starts, power):
-        return kernel.tune(replace(problem, z=rows), log_step, starts, power)
-
     def chain(begun, run):
-        key, start = begun
-        rows, power, tuning = run
-        return kernel.chain(key, replace(problem, z=rows), start, power, tuning, n_moves)
+        (key, start), (rows, power) = begun, run
 
-    tuning = jax.vmap(tune)(runs.rows, runs.log_step, runs.particles, power)
-    states, rates = _over_particles(problem, chain, (keys[:, 1:], runs.particles), (runs.rows, power, tuning))
+        def move(gmm, key):
+            new = sweep(key, replace(problem, z=rows), hyper, gmm, power)[0]
+            return new, new
+
+        return jax.lax.scan(move, start, jax.random.split(key, n_moves))[1]
+
+    states = _over_particles(problem, chain, (keys[:, 1:], runs.particles), (runs.rows, power))
     particles = jax.tree.map(lambda leaf: leaf.reshape(n_runs, -1, *leaf.shape[3:]), states)
-    rate = jnp.mean(rates, axis=1)
-    log_step = runs.log_step + rate - TARGET_ACCEPT
-    return runs._replace(key=keys[:, 0], particles=particles, log_step=log_step, acceptance_rate=rate)
+    return runs._replace(key=keys[:, 0], particles=particles)
 
 
-def _look_ahead(problem, kernel, runs):
+def _look_ahead(problem, runs):
     """Log weights if so many more rows came in, (C, S, E); log φ and log N of the next row, (C, S, K)."""
     n_samples = problem.z.shape[0]
     strides = _strides(n_samples)
 
-    def one(particle, runs):
-        gmm = kernel.mixture(problem, particle)
+    def one(gmm, runs):
         log_phi, density = jnp.log(gmm.weights), log_densities(gmm, deviations(gmm, runs.rows))
         coming = density[:, jnp.minimum(runs.n_taken, n_samples - 1)]
         gain = jnp.where(jnp.arange(n_samples) >= runs.n_taken, logsumexp(log_phi[:, None] + density, axis=0), 0.0)
@@ -286,8 +277,3 @@ def _at(tree, index):
 
 def _shape(tree):
     return jax.tree.leaves(tree)[0].shape[:2]
-
-
-@jax.jit
-def _mixtures(problem, kernel, particles):
-    return jax.vmap(jax.vmap(partial(kernel.mixture, problem)))(particles)

@@ -20,7 +20,9 @@ CLIMB_TOL = 1e-9  # gain in mean log-likelihood at which a climb to a mode ends
 CLIMB_NUMBERS = 1 << 22  # N·D·K·mixtures that climb at a time
 
 
-def starts_from_em(key, x, spec: MixtureSpec, n_chains: int, *, n_restarts: int = 50) -> tuple[GMM | None, Restarts]:
+def starts_from_em(
+    key, x, spec: MixtureSpec, n_chains: int, *, n_restarts: int = 50, labels=None, missing: str | None = None
+) -> tuple[GMM | None, Restarts]:
     """A start for each chain, the best EM optimum and the distinct ones within 10 nats of it (by EM's
     criterion, an approximate evidence) in turn; and EM's fits.
 
@@ -28,7 +30,7 @@ def starts_from_em(key, x, spec: MixtureSpec, n_chains: int, *, n_restarts: int 
     None where EM failed: a posterior can be proper where the likelihood has no maximum.
     """
     check_count(n_chains, "n_chains")
-    restarts = fit_em_restarts(key, x, spec, n_restarts=n_restarts)
+    restarts = fit_em_restarts(key, x, spec, n_restarts=n_restarts, labels=labels, missing=missing)
     best, optima = restarts.best, restarts.optima
     if not Status(int(best.status)).ok:
         return None, restarts

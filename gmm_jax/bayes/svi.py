@@ -44,7 +44,7 @@ def svi(
 
     Args:
         n_warmup: gradient steps of Adam, the step size falling to zero along a cosine.
-        init: None for distinct k-means++ starts, one GMM to start around it, or a GMM with a leading axis of n_chains.
+        init: None for EM's optima in turn, one GMM to start around it, or a GMM with a leading axis of n_chains.
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random; the density is of what was seen.
         guide: "normal" (independent normals in unconstrained space: variances come out too small), "multivariate"

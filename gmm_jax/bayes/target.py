@@ -7,7 +7,7 @@ hundreds of programs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,15 +25,24 @@ from ..mixture.scaling import Scaling, check_data, check_labels, standardise
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .checks import check_spec
 from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem
+from .prior import tied_rows
+from .starts import starts_from_em
 
 DRAW_NUMBERS = 1 << 20  # at a time, where a density is taken of every draw
+N_RESTARTS = 20  # of EM, where an engine has no init
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 
 def begin(key, x, spec, init: GMM | None, n_chains, n_warmup, n_draws, labels=None, missing=None):
-    """The standardised problem, its scaling, flat unconstrained starts (C, P), and the key of what comes after."""
+    """The standardised problem, its scaling, flat unconstrained starts (C, P), and the key of what comes after.
+
+    Without init chains start around EM's optima, in turn; where EM has none, at k-means++ starts.
+    """
     key_start, key_run = jax.random.split(check_key(key))
     problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws, labels=labels, missing=missing)
+    if init is None:
+        rows = {"labels": labels, "missing": missing}
+        init, _ = starts_from_em(key_start, x, spec, n_chains, n_restarts=N_RESTARTS, **rows)
     return problem, scaling, unconstrained_starts(key_start, problem, scaling, init, n_chains), key_run
 
 
@@ -47,7 +56,8 @@ def prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, *, labels=None, missing=
     with_gaps, scaling = standardise(x, spec)
     z, groups = missing_groups(with_gaps.astype(jax.dtypes.canonicalize_dtype(float)), missing)
     annotations = Annotations(labels=labels, groups=groups)
-    problem = replace(standardised_problem(z, spec, scaling.known_inward(spec), scaling), annotations=annotations)
+    problem = standardised_problem(z, spec, scaling.known_inward(spec), scaling, tied_rows(x, spec))
+    problem = replace(problem, annotations=annotations)
     if sum(problem.n_sites) == 0:
         raise ValueError("spec.known leaves nothing to infer: make a field, or one component's row of it, free.")
     return problem, scaling
@@ -201,19 +211,38 @@ def over_draws(function, draws, numbers, *, sums=True):
 
 
 def run_chunks(advance: Callable[[list, int], list], chains, n_warmup: int, n_draws: int, size: int, progress=None):
-    """What chains report after the warm-up, (C, n_draws, ...), from steps in chunks of one size.
+    """What chains report after the warm-up, (C, n_draws, ...); and the same again, as often as asked, of longer runs.
 
-    So any number of steps runs the same program. `advance(parts, start)` makes `size` steps, of which the first has
-    index start, with the chains divided over the cores: (chains, output (c, size, ...)) of each part.
+    Each time the chains go on until they have made twice as many steps; the first n_warmup parts of them, of
+    n_warmup + n_draws, are left out, and of each of the others one step is kept. So memory does not grow, and a state
+    long ago is forgotten.
+
+    Steps are made in chunks of one size, so that any number of them runs the same program. `advance(parts, start)`
+    makes `size` steps, of which the first has index start, with the chains divided over the cores: (chains, output
+    (c, size, ...)) of each part.
     """
-    parts, outputs, n_steps = divide(chains), [], n_warmup + n_draws
+    parts, kept, start, stride = divide(chains), [], 0, 1
     n_chains = jax.tree.leaves(chains)[0].shape[0]
-    for start in range(0, n_steps, size):
-        parts, output = zip(*advance(parts, start), strict=True)
-        outputs.append(together(output, n_chains))
-        if progress is not None:
-            progress(min(start + size, n_steps), n_steps)
-    return jax.tree.map(lambda *chunks: np.concatenate(chunks, axis=1)[:, n_warmup:n_steps], *outputs)
+    while True:
+        n_steps = stride * (n_warmup + n_draws)
+        while start < n_steps:
+            parts, output = zip(*advance(parts, start), strict=True)
+            kept.append(_every(stride, together(output, n_chains), -start % stride))
+            start += size
+            if progress is not None:
+                progress(min(start, n_steps), n_steps)
+        whole = jax.tree.map(lambda *chunks: np.concatenate(chunks, axis=1), *kept)
+        yield jax.tree.map(lambda leaf: leaf[:, n_warmup : n_warmup + n_draws], whole)
+        stride, kept = 2 * stride, [_every(2, whole)]
+
+
+def first_that(until: Callable[[Posterior], bool] | None, posteriors: Iterator[Posterior]) -> Posterior:
+    """The first posterior of which `until` says True; without it the first one."""
+    return next(posterior for posterior in posteriors if until is None or until(posterior))
+
+
+def _every(stride, output, first=0):
+    return jax.tree.map(lambda leaf: np.ascontiguousarray(leaf[:, first::stride]), output)
 
 
 def finish(problem: Problem, scaling: Scaling, draws: GMM, log_density, stats: dict, status: Status) -> Posterior:

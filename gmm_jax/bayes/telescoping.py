@@ -27,13 +27,14 @@ from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, permute
+from ..mixture.checks import check_key
 from ..mixture.cores import on_each
 from ..mixture.moments import e_step, log_likelihood
 from .checks import check_spec
 from .gibbs import CHUNK, draw_components, draw_weights
 from .model import assemble
 from .prior import conjugate
-from .target import begin, constrain, over_draws, run_chunks
+from .target import constrain, over_draws, prepare, run_chunks, unconstrained_starts
 from .variates import draw_noise
 
 
@@ -84,7 +85,9 @@ def telescoping(
         NotSupported: the prior is not semi-conjugate, or what is known distinguishes components.
     """
     log_prior, concentration = _check_prior(check_spec(spec), components, concentration)
-    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws)
+    key_start, key = jax.random.split(check_key(key))
+    problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws)
+    first = unconstrained_starts(key_start, problem, scaling, init, n_chains)
     dtype = problem.z.dtype
     law = conjugate(problem, "telescoping"), log_prior.astype(dtype), concentration.astype(dtype)
 
@@ -92,7 +95,7 @@ def telescoping(
         return on_each(_advance, parts, problem, law, n_sweeps=CHUNK)
 
     chains = _begin(key, problem, first)
-    draws, n_components, occupied = run_chunks(advance, chains, n_warmup, n_draws, CHUNK, progress)
+    draws, n_components, occupied = next(run_chunks(advance, chains, n_warmup, n_draws, CHUNK, progress))
     log_likelihood = np.asarray(_log_likelihood(problem, draws), float) - len(problem.z) * scaling.log_volume
     status = Status.SAMPLED if np.all(np.isfinite(log_likelihood)) else Status.NON_FINITE
     return Telescoped(scaling.outward(draws), log_likelihood, n_components, occupied, status)

@@ -41,24 +41,28 @@ class Noise(NamedTuple):
     means: Float[Array, "K D"]  # normal
     below: Float[Array, "K D D"]  # normal
     scales: Proposals  # (K, D)
+    scale_below: Float[Array, "D D"]  # normal, for the scale that covariances have in common
+    scale: Proposals  # (D,)
     key: Key[Array, ""]  # of what else a sweep may need
 
 
 def draw_noise(key: Key[Array, ""], n_samples: int, n_components: int, n_features: int, dtype) -> Noise:
     """Independent numbers for one sweep."""
-    key, *keys = jax.random.split(key, 4)
-    k, d = (n_components,), (n_components, n_features)
-    normal = {"weights": (PROPOSALS, *k), "means": d, "below": (*d, n_features), "scales": (PROPOSALS, *d)}
-    exponential = {"weights": (PROPOSALS + 1, *k), "scales": (PROPOSALS + 1, *d)}
+    key, *keys = jax.random.split(key, 5)
+    k, d, one = (n_components,), (n_components, n_features), (n_features,)
+    normal = {"means": d, "below": (*d, n_features), "scale_below": one * 2}
+    gammas = {"weights": k, "scales": d, "scale": one}
+    normal |= {name: (PROPOSALS, *shape) for name, shape in gammas.items()}
+    exponential = {name: (PROPOSALS + 1, *shape) for name, shape in gammas.items()}
     n_normal, n_exponential = (sum(map(math.prod, shapes.values())) for shapes in (normal, exponential))
     labels, u = _uniforms(key, n_samples, n_normal + n_exponential, dtype)
     a, b = jnp.split(u, [n_normal])
     a = _cut(jax.scipy.special.ndtri(a), normal)
     b = _cut(-jnp.log(b), exponential)
-    weights, scales = (
-        Proposals(a[of], b[of][1:], b[of][0], key) for of, key in zip(exponential, keys[:2], strict=True)
+    weights, scales, scale = (
+        Proposals(a[of], b[of][1:], b[of][0], key) for of, key in zip(gammas, keys[:3], strict=True)
     )
-    return Noise(labels, weights, a["means"], a["below"], scales, keys[2])
+    return Noise(labels, weights, a["means"], a["below"], scales, a["scale_below"], scale, keys[3])
 
 
 def _uniforms(key, n_coarse, n_fine, dtype):
@@ -117,8 +121,23 @@ def inverse_wishart(
 
     A has the normal numbers below its diagonal, and on it chi, of dof, dof − 1, ... degrees of freedom.
     """
-    n = size.shape[-1]
-    chi = jnp.exp(0.5 * (jnp.log(2.0) + log_gamma(noise, (dof[..., None] - jnp.arange(n)) / 2.0)))
-    bartlett = jnp.tril(below, -1) + chi[..., None] * jnp.eye(n)
-    factor = cholesky(size) @ jnp.swapaxes(inverse_cholesky(bartlett @ jnp.swapaxes(bartlett, -1, -2)), -1, -2)
+    inner = _bartlett(below, noise, dof)
+    factor = cholesky(size) @ jnp.swapaxes(inverse_cholesky(inner @ jnp.swapaxes(inner, -1, -2)), -1, -2)
     return factor @ jnp.swapaxes(factor, -1, -2)
+
+
+def wishart(
+    below: Float[Array, "*batch D D"],
+    noise: Proposals,
+    dof: Float[Array, "*batch"],
+    rate: Float[Array, "*batch D D"],
+) -> Float[Array, "*batch D D"]:
+    """C ~ Wishart(dof, rate⁻¹): C = M Mᵀ, M = L⁻ᵀ A with rate = L Lᵀ."""
+    factor = jnp.swapaxes(inverse_cholesky(rate), -1, -2) @ _bartlett(below, noise, dof)
+    return factor @ jnp.swapaxes(factor, -1, -2)
+
+
+def _bartlett(below, noise, dof):
+    n = below.shape[-1]
+    chi = jnp.exp(0.5 * (jnp.log(2.0) + log_gamma(noise, (dof[..., None] - jnp.arange(n)) / 2.0)))
+    return jnp.tril(below, -1) + chi[..., None] * jnp.eye(n)

@@ -50,7 +50,7 @@ def gradient(
         expected = expected_log_joint(there, moments, gmm.means, reg_covar)
         if prior is None:
             return expected
-        return expected + log_prior(there, structure(there.covariance_type).whitener(there.covariances), prior)
+        return expected + log_prior(there, known, structure(there.covariance_type).whitener(there.covariances), prior)
 
     return jax.grad(objective)(to_coordinates(gmm))
 

@@ -202,7 +202,7 @@ def map_of(evaluate, total, known, config, prior) -> tuple[Map, Rule]:
 
     def objective(state: EMState):
         likelihood = state.moments.log_likelihood
-        return likelihood if prior is None else likelihood + log_prior(state.gmm, state.whitener, prior)
+        return likelihood if prior is None else likelihood + log_prior(state.gmm, known, state.whitener, prior)
 
     def unflatten(vector, state: EMState) -> GMM:
         return project(from_coordinates(vector, state.gmm), known)

@@ -3,14 +3,15 @@
 With m the current means, s = first/mass and d = μ_new − m:
 φ = mass / Σ mass, μ = m + s, Σ = second/mass − s dᵀ − d sᵀ + d dᵀ.
 It never sees data, and known parts act inside it. With a prior it is the mode of the expected log posterior instead,
-first in φ and μ, then in Σ given the new μ: each conditional step raises it (ECM, Meng & Rubin 1993).
+first in φ and μ, then in Σ given the new μ: each conditional step raises it (ECM, Meng & Rubin 1993). An
+unknown scale in the prior is one more latent variable: given Σ it is Wishart (or gamma), and Σ's step needs its mean.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..mixture import GMM, Hyperparameters, Known, Moments, put, structure
 from ..mixture.covariance import positive
@@ -52,6 +53,9 @@ def m_step(
     means = put(known.means, means)
     d = means - gmm.means  # = s where the mean is free and there is no prior
     covariances = kind.estimate(moments.mass, moments.second, s, d)
+    if prior is not None and prior.size_dof is not None:
+        shape, rate = law_of_size(gmm, known, prior)
+        prior = prior._replace(size=shape * kind.inverse(rate))  # E[C | Σ]
     if prior is not None:
         covariances = kind.with_prior(covariances, moments.mass, prior.dof, prior.size, n_features)
     ridge = jnp.broadcast_to(jnp.asarray(reg_covar, dtype), (n_features,))
@@ -59,15 +63,42 @@ def m_step(
     return GMM(share(count, known.weights), means, covariances, gmm.covariance_type)
 
 
-def log_prior(gmm: GMM, whitener: Float[Array, "..."], prior: Hyperparameters) -> Float[Array, ""]:
+def law_of_size(
+    gmm: GMM, known: Known, prior: Hyperparameters, counts: Bool[Array, "K"] | None = None
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """(shape, rate) of the unknown scale C given the free Σ_k: C ~ Wishart(shape, rate⁻¹), or Gamma(shape, rate).
+
+    Args:
+        counts: which Σ_k there are; None for all.
+    """
+    kind, n_components = structure(gmm.covariance_type), gmm.weights.shape[0]
+    precisions = kind.inverse(gmm.covariances)
+    counts = jnp.ones(n_components, bool) if counts is None else counts
+    if not kind.per_component:
+        precisions, counts = precisions[None], jnp.any(counts, keepdims=True)
+    if known.covariances is not None:
+        counts = counts & jnp.isnan(jnp.asarray(known.covariances)).reshape(counts.size, -1)[:, 0]
+    leading = counts.reshape(-1, *(1,) * (precisions.ndim - 1))
+    total = jnp.sum(jnp.where(leading, precisions, jnp.zeros_like(precisions)), axis=0)
+    n = jnp.sum(counts).astype(precisions.dtype)
+    return prior.size_dof + n * prior.dof, prior.size_dof * kind.inverse(prior.size) + total
+
+
+def log_prior(gmm: GMM, known: Known, whitener: Float[Array, "..."], prior: Hyperparameters) -> Float[Array, ""]:
     """log p(φ, μ, Σ) up to a constant, densities with respect to φ, μ and Σ themselves."""
     prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, gmm.means.dtype), prior)
     off = gmm.means - prior.loc[None]
     # a component may lose its mass: α = 1 says nothing about φ_k = 0
     log_weights = jnp.where(prior.alpha == 1.0, jnp.zeros_like(gmm.weights), jnp.log(gmm.weights))
-    covariances = structure(gmm.covariance_type).log_prior(whitener, prior.dof, prior.size)
+    kind, size = structure(gmm.covariance_type), prior.size
+    if prior.size_dof is None:
+        of_size = jnp.zeros_like(gmm.weights[0])
+    else:  # integrated out
+        shape, rate = law_of_size(gmm, known, prior)
+        of_size, size = kind.log_power(rate, shape), jnp.zeros_like(size)
+    covariances = kind.log_prior(whitener, prior.dof, size)
     quadratic = jnp.sum((off[:, :, None] * prior.precision[None]) * off[:, None, :])
-    return jnp.sum((prior.alpha - 1.0) * log_weights) - 0.5 * quadratic + jnp.sum(covariances)
+    return jnp.sum((prior.alpha - 1.0) * log_weights) - 0.5 * quadratic + jnp.sum(covariances) + of_size
 
 
 def _mean_with_prior(mass, means, gmm, prior):

@@ -151,6 +151,15 @@ class Full:
         trace = self.trace(whitener, last_axes(size, whitener.ndim), n_features)
         return 0.5 * (dof + n_features + 1.0) * log_precision - 0.5 * trace
 
+    def inverse(self, covariances):
+        """Σ⁻¹, of the structure's shape; also of one covariance."""
+        whitener = inverse_cholesky(covariances)
+        return jnp.sum(outer(whitener, whitener), axis=-3)
+
+    def log_power(self, rate, shape):
+        """log |rate|^(−shape/2) (variances: rate^(−shape), summed over features), for one covariance; ()."""
+        return shape * jnp.sum(jnp.log(jnp.diagonal(inverse_cholesky(rate))))
+
     def add_to_diagonal(self, covariances, ridge):
         """Σ + diag(ridge), ridge (D,)."""
         return covariances + jnp.broadcast_to(jnp.diag(ridge), covariances.shape)
@@ -316,6 +325,12 @@ class Diag(Full):
     def log_prior(self, whitener, dof, size):
         precision = whitener * whitener
         return jnp.sum((dof + 1.0)[None] * jnp.log(precision) - size[None] * precision, axis=-1)
+
+    def inverse(self, covariances):
+        return 1.0 / covariances
+
+    def log_power(self, rate, shape):
+        return -jnp.sum(shape * jnp.log(rate))
 
     def add_to_diagonal(self, covariances, ridge):
         return covariances + ridge[None]

@@ -120,6 +120,7 @@ class Scaling(NamedTuple):
             precision=np.asarray(prior.precision, float) * stretch,
             dof=np.asarray(prior.dof, float),
             size=structure(covariance_type).rescale(np.asarray(prior.size, float), 1.0 / self.scale),
+            size_dof=None if prior.size_dof is None else np.asarray(prior.size_dof, float),
         )
 
 

@@ -36,8 +36,9 @@ class Prior:
     """NumPyro distributions in the units of the data; None is the default of `bayes.default_prior`.
 
     weights: over φ. means: over one μ_k, event (D,). covariances: over one component's covariance leaf, event
-    (D, D), (D,) or (), in variances; or else scales: over its standard deviations, event (D,), () if spherical, with
-    an LKJ concentration `correlation` (ignored where there is no correlation).
+    (D, D), (D,) or (), in variances (of `bayes.hierarchical_inverse_wishart`, over all components' together); or else
+    scales: over its standard deviations, event (D,), () if spherical, with an LKJ concentration `correlation` (ignored
+    where there is no correlation).
     """
 
     weights: Any = None
@@ -55,6 +56,7 @@ class Hyperparameters(NamedTuple):
     precision: Float[np.ndarray, "D D"]
     dof: float  # Σ_k ~ IW(dof, size), or variances ~ IG(dof, size)
     size: Float[np.ndarray, "..."]
+    size_dof: float | None = None  # else the components' size is unknown: Wishart(size_dof), or gamma, with mean `size`
 
 
 @tree_dataclass

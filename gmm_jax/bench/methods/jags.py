@@ -52,6 +52,8 @@ def sample(key, x, spec, init: GMM, *, n_chains, n_warmup, n_draws, timeout=None
     check_supported(spec, x)
     problem, scaling = prepare(x, spec, n_chains=n_chains, n_warmup=n_warmup, n_draws=n_draws)
     hyper = bayes.hyperparameters(problem.prior, spec.covariance_type)
+    if hyper.size_dof is not None:
+        raise NotSupported("jags has no hierarchical prior over covariances, as the default is: give a fixed one.")
     many = init if np.ndim(init.means) == 3 else jax.tree.map(lambda leaf: np.asarray(leaf)[None], init)
     first = jax.tree.map(lambda leaf: np.resize(leaf, (n_chains, *leaf.shape[1:])), scaling.inward(many))
     arguments = (*problem.z.shape, spec.n_components, n_chains, n_warmup, n_draws, seed_of(key) >> 2)

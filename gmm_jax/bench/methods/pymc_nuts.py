@@ -1,7 +1,7 @@
 """Posterior by NUTS of nutpie on a PyMC model with the same prior, labels summed out; starts are nutpie's own.
 
 Λ_k = Σ_k⁻¹ ~ Wishart(dof, size⁻¹) by Bartlett: Λ_k = T_k T_kᵀ, T_k = M A_k, M Mᵀ = size⁻¹, A_k lower triangular with
-χ(dof − i) on its diagonal and N(0, 1) below; so no matrix is decomposed while sampling.
+χ(dof − i) on its diagonal and N(0, 1) below; an unknown size, the scale that all have in common, by Bartlett too.
 """
 
 from __future__ import annotations
@@ -93,26 +93,38 @@ def _whiteners(pm, pt, hyper, covariance_type, n_components, n_features):
     """For each component: residual -> (T_kᵀ residual, log det T_k)."""
     if covariance_type in ("diag", "spherical"):
         shape = (n_components, n_features) if covariance_type == "diag" else (n_components,)
-        sds = pt.sqrt(pm.InverseGamma("covariances", alpha=hyper.dof, beta=hyper.size, shape=shape))
+        size = hyper.size
+        if hyper.size_dof is not None:
+            rate = hyper.size_dof / hyper.size
+            size = pm.Gamma("size", alpha=hyper.size_dof, beta=rate, shape=np.shape(hyper.size))
+        sds = pt.sqrt(pm.InverseGamma("covariances", alpha=hyper.dof, beta=size, shape=shape))
         each = 1.0 if covariance_type == "diag" else n_features  # how many features share an sd
         return [lambda r, k=k: (r / sds[k], -each * pt.sum(pt.log(sds[k]))) for k in range(n_components)]
     n_matrices = 1 if covariance_type == "tied" else n_components
-    squares = pm.ChiSquared("squares", nu=hyper.dof - np.arange(n_features), shape=(n_matrices, n_features))
-    places = np.tril_indices(n_features, -1)
-    bartlett = pt.zeros((n_matrices, n_features, n_features))
-    if n_features > 1:
-        below = pm.Normal("below", shape=(n_matrices, len(places[0])))
-        bartlett = bartlett[:, places[0], places[1]].set(below)
-    corner = np.arange(n_features)
-    bartlett = bartlett[:, corner, corner].set(pt.sqrt(squares))
-    outer = np.linalg.cholesky(np.linalg.inv(hyper.size))
+    bartlett, squares = _bartlett(pm, pt, "", hyper.dof, n_matrices, n_features)
+    root = np.linalg.cholesky(hyper.size)  # of C: M = root⁻ᵀ
+    if hyper.size_dof is not None:  # C ~ Wishart(size_dof, size / size_dof)
+        inner, _ = _bartlett(pm, pt, "size_", hyper.size_dof, 1, n_features)
+        root = pm.Deterministic("size_root", (root / math.sqrt(hyper.size_dof)) @ inner[0])
+    outer = pt.linalg.inv(pt.as_tensor_variable(root)).T
 
     def whitener(k):
         factor = outer @ bartlett[k]
-        log_det = pt.sum(0.5 * pt.log(squares[k])) + np.sum(np.log(np.diag(outer)))
+        log_det = pt.sum(0.5 * pt.log(squares[k])) + pt.sum(pt.log(pt.diagonal(outer)))
         return lambda residual: (residual @ factor, log_det)
 
     return [whitener(k % n_matrices) for k in range(n_components)]
+
+
+def _bartlett(pm, pt, prefix, dof, n_matrices, n_features):
+    """Lower triangular A (n, D, D), A Aᵀ ~ Wishart(dof, I), and the squares of its diagonals."""
+    squares = pm.ChiSquared(f"{prefix}squares", nu=dof - np.arange(n_features), shape=(n_matrices, n_features))
+    places, corner = np.tril_indices(n_features, -1), np.arange(n_features)
+    bartlett = pt.zeros((n_matrices, n_features, n_features))
+    if n_features > 1:
+        below = pm.Normal(f"{prefix}below", shape=(n_matrices, len(places[0])))
+        bartlett = bartlett[:, places[0], places[1]].set(below)
+    return bartlett[:, corner, corner].set(pt.sqrt(squares)), squares
 
 
 def _mixtures(draws, hyper, covariance_type):
@@ -127,6 +139,7 @@ def _mixtures(draws, hyper, covariance_type):
         bartlett[..., *np.tril_indices(squares.shape[-1], -1)] = np.asarray(draws["below"])
     corner = np.arange(squares.shape[-1])
     bartlett[..., corner, corner] = np.sqrt(squares)
-    factor = np.linalg.inv(np.linalg.cholesky(np.linalg.inv(hyper.size)) @ bartlett)  # T⁻¹
+    root = np.linalg.cholesky(hyper.size) if hyper.size_dof is None else np.asarray(draws["size_root"])[..., None, :, :]
+    factor = np.linalg.inv(np.linalg.inv(root).swapaxes(-1, -2) @ bartlett)  # T⁻¹
     covariances = np.swapaxes(factor, -1, -2) @ factor
     return GMM(weights, means, covariances[..., 0, :, :] if covariance_type == "tied" else covariances, covariance_type)
