@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..mixture import Annotations, Hyperparameters, Known, Status, project, structure
+from ..mixture.annotations import total_count
 from ..mixture.checks import check_count, check_type, tree_dataclass
 from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations, given
@@ -174,7 +175,7 @@ def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
 
     By way of "fast" it stops with INEXACT before a step that these cannot take; "exact" can take any.
     """
-    total = jnp.asarray(x.shape[0], x.dtype) if rows.weight is None else jnp.sum(rows.weight)
+    total = total_count(rows, x.shape[0], x.dtype)
     return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior, sums)
 
 
@@ -232,8 +233,9 @@ def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMR
 
 def _state(gmm, x, rows, sums):
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances)
-    weight, labels, groups = rows
-    return EMState(gmm, whitener, e_step(gmm, x, weight, labels=labels, groups=groups, whitener=whitener, sums=sums))
+    weight, labels, groups, n_rows = rows
+    annotated = {"labels": labels, "groups": groups, "n_rows": n_rows}
+    return EMState(gmm, whitener, e_step(gmm, x, weight, **annotated, whitener=whitener, sums=sums))
 
 
 def _fault(state, known, sums, *, may_be_empty):

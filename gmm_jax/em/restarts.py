@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,17 @@ from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
 from ..mixture.checks import check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, ended, result_of
-from .inputs import Data, check_options, open_data, outward, stack, stack_data, starts_of, starts_of_each
+from .inputs import (
+    Data,
+    check_many,
+    check_options,
+    open_data,
+    outward,
+    prepare_many,
+    stack,
+    starts_of,
+    starts_of_each,
+)
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, message_of, pick, reasons, remarks_of, unseen
 from .pool import CompiledFits, compiled_fits
@@ -314,7 +325,30 @@ def is_many(x) -> bool:
 def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress) -> ManyRestarts:
     keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
     check_key(keys[0])
-    data = stack_data(keys, x, spec, config, prior, **rows)
+    check_many(keys, x, rows["sample_weight"], rows["labels"])
+    batches, found, done = prepare_many(x, spec, config, prior, **rows), {}, 0
+    for batch in batches:
+        many = keys[np.array(list(batch))], list(batch.values())
+        show = None if progress is None else partial(_of_all, progress, done * n_restarts, len(x) * n_restarts)
+        some = _fit_batch(*many, n_restarts, init, config, race, traces, show)
+        found |= {p: (some, i) for i, p in enumerate(batch)}
+        done += len(batch)
+    first = [found[p] for p in range(len(x))]
+
+    def of_all(field):
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *[pick(getattr(some, field), i) for some, i in first])
+
+    fields = {field: of_all(field) for field in ("best", "log_likelihood", "status", "n_iter")}
+    reason = np.array([some.reason[i] for some, i in first], object)
+    return ManyRestarts(**fields, reason=reason, _one=lambda p: first[p][0][first[p][1]])
+
+
+def _of_all(progress, before, n_fits, done, _, best):
+    progress(before + done, n_fits, best)
+
+
+def _fit_batch(keys, data, n_restarts, init, config, race, traces, progress) -> ManyRestarts:
+    """Data sets of one shape, side by side."""
     starts = starts_of_each(keys, data, init, n_restarts)
     fits = compiled_fits(stack(data), starts, keep=None if traces else kept_by_race(config.max_iter))
     if run(fits, data, race=race, progress=progress, keep=Keeper(None, {}).keep):

@@ -21,7 +21,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Int
 
-from .annotations import Annotations, Groups, condition, groups_at_once, strike_out
+from .annotations import Annotations, Groups, condition, groups_at_once, strike_out, there
 from .covariance import positive, structure
 from .gmm import GMM, deviations, log_joint_components_first, log_normalisers
 
@@ -67,6 +67,7 @@ def e_step(
     labels: Int[Array, "N"] | None = None,
     groups: Groups | None = None,
     uniforms: Float[Array, "N"] | None = None,
+    n_rows: Int[Array, ""] | None = None,
     block_size: int | None = None,
     whitener: Float[Array, "..."] | None = None,
     sums: Precision | None = None,
@@ -77,9 +78,10 @@ def e_step(
     `sample_weight` multiplies each row's share in every sum, the log-likelihood included. A row whose label is known
     (not -1) belongs to that component alone. With `groups` (from `missing_groups`) sums are expectations given what was
     seen: of unseen entries, and in `second` of their squares. With `uniforms`, numbers between 0 and 1, each row goes
-    whole to one component, which is drawn by inversion of r: Gibbs' labels. `whitener` is the structure's whitener of
-    gmm.covariances, for callers that have it. `sums` is how the sum is taken; by default the fastest that is accurate,
-    which under `vmap` computes both: callers with many mixtures choose, by `ill_conditioned`.
+    whole to one component, which is drawn by inversion of r: Gibbs' labels. Only the first n_rows count where that is
+    given: zeros that fill up are in no sum, and blocks of them are not computed. `whitener` is the structure's
+    whitener of gmm.covariances, for callers that have it. `sums` is how the sum is taken; by default the fastest that
+    is accurate, which under `vmap` computes both: callers with many mixtures choose, by `ill_conditioned`.
 
     Reference:
         Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39.
@@ -87,7 +89,7 @@ def e_step(
     if groups is not None:
         return _from_groups(gmm, x, Annotations(sample_weight, labels, groups))
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances) if whitener is None else whitener
-    arguments = (gmm, whitener, x, sample_weight, labels, uniforms)
+    arguments = (gmm, whitener, x, sample_weight, labels, uniforms, n_rows)
     if sums is None and fast_sums_allowed(x.dtype):
         ways = (partial(take, block_size=block_size) for take in SUMS.values())
         return jax.lax.cond(ill_conditioned(gmm, whitener), *ways, *arguments)
@@ -122,7 +124,7 @@ def log_likelihood(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Float
 
 
 def _sums(gmm, x, rows):
-    return e_step(gmm, x, rows.weight, labels=rows.labels, groups=rows.groups)
+    return e_step(gmm, x, rows.weight, labels=rows.labels, groups=rows.groups, n_rows=rows.n_rows)
 
 
 @partial(log_likelihood.defjvp, symbolic_zeros=True)
@@ -163,19 +165,19 @@ def chosen(
     return reached.astype(likelihood.dtype).at[1:].add(-reached[:-1].astype(likelihood.dtype))
 
 
-def _from_deviations(gmm, whitener, x, sample_weight, labels, uniforms, block_size):
+def _from_deviations(gmm, whitener, x, sample_weight, labels, uniforms, n_rows, block_size):
     size = block_size or max(256, BLOCK_NUMBERS // max(gmm.means.size, 1))
 
     def block(rows, weight):
         x, labels, uniforms = rows
         d = deviations(gmm, x)
-        if weight is not None:
+        if weight is not None and weight.dtype != bool:
             # a row of weight zero counts as absent, even where its density is not finite
             d = jnp.where((weight > 0.0)[None, None], d, jnp.zeros_like(d))
         joint = strike_out(log_joint_components_first(gmm, d, whitener), labels)  # (K, N)
         return _shared_out(gmm, d, joint, weight, uniforms)
 
-    return add_blocks(block, (x, labels, uniforms), sample_weight, size)
+    return add_blocks(block, (x, labels, uniforms), sample_weight, size, n_rows=n_rows)
 
 
 def _shared_out(gmm, d, joint, weight, uniforms=None):
@@ -185,6 +187,8 @@ def _shared_out(gmm, d, joint, weight, uniforms=None):
     r = r if uniforms is None else chosen(r, jnp.ones_like(log_prob), uniforms)
     if weight is None:
         return moments(gmm, d, r, log_prob)
+    if weight.dtype == bool:
+        return moments(gmm, d, jnp.where(weight[None], r, 0.0), jnp.where(weight, log_prob, 0.0))
     return moments(gmm, d, r * weight[None], log_prob * weight)
 
 
@@ -194,20 +198,20 @@ def _from_groups(gmm, x, rows):
     def one(members, seen, new):
         x, counts, labels = jax.tree.map(lambda leaf: jnp.take(leaf, members, axis=0), data)
         joint, d, leftover = condition(gmm, x, seen)
-        weight = (members >= 0).astype(x.dtype) * new
+        weight = ((members >= 0) & new).astype(x.dtype)
         weight = weight if counts is None else weight * counts
         d = jnp.where((weight > 0.0)[None, None], d, jnp.zeros_like(d))
         sums = _shared_out(gmm, d, strike_out(joint, labels), weight)
         return sums._replace(second=sums.second + kind.weigh(sums.mass, leftover))
 
     def block(groups, new):
-        new = jnp.ones(groups.rows.shape[:1], x.dtype) if new is None else new
+        new = jnp.ones(groups.rows.shape[:1], bool) if new is None else new
         return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), jax.vmap(one)(*groups, new))
 
-    return add_blocks(block, rows.groups, None, groups_at_once(rows.groups, gmm), x.dtype)
+    return add_blocks(block, rows.groups, None, groups_at_once(rows.groups, gmm))
 
 
-def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_size):
+def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, n_rows, block_size):
     kind = structure(gmm.covariance_type)
     white = kind.white_means(gmm.means, whitener)
     constant = jnp.log(gmm.weights) + log_normalisers(gmm, whitener) - 0.5 * jnp.sum(white * white, axis=-1)
@@ -215,7 +219,8 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_si
 
     def block(rows, weight):
         x, labels, uniforms = rows
-        if weight is not None:
+        once = weight is None or weight.dtype == bool  # each row that is there
+        if not once:
             x = jnp.where((weight > 0.0)[:, None], x, jnp.zeros_like(x))
         # the barriers keep the compiler from computing statistics and exponentials twice
         statistics = jax.lax.optimization_barrier(kind.statistics(x.T))  # (S, N)
@@ -223,17 +228,19 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_si
         top = jnp.max(joint, axis=0)
         likelihood = jax.lax.optimization_barrier(jnp.exp(joint - top[None]))
         total = jnp.sum(likelihood, axis=0)
-        if uniforms is None:
-            r = likelihood * (1.0 / total if weight is None else weight / total)[None]
+        count = jnp.ones_like(total) if weight is None else weight.astype(total.dtype)
+        r = likelihood * (count / total)[None]
+        if uniforms is not None:
+            r = chosen(likelihood, total, uniforms) * count[None]
+        if once:
+            total = total if weight is None else jnp.where(weight, total, 1.0)
+            log_likelihood = jnp.sum(count * top) + _sum_of_logs(total)
         else:
-            r = chosen(likelihood, total, uniforms) * (1.0 if weight is None else weight[None])
-        if weight is None:
-            log_likelihood = jnp.sum(top) + _sum_of_logs(total)
-        else:
-            log_likelihood = jnp.sum(weight * (top + jnp.log(total)))
+            log_likelihood = jnp.sum(count * (top + jnp.log(total)))
         return weigh(statistics, r), log_likelihood
 
-    sums, log_likelihood = add_blocks(block, (x, labels, uniforms), sample_weight, block_size or BLOCK_ROWS)
+    size = block_size or BLOCK_ROWS
+    sums, log_likelihood = add_blocks(block, (x, labels, uniforms), sample_weight, size, n_rows=n_rows)
     mass, first, squares = about_origin(sums, x.shape[1])
     about = kind.second_about(gmm.means, mass, first, squares)
     return Moments(mass, first - mass[:, None] * gmm.means, about, log_likelihood)
@@ -258,27 +265,39 @@ def _sum_of_logs(totals):
 SUMS = {"exact": _from_deviations, "fast": _from_statistics}
 
 
-def add_blocks(block, rows, weight, size, dtype=None):
+def add_blocks(block, rows, weight, size, n_rows=None):
     """block(rows, weight) summed over blocks of at most `size` rows, sliced from arrays where they lie.
 
-    The last block may reach back into the one before; rows that were counted there weigh nothing.
+    The last block may reach back into the one before; rows that were counted there weigh nothing, and neither do those
+    from n_rows on: where rows have no weights, `weight` then says which ones count. Blocks beyond are not computed.
     """
-    n_samples, dtype = jax.tree.leaves(rows)[0].shape[0], dtype or rows[0].dtype
+    n_samples = jax.tree.leaves(rows)[0].shape[0]
     if n_samples <= size:
-        return block(rows, weight)
+        return block(rows, _counted(weight, None if n_rows is None else there(n_samples, n_rows)))
     size = next((s for s in range(size, size // 2, -1) if n_samples % s == 0), size)
     n_blocks = -(-n_samples // size)
 
     def take(i):
         start = jnp.minimum(i * size, n_samples - size)
         part, counts = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), (rows, weight))
+        place, new = start + jnp.arange(size, dtype=start.dtype), None
         if n_samples % size:
-            new = (start + jnp.arange(size, dtype=start.dtype) >= i * size).astype(dtype)
-            counts = new if counts is None else new * counts
-        return block(part, counts)
+            new = place >= i * size
+        if n_rows is not None:
+            new = (place < n_rows) & (True if new is None else new)
+        return block(part, _counted(counts, new))
 
     def add(total, i):
-        return jax.tree.map(jnp.add, total, take(i)), None
+        return jax.tree.map(jnp.add, total, take(i))
 
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(take, jnp.int32(0)))
-    return jax.lax.scan(add, zero, jnp.arange(n_blocks, dtype=jnp.int32))[0]
+    if n_rows is None:
+        return jax.lax.scan(lambda total, i: (add(total, i), None), zero, jnp.arange(n_blocks, dtype=jnp.int32))[0]
+    return jax.lax.fori_loop(0, (n_rows + (size - 1)) // size, lambda i, total: add(total, i), zero)
+
+
+def _counted(weight, new):
+    """Weights that are 0 where a row is not new; that itself where there are none."""
+    if weight is None or new is None:
+        return new if weight is None else weight
+    return jnp.where(new, weight, jnp.zeros_like(weight))
