@@ -62,7 +62,7 @@ def nuts(
     """
     _check_tuning(target_accept, max_depth)
     problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
-    mass, step_size = _initial_metric(inverse_mass, first.shape, problem.z)
+    mass, step_size = _initial_metric(inverse_mass, first.shape, problem.z[: problem.n_samples])
     total = n_warmup + n_draws
     size = min(CHUNK, 50 * -(-total // 50))
     stages = _stages(n_warmup, -(-total // size) * size)

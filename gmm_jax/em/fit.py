@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..mixture import Annotations, Hyperparameters, Known, Status, project, structure
-from ..mixture.annotations import total_count
+from ..mixture.annotations import filled_up, total_count
 from ..mixture.checks import check_count, check_type, tree_dataclass
 from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations, given
@@ -101,7 +101,8 @@ def fit_em(
     """
     check_process()
     init, x, groups = _checked(x, init, known, config, missing)
-    result = _fit(x, init, known, Annotations(sample_weight, labels, groups), config, prior)
+    x, rows = filled_up(x, Annotations(sample_weight, labels, groups))
+    result = _fit(x, init, known, rows, config, prior)
     return result._replace(trace=ended(result.trace, result.n_iter))
 
 

@@ -25,6 +25,7 @@ from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
 
 MARGINALISE = "marginalise"
 LARGEST_GROUP = 512  # rows
+MOST_FILLED = 1 << 16  # rows that `filled_up` copies
 SIZES = (32, 38, 45, 54, 64)  # of rows, times a power of two
 GROUP_SIZES = tuple(range(1, 17))  # of groups, the same
 GROUP_NUMBERS = 1 << 18  # K·D·(rows + D) of the groups that are taken at once
@@ -68,6 +69,22 @@ def pad_annotations(rows: Annotations, n: int, n_rows: int) -> Annotations:
         size = padded_size(len(groups.rows), GROUP_SIZES)
         groups = Groups(pad(groups.rows, size, -1), pad(groups.seen, size, True))
     return Annotations(pad(rows.weight, n_rows), pad(rows.labels, n_rows, -1), groups, np.asarray(n, np.int32))
+
+
+def filled_up(x: Float[Array, "N D"], rows: Annotations) -> tuple[Float[Array, "n D"], Annotations]:
+    """Rows and their annotations in a size that programs are compiled for.
+
+    As they are while they are traced, on several devices, or so many that they take longer than a compiler; what does
+    not fit together is left to whoever uses it.
+    """
+    of_rows = [leaf for leaf in (x, rows.weight, rows.labels) if leaf is not None]
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((x, rows)))
+    if traced or not 0 < len(x) <= MOST_FILLED or any(np.shape(leaf)[:1] != x.shape[:1] for leaf in of_rows):
+        return x, rows
+    if isinstance(x, jax.Array) and len(x.devices()) > 1:
+        return x, rows
+    size, host = padded_size(len(x)), [None if leaf is None else np.asarray(leaf) for leaf in (x, *rows[:2])]
+    return pad(host[0], size), pad_annotations(Annotations(*host[1:], rows.groups), len(x), size)
 
 
 def there(n: int, n_rows: Int[Array, ""] | None) -> Bool[Array, "n"]:
