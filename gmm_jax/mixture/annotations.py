@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
+from .programs import make_room
 
 MARGINALISE = "marginalise"
 LARGEST_GROUP = 512  # rows
@@ -83,6 +84,7 @@ def filled_up(x: Float[Array, "N D"], rows: Annotations) -> tuple[Float[Array, "
         return x, rows
     if isinstance(x, jax.Array) and len(x.devices()) > 1:
         return x, rows
+    make_room()
     size, host = padded_size(len(x)), [None if leaf is None else np.asarray(leaf) for leaf in (x, *rows[:2])]
     return pad(host[0], size), pad_annotations(Annotations(*host[1:], rows.groups), len(x), size)
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from .annotations import Annotations, pad, padded_size, there, total_count
+from .cores import program
 from .covariance import structure
 from .gmm import GMM, permute
 from .match import assign, exchangeable
@@ -26,6 +27,7 @@ from .moments import BLOCK_ROWS, about_origin, add_blocks, weigh
 from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
+QUICK_NUMBERS = 1 << 20  # N·D·starts up to which drawing takes less time than its compilation
 PLACING_NUMBERS = 1 << 20  # K²·D²·starts at a time: 8 MiB of float64
 START_ROWS = 20  # complete rows for each component, for starts to do without the incomplete ones
 
@@ -141,7 +143,10 @@ def draw_starts(
 
 
 def _draw(key, x, spec, start, n_starts):
-    return _draw_of(key, *rows_of_start(start, x), spec, start=start, n_starts=n_starts)
+    rows, n_rows = rows_of_start(start, x)
+    arguments = key, rows, n_rows, jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), spec)
+    quick = n_starts * rows.size <= QUICK_NUMBERS
+    return program(_draw_of, arguments, quick=quick, start=start, n_starts=n_starts)(*arguments)
 
 
 @partial(jax.jit, static_argnames=("start", "n_starts"))
