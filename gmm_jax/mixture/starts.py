@@ -318,6 +318,7 @@ def _spread(x, n_rows):
 def _seed(key, x, spec, n_rows):
     """k-means++ centres, (K, D): known means first, then D² sampling for the free ones."""
     n_components, real = spec.n_components, there(x.shape[0], n_rows)
+    last = jnp.asarray(x.shape[0] if n_rows is None else n_rows) - 1
     nearest = jnp.where(real, jnp.asarray(jnp.inf, x.dtype), 0.0)
     known = jnp.full((n_components, x.shape[1]), jnp.nan, x.dtype)
     if spec.known.means is not None:
@@ -331,16 +332,12 @@ def _seed(key, x, spec, n_rows):
         # with no centre yet, or all rows on centres, every row is as likely
         even = jnp.isinf(nearest[0]) | (jnp.sum(nearest) <= 0.0)
         odds = jnp.where(even, real.astype(x.dtype), nearest)
-        row = jnp.minimum(_row_at(jax.random.uniform(key, (), x.dtype), odds), _last(x, n_rows))
-        centre = jnp.where(fixed, mean, x[row])
+        row = _row_at(jax.random.uniform(key, (), x.dtype), odds)
+        centre = jnp.where(fixed, mean, x[jnp.minimum(row, last.astype(row.dtype))])
         closer = jnp.minimum(nearest, _squared_distances(x, centre[None])[0])
         return jnp.where(fixed, nearest, closer), centre
 
     return jax.lax.scan(choose, nearest, (jax.random.split(key, n_components), known, is_known))[1]
-
-
-def _last(x, n_rows):
-    return (x.shape[0] if n_rows is None else n_rows) - 1
 
 
 def _row_at(u, odds):
