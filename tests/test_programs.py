@@ -9,7 +9,7 @@ import pytest
 import oracles
 from conftest import EPS, TYPES, assert_trees_close, random_gmm
 from gmm_jax import Known, MixtureSpec
-from gmm_jax.bayes import gibbs, target
+from gmm_jax.bayes import gibbs
 from gmm_jax.em import EMConfig, bootstrap, fit_em, fit_em_restarts, standard_errors
 from gmm_jax.em import inputs as inputs_of_em
 from gmm_jax.em import sums as sums_of_em
@@ -33,7 +33,7 @@ def without_padding(monkeypatch):
     """A switch: from its call on, every array has the rows that it is given."""
 
     def switch():
-        for module in (annotations, inputs_of_em, sums_of_em, target):
+        for module in (annotations, inputs_of_em, sums_of_em):
             monkeypatch.setattr(module, "padded_size", lambda n, *_: n)
 
     return switch
@@ -106,20 +106,6 @@ def test_fit_em_is_that_of_the_rows_alone(x, without_padding):
     padded = fit_em(x[:N], start, sample_weight=weight, config=config)
     alone = jax.jit(lambda x: fit_em(x, start, sample_weight=weight, config=config))(x[:N])
     assert_trees_close(padded, alone, rtol=1e-9, atol=1e-9)
-
-
-def test_gibbs_draws_no_label_for_rows_that_fill_up(x, without_padding):
-    gaps = x[:N].copy()
-    gaps[::5, 0] = np.nan
-    options = {"n_chains": 2, "n_warmup": 0, "n_draws": 50}
-
-    def draws():
-        whole, partly = gibbs(KEY, x[:N], SPEC, **options), gibbs(KEY, gaps, SPEC, missing="marginalise", **options)
-        return whole.draws, whole.log_density, whole.stats, partly.log_density[:, :5], partly.stats["occupied"][:, :5]
-
-    padded = draws()
-    without_padding()
-    assert_trees_close(padded, draws(), rtol=1e-6, atol=1e-6)
 
 
 def test_sizes_and_weights_share_programs(x):
