@@ -30,6 +30,7 @@ SMALL_PRODUCT = 400_000  # multiplications up to which a product was seen to sta
 LARGEST_POOL = 1024  # fits: enough that few slots wait for the slowest
 STEPS = 4  # of few samples, that a fit takes before its slot may change hands: handing over costs as much as one
 TURNS = 4  # fits a slot has at least, so that slots are seldom idle at the end
+ONE_POOL = 1 << 17  # multiplications of one step of all fits, up to which a second core costs more than it saves
 QUICK_WORK = 1 << 22  # multiplications of one step of all fits, up to which they run for less than a compilation takes
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
@@ -136,8 +137,10 @@ def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | N
     keep = np.arange(max_iter + 1) if keep is None else keep
     column = np.full(max_iter + 1, keep.size, np.int32)
     column[keep] = np.arange(keep.size)
-    n_fits = starts.means.shape[0]
-    members = np.array_split(np.arange(n_fits), max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL)))
+    n_fits, n_features = starts.means.shape[0], starts.means.shape[2]
+    work = n_fits * problem[0].shape[1] * _per_row(starts.n_components, n_features)
+    n_pools = 1 if work <= ONE_POOL else max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
+    members = np.array_split(np.arange(n_fits), n_pools)
     width = members[0].size + 1
     width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
