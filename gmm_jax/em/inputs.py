@@ -19,6 +19,7 @@ from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotati
 from ..mixture.checks import check_count, check_type
 from ..mixture.cores import divide, n_workers, on_each, together
 from ..mixture.match import exchangeable
+from ..mixture.moments import BLOCK_ROWS
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
 from ..mixture.starts import (
@@ -35,7 +36,9 @@ from .fit import EMConfig, EMResult
 from .optima import pick
 
 START_ROWS = 1 << 14  # starts are drawn from so many rows, chosen evenly from all
-SPAN = 4  # sizes of data sets in one batch: the largest is at most so many times the smallest
+SPAN = 4  # sizes of data sets in one batch: up to so many times the smallest there is no question
+COMPILATION = 1 << 26  # multiplications of one step that take as long, with all other steps, as programs to compile
+MOST_NUMBERS = 1 << 24  # of the rows of a batch, 128 MiB of float64
 DRAWN_AT_ONCE = 256  # starts: their distances to rows stay in the cache
 
 
@@ -243,27 +246,18 @@ def stack(data: Sequence[Data]) -> tuple:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
 
 
-def check_many(keys, x, sample_weight, labels) -> list[int]:
-    """The sizes of many data sets, or a ValueError where there are no keys or row annotations for each."""
-    if len(keys) != len(x) or not len(x):
-        raise ValueError(f"x must hold one data set for each of {len(keys)} keys; it holds {len(x)}.")
-    sizes = [len(rows) for rows in x]
-    for name, given in (("sample_weight", sample_weight), ("labels", labels)):
-        if given is not None and [np.shape(rows) for rows in given] != [(n,) for n in sizes]:
-            shape = f"shape {np.shape(x)[:2]}" if len(set(sizes)) == 1 else f"the lengths {sizes}"
-            raise ValueError(f"{name} must have {shape}, a number for each row of each data set.")
-    return sizes
-
-
-def prepare_many(x, spec, config, prior, *, sample_weight=None, labels=None, missing=None) -> list[dict[int, Data]]:
+def prepare_many(
+    keys, x, spec, config, prior, n_restarts, *, sample_weight=None, labels=None, missing=None
+) -> list[dict[int, Data]]:
     """Data sets (P, N, D), or P of different size, in batches of one shape: number -> data.
 
     Rows that fill up the shorter ones count nowhere, and blocks of them are not computed: so one batch, and its
-    programs, takes sizes from a quarter to the whole of its largest. There are weights, labels or gaps in all of a
-    batch where some have any. A ValueError names the first data set at fault.
+    programs, takes many sizes. There are weights, labels or gaps in all of a batch where some have any. A ValueError
+    names the first data set at fault.
     """
+    sizes, n_features = _sizes(keys, x, sample_weight, labels), np.shape(x[0])[-1]
     prior = [prior] * len(x) if isinstance(prior, Hyperparameters) or prior is None else prior
-    batches = _of_like_size([len(rows) for rows in x])
+    batches = _of_like_size(sizes, n_features, n_restarts * spec.n_components * n_features**2)
     size = {p: padded_size(max(len(x[q]) for q in batch)) for batch in batches for p in batch}
     data = []
     for p, rows in enumerate(x):
@@ -275,11 +269,29 @@ def prepare_many(x, spec, config, prior, *, sample_weight=None, labels=None, mis
     return [dict(zip(batch, _alike([data[p] for p in batch]), strict=True)) for batch in batches]
 
 
-def _of_like_size(sizes):
-    """Numbers of data sets in batches, large ones first, dealt out so that each core's share has all sizes."""
-    batches = []
-    for p in np.argsort(sizes, kind="stable")[::-1]:
-        if not batches or SPAN * sizes[p] < sizes[batches[-1][0]]:
+def _sizes(keys, x, sample_weight, labels):
+    """Of many data sets, or a ValueError where there are no keys or row annotations for each."""
+    if len(keys) != len(x) or not len(x):
+        raise ValueError(f"x must hold one data set for each of {len(keys)} keys; it holds {len(x)}.")
+    sizes = [len(rows) for rows in x]
+    for name, given in (("sample_weight", sample_weight), ("labels", labels)):
+        if given is not None and [np.shape(rows) for rows in given] != [(n,) for n in sizes]:
+            shape = f"shape {np.shape(x)[:2]}" if len(set(sizes)) == 1 else f"the lengths {sizes}"
+            raise ValueError(f"{name} must have {shape}, a number for each row of each data set.")
+    return sizes
+
+
+def _of_like_size(sizes, n_features, per_row):
+    """Numbers of data sets in batches, large ones first, dealt out so that each core's share has all sizes.
+
+    Small ones have a batch of their own where what they fill up would take more time or memory than a compilation.
+    """
+    order, sizes, batches = np.argsort(sizes, kind="stable")[::-1], np.asarray(sizes), []
+    for place, p in enumerate(order):
+        largest, rest = sizes[batches[-1][0]] if batches else np.inf, sizes[order[place:]]
+        idle = np.sum(np.maximum(min(largest, BLOCK_ROWS) - rest, 0)) * per_row
+        costly = idle > COMPILATION or rest.size * largest * n_features > MOST_NUMBERS
+        if not batches or (SPAN * sizes[p] < largest and costly):
             batches.append([])
         batches[-1].append(int(p))
     return [[p for i in range(n_workers()) for p in batch[i :: n_workers()]] for batch in batches]

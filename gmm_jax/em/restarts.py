@@ -21,17 +21,7 @@ from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
 from ..mixture.checks import check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
 from .fit import EMConfig, EMResult, ended, result_of
-from .inputs import (
-    Data,
-    check_many,
-    check_options,
-    open_data,
-    outward,
-    prepare_many,
-    stack,
-    starts_of,
-    starts_of_each,
-)
+from .inputs import Data, check_options, open_data, outward, prepare_many, stack, starts_of, starts_of_each
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, message_of, pick, reasons, remarks_of, unseen
 from .pool import CompiledFits, compiled_fits
@@ -325,8 +315,7 @@ def is_many(x) -> bool:
 def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress) -> ManyRestarts:
     keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
     check_key(keys[0])
-    check_many(keys, x, rows["sample_weight"], rows["labels"])
-    batches, found, done = prepare_many(x, spec, config, prior, **rows), {}, 0
+    batches, found, done = prepare_many(keys, x, spec, config, prior, n_restarts, **rows), {}, 0
     for batch in batches:
         many = keys[np.array(list(batch))], list(batch.values())
         show = None if progress is None else partial(_of_all, progress, done * n_restarts, len(x) * n_restarts)
