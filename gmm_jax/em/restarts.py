@@ -365,7 +365,7 @@ def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, ra
     for batch in batches:
         many = keys[np.array(list(batch))], list(batch.values())
         show = None if progress is None else partial(_of_all, progress, done * n_restarts, len(x) * n_restarts)
-        some = _fit_batch(*many, n_restarts, init, config, race, traces, show)
+        some = _fit_batch(*many, n_restarts, init, config, criterion, race, traces, show)
         found |= {p: (some, i) for i, p in enumerate(batch)}
         done += len(batch)
     first = [found[p] for p in range(len(x))]
@@ -382,7 +382,7 @@ def _of_all(progress, before, n_fits, done, _, best):
     progress(before + done, n_fits, best)
 
 
-def _fit_batch(keys, data, n_restarts, init, config, race, traces, progress) -> ManyRestarts:
+def _fit_batch(keys, data, n_restarts, init, config, criterion, race, traces, progress) -> ManyRestarts:
     """Data sets of one shape, side by side."""
     starts = starts_of_each(keys, data, init, n_restarts)
     fits = compiled_fits(stack(data), starts, keep=None if traces else kept_by_race(config.max_iter))
