@@ -124,8 +124,8 @@ def fit_em_restarts(
         key: for many data sets, one to be split, or P of them.
         n_restarts: by default as many as init holds where it is a GMM, 50 else.
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
-            standardised rows (at most 16,384, drawn uniformly), or a GMM in the units of the data (one, or with a
-            leading axis for each restart).
+            standardised rows (at most 16,384, drawn uniformly; see `mixture.starts` for one that takes their number,
+            too), or a GMM in the units of the data (one, or with a leading axis for each restart).
         sample_weight: counts a row so many times; rows of weight 0 are left out.
         labels: the component of each row, -1 where unknown: component k is then class k, and starts have its mean at
             that of its labelled rows. `match` and relabelling would undo this order: leave components as they are.
