@@ -27,16 +27,16 @@ def _count(event: str, _: float, **kwargs) -> None:
 jax.monitoring.register_event_duration_secs_listener(_count)
 
 
-def kept(compile: Callable) -> Callable:
+def kept(build: Callable) -> Callable:
     """The function that keeps its answers, programs, until they are the oldest where there is no more room."""
 
-    @wraps(compile)
+    @wraps(build)
     def find(*key):
         try:
-            found = _programs.pop((compile, key))
+            found = _programs.pop((build, key))
         except KeyError:
-            found = compile(*key)
-        _programs[compile, key] = found
+            found = build(*key)
+        _programs[build, key] = found
         return found
 
     return find
