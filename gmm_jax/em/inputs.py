@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,12 +22,12 @@ from ..mixture.moments import BLOCK_ROWS
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
 from ..mixture.starts import (
+    draw_for_each,
     draw_starts,
     in_known_order,
     labelled_means,
     rows_for_starts,
     start_function,
-    starts_from,
     takes_n_rows,
 )
 from ..mixture.summary import sampled_rows
@@ -39,7 +38,6 @@ START_ROWS = 1 << 14  # starts are drawn from so many rows, chosen evenly from a
 SPAN = 4  # sizes of data sets in one batch: up to so many times the smallest there is no question
 COMPILATION = 1 << 26  # multiplications of one step that take as long, with all other steps, as programs to compile
 MOST_NUMBERS = 1 << 24  # of the rows of a batch, 128 MiB of float64
-DRAWN_AT_ONCE = 256  # starts: their distances to rows stay in the cache
 
 
 class Data(NamedTuple):
@@ -321,18 +319,9 @@ def starts_of_each(keys, data: Sequence[Data], init, n_restarts: int) -> GMM:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
     problem = (keys, np.stack([d.z for d in data]), np.stack([d.annotations.n_rows for d in data]), inner)
-    drawn = on_each(_draw_starts, divide(problem), start=start_function(init), n_restarts=n_restarts)
+    drawn = on_each(draw_for_each, divide(problem), start=start_function(init), n_starts=n_restarts)
     starts = together(drawn, len(data))
     if data[0].inner.known.means is None and exchangeable(data[0].inner).all():
         return starts
     ordered = [apart(in_known_order(pick(starts, p), d.inner), d.inner) for p, d in enumerate(data)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *ordered)
-
-
-@partial(jax.jit, static_argnames=("start", "n_restarts"))
-def _draw_starts(problem, start, n_restarts):
-    def of_one(problem):
-        key, z, n_rows, inner = problem
-        return starts_from(jax.random.split(key, n_restarts), z, n_rows, inner, start)
-
-    return jax.lax.map(of_one, problem, batch_size=max(1, DRAWN_AT_ONCE // n_restarts))

@@ -27,6 +27,7 @@ from .moments import BLOCK_ROWS, about_origin, add_blocks, weigh
 from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
+DRAWN_AT_ONCE = 256  # starts: their distances to rows stay in the cache
 QUICK_NUMBERS = 1 << 20  # N·D·starts up to which drawing takes less time than its compilation
 PLACING_NUMBERS = 1 << 20  # K²·D²·starts at a time: 8 MiB of float64
 START_ROWS = 20  # complete rows for each component, for starts to do without the incomplete ones
@@ -152,6 +153,17 @@ def _draw(key, x, spec, start, n_starts):
 @partial(jax.jit, static_argnames=("start", "n_starts"))
 def _draw_of(key, x, n_rows, spec, start, n_starts):
     return starts_from(jax.random.split(key, n_starts), x, n_rows, spec, start)
+
+
+@partial(jax.jit, static_argnames=("start", "n_starts"))
+def draw_for_each(problem: tuple, start: Callable, n_starts: int) -> GMM:
+    """(P, n_starts) starts of data sets: (key, filled rows, their number, spec), each with a leading axis."""
+
+    def of_one(problem):
+        key, x, n_rows, spec = problem
+        return starts_from(jax.random.split(key, n_starts), x, n_rows, spec, start)
+
+    return jax.lax.map(of_one, problem, batch_size=max(1, DRAWN_AT_ONCE // n_starts))
 
 
 def starts_from(keys: Key[Array, "R"], x: Float[Array, "N D"], n_rows, spec: MixtureSpec, start: Callable) -> GMM:
