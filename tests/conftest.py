@@ -19,7 +19,7 @@ import pytest
 
 import oracles
 from gmm_jax import GMM, Posterior, Status, permute
-from gmm_jax.mixture import cores
+from gmm_jax.mixture import programs
 
 LENIENT = ("test_bayes", "test_bench", "test_cli", "test_experiments", "test_readme", "test_docs", "test_estimator")
 LENIENT += ("test_choose", "test_modes", "test_summary")
@@ -49,7 +49,7 @@ def not_too_many_programs():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
-        cores.compiled.cache_clear()
+        programs._programs.clear()
 
 
 @pytest.fixture(autouse=True)

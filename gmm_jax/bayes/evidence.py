@@ -92,8 +92,8 @@ def bridge(
     check_key(key)
     check_count(n_proposals, "n_proposals", 100)
     check_posterior(posterior)
-    problem, scaling = prepare(x, spec, labels=labels, missing=missing)
-    volume = scaling.log_volume_of(problem.z.shape[0], problem.annotations)
+    problem, scaling = prepare(x, spec, labels=labels, missing=missing, padded=True)
+    volume = scaling.log_volume_of(problem.n_samples, problem.annotations)
     draws = jax.tree.map(lambda leaf: leaf.astype(problem.z.dtype), scaling.inward(posterior.draws))
     classes, density = _classes(problem, draws)
     eps = np.finfo(posterior.draws.means.dtype).eps

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..em.m_step import law_of_size
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, project, put, share
-from ..mixture.annotations import condition, groups_at_once, strike_out, ungroup
+from ..mixture.annotations import condition, groups_at_once, strike_out, there, ungroup
 from ..mixture.checks import check_count, check_key
 from ..mixture.cores import divide, on_each, together
 from ..mixture.covariance import structure
@@ -77,8 +77,9 @@ def gibbs(
             for with labels or missing values.
     """
     check_count(n_temperatures, "n_temperatures")
-    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, labels, missing)
     tempered = n_temperatures > 1
+    annotated = {"labels": labels, "missing": missing, "padded": not tempered}
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, **annotated)
     if tempered and (problem.annotations.labels is not None or problem.annotations.groups is not None):
         raise NotSupported(
             "tempering (n_temperatures > 1) has neither labels nor missing values: use n_temperatures=1, or nuts."
@@ -188,7 +189,8 @@ def sweep(
     """
     noise = draw_noise(key, problem.z.shape[0], *gmm.means.shape, problem.z.dtype)
     if power is None and problem.annotations.groups is None:
-        moments = e_step(gmm, problem.z, labels=problem.annotations.labels, uniforms=noise.labels, sums=sums)
+        _, labels, _, n_rows = problem.annotations
+        moments = e_step(gmm, problem.z, labels=labels, uniforms=noise.labels, n_rows=n_rows, sums=sums)
         counts = moments.mass
     else:
         moments, counts = _sums_of_powers(noise, problem, gmm, power)
@@ -204,11 +206,13 @@ def _sums_of_powers(noise, problem, gmm, power):
         density = log_densities(gmm, d)
     else:
         d, density = _draw_gaps(noise.key, gmm, problem)
-    power = jnp.ones(d.shape[-1], d.dtype) if power is None else power
+    real = there(d.shape[-1], problem.annotations.n_rows)
+    power = real.astype(d.dtype) if power is None else power
     log_weights = jnp.log(gmm.weights)[:, None]
     joint = strike_out(log_weights + power[None] * density, problem.annotations.labels)
     labels = chosen(jax.nn.softmax(joint, axis=0), jnp.ones_like(noise.labels), noise.labels)  # (K, N) one-hot
     log_prob = logsumexp(strike_out(log_weights + density, problem.annotations.labels), axis=0)
+    log_prob = jnp.where(real, log_prob, 0.0)
     return moments(gmm, d, labels * power[None], log_prob), jnp.sum(labels * (power > 0.0)[None], axis=1)
 
 

@@ -75,7 +75,7 @@ def laplace(
     stats, status = weighted(log_ratio)
     stats |= _evidence(problem, modes, centres, log_ratio)
     for name in ("log_evidence_of_mode", "log_evidence", "log_evidence_corrected"):
-        stats[name] = stats[name] - scaling.log_volume_of(problem.z.shape[0], problem.annotations)
+        stats[name] = stats[name] - scaling.log_volume_of(problem.n_samples, problem.annotations)
     return finish(problem, scaling, draws, log_density, stats, status)
 
 
@@ -100,7 +100,7 @@ def _climb(problem, start, n_steps) -> Mode:
     def curvature(u):
         return -np.asarray(_hessian(problem, u.astype(start.dtype)), float)
 
-    n_samples, eps = problem.z.shape[0], float(np.finfo(start.dtype).eps)
+    n_samples, eps = problem.n_samples, float(np.finfo(start.dtype).eps)
     u = np.asarray(start, float)
     if n_steps:
         u = minimize(fall, u, jac=True, method="L-BFGS-B", options={"maxiter": n_steps, "gtol": 1e-6}).x

@@ -34,12 +34,17 @@ class Problem:
     prior_form: tuple = field(metadata={"static": True})
     free: tuple = field(metadata={"static": True})  # masks of free weights, means, covariances, read once
     foreign: tuple = field(metadata={"static": True})  # fields whose prior stayed in the units of the data
-    annotations: Annotations = NO_ANNOTATIONS  # labels, and what was seen of each row; z is 0 elsewhere
+    annotations: Annotations = NO_ANNOTATIONS  # labels, what was seen of each row, how many there are; z is 0 elsewhere
 
     @property
     def prior(self) -> Prior:
         """The prior's distributions, put together again."""
         return from_leaves(self.prior_leaves, self.prior_form)
+
+    @property
+    def n_samples(self) -> int:
+        """How many rows there are: z may be filled up."""
+        return self.z.shape[0] if self.annotations.n_rows is None else int(self.annotations.n_rows)
 
     @property
     def n_sites(self) -> tuple[int, int, int]:

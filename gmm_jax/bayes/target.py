@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 
 from ..em.inputs import starts_inward
 from ..mixture import GMM, Posterior, Status, project, structure, validate_spec
-from ..mixture.annotations import Annotations, missing_groups, put_gaps
+from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size, put_gaps
 from ..mixture.checks import check_count, check_key, kind_of
 from ..mixture.cores import divide, together
 from ..mixture.scaling import Scaling, check_data, check_labels, standardise
@@ -33,21 +33,26 @@ N_RESTARTS = 20  # of EM, where an engine has no init
 JITTER = 0.1  # sd of a start around `init`, in unconstrained coordinates of standardised units
 
 
-def begin(key, x, spec, init: GMM | None, n_chains, n_warmup, n_draws, labels=None, missing=None):
+def begin(key, x, spec, init: GMM | None, n_chains, n_warmup, n_draws, labels=None, missing=None, *, padded=True):
     """The standardised problem, its scaling, flat unconstrained starts (C, P), and the key of what comes after.
 
     Without init chains start around EM's optima, in turn; where EM has none, at k-means++ starts.
     """
     key_start, key_run = jax.random.split(check_key(key))
-    problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws, labels=labels, missing=missing)
+    problem, scaling = prepare(x, spec, n_chains, n_warmup, n_draws, labels=labels, missing=missing, padded=padded)
     if init is None:
         rows = {"labels": labels, "missing": missing}
         init, _ = starts_from_em(key_start, x, spec, n_chains, n_restarts=N_RESTARTS, **rows)
     return problem, scaling, unconstrained_starts(key_start, problem, scaling, init, n_chains), key_run
 
 
-def prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, *, labels=None, missing=None) -> tuple[Problem, Scaling]:
-    """The standardised problem, checked: in float64 where JAX has it, which NumPyro's transforms then ask for."""
+def prepare(
+    x, spec, n_chains=1, n_warmup=0, n_draws=1, *, labels=None, missing=None, padded=False
+) -> tuple[Problem, Scaling]:
+    """The standardised problem, checked: in float64 where JAX has it, which NumPyro's transforms then ask for.
+
+    `padded`: its rows are filled up to a size that programs are compiled for (see `annotations`).
+    """
     for name, value, least in (("n_chains", n_chains, 1), ("n_warmup", n_warmup, 0), ("n_draws", n_draws, 1)):
         check_count(value, name, least)
     x = check_data(x, n_components=check_spec(spec).n_components, missing=missing)
@@ -56,6 +61,9 @@ def prepare(x, spec, n_chains=1, n_warmup=0, n_draws=1, *, labels=None, missing=
     with_gaps, scaling = standardise(x, spec)
     z, groups = missing_groups(with_gaps.astype(jax.dtypes.canonicalize_dtype(float)), missing)
     annotations = Annotations(labels=labels, groups=groups)
+    if padded:
+        n_rows, z = len(z), pad(z, padded_size(len(z)))
+        annotations = pad_annotations(annotations, n_rows, len(z))
     problem = standardised_problem(z, spec, scaling.known_inward(spec), scaling, tied_rows(x, spec))
     problem = replace(problem, annotations=annotations)
     if sum(problem.n_sites) == 0:
@@ -78,8 +86,9 @@ def unconstrained_starts(key, problem: Problem, scaling: Scaling, init: GMM | No
 
 
 def _seeds(key, problem, n_chains):
-    spec, (_, labels, groups) = problem.spec, problem.annotations
-    with_gaps = put_gaps(problem.z, groups)
+    spec, (_, labels, groups, _) = problem.spec, problem.annotations
+    with_gaps = put_gaps(problem.z, groups)[: problem.n_samples]
+    labels = None if labels is None else labels[: problem.n_samples]
     rows, means = rows_for_starts(with_gaps, spec.n_components), labelled_means(with_gaps, labels, spec.n_components)
     if labels is None:
         return _coordinates(problem, draw_starts(key, rows, spec, kmeans_plusplus, n_chains))
@@ -247,7 +256,7 @@ def _every(stride, output, first=0):
 
 def finish(problem: Problem, scaling: Scaling, draws: GMM, log_density, stats: dict, status: Status) -> Posterior:
     """The posterior in the units and the dtype of the data."""
-    volume = scaling.log_volume_of(problem.z.shape[0], problem.annotations) + float(log_volume(problem))
+    volume = scaling.log_volume_of(problem.n_samples, problem.annotations) + float(log_volume(problem))
     log_density = np.asarray(log_density, float) - volume
     if not np.all(np.isfinite(log_density)):
         status = Status.NON_FINITE

@@ -96,7 +96,7 @@ def telescoping(
 
     chains = _begin(key, problem, first)
     draws, n_components, occupied = next(run_chunks(advance, chains, n_warmup, n_draws, CHUNK, progress))
-    log_likelihood = np.asarray(_log_likelihood(problem, draws), float) - len(problem.z) * scaling.log_volume
+    log_likelihood = np.asarray(_log_likelihood(problem, draws), float) - problem.n_samples * scaling.log_volume
     status = Status.SAMPLED if np.all(np.isfinite(log_likelihood)) else Status.NON_FINITE
     return Telescoped(scaling.outward(draws), log_likelihood, n_components, occupied, status)
 
@@ -161,7 +161,7 @@ def _advance(chains, problem, law, n_sweeps):
 def _sweep(key, problem, hyper, log_prior, concentration, gmm):
     """Labels, components given labels, K given the counts, φ given K and the counts."""
     noise = draw_noise(key, problem.z.shape[0], *gmm.means.shape, problem.z.dtype)
-    sums = e_step(gmm, problem.z, uniforms=noise.labels, sums="exact")
+    sums = e_step(gmm, problem.z, uniforms=noise.labels, n_rows=problem.annotations.n_rows, sums="exact")
     gmm, counts = draw_components(noise, problem, hyper, gmm, sums), sums.mass
     order = jnp.argsort(counts == 0.0, stable=True)  # occupied ones first
     gmm, counts = permute(gmm, order), counts[order]

@@ -66,14 +66,16 @@ def draw_noise(key: Key[Array, ""], n_samples: int, n_components: int, n_feature
 
 
 def _uniforms(key, n_coarse, n_fine, dtype):
-    """Numbers between 0 and 1; in float64 the coarse ones have 32 random bits, two of a word, at half the cost."""
+    """Numbers between 0 and 1; in float64 the coarse ones have 32 random bits, two of a word, at half the cost.
+
+    The coarse ones come last, one after another: they are the same for a row however many fill up.
+    """
     if dtype != jnp.float64:
-        u = jax.random.uniform(key, (n_coarse + n_fine,), dtype, minval=jnp.finfo(dtype).tiny)
-        return u[:n_coarse], u[n_coarse:]
-    n_words = -(-n_coarse // 2)
-    words = jax.random.bits(key, (n_words + n_fine,), jnp.uint64)
-    halves = jnp.concatenate([words[:n_words] >> 32, words[:n_words] & 0xFFFFFFFF])[:n_coarse]
-    return (halves.astype(dtype) + 0.5) * 2.0**-32, ((words[n_words:] >> 12).astype(dtype) + 0.5) * 2.0**-52
+        u = jax.random.uniform(key, (n_fine + n_coarse,), dtype, minval=jnp.finfo(dtype).tiny)
+        return u[n_fine:], u[:n_fine]
+    words = jax.random.bits(key, (n_fine + -(-n_coarse // 2),), jnp.uint64)
+    halves = jnp.stack([words[n_fine:] >> 32, words[n_fine:] & 0xFFFFFFFF], axis=1).reshape(-1)[:n_coarse]
+    return (halves.astype(dtype) + 0.5) * 2.0**-32, ((words[:n_fine] >> 12).astype(dtype) + 0.5) * 2.0**-52
 
 
 def _cut(numbers, shapes):

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, ambiguous, assign, distinguished, match_cost
+from ..mixture.annotations import there
 from ..mixture.checks import check_count, check_key, check_type
 from ..mixture.gmm import GMM, mixture_of, permute, sample
 from ..mixture.moments import log_likelihood
@@ -78,7 +79,7 @@ def bootstrap(
     check_key(key)
     check_count(n_resamples, "n_resamples", 2)
     data, inner = at_result(x, result, spec, sample_weight, labels, missing, config)
-    if parametric and any(leaf is not None for leaf in data.annotations):
+    if parametric and any(leaf is not None for leaf in data.annotations[:3]):
         raise NotSupported(
             "the parametric bootstrap samples complete rows, each counted once, without labels: use bootstrap, "
             "observed or sandwich."
@@ -142,10 +143,10 @@ def _refit(key, z, rows, gmm, known, config, n_resamples, parametric):
     def one(key):
         x, count = z, None
         if parametric:
-            x = sample(key, gmm, z.shape[0])[0]
+            x = jnp.where(there(z.shape[0], rows.n_rows)[:, None], sample(key, gmm, z.shape[0])[0], 0.0)
         elif rows.weight is None:
-            drawn = jax.random.randint(key, (z.shape[0],), 0, z.shape[0])
-            count = jnp.zeros(z.shape[:1], z.dtype).at[drawn].add(1.0)
+            drawn = jax.random.randint(key, z.shape[:1], 0, rows.n_rows)
+            count = jnp.zeros(z.shape[:1], z.dtype).at[drawn].add(there(z.shape[0], rows.n_rows).astype(z.dtype))
         else:
             count = jax.random.poisson(key, rows.weight).astype(z.dtype)
         found = _fit(x, gmm, known, rows._replace(weight=count), config, None)

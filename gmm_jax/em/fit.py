@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import Annotations, Hyperparameters, Known, Status, project, structure
+from ..mixture.annotations import filled_up, total_count
 from ..mixture.checks import check_count, check_type, tree_dataclass
 from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations, given
@@ -108,7 +109,8 @@ def fit_em(
     """
     check_process()
     init, x, groups = _checked(x, init, known, config, missing)
-    result = _fit(x, init, known, Annotations(sample_weight, labels, groups), config, prior)
+    x, rows = filled_up(x, Annotations(sample_weight, labels, groups))
+    result = _fit(x, init, known, rows, config, prior)
     return result._replace(trace=ended(result.trace, result.n_iter))
 
 
@@ -186,7 +188,7 @@ def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
 
     By way of "fast" it stops with INEXACT before a step whose sums have a κ² above ITERATED; "exact" takes any.
     """
-    total = jnp.asarray(x.shape[0], x.dtype) if rows.weight is None else jnp.sum(rows.weight)
+    total = total_count(rows, x.shape[0], x.dtype)
     return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,20 +14,31 @@ import numpy as np
 from jaxtyping import Float
 
 from ..mixture import GMM, Hyperparameters, MixtureSpec, free_parts, structure, validate, validate_spec
-from ..mixture.annotations import Annotations, missing_groups, same_size
+from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size, same_size
 from ..mixture.checks import check_count, check_type
-from ..mixture.cores import divide, on_each, together
+from ..mixture.cores import divide, n_workers, on_each, together
 from ..mixture.leaves import in_leaves
 from ..mixture.match import exchangeable
+from ..mixture.moments import BLOCK_ROWS
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
-from ..mixture.starts import draw_starts, in_known_order, labelled_means, rows_for_starts, start_function
+from ..mixture.starts import (
+    draw_for_each,
+    draw_starts,
+    in_known_order,
+    labelled_means,
+    rows_for_starts,
+    start_function,
+    takes_n_rows,
+)
 from ..mixture.summary import sampled_rows
 from .fit import EMConfig, EMResult
 from .optima import pick
 
 START_ROWS = 1 << 14  # starts are drawn from so many rows, chosen evenly from all
-DRAWN_AT_ONCE = 256  # starts: their distances to rows stay in the cache
+SPAN = 4  # sizes of data sets in one batch: up to so many times the smallest there is no question
+COMPILATION = 1 << 26  # multiplications of one step that take as long, with all other steps, as programs to compile
+MOST_NUMBERS = 1 << 24  # of the rows of a batch, 128 MiB of float64
 
 
 class Data(NamedTuple):
@@ -48,7 +58,7 @@ class Data(NamedTuple):
     volume: float  # what the log-likelihood of z exceeds that of x by
     sample: tuple | None = None  # (x, weights, labels) of some rows in the units of the data, where they were asked for
     fingerprint: tuple | None = None  # of rows that are not in memory
-    n_rows: int = 0
+    n_rows: int = 0  # that are there: in memory z is filled up
 
     @property
     def dtype(self) -> np.dtype:
@@ -56,17 +66,16 @@ class Data(NamedTuple):
         return jax.dtypes.canonicalize_dtype(self.scaling.dtype)
 
 
-def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, keep_rows=False) -> Data:
-    """Rows in memory; those of weight zero are left out, unless all data sets must keep one shape."""
+def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, size=0) -> Data:
+    """Rows in memory, those of weight zero left out, filled up to a size of programs, or to `size`."""
     names = tuple(map(str, getattr(x, "columns", ())))
     x = check_data(x, missing=missing)
     spec = validate_spec(spec, x.shape[1])
     weight = check_sample_weight(sample_weight, x.shape[0])
     labels = check_labels(labels, x.shape[0], spec.n_components)
     if weight is not None:
-        if not keep_rows:
-            used = weight > 0.0
-            x, weight, labels = x[used], weight[used], None if labels is None else labels[used]
+        used = weight > 0.0
+        x, weight, labels = x[used], weight[used], None if labels is None else labels[used]
         if (total := float(np.sum(weight))) < spec.n_components:
             raise ValueError(
                 f"sample_weight counts rows, but sums to {total:.6g}, less than n_components={spec.n_components}: "
@@ -81,11 +90,13 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
         "means_of_labelled": labelled_means(with_gaps, labels, spec.n_components, weight),
     }
     z, groups = missing_groups(with_gaps, missing)
+    n_rows, size = len(z), max(size, padded_size(len(z)))
     if groups is None:
-        z, weight, labels = in_leaves(z, weight, labels)
-    annotations = Annotations(weight, labels, groups)
-    n_samples = z.shape[0] if weight is None else float(np.sum(weight))
-    return data_of(z, annotations, spec, scaling, config, prior, n_samples, spread)._replace(**of_starts)
+        z, weight, labels = in_leaves(z, weight, labels, n_filled=size)
+    annotations = pad_annotations(Annotations(weight, labels, groups), n_rows, size)
+    n_samples = n_rows if weight is None else float(np.sum(weight))
+    found = data_of(pad(z, size), annotations, spec, scaling, config, prior, n_samples, spread)
+    return found._replace(n_rows=n_rows, **of_starts)
 
 
 def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> Data:
@@ -98,7 +109,6 @@ def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> 
         for_starts=z,
         means_of_labelled=None,
         spread=spread,
-        n_rows=0 if z is None else len(z),
         inner=replace(spec, known=scaling.known_inward(spec)),
         spec=spec,
         scaling=scaling,
@@ -241,11 +251,31 @@ def stack(data: Sequence[Data]) -> tuple:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
 
 
-def stack_data(keys, x, spec, config, prior, sample_weight=None, labels=None, missing=None) -> list[Data]:
-    """Data sets (P, N, D), or P of different size, in one shape; a ValueError names the first at fault.
+def prepare_many(
+    keys, x, spec, config, prior, n_restarts, *, sample_weight=None, labels=None, missing=None
+) -> list[dict[int, Data]]:
+    """Data sets (P, N, D), or P of different size, in batches of one shape: number -> data.
 
-    Rows that fill up the shorter ones weigh nothing, and there are labels or gaps in all where some have any.
+    Rows that fill up the shorter ones count nowhere, and blocks of them are not computed: so one batch, and its
+    programs, takes many sizes. There are weights, labels or gaps in all of a batch where some have any. A ValueError
+    names the first data set at fault.
     """
+    sizes, n_features = _sizes(keys, x, sample_weight, labels), np.shape(x[0])[-1]
+    prior = [prior] * len(x) if isinstance(prior, Hyperparameters) or prior is None else prior
+    batches = _of_like_size(sizes, n_features, n_restarts * spec.n_components * n_features**2)
+    size = {p: padded_size(max(len(x[q]) for q in batch)) for batch in batches for p in batch}
+    data = []
+    for p, rows in enumerate(x):
+        weight, of_rows = (None if given is None else np.asarray(given[p]) for given in (sample_weight, labels))
+        try:
+            data.append(prepare(rows, spec, weight, config, prior[p], labels=of_rows, missing=missing, size=size[p]))
+        except ValueError as error:
+            raise ValueError(f"data set {p}: {error}") from error
+    return [dict(zip(batch, _alike([data[p] for p in batch]), strict=True)) for batch in batches]
+
+
+def _sizes(keys, x, sample_weight, labels):
+    """Of many data sets, or a ValueError where there are no keys or row annotations for each."""
     if len(keys) != len(x) or not len(x):
         raise ValueError(f"x must hold one data set for each of {len(keys)} keys; it holds {len(x)}.")
     sizes = [len(rows) for rows in x]
@@ -253,63 +283,51 @@ def stack_data(keys, x, spec, config, prior, sample_weight=None, labels=None, mi
         if given is not None and [np.shape(rows) for rows in given] != [(n,) for n in sizes]:
             shape = f"shape {np.shape(x)[:2]}" if len(set(sizes)) == 1 else f"the lengths {sizes}"
             raise ValueError(f"{name} must have {shape}, a number for each row of each data set.")
-    if isinstance(prior, Hyperparameters) or prior is None:
-        prior = [prior] * len(x)
-    data = []
-    for p, rows in enumerate(x):
-        weight, of_rows = (None if given is None else np.asarray(given[p]) for given in (sample_weight, labels))
-        try:
-            rows, weight, of_rows = _filled(check_data(rows, missing=missing), weight, of_rows, max(sizes))
-            data.append(prepare(rows, spec, weight, config, prior[p], labels=of_rows, missing=missing, keep_rows=True))
-        except ValueError as error:
-            raise ValueError(f"data set {p}: {error}") from error
-    return _alike(data)
+    return sizes
 
 
-def _filled(x, weight, labels, n_rows):
-    """Rows of weight zero, and those that are wanting, take copies of the others: starts are drawn from any row."""
-    if weight is None and len(x) == n_rows:
-        return x, weight, labels
-    weight = np.ones(len(x)) if weight is None else check_sample_weight(weight, len(x))
-    counts, used = np.pad(weight, (0, n_rows - len(x))), np.flatnonzero(weight > 0.0)
-    source = np.where(counts > 0.0, np.arange(n_rows), used[np.arange(n_rows) % used.size])
-    return x[source], counts, None if labels is None else labels[source]
+def _of_like_size(sizes, n_features, per_row):
+    """Numbers of data sets in batches, large ones first, dealt out so that each core's share has all sizes.
+
+    Small ones have a batch of their own where what they fill up would take more time or memory than a compilation.
+    """
+    order, sizes, batches = np.argsort(sizes, kind="stable")[::-1], np.asarray(sizes), []
+    for place, p in enumerate(order):
+        largest, rest = sizes[batches[-1][0]] if batches else np.inf, sizes[order[place:]]
+        idle = np.sum(np.maximum(min(largest, BLOCK_ROWS) - rest, 0)) * per_row
+        costly = idle > COMPILATION or rest.size * largest * n_features > MOST_NUMBERS
+        if not batches or (SPAN * sizes[p] < largest and costly):
+            batches.append([])
+        batches[-1].append(int(p))
+    return [[p for i in range(n_workers()) for p in batch[i :: n_workers()]] for batch in batches]
 
 
 def _alike(data):
-    some, shape = any(d.annotations.labels is not None for d in data), data[0].z.shape
+    some, size = any(d.annotations.labels is not None for d in data), len(data[0].z)
     weighted = any(d.annotations.weight is not None for d in data)
-    groups = same_size([d.annotations.groups for d in data], *shape)
+    groups = same_size([d.annotations.groups for d in data], [d.n_rows for d in data], data[0].z.shape[1])
     found = []
     for d, gaps in zip(data, groups, strict=True):
-        weight, labels, _ = d.annotations
-        labels = np.full(shape[0], -1, np.int32) if some and labels is None else labels
-        weight = np.ones(shape[0], d.dtype) if weighted and weight is None else weight
-        found.append(d._replace(annotations=Annotations(weight, labels, gaps)))
+        weight, labels = d.annotations[:2]
+        labels = np.full(size, -1, np.int32) if some and labels is None else labels
+        weight = np.ones(size, d.dtype) if weighted and weight is None else weight
+        found.append(d._replace(annotations=d.annotations._replace(weight=weight, labels=labels, groups=gaps)))
     return found
 
 
 def starts_of_each(keys, data: Sequence[Data], init, n_restarts: int) -> GMM:
     """Standardised starts (P, R), all at once, or where labels or gaps change what they are drawn from one by one."""
     first = data[0].annotations
-    many_rows = len(data[0].for_starts) > START_ROWS
-    if isinstance(init, GMM) or many_rows or first.labels is not None or first.groups is not None:
+    one_by_one = isinstance(init, GMM) or max(d.n_rows for d in data) > START_ROWS
+    if one_by_one or not takes_n_rows(start_function(init)) or first.labels is not None or first.groups is not None:
         drawn = [starts_of(key, d, init, n_restarts) for key, d in zip(keys, data, strict=True)]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
-    keys = jax.vmap(partial(jax.random.split, num=n_restarts))(keys)
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
-    problem = (keys, np.stack([d.for_starts for d in data]), inner)
-    starts = together(on_each(_draw_starts, divide(problem), start=start_function(init)), len(data))
+    rows = np.stack([pad(d.for_starts, len(d.z)) for d in data])
+    problem = (keys, rows, np.stack([d.annotations.n_rows for d in data]), inner)
+    drawn = on_each(draw_for_each, divide(problem), start=start_function(init), n_starts=n_restarts)
+    starts = together(drawn, len(data))
     if data[0].inner.known.means is None and exchangeable(data[0].inner).all():
         return starts
     ordered = [apart(in_known_order(pick(starts, p), d.inner), d.inner) for p, d in enumerate(data)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *ordered)
-
-
-@partial(jax.jit, static_argnames="start")
-def _draw_starts(problem, start):
-    def of_one(problem):
-        keys, z, inner = problem
-        return jax.vmap(start, in_axes=(0, None, None))(keys, z, inner)
-
-    return jax.lax.map(of_one, problem, batch_size=max(1, DRAWN_AT_ONCE // problem[0].shape[1]))

@@ -30,6 +30,8 @@ SMALL_PRODUCT = 400_000  # multiplications up to which a product was seen to sta
 LARGEST_POOL = 1024  # fits: enough that few slots wait for the slowest
 STEPS = 4  # of few samples, that a fit takes before its slot may change hands: handing over costs as much as one
 TURNS = 4  # fits a slot has at least, so that slots are seldom idle at the end
+ONE_POOL = 1 << 17  # multiplications of one step of all fits, up to which a second core costs more than it saves
+QUICK_WORK = 1 << 22  # multiplications of one step of all fits, up to which they run for less than a compilation takes
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
 
@@ -145,8 +147,10 @@ def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | N
     keep = np.arange(max_iter + 1) if keep is None else keep
     column = np.full(max_iter + 1, keep.size, np.int32)
     column[keep] = np.arange(keep.size)
-    n_fits = starts.means.shape[0]
-    members = np.array_split(np.arange(n_fits), max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL)))
+    n_fits, n_features = starts.means.shape[0], starts.means.shape[2]
+    work = n_fits * problem[0].shape[1] * _per_row(starts.n_components, n_features)
+    n_pools = 1 if work <= ONE_POOL else max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
+    members = np.array_split(np.arange(n_fits), n_pools)
     width = members[0].size + 1
     width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
@@ -175,7 +179,7 @@ def _begin_pools(problem, n_starts, starts, rows, n_kept, sums):
     calls = []
     for index in rows:
         arguments = (problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0)
-        calls.append((program(_begin, arguments, sums=sums, n_kept=n_kept), arguments))
+        calls.append((program(_begin, arguments, quick=True, sums=sums, n_kept=n_kept), arguments))
     return side_by_side(calls, _n_threads(problem, starts.n_components, sums))
 
 
@@ -197,8 +201,12 @@ def _n_threads(problem, n_components, sums):
     _, n_samples, n_features = problem[0].shape
     exact_rows = max(256, BLOCK_NUMBERS // (n_components * n_features))
     rows = min(n_samples, exact_rows if sums == "exact" else BLOCK_ROWS)
-    per_row = n_components * (n_features + 1) * (n_features + 2) // 2
-    return n_workers() if per_row * rows <= SMALL_PRODUCT else 1
+    return n_workers() if _per_row(n_components, n_features) * rows <= SMALL_PRODUCT else 1
+
+
+def _per_row(n_components, n_features):
+    """Multiplications of a row in each of the two products of an E-step."""
+    return n_components * (n_features + 1) * (n_features + 2) // 2
 
 
 def _task(fits, pool, sums, chosen, until):
@@ -220,7 +228,8 @@ def _task(fits, pool, sums, chosen, until):
     data_set = np.concatenate([pool.members, np.zeros(width - n_fits, int)]) // fits.n_starts
     orders = (fits.column, queue, data_set, np.int32(until), np.int32(rounds))
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
-    return pool, program(_advance, arguments, sums=sums, slots=slots, steps=steps), arguments
+    quick = fits.n_fits * n_samples * _per_row(n_components, n_features) <= QUICK_WORK
+    return pool, program(_advance, arguments, quick=quick, sums=sums, slots=slots, steps=steps), arguments
 
 
 @partial(jax.jit, static_argnames=("sums", "n_kept"), compiler_options=WIDE)

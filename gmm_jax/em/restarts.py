@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ..mixture.checks import check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
 from .criterion import evidence_of, spacing_of
 from .fit import EMConfig, EMResult, ended, result_of
-from .inputs import Data, check_options, open_data, outward, stack, stack_data, starts_of, starts_of_each
+from .inputs import Data, check_options, open_data, outward, prepare_many, stack, starts_of, starts_of_each
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, eligible, message_of, pick, reasons, remarks_of, unseen
 from .pool import CompiledFits, compiled_fits
@@ -123,8 +124,8 @@ def fit_em_restarts(
         key: for many data sets, one to be split, or P of them.
         n_restarts: by default as many as init holds where it is a GMM, 50 else.
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
-            standardised rows (at most 16,384, drawn uniformly), or a GMM in the units of the data (one, or with a
-            leading axis for each restart).
+            standardised rows (at most 16,384, drawn uniformly; see `mixture.starts` for one that takes their number,
+            too), or a GMM in the units of the data (one, or with a leading axis for each restart).
         sample_weight: counts a row so many times; rows of weight 0 are left out.
         labels: the component of each row, -1 where unknown: component k is then class k, and starts have its mean at
             that of its labelled rows. `match` and relabelling would undo this order: leave components as they are.
@@ -360,7 +361,29 @@ def is_many(x) -> bool:
 def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, race, traces, progress) -> ManyRestarts:
     keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
     check_key(keys[0])
-    data = stack_data(keys, x, spec, config, prior, **rows)
+    batches, found, done = prepare_many(keys, x, spec, config, prior, n_restarts, **rows), {}, 0
+    for batch in batches:
+        many = keys[np.array(list(batch))], list(batch.values())
+        show = None if progress is None else partial(_of_all, progress, done * n_restarts, len(x) * n_restarts)
+        some = _fit_batch(*many, n_restarts, init, config, criterion, race, traces, show)
+        found |= {p: (some, i) for i, p in enumerate(batch)}
+        done += len(batch)
+    first = [found[p] for p in range(len(x))]
+
+    def of_all(field):
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *[pick(getattr(some, field), i) for some, i in first])
+
+    fields = {field: of_all(field) for field in ("best", "log_likelihood", "status", "n_iter")}
+    reason = np.array([some.reason[i] for some, i in first], object)
+    return ManyRestarts(**fields, reason=reason, _one=lambda p: first[p][0][first[p][1]])
+
+
+def _of_all(progress, before, n_fits, done, _, best):
+    progress(before + done, n_fits, best)
+
+
+def _fit_batch(keys, data, n_restarts, init, config, criterion, race, traces, progress) -> ManyRestarts:
+    """Data sets of one shape, side by side."""
     starts = starts_of_each(keys, data, init, n_restarts)
     fits = compiled_fits(stack(data), starts, keep=None if traces else kept_by_race(config.max_iter))
     judge = Judge(data, criterion)

@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import GMM, Annotations, Moments, Precision, Scaling, Status, structure
+from ..mixture.annotations import pad, padded_size
 from ..mixture.blocks import ahead, cut, rows_in_block
 from ..mixture.cores import ONE_AT_A_TIME, WIDE, begin_side_by_side, n_workers, program
 from ..mixture.leaves import in_leaves
@@ -96,7 +97,7 @@ class ThreadedSums:
     loop on the host an iteration takes a third of a millisecond more, and every core works on it.
     """
 
-    parts: list[tuple]  # (z, weight, labels)
+    parts: list[tuple]  # (z, weight, labels, number of rows)
     programs: dict = field(default_factory=dict)  # Precision -> what sums one part
 
     def moments(self, requests: Sequence[Request]) -> list[list[Moments]]:
@@ -111,23 +112,22 @@ class ThreadedSums:
 
 
 def in_parts(z: Float[np.ndarray, "N D"], annotations: Annotations, n_parts: int) -> ThreadedSums:
-    """Parts of one size, so that one program serves all: the last is filled up with rows of weight zero."""
-    short = -len(z) % n_parts
-    weight = np.ones(len(z), z.dtype) if short and annotations.weight is None else annotations.weight
-
-    def parts_of(rows):
-        if rows is None:
-            return [None] * n_parts
-        filled = np.concatenate([rows, np.zeros((short, *rows.shape[1:]), rows.dtype)]) if short else rows
-        return np.split(filled, n_parts)
-
-    return ThreadedSums(jax.device_put(list(zip(*map(parts_of, (z, weight, annotations.labels)), strict=True))))
+    """Parts of like numbers of rows, filled up to one size of programs."""
+    weight, labels, _, n_rows = annotations
+    n_rows = len(z) if n_rows is None else int(n_rows)
+    share = -(-n_rows // n_parts)
+    parts = []
+    for start in range(0, n_rows, share):
+        rows, size = slice(start, min(start + share, n_rows)), padded_size(share)
+        of_rows = (None if leaf is None else pad(leaf[rows], size) for leaf in (z, weight, labels))
+        parts.append((*of_rows, np.int32(rows.stop - start)))
+    return ThreadedSums(jax.device_put(parts))
 
 
 @partial(jax.jit, static_argnames="sums", compiler_options=WIDE)  # so it is quicker, and keeps to its core
-def block_moments(gmm: GMM, whitener, z, weight, labels, sums: Precision) -> Moments:
-    """The sums over one block of rows."""
-    return take_sums(gmm, whitener, z, Annotations(weight, labels), sums)
+def block_moments(gmm: GMM, whitener, z, weight, labels, n_rows=None, *, sums: Precision) -> Moments:
+    """The sums over one block of rows, of which the first n_rows are there."""
+    return take_sums(gmm, whitener, z, Annotations(weight, labels, n_rows=n_rows), sums)
 
 
 # ---- in blocks

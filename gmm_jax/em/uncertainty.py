@@ -17,14 +17,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, free_parts, n_parameters, structure
-from ..mixture.annotations import put_gaps
 from ..mixture.free import COLUMNS, free_coordinates, free_entries, inverse_root, score_products, static_masks
 from ..mixture.gmm import GMM, mixture_of
 from ..mixture.moments import log_likelihood
 from ..mixture.scaling import QUIET
 from ..problems.checks import dependent_columns
 from .bootstrap import at_result, bootstrap
-from .fit import EMConfig, EMResult, fit_em
+from .fit import EMConfig, EMResult, _fit
 
 DECREMENT = 1e-3  # nats: what Newton's next step would still gain at what counts as a maximum
 POLISH = EMConfig(max_iter=500, tol=1e-5, acceleration="lbfgs", stop="aitken")
@@ -186,10 +185,7 @@ def _asymptotics(data, gmm, method) -> Asymptotics:
     began, derivatives, status, root, decrement = _curvature(data, gmm, masks)
     value = began
     if status in (Status.NOT_STATIONARY, Status.SINGULAR):
-        weight, labels, groups = data.annotations
-        annotated = {"sample_weight": weight, "labels": labels, "missing": None if groups is None else "marginalise"}
-        there = fit_em(put_gaps(data.z, groups), gmm, known=data.inner.known, config=POLISH, **annotated).gmm
-        there = jax.tree.map(np.asarray, there)
+        there = jax.tree.map(np.asarray, _fit(data.z, gmm, data.inner.known, data.annotations, POLISH, None).gmm)
         value, *found = _curvature(data, there, masks)
         if found[1] == Status.CONVERGED:
             gmm, (derivatives, status, root, decrement) = there, found

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .. import em
 from ..judge.criteria import criteria
 from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, moments, n_parameters, structure
+from ..mixture.annotations import there
 from ..mixture.checks import check_count
 from ..mixture.gmm import deviations
 from ..mixture.starts import STARTS, in_known_order
@@ -267,11 +269,12 @@ def start_named(init_params: str | Callable) -> Callable:
     return names[init_params]
 
 
-def random_responsibilities(key, x, spec) -> GMM:
+def random_responsibilities(key, x, spec, n_rows=None) -> GMM:
     """scikit-learn's init_params="random": one M-step from responsibilities drawn uniformly and normalised."""
-    r = jax.random.uniform(key, (spec.n_components, x.shape[0]), x.dtype)
-    frame = STARTS["random_points"](key, x, spec)
-    sums = moments(frame, deviations(frame, x), r / r.sum(axis=0, keepdims=True), x[:, 0])
+    r = jax.random.uniform(key, (x.shape[0], spec.n_components), x.dtype).T  # rows first: the same if others fill up
+    r = jnp.where(there(x.shape[0], n_rows)[None], r, 0.0) / r.sum(axis=0, keepdims=True)
+    frame = STARTS["random_points"](key, x, spec, n_rows)
+    sums = moments(frame, deviations(frame, x), r, x[:, 0])
     return em.m_step(sums, frame, known=spec.known)
 
 

@@ -1,5 +1,8 @@
 """Row annotations: weights (how often a row counts), labels (its component), gaps (what of it was not seen).
 
+Each new shape is a program to compile, so entry points fill rows up to one of a few sizes, four to an octave, and say
+how many there are in a number that is no part of the shape. Rows that fill up are zeros, and count nowhere.
+
 A row of which only the features o were seen has the density Σ_k φ_k N(x_o | μ_k,o, Σ_k,oo): where values are missing at
 random, that is all that it says (Rubin 1976, Biometrika 63). A row that is known to come from component k has the
 density φ_k N(x | μ_k, Σ_k).
@@ -19,9 +22,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
+from .programs import make_room
 
 MARGINALISE = "marginalise"
 LARGEST_GROUP = 512  # rows
+MOST_FILLED = 1 << 16  # rows that `filled_up` copies
+SIZES = (32, 38, 45, 54, 64)  # of rows, times a power of two
+GROUP_SIZES = tuple(range(1, 17))  # of groups, the same
 GROUP_NUMBERS = 1 << 18  # K·D·(rows + D) of the groups that are taken at once
 
 
@@ -38,6 +45,69 @@ class Annotations(NamedTuple):
     weight: Float[Array, "N"] | None = None  # counts it so many times
     labels: Int[Array, "N"] | None = None  # its component, -1 where unknown
     groups: Groups | None = None  # what of it was seen
+    n_rows: Int[Array, ""] | None = None  # rows that are there, the first ones; None: all
+
+
+def padded_size(n: int, sizes: tuple[int, ...] = SIZES) -> int:
+    """The least size of at least n rows that programs are compiled for: at most a fifth more."""
+    octave = max(0, int(n - 1).bit_length() - int(sizes[-1] - 1).bit_length())
+    return min(size << octave for size in sizes if size << octave >= n)
+
+
+def pad(rows: np.ndarray | None, n_rows: int, fill=0) -> np.ndarray | None:
+    """An array with so many rows, of which the new ones hold `fill`; None stays None."""
+    if rows is None or len(rows) == n_rows:
+        return rows
+    padded = np.full((n_rows, *rows.shape[1:]), fill, rows.dtype)
+    padded[: len(rows)] = rows
+    return padded
+
+
+def pad_annotations(rows: Annotations, n: int, n_rows: int) -> Annotations:
+    """Those of n rows for arrays that are filled up to n_rows."""
+    groups = rows.groups
+    if groups is not None:
+        size = padded_size(len(groups.rows), GROUP_SIZES)
+        groups = Groups(pad(groups.rows, size, -1), pad(groups.seen, size, True))
+    return Annotations(pad(rows.weight, n_rows), pad(rows.labels, n_rows, -1), groups, np.asarray(n, np.int32))
+
+
+def filled_up(x: Float[Array, "N D"], rows: Annotations) -> tuple[Float[Array, "n D"], Annotations]:
+    """Rows and their annotations in a size that programs are compiled for.
+
+    As they are while they are traced, on several devices, or so many that they take longer than a compiler; what does
+    not fit together is left to whoever uses it.
+    """
+    of_rows = [leaf for leaf in (x, rows.weight, rows.labels) if leaf is not None]
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((x, rows)))
+    if traced or not 0 < len(x) <= MOST_FILLED or any(np.shape(leaf)[:1] != x.shape[:1] for leaf in of_rows):
+        return x, rows
+    if isinstance(x, jax.Array) and len(x.devices()) > 1:
+        return x, rows
+    make_room()
+    size, host = padded_size(len(x)), [None if leaf is None else np.asarray(leaf) for leaf in (x, *rows[:2])]
+    return pad(host[0], size), pad_annotations(Annotations(*host[1:], rows.groups), len(x), size)
+
+
+def there(n: int, n_rows: Int[Array, ""] | None) -> Bool[Array, "n"]:
+    """Which of n rows do not merely fill up."""
+    place = jnp.arange(n, dtype=jnp.int32)
+    return place < (n if n_rows is None else n_rows)
+
+
+def counts(rows: Annotations, n: int, dtype) -> Float[Array, "n"] | None:
+    """How often each of n rows counts; None: once each."""
+    if rows.n_rows is None:
+        return rows.weight
+    once = there(n, rows.n_rows)
+    return once.astype(dtype) if rows.weight is None else jnp.where(once, rows.weight, jnp.zeros_like(rows.weight))
+
+
+def total_count(rows: Annotations, n: int, dtype) -> Float[Array, ""]:
+    """Σ of the counts of n rows: the number of samples."""
+    if rows.weight is not None:
+        return jnp.sum(counts(rows, n, dtype))
+    return jnp.asarray(n if rows.n_rows is None else rows.n_rows, dtype)
 
 
 def missing_groups(x, missing: str | None) -> tuple[Float[Array, "N D"], Groups | None]:
@@ -81,17 +151,16 @@ def _groups(seen):
     return Groups(np.concatenate(rows).astype(np.int32), np.repeat(patterns, n_groups, axis=0))
 
 
-def same_size(many: list[Groups | None], n_samples: int, n_features: int) -> list[Groups | None]:
-    """Groups of many data sets of (n_samples, n_features) filled up to one shape; None where none of them has any."""
+def same_size(many: list[Groups | None], n_samples: list[int], n_features: int) -> list[Groups | None]:
+    """Groups of many data sets of so many rows filled up to one shape; None where none of them has any."""
     if all(groups is None for groups in many):
         return many
-    many = [_groups(np.ones((n_samples, n_features), bool)) if groups is None else groups for groups in many]
+    many = [groups or _groups(np.ones((n, n_features), bool)) for groups, n in zip(many, n_samples, strict=True)]
     n_groups, size = (max(groups.rows.shape[axis] for groups in many) for axis in (0, 1))
 
     def fill(groups):
-        short = n_groups - len(groups.rows)
-        rows = np.pad(groups.rows, ((0, short), (0, size - groups.rows.shape[1])), constant_values=-1)
-        return Groups(rows, np.pad(groups.seen, ((0, short), (0, 0)), constant_values=True))
+        wider = np.pad(groups.rows, ((0, 0), (0, size - groups.rows.shape[1])), constant_values=-1)
+        return Groups(pad(wider, n_groups, -1), pad(groups.seen, n_groups, True))
 
     return [fill(groups) for groups in many]
 

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import jax
 import numpy as np
+
+from .programs import kept
 
 Call = tuple[Any, tuple]  # a compiled program and its arguments
 
@@ -16,6 +18,8 @@ Call = tuple[Any, tuple]  # a compiled program and its arguments
 # factor.py), but not every library's do, NumPyro's among them
 ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 WIDE = ONE_AT_A_TIME | {"xla_cpu_prefer_vector_width": 512}  # a tenth off an E-step, where the processor has them
+# two thirds of the compiler's time and a third of its maps of memory, for programs up to a sixth slower
+QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 
 
 def n_workers() -> int:
@@ -79,17 +83,15 @@ def together(parts: Sequence, n_rows: int):
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:n_rows], *parts)
 
 
-def program(function, arguments: tuple, **static):
-    """A jitted function with these static arguments, for any thread.
+def program(function, arguments: tuple, *, quick: bool = False, **static):
+    """A jitted function with these static arguments, compiled for these arguments and for any thread.
 
-    Settings of JAX belong to a thread, and a function that is traced in another one would not know the caller's: where
-    there are many threads it is compiled here, for these arguments.
+    Settings of JAX belong to a thread, and a function that is traced in another one would not know the caller's: it is
+    compiled here. `quick`: with half the work for the compiler, for what runs for less than that.
     """
-    if n_workers() == 1:
-        return partial(function, **static)
     leaves, tree = jax.tree.flatten(arguments)
     shapes = tuple((leaf.shape, _held_as(leaf.dtype)) for leaf in leaves)
-    return compiled(function, tree, shapes, tuple(static.items()), jax.dtypes.canonicalize_dtype(float))
+    return compiled(function, tree, shapes, tuple(static.items()), quick, jax.dtypes.canonicalize_dtype(float))
 
 
 def _held_as(dtype):
@@ -98,11 +100,23 @@ def _held_as(dtype):
     return dtype if keys else jax.dtypes.canonicalize_dtype(dtype)
 
 
-@lru_cache(maxsize=128)
-def compiled(function, tree, shapes, static, widest):
+@kept
+def compiled(function, tree, shapes, static, quick, widest):
     """The program for arguments of these shapes; `widest` is JAX's float64, or float32 while x64 is off."""
     arguments = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
-    return function.lower(*arguments, **dict(static)).compile()
+    return function.lower(*arguments, **dict(static)).compile(compiler_options=_quick() if quick else None)
+
+
+@cache
+def _quick():
+    """Options for a quick compilation, as far as this version of XLA knows them."""
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda x: x).lower(np.float32(0.0)).compile(compiler_options=QUICK)
+    except jax.errors.JaxRuntimeError:
+        return None
+    return QUICK
 
 
 @cache

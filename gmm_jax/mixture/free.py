@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .annotations import Annotations
+from .annotations import Annotations, counts
 from .covariance import structure
 from .gmm import GMM, log_prob_of_rows
 from .spec import MixtureSpec, free_parts
@@ -59,7 +59,8 @@ def score_products(x: Float[Array, "N D"], gmm: GMM, masks, rows: Annotations | 
 
     # a few directions at a time: all at once hold p copies of every intermediate number
     scores = jax.lax.map(along, jnp.eye(theta.size, dtype=theta.dtype), batch_size=COLUMNS)
-    return (scores if rows.weight is None else scores * rows.weight[None]) @ scores.T
+    weight = counts(rows, x.shape[0], x.dtype)
+    return (scores if weight is None else scores * weight[None]) @ scores.T
 
 
 def inverse_root(information: Float[np.ndarray, "p p"], margin: float) -> Float[np.ndarray, "p p"] | None:

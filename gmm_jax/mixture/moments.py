@@ -26,7 +26,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Int
 
-from .annotations import Annotations, Groups, condition, groups_at_once, strike_out
+from .annotations import Annotations, Groups, condition, groups_at_once, strike_out, there
 from .covariance import positive, structure
 from .gmm import GMM, deviations, log_joint_components_first, log_normalisers
 
@@ -86,6 +86,7 @@ def e_step(
     labels: Int[Array, "N"] | None = None,
     groups: Groups | None = None,
     uniforms: Float[Array, "N"] | None = None,
+    n_rows: Int[Array, ""] | None = None,
     block_size: int | None = None,
     whitener: Float[Array, "..."] | None = None,
     sums: Precision | None = None,
@@ -96,15 +97,17 @@ def e_step(
     `sample_weight` multiplies each row's share in every sum, the log-likelihood included. A row whose label is known
     (not -1) belongs to that component alone. With `groups` (from `missing_groups`) sums are expectations given what was
     seen: of unseen entries, and in `second` of their squares. With `uniforms`, numbers between 0 and 1, each row goes
-    whole to one component, which is drawn by inversion of r: Gibbs' labels. `whitener` is the structure's whitener of
-    gmm.covariances, for callers that have it. `sums` is how the sum is taken; by default from statistics, and where
-    these do not keep three quarters of the digits once more from deviations, which under `vmap` computes both.
+    whole to one component, which is drawn by inversion of r: Gibbs' labels. Only the first n_rows count where that is
+    given: zeros that fill up are in no sum, and blocks of them are not computed. `whitener` is the structure's
+    whitener of gmm.covariances, for callers that have it. `sums` is how the sum is taken; by default from statistics,
+    and where these do not keep three quarters of the digits once more from deviations, which under `vmap` computes
+    both.
 
     Reference:
         Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39.
     """
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances) if whitener is None else whitener
-    rows = Annotations(sample_weight, labels, groups)
+    rows = Annotations(sample_weight, labels, groups, n_rows)
 
     def take(sums):
         return take_sums(gmm, whitener, x, rows, sums, uniforms=uniforms, block_size=block_size)
@@ -132,7 +135,7 @@ def take_sums(
     if rows.groups is not None:
         return _from_groups(gmm, x, rows)
     take = _from_statistics if sums == "fast" else _from_deviations
-    return take(gmm, whitener, x, rows.weight, rows.labels, uniforms, block_size)
+    return take(gmm, whitener, x, rows.weight, rows.labels, uniforms, rows.n_rows, block_size)
 
 
 def expected_log_joint(
@@ -163,7 +166,7 @@ def log_likelihood(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Float
 
 
 def _sums(gmm, x, rows):
-    return e_step(gmm, x, rows.weight, labels=rows.labels, groups=rows.groups)
+    return e_step(gmm, x, rows.weight, labels=rows.labels, groups=rows.groups, n_rows=rows.n_rows)
 
 
 @partial(log_likelihood.defjvp, symbolic_zeros=True)
@@ -222,19 +225,19 @@ def chosen(
     return reached.astype(likelihood.dtype).at[1:].add(-reached[:-1].astype(likelihood.dtype))
 
 
-def _from_deviations(gmm, whitener, x, sample_weight, labels, uniforms, block_size):
+def _from_deviations(gmm, whitener, x, sample_weight, labels, uniforms, n_rows, block_size):
     size = block_size or max(256, BLOCK_NUMBERS // max(gmm.means.size, 1))
 
     def block(rows, weight):
         x, labels, uniforms = rows
         d = deviations(gmm, x)
-        if weight is not None:
+        if weight is not None and weight.dtype != bool:
             # a row of weight zero counts as absent, even where its density is not finite
             d = jnp.where((weight > 0.0)[None, None], d, jnp.zeros_like(d))
         joint = strike_out(log_joint_components_first(gmm, d, whitener), labels)  # (K, N)
         return _shared_out(gmm, d, joint, weight, uniforms)
 
-    return add_blocks(block, (x, labels, uniforms), sample_weight, size)
+    return add_blocks(block, (x, labels, uniforms), sample_weight, size, n_rows=n_rows)
 
 
 def _shared_out(gmm, d, joint, weight, uniforms=None):
@@ -244,6 +247,8 @@ def _shared_out(gmm, d, joint, weight, uniforms=None):
     r = r if uniforms is None else chosen(r, jnp.ones_like(log_prob), uniforms)
     if weight is None:
         return moments(gmm, d, r, log_prob)
+    if weight.dtype == bool:
+        return moments(gmm, d, jnp.where(weight[None], r, 0.0), jnp.where(weight, log_prob, 0.0))
     return moments(gmm, d, r * weight[None], log_prob * weight)
 
 
@@ -253,26 +258,27 @@ def _from_groups(gmm, x, rows):
     def one(members, seen, new):
         x, counts, labels = jax.tree.map(lambda leaf: jnp.take(leaf, members, axis=0), data)
         joint, d, leftover = condition(gmm, x, seen)
-        weight = (members >= 0).astype(x.dtype) * new
+        weight = ((members >= 0) & new).astype(x.dtype)
         weight = weight if counts is None else weight * counts
         d = jnp.where((weight > 0.0)[None, None], d, jnp.zeros_like(d))
         sums = _shared_out(gmm, d, strike_out(joint, labels), weight)
         return sums._replace(second=sums.second + kind.weigh(sums.mass, leftover))
 
     def block(groups, new):
-        new = jnp.ones(groups.rows.shape[:1], x.dtype) if new is None else new
+        new = jnp.ones(groups.rows.shape[:1], bool) if new is None else new
         return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), jax.vmap(one)(*groups, new))
 
-    return add_blocks(block, rows.groups, None, groups_at_once(rows.groups, gmm), x.dtype)
+    return add_blocks(block, rows.groups, None, groups_at_once(rows.groups, gmm))
 
 
-def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_size):
+def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, n_rows, block_size):
     kind, (n_components, n_features) = structure(gmm.covariance_type), gmm.means.shape
     constant = jnp.log(gmm.weights) + log_normalisers(gmm, whitener)
     quadratic = kind.quadratic(whitener, n_components, n_features)
 
     def block(rows, weight):
         x, labels, uniforms = rows
+        once = weight is None or weight.dtype == bool  # each row that is there
         centre, y = _about_their_mean(x.T, weight)
         d = gmm.means - centre[None]
         white = kind.white_means(d, whitener)
@@ -284,21 +290,23 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_si
         top = jnp.max(joint, axis=0)
         likelihood = jax.lax.optimization_barrier(jnp.exp(joint - top[None]))
         total = jnp.sum(likelihood, axis=0)
-        if uniforms is None:
-            r = likelihood * (1.0 / total if weight is None else weight / total)[None]
+        count = jnp.ones_like(total) if weight is None else weight.astype(total.dtype)
+        r = likelihood * (count / total)[None]
+        if uniforms is not None:
+            r = chosen(likelihood, total, uniforms) * count[None]
+        if once:
+            total = total if weight is None else jnp.where(weight, total, 1.0)
+            log_likelihood = jnp.sum(count * top) + _sum_of_logs(total)
         else:
-            r = chosen(likelihood, total, uniforms) * (1.0 if weight is None else weight[None])
-        if weight is None:
-            log_likelihood = jnp.sum(top) + _sum_of_logs(total)
-        else:
-            log_likelihood = jnp.sum(weight * (top + jnp.log(total)))
+            log_likelihood = jnp.sum(count * (top + jnp.log(total)))
         sums = weigh(statistics, r)
         mass, _, squares = parts_of(sums, n_features)
         norm = kind.squared_norm(squares, n_features)
         reach = norm + jnp.sqrt(norm * mass * jnp.sum(d * d, axis=1))
         return recentred(kind, sums, d), reach, log_likelihood
 
-    sums, reach, log_likelihood = add_blocks(block, (x, labels, uniforms), sample_weight, block_size or BLOCK_ROWS)
+    size = block_size or BLOCK_ROWS
+    sums, reach, log_likelihood = add_blocks(block, (x, labels, uniforms), sample_weight, size, n_rows)
     mass, first, squares = parts_of(sums, n_features)
     return FastMoments(mass, first.T, kind.second(squares), log_likelihood, reach)
 
@@ -308,7 +316,7 @@ def _about_their_mean(columns, weight):
     if weight is None:
         centre = jnp.mean(columns, axis=1)
         return centre, columns - centre[:, None]
-    there = (weight > 0.0)[None]
+    there = (weight if weight.dtype == bool else weight > 0.0)[None]
     columns = jnp.where(there, columns, jnp.zeros_like(columns))
     centre = jnp.sum(columns, axis=1) / positive(jnp.sum(there.astype(columns.dtype)))
     return centre, jnp.where(there, columns - centre[:, None], jnp.zeros_like(columns))
@@ -343,27 +351,39 @@ def even_rows(n_samples: int, size: int) -> int:
     return next((s for s in range(size, size // 2, -1) if n_samples % s == 0), size)
 
 
-def add_blocks(block, rows, weight, size, dtype=None):
+def add_blocks(block, rows, weight, size, n_rows=None):
     """block(rows, weight) summed over blocks of at most `size` rows, sliced from arrays where they lie.
 
-    The last block may reach back into the one before; rows that were counted there weigh nothing.
+    The last block may reach back into the one before; rows that were counted there weigh nothing, and neither do those
+    from n_rows on: where rows have no weights, `weight` then says which ones count. Blocks beyond are not computed.
     """
-    n_samples, dtype = jax.tree.leaves(rows)[0].shape[0], dtype or rows[0].dtype
+    n_samples = jax.tree.leaves(rows)[0].shape[0]
     if n_samples <= size:
-        return block(rows, weight)
+        return block(rows, _counted(weight, None if n_rows is None else there(n_samples, n_rows)))
     size = even_rows(n_samples, size)
     n_blocks = -(-n_samples // size)
 
     def take(i):
         start = jnp.minimum(i * size, n_samples - size)
         part, counts = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), (rows, weight))
+        place, new = start + jnp.arange(size, dtype=start.dtype), None
         if n_samples % size:
-            new = (start + jnp.arange(size, dtype=start.dtype) >= i * size).astype(dtype)
-            counts = new if counts is None else new * counts
-        return block(part, counts)
+            new = place >= i * size
+        if n_rows is not None:
+            new = (place < n_rows) & (True if new is None else new)
+        return block(part, _counted(counts, new))
 
     def add(total, i):
-        return jax.tree.map(jnp.add, total, take(i)), None
+        return jax.tree.map(jnp.add, total, take(i))
 
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(take, jnp.int32(0)))
-    return jax.lax.scan(add, zero, jnp.arange(n_blocks, dtype=jnp.int32))[0]
+    if n_rows is None:
+        return jax.lax.scan(lambda total, i: (add(total, i), None), zero, jnp.arange(n_blocks, dtype=jnp.int32))[0]
+    return jax.lax.fori_loop(0, (n_rows + (size - 1)) // size, lambda i, total: add(total, i), zero)
+
+
+def _counted(weight, new):
+    """Weights that are 0 where a row is not new; that itself where there are none."""
+    if weight is None or new is None:
+        return new if weight is None else weight
+    return jnp.where(new, weight, jnp.zeros_like(weight))

@@ -20,6 +20,7 @@ from .checks import first_of, float_array, real_array
 from .covariance import structure
 from .forks import check_process
 from .gmm import GMM, variances_of
+from .programs import make_room
 from .spec import Hyperparameters, Known, MixtureSpec
 
 RELATIVE_RIDGE = 1e-6  # of each feature's variance
@@ -130,6 +131,7 @@ def check_data(x, *, n_components: int = 1, name: str = "x", missing: str | None
     With missing="marginalise" NaN may stand anywhere. A ValueError names what is wrong, where it is, and what to do.
     """
     check_process()
+    make_room()
     x = float_array(x, name)
     if x.ndim == 1:
         raise ValueError(f"{name} must be two-dimensional (N, D); got shape {x.shape}: use {name}.reshape(-1, 1).")

@@ -1,11 +1,13 @@
 """Where iterations begin: a start is a pure function (key, x, spec) -> GMM, so `vmap` over keys gives many.
 
 A callable of the same form is accepted wherever a name is. Known means are taken as the first centres; whoever
-iterates from the start puts the other known parts in (`project`).
+iterates from the start puts the other known parts in (`project`). A function that takes n_rows is given rows filled up
+with zeros and how many there are, and is compiled for a few sizes; one that does not is compiled for each size.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from .annotations import Annotations, pad, padded_size, there, total_count
+from .cores import program
 from .covariance import structure
 from .gmm import GMM, permute
 from .match import assign, exchangeable
@@ -23,15 +27,18 @@ from .moments import BLOCK_ROWS, add_blocks, parts_of, recentred, weigh
 from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
+DRAWN_AT_ONCE = 256  # starts: their distances to rows stay in the cache
+QUICK_NUMBERS = 1 << 20  # N·D·starts up to which drawing takes less time than its compilation
 PLACING_NUMBERS = 1 << 20  # K²·D²·starts at a time: 8 MiB of float64
 START_ROWS = 20  # complete rows for each component, for starts to do without the incomplete ones
 
 
-def random(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GMM:
+def random(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, n_rows=None) -> GMM:
     """The course's start: μ ~ N(0, I), φ uniform and normalised, Σ = A Aᵀ with A uniform on (0, 1).
 
     It does not look at the data: meant for standardised ones. A Aᵀ can be nearly singular, as in the course.
     """
+    del n_rows
     key_means, key_weights, key_covariances = jax.random.split(key, 3)
     kind, (n_components, n_features) = structure(spec.covariance_type), (spec.n_components, x.shape[1])
     means = jax.random.normal(key_means, (n_components, n_features), x.dtype)
@@ -49,61 +56,61 @@ def random(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GM
     return GMM(weights, means, kind.pool(each, weights), spec.covariance_type)
 
 
-def random_points(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GMM:
+def random_points(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, n_rows=None) -> GMM:
     """K distinct rows of x as means, equal weights, the covariance of the data everywhere."""
-    rows = distinct_rows(key, x.shape[0], spec.n_components)
-    return _around(x, put(spec.known.means, x[rows]), spec)
+    rows = distinct_rows(key, x.shape[0] if n_rows is None else n_rows, spec.n_components)
+    return _around(x, put(spec.known.means, x[rows]), spec, n_rows)
 
 
-def kmeans_plusplus(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GMM:
+def kmeans_plusplus(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, n_rows=None) -> GMM:
     """Centres drawn one by one with probability ∝ squared distance to the nearest; then as from_means.
 
     Reference:
         Arthur & Vassilvitskii (2007), k-means++: the advantages of careful seeding, SODA.
     """
-    return from_means(x, _seed(key, x, spec), spec)
+    return from_means(x, _seed(key, x, spec, n_rows), spec, n_rows)
 
 
-def kmeans(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec) -> GMM:
+def kmeans(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, n_rows=None) -> GMM:
     """Lloyd's algorithm from k-means++ centres, a fixed number of steps; then as from_means."""
 
     def lloyd(means, _):
-        one_hot = _one_hot(_nearest(x, means), means.shape[0], x.dtype)  # (K, N)
+        one_hot = _one_hot(_nearest(x, means, n_rows), means.shape[0], x.dtype)  # (K, N)
         count = jnp.sum(one_hot, axis=1)[:, None]
         moved = one_hot @ x / jnp.maximum(count, 1.0)
         return put(spec.known.means, jnp.where(count > 0.0, moved, means)), None
 
-    means = jax.lax.scan(lloyd, _seed(key, x, spec), None, length=LLOYD_STEPS)[0]
-    return from_means(x, means, spec)
+    means = jax.lax.scan(lloyd, _seed(key, x, spec, n_rows), None, length=LLOYD_STEPS)[0]
+    return from_means(x, means, spec, n_rows)
 
 
-def from_means(x: Float[Array, "N D"], means: Float[Array, "K D"], spec: MixtureSpec) -> GMM:
+def from_means(x: Float[Array, "N D"], means: Float[Array, "K D"], spec: MixtureSpec, n_rows=None) -> GMM:
     """Each row goes to its nearest mean; then as from_labels, with the means kept."""
-    start = from_labels(x, _nearest(x, means), spec)
+    start = from_labels(x, _nearest(x, means, n_rows), spec, n_rows)
     return replace(start, means=means)
 
 
-def from_labels(x: Float[Array, "N D"], labels: Int[Array, "N"], spec: MixtureSpec) -> GMM:
-    """Weights, means and covariances of labelled rows.
+def from_labels(x: Float[Array, "N D"], labels: Int[Array, "N"], spec: MixtureSpec, n_rows=None) -> GMM:
+    """Weights, means and covariances of labelled rows; rows of zeros that fill up have the label -1.
 
     Each covariance is drawn towards the pooled one with the weight of D + 1 rows, and the pooled one by 1e-3 of the
     data's variances, so that small and empty groups are no obstacle. For the exact sums see `moments`.
     """
-    (n_samples, n_features), kind = x.shape, structure(spec.covariance_type)
-    each = kind.each
+    n_features, kind = x.shape[1], structure(spec.covariance_type)
+    each, n_samples = kind.each, total_count(Annotations(n_rows=n_rows), x.shape[0], x.dtype)
 
     def block(rows, new):
         x, labels = rows
         one_hot = _one_hot(labels, spec.n_components, x.dtype)
-        return weigh(each.statistics(x.T), one_hot if new is None else one_hot * new[None])
+        return weigh(each.statistics(x.T), one_hot if new is None else jnp.where(new[None], one_hot, 0.0))
 
     # sums as products lose digits where a group is narrow and far off: for a start there are enough
-    sums = add_blocks(block, (x, labels), None, BLOCK_ROWS)
+    sums = add_blocks(block, (x, labels), None, BLOCK_ROWS, n_rows)
     count, first, _ = parts_of(sums, n_features)
-    centre = jnp.mean(x, axis=0, keepdims=True)
+    centre = jnp.sum(x, axis=0, keepdims=True) / n_samples
     means = jnp.where(count[:, None] > 0.0, first.T / jnp.maximum(count, 1.0)[:, None], centre)
     scatter = each.second(parts_of(recentred(each, sums, means), n_features)[2])
-    pooled = each.add_to_diagonal(jnp.sum(scatter, axis=0, keepdims=True) / n_samples, 1e-3 * _spread(x))
+    pooled = each.add_to_diagonal(jnp.sum(scatter, axis=0, keepdims=True) / n_samples, 1e-3 * _spread(x, n_rows))
     borrowed = jnp.asarray(n_features + 1, x.dtype)
     covariances = (scatter + borrowed * pooled) / (count + borrowed).reshape(-1, *[1] * (scatter.ndim - 1))
     weights = (count + 1.0) / (n_samples + spec.n_components)
@@ -137,11 +144,50 @@ def draw_starts(
     return in_known_order(starts, spec, ~np.isnan(labelled[:, 0]))
 
 
-@partial(jax.jit, static_argnames=("start", "n_starts"))
 def _draw(key, x, spec, start, n_starts):
-    starts = jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, n_starts), x, spec)
+    rows, n_rows = rows_of_start(start, x)
+    arguments = key, rows, n_rows, jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), spec)
+    quick = n_starts * rows.size <= QUICK_NUMBERS
+    return program(_draw_of, arguments, quick=quick, start=start, n_starts=n_starts)(*arguments)
+
+
+@partial(jax.jit, static_argnames=("start", "n_starts"))
+def _draw_of(key, x, n_rows, spec, start, n_starts):
+    return starts_from(jax.random.split(key, n_starts), x, n_rows, spec, start)
+
+
+@partial(jax.jit, static_argnames=("start", "n_starts"))
+def draw_for_each(problem: tuple, start: Callable, n_starts: int) -> GMM:
+    """(P, n_starts) starts of data sets: (key, filled rows, their number, spec), each with a leading axis."""
+
+    def of_one(problem):
+        key, x, n_rows, spec = problem
+        return starts_from(jax.random.split(key, n_starts), x, n_rows, spec, start)
+
+    return jax.lax.map(of_one, problem, batch_size=max(1, DRAWN_AT_ONCE // n_starts))
+
+
+def starts_from(keys: Key[Array, "R"], x: Float[Array, "N D"], n_rows, spec: MixtureSpec, start: Callable) -> GMM:
+    """A start for each key, inside a compiled program; n_rows is None where the function does not take it."""
+    counted = {} if n_rows is None else {"n_rows": n_rows}
+    starts = jax.vmap(lambda key: start(key, x, spec, **counted))(keys)
     _check_start(starts, spec, x.shape[1])
     return starts
+
+
+def rows_of_start(start: Callable, x: Float[np.ndarray, "n D"]) -> tuple:
+    """(rows, their number) as that start function wants them: filled up where it takes a number of rows, else None."""
+    if not takes_n_rows(start):
+        return x, None
+    return pad(x, padded_size(len(x))), np.int32(len(x))
+
+
+def takes_n_rows(start: Callable) -> bool:
+    """Whether a start function takes n_rows, so that it may be given rows of zeros that fill up."""
+    try:
+        return "n_rows" in inspect.signature(start).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _check_start(starts, spec, n_features):
@@ -236,7 +282,7 @@ def rows_for_starts(z: Float[np.ndarray, "N D"], n_components: int) -> Float[np.
     return z[complete] if complete.sum() >= START_ROWS * n_components else np.nan_to_num(z)
 
 
-def distinct_rows(key: Key[Array, ""], n_rows: int, n: int) -> Int[Array, "n"]:
+def distinct_rows(key: Key[Array, ""], n_rows: int | Int[Array, ""], n: int) -> Int[Array, "n"]:
     """n of n_rows, each ordered choice as likely: the first n swaps of a shuffle, of which only those are written down.
 
     `jax.random.choice` sorts all rows for it: 50 times as long with 500 of them.
@@ -259,38 +305,48 @@ def distinct_rows(key: Key[Array, ""], n_rows: int, n: int) -> Int[Array, "n"]:
     return jax.lax.scan(take, jnp.zeros((n,), swapped.dtype), step)[1]
 
 
-def _around(x, means, spec):
-    kind, deviation = structure(spec.covariance_type), x - jnp.mean(x, axis=0, keepdims=True)
-    one = kind.each.scatter(jnp.ones((1, x.shape[0]), x.dtype), deviation.T[None]) / x.shape[0]
+def _around(x, means, spec, n_rows):
+    kind, deviation, n_samples = structure(spec.covariance_type), *_deviation(x, n_rows)
+    one = kind.each.scatter(jnp.ones((1, x.shape[0]), x.dtype), deviation.T[None]) / n_samples
     weights = jnp.full(means.shape[:1], 1.0 / means.shape[0], x.dtype)
     same = jnp.broadcast_to(one, kind.each.shape(*means.shape))
-    covariances = kind.pool(kind.each.add_to_diagonal(same, 1e-6 * _spread(x)), weights)
+    covariances = kind.pool(kind.each.add_to_diagonal(same, 1e-6 * _spread(x, n_rows)), weights)
     return GMM(weights, means, covariances, spec.covariance_type)
 
 
-def _spread(x):
+def _deviation(x, n_rows):
+    """Deviations of the rows from their mean, 0 of those that fill up, and how many rows there are."""
+    n_samples = total_count(Annotations(n_rows=n_rows), x.shape[0], x.dtype)
+    deviation = x - jnp.sum(x, axis=0, keepdims=True) / n_samples
+    return jnp.where(there(x.shape[0], n_rows)[:, None], deviation, 0.0), n_samples
+
+
+def _spread(x, n_rows):
     """(D,) variances; 1 for a constant column, so that no start is singular."""
-    variances = jnp.var(x, axis=0)
+    deviation, n_samples = _deviation(x, n_rows)
+    variances = jnp.sum(deviation * deviation, axis=0) / n_samples
     return jnp.where(variances > 0.0, variances, jnp.ones_like(variances))
 
 
-def _seed(key, x, spec):
+def _seed(key, x, spec, n_rows):
     """k-means++ centres, (K, D): known means first, then D² sampling for the free ones."""
-    n_samples, n_components = x.shape[0], spec.n_components
-    nearest = jnp.full((n_samples,), jnp.inf, x.dtype)
+    n_components, real = spec.n_components, there(x.shape[0], n_rows)
+    last = jnp.asarray(x.shape[0] if n_rows is None else n_rows) - 1
+    nearest = jnp.where(real, jnp.asarray(jnp.inf, x.dtype), 0.0)
     known = jnp.full((n_components, x.shape[1]), jnp.nan, x.dtype)
     if spec.known.means is not None:
         known = jnp.asarray(spec.known.means, x.dtype)
         distances = _squared_distances(x, known)  # NaN to free rows
-        nearest = jnp.min(jnp.where(jnp.isnan(distances), jnp.inf, distances), axis=0)
+        nearest = jnp.where(real, jnp.min(jnp.where(jnp.isnan(distances), jnp.inf, distances), axis=0), 0.0)
     is_known = ~jnp.isnan(known[:, 0])
 
     def choose(nearest, component):
         key, mean, fixed = component
         # with no centre yet, or all rows on centres, every row is as likely
         even = jnp.isinf(nearest[0]) | (jnp.sum(nearest) <= 0.0)
-        odds = jnp.where(even, jnp.ones_like(nearest), nearest)
-        centre = jnp.where(fixed, mean, x[_row_at(jax.random.uniform(key, (), x.dtype), odds)])
+        odds = jnp.where(even, real.astype(x.dtype), nearest)
+        row = _row_at(jax.random.uniform(key, (), x.dtype), odds)
+        centre = jnp.where(fixed, mean, x[jnp.minimum(row, last.astype(row.dtype))])
         closer = jnp.minimum(nearest, _squared_distances(x, centre[None])[0])
         return jnp.where(fixed, nearest, closer), centre
 
@@ -318,8 +374,9 @@ def _squared_distances(x, means):
     return jax.lax.map(lambda mean: jnp.sum((columns - mean[:, None]) ** 2, axis=0), means)
 
 
-def _nearest(x, means):
-    return jnp.argmin(_squared_distances(x, means), axis=0)
+def _nearest(x, means, n_rows):
+    """Of each row the nearest mean, -1 of those that fill up."""
+    return jnp.where(there(x.shape[0], n_rows), jnp.argmin(_squared_distances(x, means), axis=0), -1)
 
 
 def _one_hot(labels, n_components, dtype):

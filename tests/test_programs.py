@@ -1,0 +1,188 @@
+"""No price for a new shape: rows that fill up change nothing, sizes share programs, and what is compiled is bounded."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+import oracles
+from conftest import EPS, TYPES, assert_trees_close, random_gmm
+from gmm_jax import Known, MixtureSpec
+from gmm_jax.bayes import gibbs
+from gmm_jax.em import EMConfig, bootstrap, fit_em, fit_em_restarts, standard_errors
+from gmm_jax.em import inputs as inputs_of_em
+from gmm_jax.em import sums as sums_of_em
+from gmm_jax.estimators.gaussian import random_responsibilities
+from gmm_jax.mixture import annotations, e_step, programs
+from gmm_jax.mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size
+from gmm_jax.mixture.starts import STARTS
+
+KEY, SPEC = jax.random.key(0), MixtureSpec(2)
+N = 77  # not one of the sizes
+
+
+@pytest.fixture(scope="module")
+def x():
+    """(153, 2): three groups that overlap."""
+    return oracles.random_data(np.random.default_rng(1), 153, random_gmm(0, 3, 2, "full"))
+
+
+@pytest.fixture
+def without_padding(monkeypatch):
+    """A switch: from its call on, every array has the rows that it is given."""
+
+    def switch():
+        for module in (annotations, inputs_of_em, sums_of_em):
+            monkeypatch.setattr(module, "padded_size", lambda n, *_: n)
+
+    return switch
+
+
+def test_sizes_are_few_and_at_most_a_fifth_larger():
+    sizes = np.array([padded_size(n) for n in range(1, 20_000)])
+    n = np.arange(1, 20_000)
+    assert np.all(sizes >= n)
+    assert np.all(sizes[n >= 32] <= 1.2 * n[n >= 32])
+    assert np.unique(sizes[(n > 64) & (n <= 16_384)]).size == 4 * 8  # four to an octave
+
+
+@pytest.mark.parametrize("sums", ["fast", "exact"])
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_rows_that_fill_up_are_in_no_sum(x, covariance_type, sums):
+    x, rng = x[:N], np.random.default_rng(1)
+    gmm = random_gmm(3, 3, x.shape[1], covariance_type)
+    annotated = {"sample_weight": rng.exponential(size=N), "labels": rng.integers(-1, 3, N), "uniforms": rng.random(N)}
+    for rows, block_size in (({}, None), ({}, 20), (annotated, None), (annotated, 20)):
+        taken = jax.jit(partial(e_step, sums=sums, block_size=block_size))
+        filled = {name: pad(leaf, 96) for name, leaf in rows.items()}
+        found = taken(gmm, pad(x, 96), **filled, n_rows=np.int32(N))
+        assert_trees_close(found, taken(gmm, x, **rows), rtol=1e-11, atol=1e-11)
+
+
+def test_numbers_of_rows_are_an_axis_like_any_other(x):
+    gmm = random_gmm(3, 3, x.shape[1], "full")
+    n_rows = np.array([5, 41, 60], np.int32)
+    filled = np.stack([pad(x[:n], 64) for n in n_rows])
+    each = jax.jit(jax.vmap(lambda z, n: e_step(gmm, z, n_rows=n, sums="fast", block_size=16)))
+    found = each(filled, n_rows)
+    for i, n in enumerate(n_rows):
+        expected = e_step(gmm, x[:n], sums="fast")
+        assert_trees_close(jax.tree.map(lambda leaf, i=i: leaf[i], found), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("start", [*STARTS.values(), random_responsibilities])
+def test_starts_are_drawn_from_the_rows_that_are_there(x, start):
+    x, known = x[:N] + 7.0, Known(means=np.array([x[0] + 7.0, np.full(x.shape[1], np.nan)]))
+    for spec in (MixtureSpec(3, "diag"), MixtureSpec(2, known=known)):
+        expected = jax.jit(start)(KEY, x, spec)
+        found = jax.jit(start)(KEY, pad(x, 128), spec, np.int32(N))
+        assert_trees_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("annotated", ["plain", "weights", "labels", "gaps"])
+def test_a_fit_and_its_errors_are_those_without_padding(x, annotated, without_padding):
+    x, rng = x[:N].copy(), np.random.default_rng(0)
+    rows = {"weights": {"sample_weight": rng.integers(0, 3, N)}, "labels": {"labels": rng.integers(-1, 2, N)}}
+    rows |= {"plain": {}}
+    if annotated == "gaps":
+        x[::5, 0] = np.nan
+    rows = rows.get(annotated, {"missing": "marginalise"})
+
+    def everything():
+        found = fit_em_restarts(KEY, x, SPEC, n_restarts=3, **rows)
+        errors = [standard_errors(x, found, SPEC, method=m, **rows) for m in ("observed", "sandwich")]
+        resampled = bootstrap(KEY, x, found, SPEC, n_resamples=4, **rows).gmms
+        return found.best.gmm, found.fits.log_likelihood, found.fits.n_iter, found.optima.count, errors, resampled
+
+    padded = everything()
+    without_padding()
+    assert_trees_close(padded, everything(), rtol=1e-7, atol=1e-7)
+
+
+def test_fit_em_is_that_of_the_rows_alone(x, without_padding):
+    start, weight = random_gmm(3, 2, x.shape[1], "full"), np.arange(N) % 3
+    config = EMConfig(max_iter=20)
+    padded = fit_em(x[:N], start, sample_weight=weight, config=config)
+    alone = jax.jit(lambda x: fit_em(x, start, sample_weight=weight, config=config))(x[:N])
+    assert_trees_close(padded, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_sizes_and_weights_share_programs(x):
+    def compiled():
+        return sum(key[1][0].__name__ == "_advance" for key in programs._programs)
+
+    options = {"n_restarts": 3, "config": EMConfig(max_iter=37)}  # as no other test has
+    before, sizes = compiled(), range(100, 153, 4)
+    for n in sizes:
+        fit_em_restarts(KEY, x[:n], SPEC, **options)
+    assert compiled() - before == len({padded_size(n) for n in sizes}) == 3
+    for seed in range(3):
+        weight = np.random.default_rng(seed).permutation(len(x)) < 150 - seed
+        weighted = fit_em_restarts(KEY, x, SPEC, sample_weight=weight.astype(float), **options)
+        if not seed:
+            with_weights = compiled()
+    assert compiled() == with_weights
+    alone = fit_em_restarts(KEY, x[weight], SPEC, **options)
+    assert_trees_close(weighted.best, alone.best, rtol=1e-9, atol=1e-9)
+
+
+def test_data_sets_of_many_sizes_come_back_in_their_order(x):
+    sizes = [100, 33, 140, 20, 78, 31]
+    sets, keys = [x[:n] for n in sizes], jax.random.split(KEY, len(sizes))
+    calls = []
+    options = {"n_restarts": 3, "progress": lambda *now: calls.append(now[:2])}
+    found = fit_em_restarts(keys, sets, SPEC, **options)
+    backwards = fit_em_restarts(keys[::-1], sets[::-1], SPEC, n_restarts=3)
+    alone = fit_em_restarts(keys[3], sets[3], SPEC, n_restarts=3)
+    assert calls[-1] == (18, 18)
+    np.testing.assert_allclose(found.log_likelihood, backwards.log_likelihood[::-1], rtol=1e-9)
+    np.testing.assert_allclose(found.log_likelihood[3], alone.fits.log_likelihood, rtol=1e-9)
+    np.testing.assert_allclose(found[3].best.gmm.means, found.best.gmm.means[3], rtol=0.0)
+    for p, n in enumerate(sizes):
+        best = jax.tree.map(lambda leaf, p=p: leaf[p], found.best)
+        value = oracles.log_likelihood((best.gmm.weights, best.gmm.means, best.gmm.covariances, "full"), x[:n])
+        np.testing.assert_allclose(best.log_likelihood, value, rtol=64 * EPS * n)
+
+
+def test_programs_are_let_go_before_there_is_no_room(x, monkeypatch):
+    if not programs.n_maps():
+        pytest.skip("the system does not tell how many maps of memory a process has")
+    first = fit_em_restarts(KEY, x, SPEC, n_restarts=2)
+    monkeypatch.setattr(programs, "most_maps", lambda: 1)
+    programs._compiled[0] = programs.BETWEEN_LOOKS - 1
+    programs.make_room()
+    assert programs._programs  # no look: too few were compiled
+    before = programs.n_maps()
+    programs._compiled[0] = programs.BETWEEN_LOOKS
+    programs.make_room()
+    assert not programs._programs
+    assert programs.n_maps() < before
+    assert_trees_close(fit_em_restarts(KEY, x, SPEC, n_restarts=2).best, first.best, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.slow
+def test_five_thousand_shapes_in_one_process():
+    rng, sizes = np.random.default_rng(0), set()
+    while len(sizes) < 5_000:
+        sizes.add((int(rng.integers(20, 3_000)), int(rng.integers(1, 6)), int(rng.integers(1, 5))))
+    for i, (n, d, k) in enumerate(sorted(sizes)):
+        x = rng.normal(size=(n, d))
+        found = fit_em_restarts(jax.random.key(i), x, MixtureSpec(k), n_restarts=2, config=EMConfig(max_iter=5))
+        if i % 10 == 0:
+            fit_em(x, found.best.gmm, config=EMConfig(max_iter=5))
+        if i % 100 == 0:
+            gibbs(KEY, x, MixtureSpec(k), n_chains=1, n_warmup=0, n_draws=1)
+        assert programs.n_maps() < 2 * programs.most_maps()
+
+
+def test_groups_of_gaps_are_filled_up_to_few_numbers(x):
+    z = x[:N].copy()
+    z[::5, 0] = z[1::7, 1] = np.nan
+    filled, groups = missing_groups(z, "marginalise")
+    rows = pad_annotations(Annotations(groups=groups), N, 96)
+    gmm = random_gmm(3, 2, x.shape[1], "full")
+    expected = e_step(gmm, filled, groups=groups)
+    found = e_step(gmm, pad(filled, 96), groups=rows.groups, n_rows=rows.n_rows)
+    assert_trees_close(found, expected, rtol=1e-11, atol=1e-11)
+    assert len(rows.groups.rows) == padded_size(len(groups.rows), annotations.GROUP_SIZES)
