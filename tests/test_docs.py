@@ -16,7 +16,8 @@ COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", TEXT, flags=re
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_blocks_run_one_after_the_other(capsys):
+def test_the_blocks_run_one_after_the_other(capsys, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     names = {}
     for block in BLOCKS:
         exec(block, names)
