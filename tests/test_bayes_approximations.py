@@ -14,10 +14,10 @@ from test_bayes_references import mcse
 
 from conftest import TYPES
 from gmm_jax import GMM, Known, MixtureSpec, Posterior, Prior, Status, bayes, permute
+from gmm_jax.bayes.diagnostics import quantities
 from gmm_jax.bayes.importance import importance, is_reliable, weighted
 from gmm_jax.bayes.laplace import Mode, _distinct, _gaussian, n_labellings
 from gmm_jax.bayes.target import prepare
-from gmm_jax.judge.diagnostics import quantities
 
 X = np.array([1.2, 0.7, 3.1, 2.2, -0.4])[:, None]
 ONE = Prior(means=dist.Normal(0.5, 1.5).expand([1]).to_event(1), covariances=dist.InverseGamma(2.5, 1.5))

@@ -17,6 +17,8 @@ ENTRIES = {
     **{name: lambda key, name=name: getattr(bayes, name)(key, X, SPEC, **TINY)
        for name in ("nuts", "gibbs", "smc", "svi", "laplace", "telescoping")},
     "gibbs_batch": lambda key: bayes.gibbs_batch(key, X[None], SPEC, init=jax.tree.map(lambda a: a[None], GMM)),
+    "sample": lambda key: bayes.sample(key, X, SPEC),
+    "point_estimate": lambda key: bayes.point_estimate(key, POSTERIOR, SPEC),
     "bridge": lambda key: bayes.bridge(key, X, SPEC, POSTERIOR),
     "fit_posterior": lambda key: judge.fit_posterior(key, X, SPEC),
     "recovery": lambda key: judge.recovery(key, GMM, GMM),
@@ -66,6 +68,10 @@ def test_exchanged_arguments_are_a_sentence():
         judge.relabel(GMM)
     with pytest.raises(ValueError, match="posterior must be a Posterior"):
         bayes.bridge(KEY, X, SPEC, GMM)
+    with pytest.raises(ValueError, match="posterior must be a Posterior"):
+        bayes.point_estimate(KEY, GMM, SPEC)
+    with pytest.raises(ValueError, match="spec must be a MixtureSpec"):
+        bayes.sample(KEY, SPEC, X)
     with pytest.raises(ValueError, match="init must be a GMM or None; got ndarray"):
         bayes.nuts(KEY, X, SPEC, init=X, **TINY)
 

@@ -34,10 +34,10 @@ from gmm_jax import (
     responsibilities,
     sample,
 )
+from gmm_jax.bayes.diagnostics import quantities
 from gmm_jax.bayes.gibbs import sweep
 from gmm_jax.bayes.prior import hyperparameters
 from gmm_jax.bayes.target import any_mixture, prepare
-from gmm_jax.judge.diagnostics import quantities
 
 REFERENCES = Path(__file__).parent / "references"
 ENGINES = {"nuts": bayes.nuts, "gibbs": bayes.gibbs}

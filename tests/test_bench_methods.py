@@ -15,11 +15,11 @@ import pytest
 import oracles
 from conftest import TYPES, near, posterior_of, random_gmm, scrambled
 from gmm_jax import GMM, MixtureSpec, NotSupported, Status, judge, log_prob, permute
+from gmm_jax.bayes.diagnostics import diagnostics_of, quantities
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
 from gmm_jax.bench.methods import _peers, pymc_nuts
 from gmm_jax.em import EMConfig, fit_em
-from gmm_jax.judge.diagnostics import diagnostics_of, quantities
 from gmm_jax.mixture import Hyperparameters
 from shared.nutpie_starts import variables
 
@@ -35,7 +35,7 @@ def subject():
     return cache(lambda name: Subject(methods.load(name)))
 
 
-OURS = ("em", "gibbs", "laplace", "nuts", "oracle", "smc", "svi")  # these treat every specification
+OURS = ("bayes", "em", "gibbs", "laplace", "nuts", "oracle", "smc", "svi")  # treat every spec
 
 
 IN_EVERY_RUN = (

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import oracles
-from conftest import near, posterior_of, random_gmm, scrambled
+from conftest import as_tuple, near, posterior_of, random_gmm, scrambled
 from gmm_jax import GMM, BayesianGaussianMixture, GaussianMixture, Known, Prior, Status, judge
+from gmm_jax.bayes.point import predictive_rows
 
 sklearn = pytest.importorskip("sklearn", reason="the tests compare with scikit-learn")
 ConvergenceWarning = sklearn.exceptions.ConvergenceWarning
 
-SIZE = {"n_chains": 2, "n_warmup": 50, "n_draws": 200, "n_init": 4}
+SIZE = {"engine": "gibbs", "n_chains": 2, "n_warmup": 50, "n_draws": 200, "n_init": 4}
 
 
 def fitted(x, **options):
@@ -64,10 +65,15 @@ def test_predictions_are_means_over_draws(fit, x):
     assert fit.score(x) == pytest.approx(np.log(density).mean(), rel=1e-11)
 
 
-def test_estimates_are_means_of_the_draws_and_errors_their_spread(fit):
+def test_the_estimate_predicts_better_than_the_mean_of_the_draws_whose_spread_are_its_errors(fit):
+    """By the posterior predictive's own law, at rows that the estimate has not seen."""
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), fit.posterior_.draws)
+    rows = predictive_rows(jax.random.key(7), flat, 10_000)
+    mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), flat)
+    gain = oracles.log_prob(as_tuple(fit.mixture_), rows) - oracles.log_prob(as_tuple(mean), rows)
+    assert gain.mean() > 5 * gain.std() / np.sqrt(len(gain))
     for name in ("weights", "means", "covariances"):
         draws = getattr(fit.posterior_.draws, name)
-        np.testing.assert_allclose(getattr(fit, f"{name}_"), draws.mean(axis=(0, 1)), rtol=1e-12)
         np.testing.assert_allclose(getattr(fit, f"{name}_sd_"), draws.std(axis=(0, 1)), rtol=1e-12)
     table = fit.diagnostics_
     assert len(table.names) == 3 + 3 * 2 + 3 * 3 + 1
@@ -133,10 +139,10 @@ def test_every_sampled_row_has_a_draw_of_its_own(given, x):
     assert abs(inner.var() - 1.0) < 5 * np.sqrt(2 / 2000)
 
 
-def test_labels_of_samples_are_sorted_and_frequent_as_the_weights(fit):
+def test_labels_of_samples_are_sorted_and_frequent_as_the_draws_weights(fit):
     _, labels = fit.sample(4000)
     assert np.all(np.diff(labels) >= 0)
-    p = fit.weights_
+    p = fit.posterior_.draws.weights.mean(axis=(0, 1))
     assert np.all(np.abs(np.bincount(labels, minlength=3) / 4000 - p) < 5 * np.sqrt(p * (1 - p) / 4000))
 
 
@@ -174,10 +180,19 @@ def test_too_few_draws_are_a_warning(x, fit):
     np.testing.assert_array_equal(again.means_, fit.means_)  # the same seed, the same answer
 
 
+def test_by_default_chains_go_on_until_they_have_mixed(x):
+    x = x[:, :1] + np.repeat([0.0, 30.0], [40, 20])[:, None]
+    estimator = BayesianGaussianMixture(2, random_state=0, n_init=4).fit(x)
+    assert (estimator.status_, estimator.converged_) == (Status.SAMPLED, True)
+    assert "mixed (gibbs" in estimator.message_
+    np.testing.assert_allclose(np.sort(estimator.weights_), [1 / 3, 2 / 3], atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"engine": "em"}, "engine must be one of gibbs, nuts, smc, svi, laplace; got 'em'"),
+        ({"engine": "em"}, "engine must be one of auto, gibbs, nuts, smc, svi, laplace; got 'em'"),
+        ({"engine": "auto"}, "engine 'auto' has no option 'n_warmup'; it has n_chains, n_draws, max_passes, budget"),
         ({"engine": "svi"}, "engine 'svi' has no option 'n_chains'.*it has n_warmup, n_draws"),
         ({"engine_options": {"step": 1}}, "engine 'gibbs' has no option 'step'"),
         ({"n_draws": 0}, "n_draws must be"),
@@ -197,7 +212,7 @@ def test_what_cannot_be_is_a_sentence(options, sentence, x):
 
 def test_a_mode_is_no_posterior(given, x):
     estimator = given(posterior_of(near(random_gmm(0, 2, 2, "full"), 1)), only_a_mode=True)
-    with pytest.raises(ValueError, match="gibbs with these options gives a mode and no posterior"):
+    with pytest.raises(ValueError, match="auto with these options gives a mode and no posterior"):
         estimator.fit(x)
 
 
@@ -221,7 +236,7 @@ def test_some_of_scikit_learns_checks_pass():
 ALL_CHECKS = """
 import test_estimator
 from gmm_jax import BayesianGaussianMixture
-print(test_estimator.conform(BayesianGaussianMixture(n_chains=2, n_warmup=20, n_draws=30, n_init=4)))
+print(test_estimator.conform(BayesianGaussianMixture(engine='gibbs', n_chains=2, n_warmup=20, n_draws=30, n_init=4)))
 """
 
 

@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 import oracles
 from conftest import TYPES, as_tuple, near, posterior_of, random_gmm
 from gmm_jax import GMM, Fit, Known, MixtureSpec, Status, judge, permute
-from gmm_jax.judge.diagnostics import quantities
+from gmm_jax.bayes.diagnostics import quantities
 
 K, D = 3, 2
 

@@ -9,7 +9,7 @@ import pytest
 import oracles
 from conftest import as_tuple, near, posterior_of, random_gmm, scrambled
 from gmm_jax import GMM, Known, MixtureSpec, bayes, judge, permute
-from gmm_jax.judge.diagnostics import N_SPREAD, disagree, spread_pairs
+from gmm_jax.bayes.diagnostics import N_SPREAD, disagree, spread_pairs
 
 K, D, S = 3, 2, 250
 SPEC = MixtureSpec(K)

@@ -6,7 +6,9 @@ from .importance import corrected_moments
 from .laplace import laplace
 from .model import model
 from .nuts import nuts
+from .point import point_estimate
 from .prior import default_prior, hierarchical_inverse_wishart, hyperparameters
+from .sample import Interrupted, sample
 from .smc import smc
 from .starts import climber, starts_from_em
 from .svi import svi

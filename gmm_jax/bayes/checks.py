@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
-from ..mixture import GMM, MixtureSpec, Posterior, check_data
+from ..mixture import GMM, MixtureSpec, Posterior, check_data, standardise, validate_spec
 from ..mixture.checks import check_type, kind_of
 from ..mixture.gmm import mixture_of
 
@@ -50,3 +51,14 @@ def check_width(x, name: str, gmm: GMM) -> np.ndarray:
     if x.shape[1] != gmm.n_features:
         raise ValueError(f"{name} has {x.shape[1]} columns, but the mixture has {gmm.n_features} features.")
     return x
+
+
+def standardised(x, spec: MixtureSpec | None, *gmms: GMM) -> tuple[Float[np.ndarray, "N D"], MixtureSpec, list[GMM]]:
+    """Data checked and in their own units, the spec checked, and mixtures of any leading axes in the same units."""
+    x = check_data(x)
+    n_components, n_features = gmms[0].means.shape[-2:]
+    if x.shape[1] != n_features:
+        raise ValueError(f"x has {x.shape[1]} columns, but the draws have {n_features} features: pass the data fitted.")
+    spec = validate_spec(MixtureSpec(n_components, gmms[0].covariance_type) if spec is None else spec, n_features)
+    z, scaling = standardise(x, spec)
+    return z, spec, [jax.tree.map(lambda leaf: np.asarray(leaf, z.dtype), scaling.inward(gmm)) for gmm in gmms]

@@ -28,10 +28,10 @@ from ..mixture.cores import divide, on_each, together
 from ..mixture.covariance import structure
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
-from ..mixture.moments import Moments, Precision, chosen, e_step, fast_sums_allowed, ill_conditioned
+from ..mixture.moments import Moments, Precision, chosen, e_step, ill_conditioned
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, conjugate
-from .target import begin, constrain, finish, prepare, prior_of, run_chunks
+from .target import begin, constrain, finish, first_that, prepare, prior_of, run_chunks
 from .tempering import exchange, first_temperatures, in_line, powers, respaced, spread_order
 from .variates import Noise, Proposals, draw_noise, inverse_wishart, log_gamma, wishart
 
@@ -52,6 +52,7 @@ def gibbs(
     labels: Int[Array, "N"] | None = None,
     missing: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    until: Callable[[Posterior], bool] | None = None,
 ) -> Posterior:
     """Posterior draws by Gibbs sampling, under a semi-conjugate prior (the default one is).
 
@@ -63,6 +64,8 @@ def gibbs(
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random, and draws these entries with the labels.
         progress: called between chunks with (sweeps done, sweeps).
+        until: called with the posterior; while it says False the chains go on until they have made twice as many
+            sweeps, of which again n_draws are kept, evenly spread, after a warm-up in the same proportion.
 
     Returns:
         Posterior; stats: occupied (C, S), the number of components that hold a sample; with tempering also arrivals
@@ -94,15 +97,18 @@ def gibbs(
             rows = respaced(rows, np.mean(rates, axis=(0, 1)))
         return done
 
-    fast = not tempered and fast_sums_allowed(problem.z.dtype, problem.annotations.groups)
+    fast = not tempered and problem.annotations.groups is None
     rows = first_temperatures(n_temperatures, problem.z.shape[0]).astype(problem.z.dtype)
     chains = _begin(key, problem, first, n_temperatures)
-    kept = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
-    stats = {"occupied": kept.occupied}
-    if tempered:
-        stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
-    log_density = kept.log_likelihood + np.asarray(prior_of(problem, kept.gmm))
-    return finish(problem, scaling, kept.gmm, log_density, stats, Status.SAMPLED)
+
+    def posterior_of(kept):
+        stats = {"occupied": kept.occupied}
+        if tempered:
+            stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
+        log_density = kept.log_likelihood + np.asarray(prior_of(problem, kept.gmm))
+        return finish(problem, scaling, kept.gmm, log_density, stats, Status.SAMPLED)
+
+    return first_that(until, map(posterior_of, run_chunks(advance, chains, n_warmup, n_draws, size, progress)))
 
 
 class Chain(NamedTuple):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from ..mixture.checks import check_count
 from ..mixture.cores import on_each
-from .target import begin, finish, log_posterior, read_draws, run_chunks
+from .target import begin, finish, first_that, log_posterior, read_draws, run_chunks
 
 CHUNK = 250  # steps between two looks from the host
 
@@ -36,6 +36,7 @@ def nuts(
     target_accept: float = 0.8,
     max_depth: int = 10,
     progress: Callable[[int, int], None] | None = None,
+    until: Callable[[Posterior], bool] | None = None,
 ) -> Posterior:
     """Posterior draws by the No-U-Turn sampler.
 
@@ -46,6 +47,7 @@ def nuts(
         target_accept: mean acceptance probability to tune the step size for; raise it where transitions diverge.
         max_depth: at most 2**max_depth leapfrog steps a draw.
         progress: called between chunks with (steps done, steps).
+        until: as in `gibbs`: while it says False of the posterior, the chains go on.
 
     Returns:
         Posterior; stats: acceptance_rate, diverging, n_steps, energy (C, S) and step_size (C,). Status DIVERGENT where
@@ -64,14 +66,18 @@ def nuts(
     target = np.asarray(target_accept, problem.z.dtype)
 
     def advance(parts, start):
-        return on_each(_advance, parts, problem, stages[start : start + size], target, max_depth=max_depth)
+        now = stages[start : start + size] if start < len(stages) else np.zeros((size, 3), bool)
+        return on_each(_advance, parts, problem, now, target, max_depth=max_depth)
+
+    def posterior_of(kept):
+        position, stats = kept
+        stats = stats | {"step_size": stats["step_size"][:, -1]}
+        draws, log_density, _ = read_draws(problem, position)
+        status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
+        return finish(problem, scaling, draws, log_density, stats, status)
 
     chains = _begin(key, problem, first)
-    position, stats = run_chunks(advance, chains, n_warmup, n_draws, size, progress)
-    stats |= {"step_size": stats["step_size"][:, -1]}
-    draws, log_density, _ = read_draws(problem, position)
-    status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
-    return finish(problem, scaling, draws, log_density, stats, status)
+    return first_that(until, map(posterior_of, run_chunks(advance, chains, n_warmup, n_draws, size, progress)))
 
 
 class Chain(NamedTuple):

@@ -7,7 +7,7 @@ hundreds of programs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -211,19 +211,38 @@ def over_draws(function, draws, numbers, *, sums=True):
 
 
 def run_chunks(advance: Callable[[list, int], list], chains, n_warmup: int, n_draws: int, size: int, progress=None):
-    """What chains report after the warm-up, (C, n_draws, ...), from steps in chunks of one size.
+    """What chains report after the warm-up, (C, n_draws, ...); and the same again, as often as asked, of longer runs.
 
-    So any number of steps runs the same program. `advance(parts, start)` makes `size` steps, of which the first has
-    index start, with the chains divided over the cores: (chains, output (c, size, ...)) of each part.
+    Each time the chains go on until they have made twice as many steps; the first n_warmup parts of them, of
+    n_warmup + n_draws, are left out, and of each of the others one step is kept. So memory does not grow, and a state
+    long ago is forgotten.
+
+    Steps are made in chunks of one size, so that any number of them runs the same program. `advance(parts, start)`
+    makes `size` steps, of which the first has index start, with the chains divided over the cores: (chains, output
+    (c, size, ...)) of each part.
     """
-    parts, outputs, n_steps = divide(chains), [], n_warmup + n_draws
+    parts, kept, start, stride = divide(chains), [], 0, 1
     n_chains = jax.tree.leaves(chains)[0].shape[0]
-    for start in range(0, n_steps, size):
-        parts, output = zip(*advance(parts, start), strict=True)
-        outputs.append(together(output, n_chains))
-        if progress is not None:
-            progress(min(start + size, n_steps), n_steps)
-    return jax.tree.map(lambda *chunks: np.concatenate(chunks, axis=1)[:, n_warmup:n_steps], *outputs)
+    while True:
+        n_steps = stride * (n_warmup + n_draws)
+        while start < n_steps:
+            parts, output = zip(*advance(parts, start), strict=True)
+            kept.append(_every(stride, together(output, n_chains), -start % stride))
+            start += size
+            if progress is not None:
+                progress(min(start, n_steps), n_steps)
+        whole = jax.tree.map(lambda *chunks: np.concatenate(chunks, axis=1), *kept)
+        yield jax.tree.map(lambda leaf: leaf[:, n_warmup : n_warmup + n_draws], whole)
+        stride, kept = 2 * stride, [_every(2, whole)]
+
+
+def first_that(until: Callable[[Posterior], bool] | None, posteriors: Iterator[Posterior]) -> Posterior:
+    """The first posterior of which `until` says True; without it the first one."""
+    return next(posterior for posterior in posteriors if until is None or until(posterior))
+
+
+def _every(stride, output, first=0):
+    return jax.tree.map(lambda leaf: np.ascontiguousarray(leaf[:, first::stride]), output)
 
 
 def finish(problem: Problem, scaling: Scaling, draws: GMM, log_density, stats: dict, status: Status) -> Posterior:

@@ -95,7 +95,7 @@ def telescoping(
         return on_each(_advance, parts, problem, law, n_sweeps=CHUNK)
 
     chains = _begin(key, problem, first)
-    draws, n_components, occupied = run_chunks(advance, chains, n_warmup, n_draws, CHUNK, progress)
+    draws, n_components, occupied = next(run_chunks(advance, chains, n_warmup, n_draws, CHUNK, progress))
     log_likelihood = np.asarray(_log_likelihood(problem, draws), float) - len(problem.z) * scaling.log_volume
     status = Status.SAMPLED if np.all(np.isfinite(log_likelihood)) else Status.NON_FINITE
     return Telescoped(scaling.outward(draws), log_likelihood, n_components, occupied, status)

@@ -18,6 +18,7 @@ from .runner import FAILED, HERE, How, run_grid
 
 METRICS = {
     "kl": "KL from truth",
+    "kl_predictive": "KL of predictive",
     "means_error": "RMSE of μ",
     "covariances_error": "RMSE of Σ",
     "weights_error": "RMSE of φ",

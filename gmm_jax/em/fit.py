@@ -12,19 +12,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import Annotations, Hyperparameters, Known, Status, project, structure
 from ..mixture.checks import check_count, check_type, tree_dataclass
 from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations, given
-from ..mixture.moments import Moments, e_step, fast_sums_allowed, ill_conditioned, moments
+from ..mixture.moments import FastMoments, Moments, kappa_squared, kappa_squared_limit, moments, take_sums
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
 
 ACCELERATIONS = ("none", "lbfgs")
 INEXACT = -1  # beside the Status of a fit on its way: the next step is not for fast sums
+ITERATED = 1e5  # the most κ² of sums that a fit iterates on: their errors, of 2e-11 or in float32 1e-2, are averaged
+UNNOTICED = 1e-3  # times κ²: how much less precise a likelihood is than 64 eps of it allow for
 
 
 @tree_dataclass
@@ -67,6 +69,12 @@ class EMState(NamedTuple):
     gmm: GMM
     whitener: Float[Array, "..."]  # of the covariances: what _fault looks at
     moments: Moments
+    kappa_squared: Float[Array, ""]  # how many times larger their rounding errors may be than those of exact sums, or 0
+
+
+def accurate(state: EMState) -> Bool[Array, "..."]:
+    """Whether the sums of a state are good enough to be returned: that they keep three quarters of the digits."""
+    return state.kappa_squared <= kappa_squared_limit(state.kappa_squared.dtype, 0.75)
 
 
 def fit_em(
@@ -115,9 +123,9 @@ def _checked(x, init, known, config, missing=None):
 def _fit(x, init, known, rows, config, prior):
     rows = rows._replace(weight=None if rows.weight is None else jnp.asarray(rows.weight, x.dtype))
     exact, rule = em_map(x, known, rows, config, prior, "exact")
-    progress = begin(exact, first_state(x, init, known, rows), rule)
+    progress = begin(exact, first_state(x, init, known, rows, "exact"), rule)
     start, later = progress.value, jnp.zeros((0,), x.dtype)
-    if fast_sums_allowed(x.dtype, rows.groups):
+    if rows.groups is None:
         fast, _ = em_map(x, known, rows, config, prior, "fast")
         progress, later = advance(fast, progress, rule, config.max_iter)
         progress = resume(progress, INEXACT)
@@ -126,7 +134,11 @@ def _fit(x, init, known, rows, config, prior):
     if later.size:
         step = jnp.arange(config.max_iter, dtype=n_fast.dtype)
         last = jnp.where(step < n_fast, later, last[step - n_fast])
-    return result_of(progress, jnp.concatenate([start[None], last]))
+    best = progress.best
+    if rows.groups is None:
+        best = jax.lax.cond(accurate(best), lambda: best, lambda: _state(best.gmm, x, rows, "exact"))
+    trace = jnp.concatenate([start[None], last]).at[progress.best_iter].set(exact.objective(best))
+    return result_of(progress._replace(best=best), trace)
 
 
 def iterates(
@@ -147,7 +159,7 @@ def iterates(
 def _iterates(x, init, n_iter, known, sample_weight, config):
     sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
     mapping, _ = em_map(x, known, Annotations(sample_weight), config, None, "exact")
-    first = first_state(x, init, known, Annotations(sample_weight))
+    first = first_state(x, init, known, Annotations(sample_weight), "exact")
     return jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
 
 
@@ -163,7 +175,7 @@ def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *,
     return m_step(moments(start, d, one_hot, jnp.zeros(x.shape[0], x.dtype)), start, known=known)
 
 
-def first_state(x, init, known, rows, sums="exact") -> EMState:
+def first_state(x, init, known, rows, sums) -> EMState:
     """The start, known parts put in, with its sums; leaves get the dtype of x."""
     gmm = project(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), known)
     return _state(gmm, x, rows, sums)
@@ -172,13 +184,13 @@ def first_state(x, init, known, rows, sums="exact") -> EMState:
 def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
     """EM as a map for fixed_point: EMState -> EMState, its objective ℓ (+ log prior), its faults, and when to stop.
 
-    By way of "fast" it stops with INEXACT before a step that these cannot take; "exact" can take any.
+    By way of "fast" it stops with INEXACT before a step whose sums have a κ² above ITERATED; "exact" takes any.
     """
     total = jnp.asarray(x.shape[0], x.dtype) if rows.weight is None else jnp.sum(rows.weight)
-    return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior, sums)
+    return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior)
 
 
-def map_of(evaluate, total, known, config, prior, sums) -> tuple[Map, Rule]:
+def map_of(evaluate, total, known, config, prior) -> tuple[Map, Rule]:
     """The same wherever the sum is taken: `evaluate` is GMM -> EMState, `total` the number of samples.
 
     Where a loop outside takes the sum, evaluate is the identity: `ask` then gives the mixture to take it under.
@@ -198,8 +210,9 @@ def map_of(evaluate, total, known, config, prior, sums) -> tuple[Map, Rule]:
     mapping = Map(
         step=lambda state: evaluate(image(state)),
         objective=objective,
-        fault=lambda state: _fault(state, known, sums, may_be_empty=prior is not None),
+        fault=lambda state: _fault(state, known, may_be_empty=prior is not None),
         gradient=lambda state: gradient(state.gmm, state.moments, known, ridge, prior),
+        rounding=lambda state: UNNOTICED * state.kappa_squared,
     )
     if config.acceleration == "lbfgs":
         chart = Chart(lambda state: state.gmm, image, evaluate, to_coordinates, unflatten)
@@ -232,14 +245,18 @@ def result_of(progress: Progress, trace: Float[Array, "max_iter_plus_1"]) -> EMR
 
 def _state(gmm, x, rows, sums):
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances)
-    weight, labels, groups = rows
-    return EMState(gmm, whitener, e_step(gmm, x, weight, labels=labels, groups=groups, whitener=whitener, sums=sums))
+    return state_of(gmm, whitener, take_sums(gmm, whitener, x, rows, sums))
 
 
-def _fault(state, known, sums, *, may_be_empty):
+def state_of(gmm: GMM, whitener: Float[Array, "..."], sums: Moments | FastMoments) -> EMState:
+    """A mixture with its sums, and what these are worth."""
+    return EMState(gmm, whitener, Moments(*sums[:4]), kappa_squared(gmm, whitener, sums))
+
+
+def _fault(state, known, *, may_be_empty):
     """COLLAPSED: a Cholesky fails, a free Σ_k is numerically singular, or a component to be estimated has mass < 1.
 
-    INEXACT, where sums come from statistics: they are too inexact to tell, and nothing is said about a collapse.
+    INEXACT: sums from statistics keep too few digits to tell, and nothing is said about a collapse.
     """
     gmm, mass = state.gmm, state.moments.mass
     kind = structure(gmm.covariance_type)
@@ -252,9 +269,7 @@ def _fault(state, known, sums, *, may_be_empty):
     collapsed = ~factored | jnp.any(singular & free_covariances)
     collapsed = collapsed if may_be_empty else collapsed | jnp.any(empty)
     fault = jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))
-    if sums == "exact":
-        return fault
-    return jnp.where(ill_conditioned(gmm, state.whitener), jnp.int32(INEXACT), fault)
+    return jnp.where(state.kappa_squared <= ITERATED, fault, jnp.int32(INEXACT))
 
 
 def _free(known, mass):

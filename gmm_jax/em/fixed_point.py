@@ -33,6 +33,7 @@ class Map(NamedTuple):
     objective: Callable[[Any], Float[Array, ""]]  # state -> value, to be raised
     fault: Callable[[Any], Int[Array, ""]]  # state -> Status.RUNNING, or what is wrong with it
     gradient: Callable[[Any], Float[Array, "n_coordinates"]] | None = None  # state -> ∇objective, where it is asked for
+    rounding: Callable[[Any], Float[Array, ""]] | None = None  # state -> by what factor its objective is less precise
     chart: Chart | None = None  # for accelerated iterations
 
 
@@ -183,6 +184,9 @@ def tell(mapping: Map, progress: Progress, rule: Rule, new: Any, plain: Bool[Arr
     value = mapping.objective(new)
     gain = value - progress.value
     rounding = 64.0 * jnp.finfo(value.dtype).eps * (rule.unit + jnp.abs(progress.value))
+    if mapping.rounding is not None:
+        factor = jnp.maximum(mapping.rounding(new), mapping.rounding(progress.state))
+        rounding *= jnp.maximum(factor, jnp.ones_like(factor))
     dropped = rule.monotone & (-gain > rounding)
     fault = mapping.fault(new)
     sound = (fault == Status.RUNNING) & jnp.isfinite(value)

@@ -18,6 +18,7 @@ from ..mixture import GMM, Hyperparameters, MixtureSpec, free_parts, structure, 
 from ..mixture.annotations import Annotations, missing_groups, same_size
 from ..mixture.checks import check_count, check_type
 from ..mixture.cores import divide, on_each, together
+from ..mixture.leaves import in_leaves
 from ..mixture.match import exchangeable
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
@@ -74,13 +75,17 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
     x = check_data(x, n_components=spec.n_components, missing=missing)
     with_gaps, scaling = standardise(x, spec, weight)
     scaling = scaling._replace(names=names)
+    spread = _spread(with_gaps, weight)
+    of_starts = {
+        "for_starts": rows_for_starts(with_gaps, spec.n_components),
+        "means_of_labelled": labelled_means(with_gaps, labels, spec.n_components, weight),
+    }
     z, groups = missing_groups(with_gaps, missing)
+    if groups is None:
+        z, weight, labels = in_leaves(z, weight, labels)
     annotations = Annotations(weight, labels, groups)
     n_samples = z.shape[0] if weight is None else float(np.sum(weight))
-    return data_of(z, annotations, spec, scaling, config, prior, n_samples, _spread(with_gaps, weight))._replace(
-        for_starts=rows_for_starts(with_gaps, spec.n_components),
-        means_of_labelled=labelled_means(with_gaps, labels, spec.n_components, weight),
-    )
+    return data_of(z, annotations, spec, scaling, config, prior, n_samples, spread)._replace(**of_starts)
 
 
 def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> Data:

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, WIDE, Precision, Status, fast_sums_allowed
+from ..mixture import GMM, WIDE, Precision, Status
 from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
-from .fit import INEXACT, em_map, first_state
+from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import pick
 from .sums import Fits, go_on
@@ -71,6 +71,16 @@ class CompiledFits(Fits):
             status = np.where(self.left == Status.RUNNING, status, self.left).astype(np.int32)
             self._seen = state._replace(status=status), np.where(np.isneginf(trace), np.nan, trace)
         return self._seen
+
+    def exactly(self, which: Int[np.ndarray, "R"], best: EMState) -> tuple[EMState, Float[np.ndarray, "R"]]:
+        """The best states of these fits with exact sums, and their objectives."""
+        width = min(MOST_SLOTS, self.pools[0].progress.n_iter.size)
+        rows = [which[i : i + width] for i in range(0, which.size, width)]
+        filled = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in rows]
+        begun = _begin_pools(self.problem, self.n_starts, best.gmm, filled, self.pools[0].trace.shape[1], "exact")
+        return jax.tree.map(
+            lambda *leaves: np.concatenate(leaves)[: which.size], *[(p.state, p.value) for p, _ in begun]
+        )
 
     @property
     def kept(self) -> tuple:
@@ -140,7 +150,7 @@ def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | N
     width = members[0].size + 1
     width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
-    sums = "fast" if fast_sums_allowed(problem[0].dtype, problem[2].groups) else "exact"
+    sums = "fast" if problem[2].groups is None else "exact"
     begun = _begin_pools(problem, n_starts, starts, rows, keep.size, sums)
     exact = np.full(n_fits, sums == "exact")
     for fits, (progress, _) in zip(members, begun, strict=True):

@@ -178,7 +178,7 @@ def fit_em_restarts(
         fits.kept = read_checkpoint(file, fits.kept, keeper.fingerprint)
     judge = Judge([data], criterion)
     interrupted = run(fits, judge, race=race, progress=progress, keep=keeper.keep)
-    state, trace = fits.look()
+    state, trace = fits.final()
     found = restarts_of(*results_of(state, trace, [data]), state, judge, starts, fits.computed, race, search)
     if traces is not None and not traces:
         found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
@@ -366,7 +366,7 @@ def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, ra
     judge = Judge(data, criterion)
     if run(fits, judge, race=race, progress=progress, keep=Keeper(None, {}).keep):
         raise KeyboardInterrupt
-    state, trace = fits.look()
+    state, trace = fits.final()
     results, after = results_of(state, trace if traces else np.zeros((fits.n_fits, 0), state.value.dtype), data)
     spent, computed = max(int(state.n_iter.sum()), 1), fits.computed
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -24,13 +24,15 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, Annotations, Moments, Precision, Scaling, Status, e_step, fast_sums_allowed, structure
+from ..mixture import GMM, Annotations, Moments, Precision, Scaling, Status, structure
 from ..mixture.blocks import ahead, cut, rows_in_block
 from ..mixture.cores import ONE_AT_A_TIME, WIDE, begin_side_by_side, n_workers, program
+from ..mixture.leaves import in_leaves
+from ..mixture.moments import take_sums
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
 from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Memory
-from .fit import INEXACT, EMConfig, EMState, map_of
+from .fit import INEXACT, EMConfig, EMState, accurate, map_of, state_of
 from .fixed_point import Progress, ask, begin, resume, tell
 from .optima import pick
 
@@ -55,8 +57,9 @@ def sums_of(source: Stream | Sharded | Cluster, scaling: Scaling, block_rows: in
     """The sums over the rows of a source; block_rows: that are summed at a time, by default a million numbers."""
     dtype = jax.dtypes.canonicalize_dtype(scaling.dtype)
     if isinstance(source, Sharded):
-        z = source.put(lambda shard: scaling.rows_inward(shard[0]))
-        _, weighted, labelled = next(iter(source.shards.values()))
+        shards = {start: in_leaves(scaling.rows_inward(x), *rows) for start, (x, *rows) in source.shards.items()}
+        source, (_, weighted, labelled) = replace(source, shards=shards), next(iter(shards.values()))
+        z = source.put(lambda shard: shard[0])
         weight = None if weighted is None else source.put(lambda shard: shard[1].astype(dtype))
         return ShardedSums(z, weight, None if labelled is None else source.put(lambda shard: shard[2]), source.mesh)
     n_rows = max(source.held) if isinstance(source, Cluster) else source.summary.n_rows
@@ -124,7 +127,7 @@ def in_parts(z: Float[np.ndarray, "N D"], annotations: Annotations, n_parts: int
 @partial(jax.jit, static_argnames="sums", compiler_options=WIDE)  # so it is quicker, and keeps to its core
 def block_moments(gmm: GMM, whitener, z, weight, labels, sums: Precision) -> Moments:
     """The sums over one block of rows."""
-    return e_step(gmm, z, weight, labels=labels, whitener=whitener, sums=sums)
+    return take_sums(gmm, whitener, z, Annotations(weight, labels), sums)
 
 
 # ---- in blocks
@@ -188,7 +191,7 @@ class ShardedSums:
 @partial(jax.jit, static_argnames=("mesh", "sums"), compiler_options=ONE_AT_A_TIME)
 def _over_devices(gmm, whitener, z, weight, labels, mesh, sums: Precision):
     def here(gmm, whitener, z, weight, labels):
-        packed, unpack = ravel_pytree(e_step(gmm, z, weight, labels=labels, whitener=whitener, sums=sums))
+        packed, unpack = ravel_pytree(take_sums(gmm, whitener, z, Annotations(weight, labels), sums))
         return unpack(jax.lax.psum(packed, "rows"))
 
     rows = P("rows")
@@ -223,7 +226,8 @@ def _on_worker(blocks, requests, x64):
 
 
 def _blocks_of_part(part, scaling, size, dtype):
-    return list(cut([rows_of_part(part)], scaling, size, dtype))
+    blocks = cut([rows_of_part(part)], scaling, size, dtype)
+    return [(*in_leaves(*rows), all_count) for *rows, all_count in blocks]
 
 
 # ---- the loop
@@ -238,6 +242,18 @@ class Fits:
     def running(self) -> Int[np.ndarray, "R"]:
         """The fits that have not ended."""
         return np.flatnonzero(self.look()[0].status == Status.RUNNING)
+
+    def final(self) -> tuple[Progress, Float[np.ndarray, "R C"]]:
+        """What `look` gives, with exact sums for the best states of fits that have ended, where theirs are inexact."""
+        state, trace = self.look()
+        which = np.flatnonzero((state.status != Status.RUNNING) & ~accurate(state.best))
+        if not which.size:
+            return state, trace
+        exact, place, trace = self.exactly(which, state.best), np.arange(self.n_fits), trace.copy()
+        trace[which] = np.where(trace[which] == state.best_value[which, None], exact[1][:, None], trace[which])
+        place[which] = self.n_fits + np.arange(which.size)
+        both = jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], (state.best, state.best_value), exact)
+        return state._replace(best=both[0], best_value=both[1]), trace
 
 
 class Problem(NamedTuple):
@@ -320,6 +336,13 @@ class HostedFits(Fits):
                 return False
         return True
 
+    def exactly(self, which: Int[np.ndarray, "R"], best: EMState) -> tuple[EMState, Float[np.ndarray, "R"]]:
+        """The best states of these fits with exact sums, and their objectives."""
+        asked = [pick((best.gmm, best.whitener), i) for i in which]
+        sums = self.sums.moments([(*mixture, "exact") for mixture in asked])
+        found = [begin_fit(self.problem, *both, parts)[0] for both, parts in zip(asked, sums, strict=True)]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *[(p.state, p.value) for p in found])
+
 
 def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
     """Fits at their starts, which have a leading axis."""
@@ -328,10 +351,10 @@ def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
 
     def begun(some, way):
         for asked, parts in zip(some, sums.moments([(*asked[:2], way) for asked in some]), strict=True):
-            progress, following = begin_fit(problem, *asked[:2], parts, sums=way)
+            progress, following = begin_fit(problem, *asked[:2], parts)
             yield FitState(progress, following, np.asarray(progress.value)[None], np.asarray(way == "exact"))
 
-    states = list(begun(placed, "fast" if fast_sums_allowed(placed[0].gmm.means.dtype) else "exact"))
+    states = list(begun(placed, "fast"))
     again = [i for i, state in enumerate(states) if int(state.progress.status) == INEXACT]
     if again:
         for i, state in zip(again, begun([placed[i] for i in again], "exact"), strict=True):
@@ -341,8 +364,7 @@ def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
 
 def step(problem: Problem, state: FitState, parts) -> FitState:
     """One iteration on, with the sums that were asked for; a step that fast sums cannot take is asked for again."""
-    sums = "exact" if state.exact else "fast"
-    progress, asked, inexact = _step(problem, state.progress, state.asked, parts, sums=sums)
+    progress, asked, inexact = _step(problem, state.progress, state.asked, parts)
     trace = np.append(state.trace[: int(progress.n_iter)], np.asarray(progress.value))
     return FitState(progress, asked, trace, state.exact | np.asarray(inexact))
 
@@ -354,18 +376,18 @@ def _place(problem, start):
     return Asked(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), jnp.ones((), bool), None)
 
 
-@partial(jax.jit, static_argnames="sums")
-def begin_fit(problem: Problem, gmm: GMM, whitener, parts, sums: Precision) -> tuple[Progress, Asked]:
+@jax.jit
+def begin_fit(problem: Problem, gmm: GMM, whitener, parts) -> tuple[Progress, Asked]:
     """Zero iterations, and what the first one evaluates."""
-    mapping, rule = map_of(_outside, *problem, sums)
+    mapping, rule = map_of(_outside, *problem)
     progress = begin(mapping, _state(gmm, whitener, parts), rule)
     return progress, _ask(mapping, progress)
 
 
-@partial(jax.jit, static_argnames="sums")
-def _step(problem, progress, asked, parts, sums: Precision) -> tuple[Progress, Asked, Bool[Array, ""]]:
+@jax.jit
+def _step(problem, progress, asked, parts) -> tuple[Progress, Asked, Bool[Array, ""]]:
     """Progress with these sums of what was asked for, what to evaluate next, and whether the sums were too inexact."""
-    mapping, rule = map_of(_outside, *problem, sums)
+    mapping, rule = map_of(_outside, *problem)
     progress = tell(mapping, progress, rule, _state(asked.gmm, asked.whitener, parts), asked.plain, asked.memory)
     inexact = progress.status == INEXACT
     progress = resume(progress, INEXACT)
@@ -374,7 +396,8 @@ def _step(problem, progress, asked, parts, sums: Precision) -> tuple[Progress, A
 
 def _state(gmm, whitener, parts):
     dtype = gmm.means.dtype
-    return EMState(gmm, whitener, jax.tree.map(lambda *leaves: sum(leaf.astype(dtype) for leaf in leaves), *parts))
+    sums = jax.tree.map(lambda *leaves: sum(leaf.astype(dtype) for leaf in leaves), *parts)
+    return state_of(gmm, whitener, sums)
 
 
 def _ask(mapping, progress):

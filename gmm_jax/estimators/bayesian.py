@@ -1,7 +1,7 @@
-"""BayesianGaussianMixture: the posterior by `judge.fit_posterior`, in one labelling, with its errors.
+"""BayesianGaussianMixture: the posterior by `judge.fit_posterior`, and the mixture nearest to its predictive density.
 
-Chains start at EM's optima, draws are relabelled, and R-hat, effective draws and the labels are looked at before
-anything is called an answer.
+Chains start at EM's optima and go on until they have mixed, draws are relabelled, and R-hat, effective draws and the
+labels are looked at before anything is called an answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .. import judge
 from ..mixture import GMM, Known, MixtureSpec, Prior, Status
 from .base import BaseMixture, ConvergenceWarning
 
-ENGINES = ("gibbs", "nuts", "smc", "svi", "laplace")
+ENGINES = ("auto", "gibbs", "nuts", "smc", "svi", "laplace")
 
 
 class BayesianGaussianMixture(BaseMixture):
@@ -28,10 +28,12 @@ class BayesianGaussianMixture(BaseMixture):
     arguments those below have the same meaning.
 
     Args:
-        engine: gibbs or nuts (Markov chains), smc (sequential Monte Carlo, which gives the evidence too), svi or
-            laplace (approximations, judged by their Pareto k-hat).
+        engine: auto (Markov chains that go on until they have mixed: `bayes.sample`), gibbs or nuts (chains of one
+            length), smc (sequential Monte Carlo, which gives the evidence too), svi or laplace (approximations, judged
+            by their Pareto k-hat).
         n_chains, n_warmup, n_draws: chains, and steps of each before and after its draws are kept; None: the engine's
-            own numbers (n_draws 2500 for gibbs, 2000 for laplace). A number that the engine does not have is an error.
+            own numbers (n_draws 1000 for auto, 2500 for gibbs, 2000 for laplace). A number that the engine does not
+            have is an error: n_warmup for auto.
         n_init: restarts of EM, at whose optima the chains start.
         engine_options: further options of the engine by name, such as {"target_accept": 0.95} for nuts.
         relabelling: pivot, ecr, ecr-iterative, stephens or modes: see `judge.relabel`.
@@ -39,8 +41,9 @@ class BayesianGaussianMixture(BaseMixture):
         known: a `gmm_jax.Known` in the units of X: what is held and not sampled.
 
     Attributes:
-        weights_, means_, covariances_: posterior means, in one labelling; with _sd_ (weights_sd_, ...) posterior
-            standard deviations, 0 where known.
+        weights_, means_, covariances_: the mixture nearest to the posterior predictive density
+            (`bayes.point_estimate`); with _sd_ (weights_sd_, ...) posterior standard deviations of the draws in its
+            labelling, 0 where known.
         posterior_: a `gmm_jax.Posterior`, the relabelled draws with leading axes (chains, draws).
         status_, message_: a `gmm_jax.Status`, and what is to be said about it in sentences.
         diagnostics_: a `judge.Diagnostics`: R-hat, effective draws and Monte-Carlo error of every free number;
@@ -58,7 +61,7 @@ class BayesianGaussianMixture(BaseMixture):
         n_components: int = 1,
         *,
         covariance_type: str = "full",
-        engine: str = "gibbs",
+        engine: str = "auto",
         n_chains: int | None = None,
         n_warmup: int | None = None,
         n_draws: int | None = None,
@@ -115,7 +118,7 @@ class BayesianGaussianMixture(BaseMixture):
         self.diagnostics_ = judge.diagnostics(answer.draws, self._spec())
         self.rhat_, self.ess_ = self.diagnostics_.worst["r_hat"], self.diagnostics_.worst["ess_bulk"]
         self.converged_ = self.status_.ok and answer.info.get("mixing") not in ("stuck", "unclear")
-        sentences = [f"{self.status_.advice}.", answer.info["reading"], answer.info.get("labels")]
+        sentences = [f"{self.status_.advice}.", *map(answer.info.get, ("message", "reading", "labels"))]
         self.message_ = " ".join(filter(None, sentences))
         if not self.converged_:
             warnings.warn(f"The posterior may not be used as it is: {self.message_}", ConvergenceWarning, stacklevel=3)

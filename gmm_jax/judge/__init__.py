@@ -1,10 +1,10 @@
 """Recovered against true: one labelling, errors with the truth, diagnostics without it, and the choice of a model."""
 
+from ..bayes.diagnostics import Diagnostics, Mixing, co_clustering, diagnostics, invariant_diagnostics, mixing
 from .bounds import CramerRao, Efficiency, cramer_rao, efficiency
 from .calibration import ranks, uniform_band, uniform_p_value
 from .choose import choices, choose_components
 from .criteria import LeaveOneOut, information_criteria, leave_one_out, penalised
-from .diagnostics import Diagnostics, Mixing, co_clustering, diagnostics, invariant_diagnostics, mixing
 from .metrics import (
     Divergences,
     adjusted_rand_index,
@@ -13,6 +13,7 @@ from .metrics import (
     kl_divergence,
     log_score,
     mixing_distance,
+    predictive_divergences,
     recovery,
 )
 from .relabel import RELABELLINGS, Relabelled, check_relabelling, relabel

@@ -25,22 +25,11 @@ import numpy as np
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
-from ..mixture import ONE_AT_A_TIME, MixtureSpec, assign, check_data, exchangeable, standardise, validate_spec
+from ..mixture import ONE_AT_A_TIME, MixtureSpec, assign, exchangeable
 from ..mixture.gmm import GMM, deviations, log_joint_components_first
 
 HELD_NUMBERS = 1 << 26  # probabilities p_mnk kept between passes, 512 MiB of float64; more are computed anew each pass
 NO_GAIN = 1e-12  # a draw's permutation is kept where another is cheaper by no more than this, relatively: rounding
-
-
-def standardised(x, spec: MixtureSpec | None, *gmms: GMM) -> tuple[Float[np.ndarray, "N D"], MixtureSpec, list[GMM]]:
-    """Data checked and in their own units, the spec checked, and mixtures of any leading axes in the same units."""
-    x = check_data(x)
-    n_components, n_features = gmms[0].means.shape[-2:]
-    if x.shape[1] != n_features:
-        raise ValueError(f"x has {x.shape[1]} columns, but the draws have {n_features} features: pass the data fitted.")
-    spec = validate_spec(MixtureSpec(n_components, gmms[0].covariance_type) if spec is None else spec, n_features)
-    z, scaling = standardise(x, spec)
-    return z, spec, [jax.tree.map(lambda leaf: np.asarray(leaf, z.dtype), scaling.inward(gmm)) for gmm in gmms]
 
 
 class Criterion(NamedTuple):

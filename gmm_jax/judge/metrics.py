@@ -17,13 +17,15 @@ from jaxtyping import Array, Float, Int, Key
 from scipy.special import comb
 from scipy.stats.contingency import crosstab
 
-from ..bayes.checks import check_width, host_mixture
-from ..mixture import GMM, Fit, align, log_prob, sample, standard_units, structure
+from ..bayes.checks import check_posterior, check_width, host_mixture
+from ..bayes.point import predictive_rows
+from ..mixture import GMM, Fit, Posterior, align, log_prob, sample, standard_units, structure
 from ..mixture.checks import check_key
 from ..mixture.gmm import variances_of
 from ..mixture.predictive import predictive
 
 N_DRAWS = 10_000
+N_PREDICTIVE = 200  # draws of a posterior whose mean density stands for that of all
 
 
 def recovery(
@@ -45,7 +47,9 @@ def recovery(
         l1, distances of the densities, and their errors hellinger_se, l1_se: see `divergences`;
         mixing_distance: Wasserstein-2 distance of the mixing measures, units of x;
         with x: log_likelihood, nats, summed over samples; with labels too: ari, and ari_truth of the true parameters;
-        with x_test: test_log_likelihood and test_log_likelihood_truth, mean nats a sample, and their errors ..._se.
+        with x_test: test_log_likelihood and test_log_likelihood_truth, mean nats a sample, and their errors ..._se;
+        where the fit has draws, for the posterior predictive density in place of the point: kl_predictive,
+        hellinger_predictive, l1_predictive, test_log_likelihood_predictive, each with its ..._se.
         A fit with another number of components has only the numbers that need no match.
     """
     check_key(key)
@@ -67,7 +71,15 @@ def recovery(
     if x_test is not None:
         for name, gmm in (("test_log_likelihood", point), ("test_log_likelihood_truth", truth)):
             metrics[name], metrics[f"{name}_se"] = log_score(gmm, x_test)
-    return metrics
+    return metrics | (_of_predictive(key, fit.draws, truth, x_test) if getattr(fit, "draws", None) is not None else {})
+
+
+def _of_predictive(key, posterior, truth, x_test):
+    found = predictive_divergences(key, truth, posterior)._asdict()
+    if x_test is not None:
+        values = predictive(few_draws(posterior), x_test).log_density
+        found["test_log_likelihood"], found["test_log_likelihood_se"] = _mean_and_error(values)
+    return {f"{name.removesuffix('_se')}_predictive{'_se' * name.endswith('_se')}": found[name] for name in found}
 
 
 def _errors(point, truth):
@@ -134,13 +146,43 @@ def divergences(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_DRAWS) -> 
 @partial(jax.jit, static_argnames="n_draws")
 def _divergences(key, p, q, n_draws):
     key_p, key_q = jax.random.split(key)
-    log_ratio = _log_ratio(key_p, p, q, n_draws), _log_ratio(key_q, q, p, n_draws)
+    return _of_log_ratios(_log_ratio(key_p, p, q, n_draws), _log_ratio(key_q, q, p, n_draws))
+
+
+@jax.jit
+def _of_log_ratios(*log_ratio):
+    """From log p − log q at draws of p, and log q − log p at draws of q."""
     square, square_se = _mean_of_both(lambda r: 1.0 - 1.0 / jnp.cosh(0.5 * r), log_ratio)
     hellinger = jnp.sqrt(square)
     l1, l1_se = _mean_of_both(lambda r: 2.0 * jnp.abs(jnp.tanh(0.5 * r)), log_ratio)
     # d√h = dh / 2√h; at 0 there is neither
     hellinger_se = jnp.where(hellinger == 0.0, 0.0, square_se / (2.0 * jnp.where(hellinger == 0.0, 1.0, hellinger)))
     return Divergences(*_mean(log_ratio[0]), hellinger, hellinger_se, l1, l1_se)
+
+
+def predictive_divergences(key: Key[Array, ""], p: GMM, posterior: Posterior) -> Divergences:
+    """The same between p and the posterior predictive density, at the same draws of p.
+
+    Of the posterior N_PREDICTIVE draws are taken, evenly spread, which is to add 1/N_PREDICTIVE of a typical draw's
+    divergence from the predictive. Those of the predictive itself come from `bayes.point`: their errors are smaller
+    than what is said.
+    """
+    key_p, key_q = jax.random.split(check_key(key))
+    p = host_mixture(p, "p")
+    one, flat = jax.tree.map(lambda leaf: leaf[None], p), few_draws(posterior)
+    inner, scaling = standard_units(p, float)
+    rows = np.asarray(sample(key_p, inner, N_DRAWS)[0], float) * scaling.scale + scaling.centre
+    own = predictive_rows(key_q, flat, N_DRAWS)
+    first = predictive(one, rows).log_density - predictive(flat, rows).log_density
+    second = predictive(flat, own).log_density - predictive(one, own).log_density
+    return jax.tree.map(float, _of_log_ratios(first, second))
+
+
+def few_draws(posterior: Posterior) -> GMM:
+    """N_PREDICTIVE of the draws, or as many as there are, evenly spread, with one leading axis."""
+    size = np.size(check_posterior(posterior).log_density)
+    places = np.linspace(0, size - 1, min(size, N_PREDICTIVE)).astype(int)
+    return jax.tree.map(lambda leaf: np.reshape(leaf, (size, *np.shape(leaf)[2:]))[places], posterior.draws)
 
 
 def kl_divergence(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_DRAWS):
@@ -163,7 +205,10 @@ def _kl_divergence(key, p, q, n_draws):
 def log_score(gmm: GMM, x: Float[Array, "N D"]) -> tuple[float, float]:
     """Mean of log p over data that the mixture was not fitted to, nats a sample: (value, standard error)."""
     gmm = host_mixture(gmm, "gmm")
-    values = predictive(jax.tree.map(lambda leaf: leaf[None], gmm), check_width(x, "x", gmm)).log_density
+    return _mean_and_error(predictive(jax.tree.map(lambda leaf: leaf[None], gmm), check_width(x, "x", gmm)).log_density)
+
+
+def _mean_and_error(values):
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
 
 

@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..bayes.checks import check_posterior, check_spec
+from ..bayes.checks import check_posterior, check_spec, standardised
+from ..bayes.diagnostics import highest
 from ..bayes.starts import climber
 from ..mixture import GMM, MixtureSpec, Posterior, assign, distinguished, match_cost, permute
-from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings, standardised
+from .allocations import ECR, ITERATIVE, Allocations, Labelling, best_labellings
 
 RELABELLINGS = ("pivot", "ecr", "ecr-iterative", "stephens", "modes")
 AMBIGUOUS = 0.9  # below this share of decided draws the labels are called ambiguous
@@ -81,7 +82,7 @@ def relabel(
         Yao & Lindsay (2009), Bayesian mixture labeling by highest posterior density, JASA 104: modes.
     """
     _check_arguments(posterior, method, x, climb, spec)
-    pivot = _highest(posterior) if reference is None else jax.tree.map(np.asarray, reference)
+    pivot = highest(posterior) if reference is None else jax.tree.map(np.asarray, reference)
     shape = posterior.draws.weights.shape
     draws = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), posterior.draws)
     spec = MixtureSpec(shape[-1], draws.covariance_type) if spec is None else spec
@@ -112,12 +113,6 @@ def _check_arguments(posterior, method, x, climb, spec):
         raise ValueError(f"method {method!r} compares allocations of samples: pass x, or use method='pivot'.")
     if method == "modes" and climb is None and x is None:
         raise ValueError("method 'modes' climbs to the modes of the posterior of x: pass x, or use method='pivot'.")
-
-
-def _highest(posterior):
-    density = np.asarray(posterior.log_density)
-    best = np.unravel_index(np.argmax(np.where(np.isnan(density), -np.inf, density)), density.shape)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[best], posterior.draws)
 
 
 def _cheapest(cost):

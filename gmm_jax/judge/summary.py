@@ -1,4 +1,4 @@
-"""From data to a posterior in one labelling, and what may be said of it: starts, draws, labels, mixing."""
+"""From data to a posterior in one labelling and one mixture to report: starts, draws, point, labels, mixing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from jaxtyping import Float
 
 from .. import bayes, em
 from ..bayes.checks import check_spec
+from ..bayes.diagnostics import mixing
 from ..mixture import GMM, Fit, MixtureSpec, Posterior, Status, free_parts, structure
 from ..mixture.checks import check_key
-from .diagnostics import mixing
 from .relabel import check_relabelling, relabel
 
-ENGINES = ("gibbs", "nuts", "smc", "svi", "laplace")
+ENGINES = ("auto", "gibbs", "nuts", "smc", "svi", "laplace")
 APPROXIMATE = ("svi", "laplace")  # draws are independent and R-hat has nothing to say: one run, judged by Pareto k-hat
+FUNCTIONS = MappingProxyType({"auto": "sample"})  # of bayes, where it has another name
+HIDDEN = {"init", "labels", "missing", "progress", "until", "engine", "n_restarts"}  # no options here
 N_DRAWS = MappingProxyType({"gibbs": 2500, "laplace": 2000})  # where the engine's own number is not what is wanted here
 
 
@@ -36,16 +38,20 @@ def fit_posterior(
     x,
     spec: MixtureSpec,
     *,
-    engine: str = "gibbs",
+    engine: str = "auto",
     n_restarts: int | None = None,
     relabelling: str = "pivot",
     progress=None,
     **options,
 ) -> PosteriorFit:
-    """Posterior by one engine, in one labelling: chains start at EM's optima, draws are relabelled, mixing is judged.
+    """Posterior by one engine, and the one mixture to report: chains start at EM's optima, mixing is judged.
+
+    The point is `bayes.point_estimate`, the mixture nearest to the posterior predictive density, and draws are
+    relabelled to its order.
 
     Args:
-        engine: gibbs or nuts (Markov chains), smc, svi or laplace.
+        engine: auto (`bayes.sample`, which goes on until it has mixed); gibbs or nuts (Markov chains of
+            one length), smc, svi or laplace.
         n_restarts: of EM, 50 by default; smc has none.
         options: the engine's own (see `options_of`); another is a ValueError.
 
@@ -62,26 +68,33 @@ def fit_posterior(
         options.setdefault("n_draws", N_DRAWS[engine])
     if progress is not None and engine not in APPROXIMATE:
         options["progress"] = progress
-    draw, starts = getattr(bayes, engine), None
-    if engine == "smc":
-        drawn = draw(key, x, spec, **options)
-    else:
-        key_start, key_draw = jax.random.split(key)
+    key_start, key_draw = jax.random.split(key)
+    draw, starts = getattr(bayes, FUNCTIONS.get(engine, engine)), None
+    if engine != "smc":
         n_restarts = 50 if n_restarts is None else n_restarts
         options["init"], starts = bayes.starts_from_em(key_start, x, spec, options["n_chains"], n_restarts=n_restarts)
-        drawn = draw(key_draw, x, spec, **options)
-    fit = summary(drawn, spec, x=x, relabelling=relabelling, chains=engine not in APPROXIMATE)
-    if options.get("guide") == "delta":
-        fit = fit._replace(standard_errors=None)
-    return PosteriorFit(fit, drawn, starts)
+    drawn = draw(key_draw, x, spec, **options)
+    delta = options.get("guide") == "delta"
+    point = None if delta else _point(jax.random.fold_in(key_draw, 1), drawn, spec, starts)
+    fit = summary(drawn, spec, x=x, relabelling=relabelling, chains=engine not in APPROXIMATE, point=point)
+    return PosteriorFit(fit._replace(standard_errors=None) if delta else fit, drawn, starts)
+
+
+def _point(key, drawn, spec, starts):
+    """The point estimate, or None where there is none."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(drawn.draws)):
+        return None
+    init = starts.best.gmm if starts is not None and Status(int(starts.best.status)).ok else None
+    found = bayes.point_estimate(key, drawn, spec, init=init)
+    return found.gmm if Status(int(found.status)).ok else None
 
 
 def options_of(engine: str) -> tuple[str, ...]:
     """The names of an engine's options; a ValueError lists the engines there are."""
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}; got {engine!r}.")
-    parameters = inspect.signature(getattr(bayes, engine)).parameters.values()
-    hidden = {"init", "labels", "missing", "progress", "n_chains" if engine in APPROXIMATE else ""}
+    parameters = inspect.signature(getattr(bayes, FUNCTIONS.get(engine, engine))).parameters.values()
+    hidden = HIDDEN | ({"n_chains"} if engine in APPROXIMATE else set())
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in hidden)
 
 
@@ -92,23 +105,25 @@ def summary(
     x: Float[np.ndarray, "N D"] | None = None,
     relabelling: str = "pivot",
     chains: bool = True,
+    point: GMM | None = None,
 ) -> Fit:
-    """Posterior means and standard deviations in one labelling, and the worst of the convergence diagnostics.
+    """A point and standard deviations in one labelling, and the worst of the convergence diagnostics.
 
     Args:
         x: for co-clustering, and for relabelling by allocations or modes.
         chains: whether draws come from chains, whose mixing is judged: R-hat says nothing about independent ones.
+        point: the mixture to report, to whose order draws are relabelled; None: the mean of the relabelled draws.
 
     Returns:
         Fit; info: relabelling, its objective and decided (see `relabel`), labels (a sentence where they are ambiguous),
         mean_log_density; reading, a sentence on how far the draws may be trusted; of chains mixing, mixing_reason,
-        r_hat and ess of the worst quantity; and by engine
+        r_hat and ess of the worst quantity; and by engine message and passes over the data (auto);
         log_evidence (smc, laplace); elbo (svi); divergences and leapfrog_steps (nuts); share_with_empty_component and
         arrivals (gibbs); for svi and laplace pareto_k and what importance weights change, shift (the largest change of
         a mean, in sds) and spread (the largest ratio of an sd after to before).
     """
-    relabelled = relabel(posterior, method=relabelling, x=x, spec=spec)
-    point, sds = mean_and_sd(relabelled.posterior.draws, spec)
+    relabelled = relabel(posterior, method=relabelling, x=x, spec=spec, reference=point)
+    mean, sds = mean_and_sd(relabelled.posterior.draws, spec)
     info = {"relabelling": relabelled.method, "relabelling_objective": relabelled.objective}
     info |= {"decided": relabelled.decided, "mean_log_density": float(np.mean(posterior.log_density))}
     if relabelled.note:
@@ -119,9 +134,12 @@ def summary(
         info |= {"mixing": found.verdict, "mixing_reason": found.reason, "reading": found.reason} | found.after.worst
         info["r_hat_before_relabelling"] = found.before.worst["r_hat"]
         info["r_hat_label_invariant"] = found.invariant.worst["r_hat"]
-        status = found.after.status if status == Status.SAMPLED else status
-    fit = Fit(point, relabelled.posterior, sds, status, info)
+        if status == Status.SAMPLED and not posterior.message:  # bayes.sample has judged its own
+            status = found.after.status
+    fit = Fit(mean, relabelled.posterior, sds, status, info)
     info |= _particulars(posterior, fit, spec)
+    if point is not None:
+        fit = fit._replace(point=point)
     if not chains:
         info["reading"] = _reading_of_approximation(info)
     return fit._replace(info=info)
@@ -152,6 +170,8 @@ def mean_and_sd(draws: GMM, spec: MixtureSpec) -> tuple[GMM, GMM]:
 def _particulars(drawn, fit, spec):
     """What one engine says and the others do not."""
     stats, found = drawn.stats, {}
+    if drawn.message:
+        found |= {"message": drawn.message, "passes": float(np.sum(stats["passes"]))}
     if "diverging" in stats:
         found |= {"divergences": int(np.sum(stats["diverging"])), "leapfrog_steps": float(np.mean(stats["n_steps"]))}
     if "occupied" in stats:

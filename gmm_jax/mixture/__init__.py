@@ -8,7 +8,7 @@ from .free import free_coordinates, free_entries, static_masks
 from .gmm import GMM, affine, log_joint, log_prob, permute, predict, responsibilities, sample, validate
 from .impute import impute
 from .match import align, ambiguous, assign, distinguished, exchangeable, match, match_cost
-from .moments import Moments, Precision, e_step, fast_sums_allowed, ill_conditioned, moments
+from .moments import Moments, Precision, e_step, ill_conditioned, moments
 from .records import Fit, NotSupported, Posterior, Status
 from .scaling import Scaling, check_data, check_labels, check_sample_weight, standard_units, standardise
 from .spec import (

@@ -3,8 +3,9 @@
 Σ_k = L_k L_kᵀ enters densities only through the whitener W_k = L_k⁻¹: z = W_k (x − μ_k) is standard normal.
 Deviations are components first, (K, D, N): the sums over n are then plain matrix products.
 
-A Gaussian is also an exponential family: log N(x | μ_k, Σ_k) = natural_k · statistics(x) + constant, with statistics
-[1, x, x_i x_j]. Densities of all components are then one matrix product, and so are the sums that EM needs.
+A Gaussian is also an exponential family: log N(c + y | c + d_k, Σ_k) is a constant, plus a linear and a quadratic part
+in the statistics [1, y, y_i y_j] of a row about any centre c. Densities of all components are then one matrix product,
+and so are the sums that EM needs: statistics first, (S, K), which `moved` takes to other centres.
 
 A new structure is one class with these verbs and one entry in STRUCTURES.
 """
@@ -101,27 +102,38 @@ class Full:
         i, j = pairs(columns.shape[0] + 1)
         return with_one[i] * with_one[j]
 
-    def natural(self, means, whitener):
-        """Coefficients of x and of its squares in log N(x | μ_k, Σ_k): (K, S − 1)."""
-        i, j = pairs(means.shape[-1])
-        whitener = jnp.broadcast_to(whitener, (*means.shape, means.shape[-1]))
+    def products(self, a, b):
+        """a_i b_j, in the shape in which `statistics` has the squares, of a and b of (D, N)."""
+        i, j = pairs(a.shape[0])
+        return a[i] * b[j]
+
+    def quadratic(self, whitener, n_components, n_features):
+        """Coefficients of the squares in log N(x | μ_k, Σ_k): (K, number of squares)."""
+        i, j = pairs(n_features)
         precision = jnp.sum(whitener[..., :, i] * whitener[..., :, j], axis=-2)  # Wᵀ W, entries i ≤ j
-        linear = jnp.sum(whitener * self.white_means(means, whitener)[..., :, None], axis=-2)
-        squares = precision * jnp.asarray(np.where(i == j, -0.5, -1.0), means.dtype)[None]
-        return jnp.concatenate([linear, squares], axis=-1)
+        factor = jnp.asarray(np.where(i == j, -0.5, -1.0), precision.dtype)[None]
+        return jnp.broadcast_to(precision, (n_components, i.size)) * factor
+
+    def linear(self, white, whitener):
+        """Coefficients Wᵀ (W d) of y, from W d: (K, D)."""
+        return jnp.sum(jnp.broadcast_to(whitener, (*white.shape, white.shape[-1])) * white[..., :, None], axis=-2)
 
     def white_means(self, means, whitener):
         """W μ: (K, D)."""
         return jnp.sum(jnp.broadcast_to(whitener, (*means.shape, means.shape[-1])) * means[..., None, :], axis=-1)
 
-    def second_about(self, means, mass, first, squares):
-        """Σ_n r (x − m)(x − m)ᵀ from sums about the origin: Σ_n r = mass, Σ_n r x = first, Σ_n r x_i x_j = squares."""
-        n_features = means.shape[-1]
+    def second(self, squares):
+        """Σ_n r_kn y_i y_j of all entries, in the shape of scatter, from summed statistics (number of squares, K)."""
+        n_features = math.isqrt(2 * squares.shape[0])
         position = np.zeros((n_features, n_features), int)
         i, j = pairs(n_features)
         position[i, j] = position[j, i] = np.arange(i.size)
-        shift = outer(first, means) + outer(means, first) - mass[:, None, None] * outer(means, means)
-        return squares[:, position] - shift
+        return squares.T[:, position]
+
+    def squared_norm(self, squares, n_features):
+        """Σ_n r_kn |y_n|², (K,), from the same."""
+        i, j = pairs(n_features)
+        return jnp.sum(squares[np.flatnonzero(i == j)], axis=0)
 
     def estimate(self, mass, second, s, d):
         """Σ = second/mass − s dᵀ − d sᵀ + d dᵀ with d = μ_new − m; what a component without mass gets means nothing."""
@@ -232,8 +244,8 @@ class Tied(Full):
     def weigh(self, mass, covariances):
         return jnp.sum(mass) * covariances
 
-    def second_about(self, means, mass, first, squares):
-        return jnp.sum(super().second_about(means, mass, first, squares), axis=0)
+    def second(self, squares):
+        return super().second(jnp.sum(squares, axis=1, keepdims=True))[0]
 
     def estimate(self, mass, second, s, d):
         shift = outer(s, d) + outer(d, s) - outer(d, d)
@@ -281,19 +293,27 @@ class Diag(Full):
         return self.whiten(whitener, deviations), jnp.sum(jnp.log(whitener), axis=-1), deviations, leftover
 
     def statistics(self, columns):
-        """[1, x, x²]: (1 + 2D, N)."""
-        return jnp.concatenate([jnp.ones_like(columns[:1]), columns, columns * columns])
+        """[1, x, x²], (1 + 2D, N), or [1, x, |x|² / D], (2 + D, N), where spherical."""
+        return jnp.concatenate([jnp.ones_like(columns[:1]), columns, self.products(columns, columns)])
 
-    def natural(self, means, whitener):
+    def products(self, a, b):
+        return a * b
+
+    def quadratic(self, whitener, n_components, n_features):
         precision = self.precisions(whitener)
-        squares = -0.5 * (means.shape[-1] // precision.shape[-1]) * precision
-        return jnp.concatenate([precision * means, squares], axis=-1)
+        return -0.5 * (n_features // precision.shape[-1]) * precision
+
+    def linear(self, white, whitener):
+        return self.white_means(white, whitener)
 
     def white_means(self, means, whitener):
         return whitener.reshape(len(means), -1) * means
 
-    def second_about(self, means, mass, first, squares):
-        return squares - 2.0 * first * means + mass[:, None] * means * means
+    def second(self, squares):
+        return squares.T
+
+    def squared_norm(self, squares, n_features):
+        return (n_features // squares.shape[0]) * jnp.sum(squares, axis=0)
 
     def estimate(self, mass, second, s, d):
         return second / positive(mass)[:, None] - 2.0 * s * d + d * d
@@ -357,12 +377,11 @@ class Spherical(Diag):
     def scatter(self, responsibilities, deviations):
         return jnp.einsum("kn,kn->k", responsibilities, jnp.mean(deviations * deviations, axis=1))
 
-    def statistics(self, columns):
-        """[1, x, |x|² / D]: (2 + D, N)."""
-        return jnp.concatenate([jnp.ones_like(columns[:1]), columns, jnp.mean(columns * columns, axis=0)[None]])
+    def products(self, a, b):
+        return jnp.mean(a * b, axis=0, keepdims=True)
 
-    def second_about(self, means, mass, first, squares):
-        return squares[:, 0] + jnp.mean(mass[:, None] * means * means - 2.0 * first * means, axis=-1)
+    def second(self, squares):
+        return squares[0]
 
     def estimate(self, mass, second, s, d):
         return second / positive(mass) + jnp.mean(d * d - 2.0 * s * d, axis=-1)

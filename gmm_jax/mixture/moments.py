@@ -4,9 +4,14 @@ Moments are sums over rows, about the current means m, so blocks, streams, devic
 ways of taking the same sum: m_step and the conjugate updates see nothing else of the data.
 
 The sum can be taken in two ways. From deviations x − m_k it is right for any mixture. From sufficient statistics, which
-all components share, it is two matrix products and several times faster, but loses κ² in precision, where κ is the
-distance of the origin from a component, counted in its smallest standard deviation. So statistics are used in float64,
-and only where κ² ≤ KAPPA_SQUARED; data that are centred and scaled keep well below it.
+all components share, it is two matrix products and 3 to 20 times faster, but its rounding errors are κ² times larger,
+where κ is a distance from the centre that the statistics are about, in the smallest standard deviation of a component.
+So they are taken about the mean of each block of rows. Only rows that a component shares in count for its κ², and where
+blocks are leaves of a k-d tree (`leaves`) these are near the centre. The sums bring their κ² with them: a fit
+iterates on sums that are good enough for that, and those that it returns keep three quarters of the digits.
+
+Reference:
+    Moore (1999), Very fast EM-based mixture model clustering using multiresolution kd-trees, NIPS 11, for the leaves.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from .gmm import GMM, deviations, log_joint_components_first, log_normalisers
 
 BLOCK_NUMBERS = 1 << 18  # K·D·rows in one block of deviations: 2 MiB of float64, so that a block stays in the cache
 BLOCK_ROWS = 512  # rows in one block of statistics: products of this size run near the hardware's rate on one core
-KAPPA_SQUARED = 1e3  # up to here statistics lose three digits, and a likelihood keeps within 64 eps of what it is
+SHARPEST = 0.1  # of 1/eps: from this κ² about the origin on, a density may be wrong by a factor, and so may its κ²
 
 Precision = Literal["fast", "exact"]
 
@@ -39,6 +44,20 @@ class Moments(NamedTuple):
     first: Float[Array, "K D"]  # Σ_n r_nk (x_n − m_k)
     second: Float[Array, "..."]  # Σ_n r_nk (x_n − m_k)(x_n − m_k)ᵀ, or the part of it that the structure needs
     log_likelihood: Float[Array, ""]  # Σ_n log p(x_n), nats
+
+
+class FastMoments(NamedTuple):
+    """The same from statistics, with what tells how inexact they are; blocks add leaf by leaf as well."""
+
+    mass: Float[Array, "K"]
+    first: Float[Array, "K D"]
+    second: Float[Array, "..."]
+    log_likelihood: Float[Array, ""]
+    reach: Float[Array, "K"]  # Σ_n r_nk of squared distances from the centre: see `kappa_squared`
+
+    @property
+    def moments(self) -> Moments:
+        return Moments(*self[:-1])
 
 
 def moments(gmm: GMM, d: Float[Array, "K D N"], r: Float[Array, "K N"], log_prob: Float[Array, "N"]) -> Moments:
@@ -78,20 +97,42 @@ def e_step(
     (not -1) belongs to that component alone. With `groups` (from `missing_groups`) sums are expectations given what was
     seen: of unseen entries, and in `second` of their squares. With `uniforms`, numbers between 0 and 1, each row goes
     whole to one component, which is drawn by inversion of r: Gibbs' labels. `whitener` is the structure's whitener of
-    gmm.covariances, for callers that have it. `sums` is how the sum is taken; by default the fastest that is accurate,
-    which under `vmap` computes both: callers with many mixtures choose, by `ill_conditioned`.
+    gmm.covariances, for callers that have it. `sums` is how the sum is taken; by default from statistics, and where
+    these do not keep three quarters of the digits once more from deviations, which under `vmap` computes both.
 
     Reference:
         Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39.
     """
-    if groups is not None:
-        return _from_groups(gmm, x, Annotations(sample_weight, labels, groups))
     whitener = structure(gmm.covariance_type).whitener(gmm.covariances) if whitener is None else whitener
-    arguments = (gmm, whitener, x, sample_weight, labels, uniforms)
-    if sums is None and fast_sums_allowed(x.dtype):
-        ways = (partial(take, block_size=block_size) for take in SUMS.values())
-        return jax.lax.cond(ill_conditioned(gmm, whitener), *ways, *arguments)
-    return SUMS[sums or "exact"](*arguments, block_size=block_size)
+    rows = Annotations(sample_weight, labels, groups)
+
+    def take(sums):
+        return take_sums(gmm, whitener, x, rows, sums, uniforms=uniforms, block_size=block_size)
+
+    if sums == "exact" or groups is not None:
+        return take("exact")
+    fast = take("fast")
+    if sums == "fast":
+        return fast.moments
+    keeps = kappa_squared(gmm, whitener, fast) <= kappa_squared_limit(x.dtype, 0.75)
+    return jax.lax.cond(keeps, lambda: fast.moments, lambda: take("exact"))
+
+
+def take_sums(
+    gmm: GMM,
+    whitener: Float[Array, "..."],
+    x: Float[Array, "N D"],
+    rows: Annotations,
+    sums: Precision,
+    *,
+    uniforms: Float[Array, "N"] | None = None,
+    block_size: int | None = None,
+) -> Moments | FastMoments:
+    """The sums of e_step by the given way. Gaps have a way of their own, which is exact."""
+    if rows.groups is not None:
+        return _from_groups(gmm, x, rows)
+    take = _from_statistics if sums == "fast" else _from_deviations
+    return take(gmm, whitener, x, rows.weight, rows.labels, uniforms, block_size)
 
 
 def expected_log_joint(
@@ -139,17 +180,35 @@ def _log_likelihood_jvp(primals, tangents):
     return sums.log_likelihood, sum(climb, jnp.zeros_like(sums.log_likelihood))
 
 
-def fast_sums_allowed(dtype, groups: Groups | None = None) -> bool:
-    """Whether sums of that type may be taken from statistics: float32 has no digits to lose, a gap has no square."""
-    return dtype == jnp.float64 and groups is None
+def kappa_squared_limit(dtype, kept: float) -> float:
+    """The κ² up to which sums from statistics keep that part of the digits."""
+    return float(jnp.finfo(dtype).eps) ** (kept - 1.0)
+
+
+def kappa_squared(gmm: GMM, whitener: Float[Array, "..."], sums: Moments | FastMoments) -> Float[Array, ""]:
+    """How many times larger than in sums from deviations rounding errors may be in these: 0 where they are none other.
+
+    For each component it is the mean over the rows that it shares in of |y|² + |y||c − m|, y their deviations from the
+    centre c of their block, in units of its smallest variance; the largest counts.
+    """
+    if isinstance(sums, Moments):
+        return jnp.zeros_like(sums.log_likelihood)
+    precision = jnp.max(structure(gmm.covariance_type).precisions(whitener), axis=-1)
+    kappa = jnp.max(precision * sums.reach / positive(sums.mass))
+    blunt = _about_origin(gmm, whitener) <= SHARPEST / jnp.finfo(kappa.dtype).eps
+    return jnp.where(blunt, kappa, jnp.full_like(kappa, jnp.inf))
 
 
 def ill_conditioned(gmm: GMM, whitener: Float[Array, "..."]) -> Bool[Array, ""]:
-    """Whether some component has too small a spread, or is too far from the origin, for sums from statistics."""
+    """Whether sums from statistics about the origin would lose more than half of the digits: rows are not looked at."""
+    return ~(_about_origin(gmm, whitener) <= kappa_squared_limit(gmm.means.dtype, 0.5))
+
+
+def _about_origin(gmm, whitener):
     kind = structure(gmm.covariance_type)
     spread = jnp.broadcast_to(kind.variances(gmm.covariances), gmm.means.shape) + gmm.means * gmm.means
     precisions = jnp.broadcast_to(kind.precisions(whitener), gmm.means.shape)
-    return ~jnp.all(jnp.max(spread, axis=-1) * jnp.max(precisions, axis=-1) <= KAPPA_SQUARED)
+    return jnp.max(jnp.max(spread, axis=-1) * jnp.max(precisions, axis=-1))
 
 
 def chosen(
@@ -208,17 +267,19 @@ def _from_groups(gmm, x, rows):
 
 
 def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_size):
-    kind = structure(gmm.covariance_type)
-    white = kind.white_means(gmm.means, whitener)
-    constant = jnp.log(gmm.weights) + log_normalisers(gmm, whitener) - 0.5 * jnp.sum(white * white, axis=-1)
-    natural = jnp.concatenate([constant[:, None], kind.natural(gmm.means, whitener)], axis=1)  # (K, S)
+    kind, (n_components, n_features) = structure(gmm.covariance_type), gmm.means.shape
+    constant = jnp.log(gmm.weights) + log_normalisers(gmm, whitener)
+    quadratic = kind.quadratic(whitener, n_components, n_features)
 
     def block(rows, weight):
         x, labels, uniforms = rows
-        if weight is not None:
-            x = jnp.where((weight > 0.0)[:, None], x, jnp.zeros_like(x))
+        centre, y = _about_their_mean(x.T, weight)
+        d = gmm.means - centre[None]
+        white = kind.white_means(d, whitener)
+        peak = constant - 0.5 * jnp.sum(white * white, axis=-1)
+        natural = jnp.concatenate([peak[:, None], kind.linear(white, whitener), quadratic], axis=1)  # (K, S)
         # the barriers keep the compiler from computing statistics and exponentials twice
-        statistics = jax.lax.optimization_barrier(kind.statistics(x.T))  # (S, N)
+        statistics = jax.lax.optimization_barrier(kind.statistics(y))  # (S, N)
         joint = strike_out(natural @ statistics, labels)
         top = jnp.max(joint, axis=0)
         likelihood = jax.lax.optimization_barrier(jnp.exp(joint - top[None]))
@@ -231,12 +292,26 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, block_si
             log_likelihood = jnp.sum(top) + _sum_of_logs(total)
         else:
             log_likelihood = jnp.sum(weight * (top + jnp.log(total)))
-        return weigh(statistics, r), log_likelihood
+        sums = weigh(statistics, r)
+        mass, _, squares = parts_of(sums, n_features)
+        norm = kind.squared_norm(squares, n_features)
+        reach = norm + jnp.sqrt(norm * mass * jnp.sum(d * d, axis=1))
+        return recentred(kind, sums, d), reach, log_likelihood
 
-    sums, log_likelihood = add_blocks(block, (x, labels, uniforms), sample_weight, block_size or BLOCK_ROWS)
-    mass, first, squares = about_origin(sums, x.shape[1])
-    about = kind.second_about(gmm.means, mass, first, squares)
-    return Moments(mass, first - mass[:, None] * gmm.means, about, log_likelihood)
+    sums, reach, log_likelihood = add_blocks(block, (x, labels, uniforms), sample_weight, block_size or BLOCK_ROWS)
+    mass, first, squares = parts_of(sums, n_features)
+    return FastMoments(mass, first.T, kind.second(squares), log_likelihood, reach)
+
+
+def _about_their_mean(columns, weight):
+    """Centre, (D,), and deviations from it, (D, N), of rows; those of weight zero count as absent, and have none."""
+    if weight is None:
+        centre = jnp.mean(columns, axis=1)
+        return centre, columns - centre[:, None]
+    there = (weight > 0.0)[None]
+    columns = jnp.where(there, columns, jnp.zeros_like(columns))
+    centre = jnp.sum(columns, axis=1) / positive(jnp.sum(there.astype(columns.dtype)))
+    return centre, jnp.where(there, columns - centre[:, None], jnp.zeros_like(columns))
 
 
 def weigh(statistics: Float[Array, "S N"], r: Float[Array, "K N"]) -> Float[Array, "S K"]:
@@ -244,9 +319,17 @@ def weigh(statistics: Float[Array, "S N"], r: Float[Array, "K N"]) -> Float[Arra
     return jax.lax.dot_general(statistics, r, (((1,), (1,)), ((), ())))
 
 
-def about_origin(sums: Float[Array, "S K"], n_features: int):
-    """Σ r, (K,), Σ r x, (K, D), and Σ r x_i x_j, (K, S − 1 − D), of summed statistics."""
-    return sums[0], sums[1 : 1 + n_features].T, sums[1 + n_features :].T
+def parts_of(sums: Float[Array, "S K"], n_features: int):
+    """Σ r, (K,), Σ r y, (D, K), and Σ r y_i y_j, (S − 1 − D, K), of summed statistics."""
+    return sums[0], sums[1 : 1 + n_features], sums[1 + n_features :]
+
+
+def recentred(kind, sums: Float[Array, "S K"], d: Float[Array, "K D"]) -> Float[Array, "S K"]:
+    """Summed statistics about c as those about c + d_k: not by way of the origin, where squares would cancel."""
+    mass, first, squares = parts_of(sums, d.shape[1])
+    later = first - mass[None] * d.T
+    squares = squares - kind.products(first, d.T) - kind.products(d.T, later)
+    return jnp.concatenate([mass[None], later, squares])
 
 
 def _sum_of_logs(totals):
@@ -255,7 +338,9 @@ def _sum_of_logs(totals):
     return jnp.sum(jnp.log(jnp.prod(filled.reshape(8, -1), axis=0)))
 
 
-SUMS = {"exact": _from_deviations, "fast": _from_statistics}
+def even_rows(n_samples: int, size: int) -> int:
+    """Rows in a block: the largest number from size/2 to size that leaves none over, or else size."""
+    return next((s for s in range(size, size // 2, -1) if n_samples % s == 0), size)
 
 
 def add_blocks(block, rows, weight, size, dtype=None):
@@ -266,7 +351,7 @@ def add_blocks(block, rows, weight, size, dtype=None):
     n_samples, dtype = jax.tree.leaves(rows)[0].shape[0], dtype or rows[0].dtype
     if n_samples <= size:
         return block(rows, weight)
-    size = next((s for s in range(size, size // 2, -1) if n_samples % s == 0), size)
+    size = even_rows(n_samples, size)
     n_blocks = -(-n_samples // size)
 
     def take(i):

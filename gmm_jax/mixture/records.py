@@ -85,6 +85,7 @@ class Posterior(NamedTuple):
     stats: dict[str, Any]  # sampler statistics, each (C, S, ...) or (C, ...)
     status: Status
     named: Int[np.ndarray, "n"] | None = None  # components that labels of rows name: they may not be relabelled
+    message: str = ""  # of bayes.sample: what was tried, and what came of it
 
     def log_predictive(self, x: Float[Array, "N D"]) -> Float[np.ndarray, "N"]:
         """log of the posterior mean of p(x_n | θ), nats: the density that does not depend on labels."""

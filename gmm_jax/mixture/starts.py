@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from .covariance import structure
 from .gmm import GMM, permute
 from .match import assign, exchangeable
-from .moments import BLOCK_ROWS, about_origin, add_blocks, weigh
+from .moments import BLOCK_ROWS, add_blocks, parts_of, recentred, weigh
 from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
@@ -98,10 +98,11 @@ def from_labels(x: Float[Array, "N D"], labels: Int[Array, "N"], spec: MixtureSp
         return weigh(each.statistics(x.T), one_hot if new is None else one_hot * new[None])
 
     # sums as products lose digits where a group is narrow and far off: for a start there are enough
-    count, first, squares = about_origin(add_blocks(block, (x, labels), None, BLOCK_ROWS), n_features)
+    sums = add_blocks(block, (x, labels), None, BLOCK_ROWS)
+    count, first, _ = parts_of(sums, n_features)
     centre = jnp.mean(x, axis=0, keepdims=True)
-    means = jnp.where(count[:, None] > 0.0, first / jnp.maximum(count, 1.0)[:, None], centre)
-    scatter = each.second_about(means, count, first, squares)
+    means = jnp.where(count[:, None] > 0.0, first.T / jnp.maximum(count, 1.0)[:, None], centre)
+    scatter = each.second(parts_of(recentred(each, sums, means), n_features)[2])
     pooled = each.add_to_diagonal(jnp.sum(scatter, axis=0, keepdims=True) / n_samples, 1e-3 * _spread(x))
     borrowed = jnp.asarray(n_features + 1, x.dtype)
     covariances = (scatter + borrowed * pooled) / (count + borrowed).reshape(-1, *[1] * (scatter.ndim - 1))

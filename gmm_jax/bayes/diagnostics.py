@@ -21,6 +21,7 @@ Reference:
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -28,10 +29,20 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..bayes.checks import check_posterior, check_spec
-from ..mixture import GMM, MixtureSpec, Posterior, Status, check_data, free_entries, free_parts
-from .allocations import all_probabilities, standardised
-from .relabel import Relabelled
+from ..mixture import (
+    GMM,
+    ONE_AT_A_TIME,
+    MixtureSpec,
+    Posterior,
+    Status,
+    align,
+    check_data,
+    distinguished,
+    free_entries,
+    free_parts,
+)
+from ..mixture.gmm import log_joint
+from .checks import check_posterior, check_spec, standardised
 
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
@@ -76,28 +87,36 @@ def diagnostics(posterior: Posterior, spec: MixtureSpec) -> Diagnostics:
 def invariant_diagnostics(
     posterior: Posterior, spec: MixtureSpec, x: Float[np.ndarray, "N D"] | None = None
 ) -> Diagnostics:
-    """R-hat, ESS and Monte-Carlo errors of quantities without labels: log density, sorted φ and μ, co-clustering.
-
-    Only free φ and μ are sorted. Co-clustering needs x; pairs on which all draws agree to 0.001 have no row.
-    """
+    """R-hat, ESS and Monte-Carlo errors of quantities without labels, see `invariants`."""
     return diagnostics_of(invariants(posterior, spec, x))
 
 
 def invariants(posterior: Posterior, spec: MixtureSpec, x=None) -> dict[str, Float[np.ndarray, "C S"]]:
-    """Label-invariant quantities by name."""
-    weights, means, _ = free_parts(check_spec(spec))
-    found = {"log_density": np.asarray(check_posterior(posterior).log_density)}
+    """Label-invariant quantities by name: log density, sorted free φ and μ, Σ_k log |Σ_k|; with x, of a few rows which
+    are spread over the data, log p(x_n | θ) and co-clustering, but for pairs on which all draws agree to 0.001.
+    """
+    weights, means, covariances = free_parts(check_spec(spec))
+    draws = check_posterior(posterior).draws
+    found = {"log_density": np.asarray(posterior.log_density)}
     if weights.sum() > 1:
-        ordered = np.sort(np.asarray(posterior.draws.weights)[..., weights], axis=-1)
+        ordered = np.sort(np.asarray(draws.weights)[..., weights], axis=-1)
         found |= {f"sorted weights[{k}]": ordered[..., k] for k in range(ordered.shape[-1])}
     if means.any():
-        ordered = np.sort(np.asarray(posterior.draws.means)[..., means, :], axis=-2)
+        ordered = np.sort(np.asarray(draws.means)[..., means, :], axis=-2)
         n_components, n_features = ordered.shape[-2:]
         found |= {f"sorted means[{k},{j}]": ordered[..., k, j] for k in range(n_components) for j in range(n_features)}
+    if covariances.any():
+        leaf = np.asarray(draws.covariances, float)
+        with np.errstate(invalid="ignore", divide="ignore"):  # NaN says so itself
+            logs = np.linalg.slogdet(leaf)[1] if draws.covariance_type in ("full", "tied") else np.log(leaf)
+        found["sum of log |covariances|"] = logs.reshape(*logs.shape[:2], -1).sum(axis=-1)
     if x is None:
         return found
     pairs = spread_pairs(x)
-    together = co_clustering(posterior, x, pairs, spec)
+    rows, joint = _log_joint_at(posterior, x, pairs, spec)
+    log_density = np.logaddexp.reduce(joint, axis=-1)
+    found |= {f"log density at row {n}": log_density[..., i] for i, n in enumerate(rows)}
+    together = _co_clustering(joint, rows, pairs)
     names = [f"co-clustering[{a},{b}]" for a, b in pairs]
     agreed = np.ptp(together, axis=(0, 1)) < AGREED  # as good as constant; a NaN is not agreed
     return found | {name: together[..., i] for i, name in enumerate(names) if not agreed[i]}
@@ -107,13 +126,28 @@ def co_clustering(
     posterior: Posterior, x: Float[np.ndarray, "N D"], pairs: Int[np.ndarray, "P 2"], spec: MixtureSpec | None = None
 ) -> Float[np.ndarray, "C S P"]:
     """The probability that two samples share a component, Σ_k p(k | x_a) p(k | x_b), in every draw, by rows of x."""
+    rows, joint = _log_joint_at(posterior, x, pairs, spec)
+    return _co_clustering(joint, rows, pairs)
+
+
+def _co_clustering(joint, rows, pairs):
+    p = np.exp(joint - np.logaddexp.reduce(joint, axis=-1)[..., None])
+    a, b = np.searchsorted(rows, np.reshape(pairs, (-1, 2))).T
+    return np.sum(p[:, :, a] * p[:, :, b], axis=-1)
+
+
+def _log_joint_at(posterior, x, pairs, spec):
+    """The rows of x that occur in pairs, and log φ_k N(x_n | μ_k, Σ_k) of these in every draw, (C, S, n, K), in
+    standardised units.
+    """
     z, _, (draws,) = standardised(x, spec, posterior.draws)
-    shape = draws.weights.shape[:2]
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
-    rows, place = np.unique(pairs, return_inverse=True)
-    p = np.asarray(all_probabilities(flat, z[rows]), float)  # (M, K, rows)
-    a, b = place.reshape(-1, 2).T
-    return np.sum(p[..., a] * p[..., b], axis=1).reshape(*shape, -1)
+    rows = np.unique(pairs)
+    return rows, np.asarray(_log_joints(draws, z[rows]), float)
+
+
+@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+def _log_joints(draws, z):
+    return jax.lax.map(jax.vmap(lambda gmm: log_joint(gmm, z)), draws)
 
 
 def spread_pairs(x: Float[np.ndarray, "N D"]) -> Int[np.ndarray, "P 2"]:
@@ -161,6 +195,28 @@ def diagnostics_of(found: dict[str, Float[np.ndarray, "C S"]]) -> Diagnostics:
         )
 
 
+def highest(posterior: Posterior) -> GMM:
+    """The draw of highest density."""
+    density = np.asarray(posterior.log_density)
+    best = np.unravel_index(np.argmax(np.where(np.isnan(density), -np.inf, density)), density.shape)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[best], posterior.draws)
+
+
+def aligned(posterior: Posterior, reference: GMM, spec: MixtureSpec) -> GMM:
+    """The draws with their components in the reference's order; those that labels of rows name stay in their places."""
+    return align(jax.tree.map(np.asarray, posterior.draws), reference, distinguished(spec, posterior.named))
+
+
+def least_mixed(posterior: Posterior, spec: MixtureSpec, x: Float[np.ndarray, "N D"] | None = None) -> Diagnostics:
+    """Of label-invariant quantities where these have not mixed, else of the free parameters in the labels of the draw
+    of highest density: SAMPLED only where all have R-hat at most 1.01 and 400 effective draws.
+    """
+    found = invariant_diagnostics(posterior, spec, x)
+    if found.status != Status.SAMPLED:
+        return found
+    return diagnostics_of(quantities(aligned(posterior, highest(posterior), spec), spec))
+
+
 # ---- mixed, switched, or stuck
 
 
@@ -175,7 +231,7 @@ class Mixing(NamedTuple):
 
 
 def mixing(
-    posterior: Posterior, relabelled: Relabelled, spec: MixtureSpec, x: Float[np.ndarray, "N D"] | None = None
+    posterior: Posterior, relabelled: GMM, spec: MixtureSpec, x: Float[np.ndarray, "N D"] | None = None
 ) -> Mixing:
     """Whether the chains have mixed, merely switched labels, or are stuck in different modes.
 
@@ -185,6 +241,7 @@ def mixing(
     mixed: none of these.
 
     Args:
+        relabelled: the draws in one labelling, or what holds them: a `judge.Relabelled`, a Posterior.
         x: the data, for co-clustering among the label-invariant quantities.
 
     A mode that no chain has visited cannot be seen by any diagnostic.
@@ -195,7 +252,8 @@ def mixing(
     """
     fixed = invariants(posterior, spec, x)
     density = {"log_density": fixed["log_density"]}
-    after = quantities(relabelled.posterior.draws, spec) | density
+    relabelled = getattr(relabelled, "posterior", relabelled)
+    after = quantities(getattr(relabelled, "draws", relabelled), spec) | density
     before = quantities(posterior.draws, spec) | density
     tables = [diagnostics_of(found) for found in (fixed, before, after)]
     verdict, reason = _verdict(fixed, after, *tables)
