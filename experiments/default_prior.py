@@ -26,11 +26,11 @@ CONFIG = em.EMConfig(max_iter=3000, tol=1e-9, acceleration="lbfgs")
 CHAIN, SMALL = {"n_warmup": 300, "n_draws": 50, "thin": 20}, {"n_warmup": 10, "n_draws": 10}
 
 
-def main(*, truths: int = 10, run: Options = RUN) -> int:
+def main(*, truths: int = 40, run: Options = RUN) -> int:
     """One row a truth to out/default_prior; exit code 3 where an expectation is not met.
 
     Args:
-        truths: of each size, in blocks of ten; half as many in ten dimensions. 40 settle it, in an hour of one core.
+        truths: of each size, in blocks of ten; half as many in ten dimensions.
         run: where to, and how much.
     """
     n_truths = dict.fromkeys(list(ROWS)[:1], 2) if run.smoke else {row: truths // (1 + (row[1] > 4)) for row in ROWS}
