@@ -63,6 +63,7 @@ def spurious(
 
     With m the fewest samples that determine a covariance of this structure (D + 1 if full, 2 if diagonal or spherical,
     1 if tied) it cannot if
+
     - a free component has n·φ_k ≤ m ("tiny component");
     - some variance of component k, in those of the data, is below `narrowest` while n·φ_k < few·m ("near-singular
       component"): eigenvalues of S⁻¹Σ_k with S the covariance of x, its diagonal alone for diagonal Σ_k, its mean
