@@ -254,7 +254,8 @@ def test_pictures_of_a_folder_with_the_captions_of_its_run(tmp_path):
     for name in ("b.png", "a_b.gif", "c.png", "rows.csv"):
         (tmp_path / name).write_bytes(PIXEL)
     found = report.pictures_in(tmp_path, {"pictures": {"b.png": "The data."}}, [report.Picture("x/c.png", "drawn")])
-    assert [(picture.path.name, picture.caption) for picture in found] == [("a_b.gif", "a b."), ("b.png", "The data.")]
+    # as they were drawn, then others by name
+    assert [(picture.path.name, picture.caption) for picture in found] == [("b.png", "The data."), ("a_b.gif", "a b.")]
 
 
 def test_a_picture_of_another_kind_is_refused(tmp_path):
@@ -273,7 +274,7 @@ def test_a_report_drawn_again_shows_the_pictures_of_the_folder_and_promises_no_q
     (tmp_path / "course_2d_data.png").write_bytes(PIXEL)
     page = compare.write_report(tmp_path).read_text()
     assert "<figcaption>The samples.</figcaption>" in page
-    assert page.count("KL from truth, every method on every problem.</figcaption>") == 1  # drawn anew, not twice
+    assert page.count("KL from truth, every trial.</figcaption>") == 1  # drawn anew, not twice
     assert "Of one data set;" in page
     three = [row | {"seed": seed, "kl": 0.01 * (seed + 1), "reason": ""} for seed in range(3)]
     assert "[" in compare.summary_table(three).rows[0][3]

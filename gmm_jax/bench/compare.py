@@ -203,14 +203,15 @@ def write_report(folder: Path) -> Path:
     rows = read_trials(folder)
     record = provenance.summary(folder, rows)
     problems, methods = (list(dict.fromkeys(row[axis] for row in rows)) for axis in ("problem", "method"))
+    strips = [report.Picture(folder / f"{metric}.png", f"{METRICS[metric]}, every trial.") for metric in DRAWN]
+    others = report.pictures_in(folder, record, strips)
+    lead = [picture for picture in others if picture.path.name.endswith("_recovered.png")][-1:]
     figures = []
-    for metric in DRAWN:
-        if any(row.get(metric) is not None for row in rows):
-            path = folder / f"{metric}.png"
-            plots.recovery(path, rows, metric, problems, methods)
-            figures.append(report.Picture(path, f"{METRICS[metric]}, every method on every problem."))
-    others = report.pictures_in(folder, record, figures)
-    lead = [picture for picture in others if picture.path.name.endswith("_recovered.png")][-1:] or figures[:1]
+    for metric, picture in zip(DRAWN, strips, strict=True):
+        if not lead and any(row.get(metric) is not None for row in rows):
+            plots.recovery(picture.path, rows, metric, problems, methods)
+            figures.append(picture)
+    lead = lead or figures[:1]
     sections = [report.Section("Distance from the truth", (), [nearness_table(rows)], lead)]
     for place, trials in _groups(rows, "problem", "case").items():
         own = [picture for picture in others if picture.path.name.startswith(f"{stem_of(*place)}_")]

@@ -222,6 +222,7 @@ def pictures_in(folder: Path, record: Mapping[str, Any], drawn: Sequence[Picture
     """The folder's PNG and GIF files but those `drawn`, captioned as its provenance does, else by their names."""
     captions, known = record.get("pictures") or {}, {Path(picture.path).name for picture in drawn}
     files = [path for path in sorted(Path(folder).iterdir()) if path.suffix in KINDS and path.name not in known]
+    files.sort(key=lambda path: [*captions, path.name].index(path.name))  # as they were drawn, then others by name
     return [Picture(path, captions.get(path.name) or f"{path.stem.replace('_', ' ')}.") for path in files]
 
 

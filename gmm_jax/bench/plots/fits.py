@@ -55,7 +55,7 @@ def em_animation(path, x, iterates, log_likelihood, n_frames=24):
     """A GIF of at most n_frames, each what em_iterations shows of one iteration: a report makes a slider of it."""
     x = np.asarray(x)
     view, frames = seen(x), []
-    for t in frame_steps(len(log_likelihood) - 1, min(n_frames, 60)):
+    for t in frame_steps(int(np.flatnonzero(np.isfinite(log_likelihood))[-1]), n_frames):
         with panels_of(None, 1, 1, 4.4, 4.0, extra=0.0, n_features=view.shape[1]) as (figure, (panel,)):
             _draw_iterate(panel, x, view, one_of(iterates, t))
             panel.set_title(minus(f"iteration {t},  ℓ = {log_likelihood[t]:.2f}"))
@@ -71,10 +71,7 @@ def _draw_iterate(panel, x, view, gmm):
 
 def frame_steps(last, n_frames):
     """Iterations for the frames: each of the first, ever fewer later, the last for certain."""
-    steps = np.unique(np.round(np.geomspace(1, last + 1, 4 * n_frames)).astype(int) - 1)
-    if len(steps) > n_frames:
-        steps = steps[np.unique(np.linspace(0, len(steps) - 1, n_frames).astype(int))]
-    return steps.tolist()
+    return np.unique(np.round(np.geomspace(1, last + 1, n_frames)).astype(int) - 1).tolist()
 
 
 def log_likelihood(path, traces):
