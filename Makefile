@@ -24,11 +24,12 @@ test: .venv/ready ## the tests: minutes on two cores, fewer once programs are co
 lint: .venv/ready ## style and security rules
 	@$(BIN)/ruff check .
 
+# .ci/run does not build them: the tests run the code of every page but the gallery's, and `make study` builds them, too.
 docs: .venv/docs ## the pages with notebook, gallery and reference in docs/_build/html: minutes, a minute once they are there
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --doctree-dir docs/_build/doctrees docs docs/_build/html
 	@echo 'open docs/_build/html/index.html'
 
-study: .venv/ready ## the slow tests: simulation studies of many minutes
+study: .venv/docs ## the slow tests: simulation studies of many minutes
 	@$(BIN)/python -m pytest -m slow
 
 results: .venv/ready ## run every experiment again at full size (long); results/ holds what they found

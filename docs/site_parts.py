@@ -39,7 +39,9 @@ def setup(app):
     app.connect("config-inited", lambda app, config: write_pages())
     app.connect("source-read", links_within)
     app.connect("autodoc-process-docstring", plain_docstring, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", short_types)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("html-page-context", levels_of_captions, priority=900)  # after the theme's
     return {"parallel_read_safe": True}
 
 
@@ -54,6 +56,13 @@ def links_within(app, name, content):
     """Links that lead to files of the checkout lead to pages."""
     for elsewhere, page in WITHIN.items():
         content[0] = re.sub(rf"(?<=\]\(){elsewhere}", page, content[0])
+
+
+def levels_of_captions(app, page, template, context, doctree):
+    """The captions of the navigation are headings of a level, which a reader of screens asks for."""
+    tree = context.get("furo_navigation_tree")
+    if tree:
+        context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
 # ---- docstrings
@@ -93,6 +102,16 @@ def fields_of(obj) -> list[str]:
             kind = ast.unparse(each.annotation).replace("'", '"')
             said.append(f"    {each.target.id}: `{kind}` {comment}".rstrip())
     return ["", "Attributes:", *said, ""] if said else []
+
+
+LONG = re.compile(
+    r"\b(?:jaxlib\._jax|jax|jaxtyping|numpy|collections\.abc|typing|pathlib\._local|pathlib)\.(?=[A-Za-z])"
+)
+
+
+def short_types(app, what, name, obj, options, signature, returns):
+    """Types as the sources name them."""
+    return tuple(text and LONG.sub("", text) for text in (signature, returns))
 
 
 def skip_fields(app, what, name, obj, skip, options):
@@ -166,7 +185,7 @@ def first_sentence(obj) -> str:
     if not callable(obj):
         return f"``{obj!r}``" if len(repr(obj)) < 60 else ""
     first = (inspect.getdoc(obj) or "").split("\n\n")[0]
-    return marks_escaped(re.split(r"(?<=[.:;]) ", " ".join(first.split()))[0].rstrip(":;"))
+    return marks_escaped(re.split(r"(?<=\.) ", " ".join(first.split()))[0])
 
 
 # ---- results

@@ -19,9 +19,9 @@ result = em.fit_em(x, start)
 last = int(result.n_iter)
 steps = em.iterates(x, start, n_iter=last)
 
-figure, panels = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True)
+figure, panels = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True, layout="constrained")
 for panel, t in zip(panels.ravel(), (0, 1, 2, 5, 10, last)):
     draw_data(panel, x, size=5)
     draw_components(panel, jax.tree.map(lambda leaf, t=t: np.asarray(leaf)[t], steps), x)
-    panel.set_title(f"iteration {t}, log-likelihood {result.trace[t]:.1f}", fontsize=9)
+    panel.set_title(f"iteration {t}: {result.trace[t]:.1f} nats", fontsize=10)
 plt.show()

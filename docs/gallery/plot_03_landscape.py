@@ -2,7 +2,7 @@
 Where starts end
 ================
 
-A likelihood has many maxima. Two hundred random starts on five components: how high each ends, and how many end there.
+A likelihood has many maxima. Two hundred random starts: how high each ends, and how many end there.
 """
 
 import jax
@@ -19,8 +19,8 @@ print(found.message)
 
 optima = found.optima
 gap = optima.log_likelihood - found.best.log_likelihood
-figure, panel = plt.subplots(figsize=(6, 3.6))
+figure, panel = plt.subplots(figsize=(6, 3.6), layout="constrained")
 panel.bar(np.arange(len(gap)), optima.count, color=np.where(optima.spurious, "lightgrey", "tab:blue"))
 panel.set_xticks(np.arange(len(gap)), [f"{g:.1f}" for g in gap], rotation=90, fontsize=7)
-panel.set(xlabel="log-likelihood − best, nats (grey: spurious)", ylabel="starts that ended there")
+panel.set(xlabel="log-likelihood − best, nats (grey: spurious)", ylabel="starts that ended there", yscale="log")
 plt.show()

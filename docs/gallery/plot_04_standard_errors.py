@@ -27,8 +27,7 @@ errors = {
 figure, panel = plt.subplots(figsize=(6, 3.4))
 for i, (name, values) in enumerate(errors.items()):
     panel.bar(np.arange(4) + 0.2 * i, np.ravel(values), width=0.2, label=name)
-panel.set_xticks(
-    np.arange(4) + 0.3, [f"μ, component {k + 1}, feature {j + 1}" for k in range(2) for j in range(2)], fontsize=7
-)
+panel.set_xticks(np.arange(4) + 0.3, ["μ₁₁", "μ₁₂", "μ₂₁", "μ₂₂"])
+panel.set_ylim(top=0.11)
 panel.legend(ncols=2)
 plt.show()

@@ -18,7 +18,7 @@ posterior = bayes.gibbs(jax.random.key(3), x, spec)
 relabelled = judge.relabel(posterior, spec=spec)
 print(judge.mixing(posterior, relabelled, spec, x).reason)
 
-figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
 for panel, draws, title in zip(panels, (posterior.draws, relabelled.posterior.draws), ("as drawn", "relabelled")):
     for k, colour in enumerate(("tab:blue", "tab:orange")):
         panel.plot(np.asarray(draws.means)[:, ::10, k, 0].reshape(-1), ".", color=colour, markersize=3)

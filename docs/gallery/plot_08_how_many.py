@@ -15,7 +15,7 @@ x, _ = problems.datasets.load("iris")
 rows = judge.choose_components(jax.random.key(0), x, (1, 2, 3, 4), criteria=("information",), n_restarts=10)
 print(judge.choices(rows))
 
-figure, panel = plt.subplots(figsize=(5, 3.4))
+figure, panel = plt.subplots(figsize=(5, 3.4), layout="constrained")
 for name in ("bic", "icl"):
     panel.plot([row["n_components"] for row in rows], [row[name] for row in rows], "o-", label=name)
 panel.set(xlabel="number of components", ylabel="smaller is better", xticks=[1, 2, 3, 4])

@@ -21,7 +21,7 @@ at = np.linspace(5, 40, 300)[:, None]
 draws = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:]))[::20], posterior.draws)
 densities = np.exp(jax.vmap(log_prob, (0, None))(draws, at))
 
-figure, panel = plt.subplots(figsize=(6, 3.4))
+figure, panel = plt.subplots(figsize=(6, 3.4), layout="constrained")
 panel.hist(x[:, 0], bins=40, density=True, color="lightgrey")
 panel.fill_between(at[:, 0], *np.quantile(densities, (0.05, 0.95), axis=0), alpha=0.3, label="90 % of the draws")
 panel.plot(at[:, 0], np.exp(posterior.log_predictive(at)), label="posterior mean")

@@ -18,7 +18,7 @@ rows = store.read_rows(Path(gmm_jax.__file__).parents[1] / "results" / "recovery
 problems = ("course_2d", "overlapping", "unbalanced", "round_clusters")
 methods = ("oracle", "em", "gibbs", "nuts")
 
-figure, panel = plt.subplots(figsize=(6, 3.4))
+figure, panel = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for method, look in method_looks(methods).items():
     median = [
         np.median([row["kl"] for row in rows if (row["problem"], row["method"]) == (p, method)]) for p in problems
