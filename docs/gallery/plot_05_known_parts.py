@@ -20,7 +20,7 @@ for name, fields in cases.items():
     fits = em.fit_em_restarts(jax.random.key(1), np.stack(data), problem.knowing(*fields), n_restarts=10)
     errors[name] = [judge.recovery(jax.random.key(2), fit.best.gmm, problem.truth)["means_error"] for fit in fits]
 
-figure, panel = plt.subplots(figsize=(5, 3.4))
+figure, panel = plt.subplots(figsize=(5, 3.4), layout="constrained")
 panel.boxplot(list(errors.values()), tick_labels=list(errors))
 panel.set(xlabel="known", ylabel="root mean square error of μ")
 plt.show()
