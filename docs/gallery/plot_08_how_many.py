@@ -2,7 +2,7 @@
 How many components?
 ====================
 
-BIC and ICL for one to five components on the iris data. They answer different questions: a density, or groups.
+BIC and ICL for one to four components on the iris data. They answer different questions: a density, or groups.
 """
 
 import jax
