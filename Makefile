@@ -42,7 +42,7 @@ results: .venv/ready ## run every experiment again at full size (long); results/
 
 clean: ## remove .venv, caches and build products; results stay
 	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	@rm -rf docs/_build docs/gallery_pages docs/reference docs/results docs/sg_execution_times.rst
+	@rm -rf docs/_build docs/gallery_pages docs/reference docs/results
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # install,EXTRA: the package with this extra, in the versions of constraints.txt.

@@ -32,7 +32,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "gallery", "gallery_pages/*.ipynb", "**/sg_execution_times.rst"]
+exclude_patterns = ["_build", "gallery", "gallery_pages/*.ipynb"]
 suppress_warnings = ["config.cache"]
 
 html_theme = "furo"
@@ -71,7 +71,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "capture_repr": (),
-    "plot_gallery": "True",
+    "write_computation_times": False,
 }
 
 
