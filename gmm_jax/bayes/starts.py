@@ -21,7 +21,8 @@ CLIMB_NUMBERS = 1 << 22  # N·D·K·mixtures that climb at a time
 
 
 def starts_from_em(key, x, spec: MixtureSpec, n_chains: int, *, n_restarts: int = 50) -> tuple[GMM | None, Restarts]:
-    """A start for each chain, the best EM optimum and the distinct ones within 10 nats of it in turn; and EM's fits.
+    """A start for each chain, the best EM optimum and the distinct ones within 10 nats of it (by EM's
+    criterion, an approximate evidence) in turn; and EM's fits.
 
     Chains that start in different optima and stay there are seen by R-hat; had all started in one, it would be blind.
     None where EM failed: a posterior can be proper where the likelihood has no maximum.
@@ -31,7 +32,8 @@ def starts_from_em(key, x, spec: MixtureSpec, n_chains: int, *, n_restarts: int 
     best, optima = restarts.best, restarts.optima
     if not Status(int(best.status)).ok:
         return None, restarts
-    real = ~optima.spurious & (optima.log_likelihood >= best.log_likelihood - NEAR)
+    worth = np.where(optima.spurious, -np.inf, optima.criterion)
+    real = ~optima.spurious & (worth >= worth.max(initial=-np.inf) - NEAR)
     near = jax.tree.map(lambda leaf: leaf[real], optima.gmm)
     if not real.any():
         near = jax.tree.map(lambda leaf: leaf[None], best.gmm)

@@ -112,6 +112,8 @@ def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, m
     source = open_source(x, spec.n_components, seed=seed, n_sample=most, alike=alike, **rows)
     if source is None:
         data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
+        if len(data.for_starts) > START_ROWS:  # the same rows as of a stream
+            data = data._replace(for_starts=data.for_starts[sampled_rows(seed, len(data.for_starts), START_ROWS)])
         if n_sample is None:
             return data, None
         given = check_data(x, missing="marginalise"), sample_weight, labels

@@ -1,7 +1,7 @@
 """Optima: which fits reached the same one, which may be called best, and what was not seen.
 
-A mixture's likelihood is unbounded, so the highest value is not the best fit: see `spurious`, the one rule that
-every ranking uses.
+A mixture's likelihood is unbounded, so the highest value is not the best fit: `spurious` says what is no local maximum
+or is degenerate, and among the others `criterion` ranks (see em/criterion.py).
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from ..problems.checks import dependent_columns
 from .m_step import m_step
 
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
-NARROWEST = 1e-3  # least eigenvalue of S⁻¹Σ_k where few samples support component k
 SAME_COMPONENT = 1e-3  # two components are one where means and covariances differ by less, in units of their sds
 REPEATED = 1e-5  # relative variance below which samples repeat one value
-FEW = 10  # "few" are fewer than so many times D + 1
+FEW = 10  # samples that repeat one value are a component of their own if they are so many times D + 1
 LARGEST_SHIFT = 0.05  # at a stationary point an EM step without a ridge changes no Σ_k and no μ_k by more, relatively
 
 
@@ -33,8 +32,9 @@ class Optima(NamedTuple):
 
     gmm: GMM  # leading axis: optima
     log_likelihood: Float[np.ndarray, "M"]
+    criterion: Float[np.ndarray, "M"]  # what ranks them, nats: the best is the largest of those that are not spurious
     count: Int[np.ndarray, "M"]  # fits that reached it
-    spurious: Bool[np.ndarray, "M"]  # an artefact of the unbounded likelihood
+    spurious: Bool[np.ndarray, "M"]  # degenerate, or no local maximum of the likelihood
     reason: np.ndarray  # (M,) of str: why it is spurious, "" where it is not
     fit: Int[np.ndarray, "M"]  # the highest fit of it
     of_fit: Int[np.ndarray, "R"]  # which optimum each fit reached, -1 for none
@@ -55,8 +55,6 @@ def spurious(
     *,
     sample_weight: Float[np.ndarray, "N"] | None = None,
     labels: Int[np.ndarray, "N"] | None = None,
-    narrowest: float = NARROWEST,
-    few: float = FEW,
     largest_shift: float = LARGEST_SHIFT,
 ) -> str:
     """Why this fit cannot be called a maximum-likelihood optimum of x, or "" where it can.
@@ -64,20 +62,14 @@ def spurious(
     With m the fewest samples that determine a covariance of this structure (D + 1 if full, 2 if diagonal or spherical,
     1 if tied) it cannot if
 
-    - a free component has n·φ_k ≤ m ("tiny component");
-    - some variance of component k, in those of the data, is below `narrowest` while n·φ_k < few·m ("near-singular
-      component"): eigenvalues of S⁻¹Σ_k with S the covariance of x, its diagonal alone for diagonal Σ_k, its mean
-      variance for spherical ones. A narrow component that many samples support is real;
+    - a free component has n·φ_k < m + 1 ("tiny component");
     - it is not stationary without regularisation: one EM step moves a free μ_k by more than largest_shift standard
       deviations, or changes a free Σ_k by more than that share in some direction. A Σ_k that shrinks is allowed where
-      at least few·m samples repeat one value (a variance below 1e-5 of the data's): zeros are a component of their own;
+      at least 10·m samples repeat one value (a variance below 1e-5 of the data's): zeros are a component of their own;
     - two components coincide that the data could tell apart: a saddle point.
 
     All are invariant under the maps that the structure allows. Made for fits of any program, in the units of x;
     `labels` of rows as in fit_em_restarts.
-
-    Reference:
-        Hathaway (1985), Annals of Statistics 13, for the constraint on relative eigenvalues.
     """
     x = np.asarray(check_data(x), float)
     spec = validate_spec(spec, x.shape[1])
@@ -88,7 +80,7 @@ def spurious(
     n_samples = x.shape[0] if weight is None else float(np.sum(weight))
     spread = np.cov(x.T, bias=True, aweights=weight).reshape(x.shape[1], -1)
     one = jax.tree.map(lambda leaf: leaf[None], (gmm, after))
-    return str(reasons(*one, spec, spread, n_samples, narrowest, few, largest_shift)[0])
+    return str(reasons(*one, spec, spread, n_samples, largest_shift)[0])
 
 
 @jax.jit
@@ -97,7 +89,7 @@ def _em_step(x, gmm, known, weight, labels):
 
 
 def reasons(
-    gmms, after, spec, spread, n_samples, narrowest=NARROWEST, few=FEW, largest_shift=LARGEST_SHIFT, *, settled=True
+    gmms, after, spec, spread, n_samples, largest_shift=LARGEST_SHIFT, *, settled=True
 ):
     """(M,) of str: see `spurious`. `after` are the mixtures after one EM step without a ridge, None: not asked.
 
@@ -108,17 +100,14 @@ def reasons(
     # that determine a covariance of that structure together with a mean
     least = {"full": spread.shape[-1] + 1, "tied": 1}.get(gmms.covariance_type, 2)
     count = n_samples * np.asarray(gmms.weights, float)
-    tiny = (count <= least) & (free_means | free_covariances)
+    tiny = (count < least + 1) & (free_means | free_covariances)
     reason = np.where(tiny.any(axis=1), "tiny component", "").astype(object)
     if not reason.size or not np.any(spread):
         return reason
     support = count if structure(gmms.covariance_type).per_component else np.broadcast_to(n_samples, count.shape)
-    variances = relative_variances(gmms, spread)
-    narrow = (variances[..., 0] < narrowest) & (support < few * least) & free_covariances
-    reason[narrow.any(axis=1) & (reason == "")] = "near-singular component"
     if after is not None:
         shrinks, grows, moved = _changes(gmms, after, spread)
-        repeats = (support >= few * least) & (variances[..., 0] < REPEATED)
+        repeats = (support >= FEW * least) & (relative_variances(gmms, spread)[..., 0] < REPEATED)
         shrinks = np.where(repeats, 0.0, shrinks)
         changed = np.where(free_covariances, np.maximum(shrinks, grows), 0.0)
         shift = np.maximum(changed, np.where(free_means, moved, 0.0))
@@ -265,7 +254,6 @@ def pick(tree, index):
 REMEDIES = {
     "not stationary": "it is held only by regularisation: lower reg_covar",
     "tiny component": "lower n_components, or pass a prior",
-    "near-singular component": "lower n_components, or pass a prior",
     "coinciding components": "it is a saddle point: choose another init, or lower n_components",
 }
 
@@ -281,8 +269,10 @@ def message_of(fits, best: int, optima: Optima, remarks: Sequence[str]) -> str:
         sentences.append(f"every optimum is spurious, this one because of: {why} ({REMEDIES[why]})")
     elif of_best > 0:
         why, gap = str(optima.reason[0]), float(optima.log_likelihood[0] - optima.log_likelihood[of_best])
-        aside = f"was set aside because of: {why} ({REMEDIES[why]}); it is the first of optima"
-        sentences.append(f"a fit that is {gap:.4g} nats higher {aside}")
+        lost = float(optima.criterion[of_best] - optima.criterion[0])
+        less = f"it is {lost:.3g} nats less probable by the criterion (criterion='likelihood' would return it)"
+        aside = f"because of: {why} ({REMEDIES[why]})" if why else f"because {less}"
+        sentences.append(f"a fit that is {gap:.4g} nats higher was set aside {aside}; it is the first of optima")
     return "; ".join([*sentences, *remarks]) + "."
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
 from ..mixture.checks import check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
+from .criterion import evidence_of, spacing_of
 from .fit import EMConfig, EMResult, ended, result_of
 from .inputs import Data, check_options, open_data, outward, stack, stack_data, starts_of, starts_of_each
 from .m_step import m_step
@@ -26,6 +27,9 @@ from .optima import Optima, Unseen, distinct, eligible, message_of, pick, reason
 from .pool import CompiledFits, compiled_fits
 from .search import calibration_sample, kept_by_race, run_race
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
+
+CRITERIA = ("evidence", "likelihood")
+SAME_WORTH = 1e-2  # nats
 
 
 class Effort(NamedTuple):
@@ -42,7 +46,7 @@ class Effort(NamedTuple):
 class Restarts(NamedTuple):
     """What many restarts found, in the units and dtype of the data."""
 
-    best: EMResult  # highest fit that is eligible and not spurious; see fit_em_restarts
+    best: EMResult  # what the criterion prefers among fits that are eligible and not spurious; see fit_em_restarts
     fits: EMResult  # the fit from every start, leading axis R
     optima: Optima
     message: str  # how it ended, in sentences: the status of the best fit, and what else should be known
@@ -91,6 +95,7 @@ def fit_em_restarts(
     missing: str | None = None,
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | Sequence[Hyperparameters] | None = None,
+    criterion: str = "evidence",
     race: bool = False,
     n_sample: int | None = None,
     block_rows: int | None = None,
@@ -103,8 +108,10 @@ def fit_em_restarts(
 
     x is checked, centred and scaled here in float64, and everything is mapped back: fits are affine equivariant, and
     config.reg_covar=None means 1e-6 of each feature's variance. Eligible for best are fits that CONVERGED or reached
-    MAX_ITER; among them one that is not `spurious` is preferred, because a mixture's likelihood is unbounded. If no fit
-    is eligible, best is the highest finite one with its failing status.
+    MAX_ITER; among them one that is not `spurious` is preferred, because a mixture's likelihood is unbounded, and of
+    these one of largest approximate evidence, because the highest likelihood often follows noise (`em.criterion`).
+    `optima` has them all; where a fit of higher likelihood was set aside, the message says so. If no fit is eligible,
+    best is the highest finite one with its failing status.
 
     Args:
         x: (N, D) rows in memory (NumPy, JAX, a data frame), or rows that lie elsewhere, with the same answer:
@@ -125,6 +132,7 @@ def fit_em_restarts(
             None: NaN is an error. For rows in memory.
         prior: raise the log posterior under this prior, in the units of x (`bayes.hyperparameters`): see fit_em. Fits
             are then ranked by it, and no optimum is called spurious: none is singular. One for each of many data sets.
+        criterion: "evidence", or "likelihood": what ranks the optima that are not spurious.
         race: stop fits that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
             but a thinner landscape. `optima` count only fits that were run to their end. Fits on rows that are not in
             memory, or that are run one by one, do not race.
@@ -140,12 +148,14 @@ def fit_em_restarts(
         Interrupted: at Ctrl-C during the iterations, with every fit as far as it came.
         ValueError: bad data, spec, weights or options; the sentence names argument, value, place and remedy.
     """
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}.")
     n_restarts, file = _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpoint, resume)
     if is_many(x):
         if file is not None or n_sample is not None:
             raise ValueError("checkpoint and n_sample are for one data set: leave them out for many.")
         rows = {"sample_weight": sample_weight, "labels": labels, "missing": missing}
-        return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress)
+        return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, race, traces, progress)
     check_key(key)
     data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample)
     kind = init if isinstance(init, (str, GMM)) else getattr(init, "__qualname__", type(init).__name__)
@@ -154,6 +164,7 @@ def fit_em_restarts(
     search = None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
         options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior, "race": race}
+        options["criterion"] = criterion
         search = search_on(key, *data.sample, data.spec, missing=missing, **options)
         init, n_restarts = search.best.gmm, 1
     starts = starts_of(key, data, init, n_restarts)
@@ -165,9 +176,10 @@ def fit_em_restarts(
     keeper = Keeper(file if jax.process_index() == 0 else None, marks)
     if resume:
         fits.kept = read_checkpoint(file, fits.kept, keeper.fingerprint)
-    interrupted = run(fits, [data], race=race, progress=progress, keep=keeper.keep)
+    judge = Judge([data], criterion)
+    interrupted = run(fits, judge, race=race, progress=progress, keep=keeper.keep)
     state, trace = fits.look()
-    found = restarts_of(*results_of(state, trace, [data]), state, data, starts, fits.computed, race, search)
+    found = restarts_of(*results_of(state, trace, [data]), state, judge, starts, fits.computed, race, search)
     if traces is not None and not traces:
         found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
     if interrupted:
@@ -212,9 +224,9 @@ def fits_of(data: Data, source, starts: GMM, block_rows: int | None = None) -> t
     return hosted_fits(sums, problem, starts), division
 
 
-def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, progress, keep) -> bool:
+def run(fits: CompiledFits | HostedFits, judge: Judge, *, race: bool, progress, keep) -> bool:
     """All fits to their end, or as far as Ctrl-C lets them: whether it came. `keep` is a Keeper's."""
-    interrupted = True
+    interrupted, data = True, judge.data[0]
 
     def finish(fits, which, *until):
         done = False
@@ -224,29 +236,54 @@ def run(fits: CompiledFits | HostedFits, data: Sequence[Data], *, race: bool, pr
             if progress is not None:
                 values = fits.look()[0].best_value
                 best = np.where(np.isfinite(values), values, -np.inf).max()
-                progress(fits.n_fits - fits.running.size, fits.n_fits, float(best - data[0].volume))
+                progress(fits.n_fits - fits.running.size, fits.n_fits, float(best - data.volume))
 
-    def admissible():
-        return _reasons(fits.look()[0].best.gmm, None, data) == ""
+    def worth():
+        state = fits.look()[0]
+        return judge.worth(state.best.gmm, state.best_value, state.status), judge.reasons(state.best.gmm, None) != ""
 
     with suppress(KeyboardInterrupt):
         if race:
-            run_race(fits, distinguished(data[0].inner, data[0].annotations.labels), admissible, finish)
+            run_race(fits, distinguished(data.inner, data.annotations.labels), worth, finish)
         finish(fits, fits.running)
         interrupted = False
     keep(lambda: fits.kept, at_once=True)
     return interrupted
 
 
-def _reasons(gmms, after, data, *, settled=True):
-    """(M,) of str: why fits, equally many of each data set, are spurious. With a prior none is: none is singular."""
-    if data[0].prior is not None:
-        return np.full(len(gmms.weights), "", object)
-    spread, n_samples = data[0].spread, data[0].n_samples
-    if len(data) > 1:
-        each = np.repeat(np.arange(len(data)), len(gmms.weights) // len(data))
-        spread, n_samples = np.stack([d.spread for d in data])[each], np.array([d.n_samples for d in data])[each, None]
-    return reasons(gmms, after, data[0].inner, spread, n_samples, settled=settled)
+class Judge:
+    """Which of the fits of data sets, equally many of each, may be called best, and which is."""
+
+    def __init__(self, data: Sequence[Data], criterion: str):
+        self.data, self.by_evidence = data, criterion == "evidence" and data[0].prior is None
+        self.spacing = np.stack([spacing_of(d.for_starts) for d in data]) if self.by_evidence else None
+
+    def reasons(self, gmms: GMM, after: GMM | None, *, settled=True) -> np.ndarray:
+        """(M,) of str: why fits are spurious. With a prior none is: none is singular."""
+        first = self.data[0]
+        if first.prior is not None:
+            return np.full(len(gmms.weights), "", object)
+        spread, n_samples = first.spread, first.n_samples
+        if len(self.data) > 1:
+            each = self._each(gmms)
+            spread, n_samples = np.stack([d.spread for d in self.data])[each], self._n_samples(each)
+        return reasons(gmms, after, first.inner, spread, n_samples, settled=settled)
+
+    def worth(self, gmms: GMM, value: Float[np.ndarray, "M"], status: Int[np.ndarray, "M"]) -> Float[np.ndarray, "M"]:
+        """By what fits are ranked, -inf where not finite: by the likelihood where none of a data set CONVERGED."""
+        worth = np.where(np.isfinite(value), value, -np.inf).astype(float)
+        if self.by_evidence:
+            each = self._each(gmms)
+            evidence = evidence_of(gmms, worth, self.data[0].inner, self._n_samples(each), self.spacing[each])
+            converged = (status == Status.CONVERGED).reshape(len(self.data), -1).any(axis=1)
+            worth = np.where(converged[each], evidence, worth)
+        return worth
+
+    def _each(self, gmms):
+        return np.repeat(np.arange(len(self.data)), len(gmms.weights) // len(self.data))
+
+    def _n_samples(self, each):
+        return np.array([d.n_samples for d in self.data])[each, None]
 
 
 # ---- what came of it
@@ -269,17 +306,21 @@ def _results(state, trace, known):
     return jax.vmap(one)(state, trace, known)
 
 
-def restarts_of(results, after, state, data, starts, computed, raced, search=None) -> Restarts:
+def restarts_of(results, after, state, judge, starts, computed, raced, search=None) -> Restarts:
     """What the fits of one data set found, in its units; `computed` iterations went into them."""
+    data = judge.data[0]
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
     fit, of_fit = distinct(ranked, distinguished(data.inner, data.annotations.labels), data.n_samples)
     settled = results.status[fit] == Status.CONVERGED
-    reason = _reasons(pick(results.gmm, fit), pick(after, fit), [data], settled=settled)
-    best = int(best_of(ranked, np.append(reason != "", False)[of_fit]))
+    reason = judge.reasons(pick(results.gmm, fit), pick(after, fit), settled=settled)
+    worth = judge.worth(pick(results.gmm, fit), ranked.log_likelihood[fit], results.status[fit])
+    of_each = np.append(np.where(reason == "", worth, -np.inf), -np.inf)[of_fit]
+    best = int(best_of(ranked, of_each))
     remarks = remarks_of(pick(results.gmm, best), data)
     results = outward(results, data.spec, data.scaling, data.volume)
     count = np.bincount(of_fit[of_fit >= 0], minlength=fit.size)
-    optima = Optima(pick(results.gmm, fit), results.log_likelihood[fit], count, reason != "", reason, fit, of_fit)
+    likelihood, spurious = results.log_likelihood[fit], reason != ""
+    optima = Optima(pick(results.gmm, fit), likelihood, worth - data.volume, count, spurious, reason, fit, of_fit)
     spent, status = int(state.n_iter.sum()), results.status
     effort = Effort(
         spent=spent,
@@ -293,11 +334,16 @@ def restarts_of(results, after, state, data, starts, computed, raced, search=Non
     return Restarts(pick(results, best), results, optima, message, effort, starts, search)
 
 
-def best_of(fits, spurious) -> Int[np.ndarray, "..."]:
-    """Which fit (last axis) is highest among those not spurious, else among eligible, else among finite ones."""
+def best_of(fits, worth: Float[np.ndarray, "... R"]) -> Int[np.ndarray, "..."]:
+    """Which fit (last axis) is worth most, else the highest of eligible ones, else of finite ones.
+
+    Fits at one optimum are worth the same to SAME_WORTH: of them it is the highest.
+    """
     usable, value = eligible(fits), np.where(np.isfinite(fits.log_likelihood), fits.log_likelihood, -np.inf)
+    worth = np.where(usable, worth, -np.inf)
+    most = np.isfinite(worth) & (worth >= worth.max(axis=-1, keepdims=True) - SAME_WORTH)
     # of equal ones the first: lexsort is stable, so they are sorted backwards
-    order = np.lexsort((value[..., ::-1], (2 * (usable & ~spurious) + usable)[..., ::-1]), axis=-1)
+    order = np.lexsort((value[..., ::-1], usable[..., ::-1], most[..., ::-1]), axis=-1)
     return value.shape[-1] - 1 - order[..., -1]
 
 
@@ -311,13 +357,14 @@ def is_many(x) -> bool:
     return getattr(x, "ndim", 0) == 3
 
 
-def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces, progress) -> ManyRestarts:
+def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, race, traces, progress) -> ManyRestarts:
     keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
     check_key(keys[0])
     data = stack_data(keys, x, spec, config, prior, **rows)
     starts = starts_of_each(keys, data, init, n_restarts)
     fits = compiled_fits(stack(data), starts, keep=None if traces else kept_by_race(config.max_iter))
-    if run(fits, data, race=race, progress=progress, keep=Keeper(None, {}).keep):
+    judge = Judge(data, criterion)
+    if run(fits, judge, race=race, progress=progress, keep=Keeper(None, {}).keep):
         raise KeyboardInterrupt
     state, trace = fits.look()
     results, after = results_of(state, trace if traces else np.zeros((fits.n_fits, 0), state.value.dtype), data)
@@ -327,14 +374,15 @@ def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, race, traces,
         mine = slice(p * n_restarts, (p + 1) * n_restarts)
         part = pick((results, after, state), mine)
         share = computed * int(part[2].n_iter.sum()) // spent
-        return restarts_of(*part, data[p], pick(starts, p), share, race)
+        return restarts_of(*part, Judge([data[p]], criterion), pick(starts, p), share, race)
 
     def of_each(leaf):
         return leaf.reshape(len(data), n_restarts)
 
-    reason = _reasons(results.gmm, after, data, settled=results.status == Status.CONVERGED)
+    reason = judge.reasons(results.gmm, after, settled=results.status == Status.CONVERGED)
+    worth = np.where(reason == "", judge.worth(results.gmm, state.best_value, results.status), -np.inf)
     ranked = results._replace(log_likelihood=of_each(state.best_value), status=of_each(results.status))
-    best = np.arange(len(data)) * n_restarts + best_of(ranked, of_each(reason) != "")
+    best = np.arange(len(data)) * n_restarts + best_of(ranked, of_each(worth))
     volume = np.array([d.volume for d in data])[:, None]
     found = pick(results._replace(trace=results.trace[:, :0]), best)
     found = [outward(pick(found, p), d.spec, d.scaling, d.volume) for p, d in enumerate(data)]

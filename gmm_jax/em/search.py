@@ -26,11 +26,12 @@ SETTLED = 1.0  # nats that a fit may still gain, by Aitken's estimate, if others
 SAFETY = 2.0  # times the largest gain seen that a fit is given credit for
 
 
-def run_race(fits: CompiledFits, spec: MixtureSpec, admissible: Callable[[], np.ndarray], finish: Callable) -> None:
+def run_race(fits: CompiledFits, spec: MixtureSpec, worth: Callable[[], tuple], finish: Callable) -> None:
     """Run the fits until each has ended or left.
 
-    `finish(fits, which, until)` runs fits to that iteration, without it to their end. The fits keep the objective at
-    least after the iterations `kept_by_race`.
+    `worth()` is by what fits are ranked, as they are, and which of them are spurious. `finish(fits, which, until)` runs
+    fits to that iteration, without it to their end. The fits keep the objective at least after the iterations
+    `kept_by_race`.
     """
     stays = np.isin(np.arange(fits.n_starts), calibration_sample(fits.n_starts))[None]
     finish(fits, fits.running, FIRST)
@@ -38,7 +39,7 @@ def run_race(fits: CompiledFits, spec: MixtureSpec, admissible: Callable[[], np.
     finish(fits, np.flatnonzero(stays | _leaders(fits)))
     reached = FIRST
     while fits.running.size:
-        _drop(fits, stays, reached, admissible())
+        _drop(fits, stays, reached, *worth())
         _merge(fits, stays, spec, reached)
         reached *= FACTOR
         finish(fits, fits.running, reached)
@@ -75,14 +76,15 @@ def _leaders(fits):
     return rank < max(1, min(LEADERS, fits.n_starts // 10))
 
 
-def _drop(fits, stays, reached, admissible):
+def _drop(fits, stays, reached, worth, spurious):
     state, values = fits.look()[0], _values(fits)
     status, n_iter = _by_data_set(fits, state.status), _by_data_set(fits, state.n_iter)
     finished = np.isin(status, (Status.CONVERGED, Status.MAX_ITER)) & (n_iter >= reached)
     gains = values - _by_data_set(fits, fits.values_after(reached))
     gained = np.max(np.where(finished & np.isfinite(gains), gains, -np.inf), axis=1, keepdims=True)
-    best = np.where(finished & _by_data_set(fits, admissible), values, -np.inf).max(axis=1, keepdims=True)
-    hopeless = (status == Status.RUNNING) & ~stays & (values + SAFETY * gained < best)
+    worth, spurious = _by_data_set(fits, worth), _by_data_set(fits, spurious)
+    best = np.where(finished & ~spurious, worth, -np.inf).max(axis=1, keepdims=True)
+    hopeless = (status == Status.RUNNING) & ~stays & (worth + SAFETY * gained < best)
     fits.leave(hopeless.ravel(), Status.DROPPED)
 
 

@@ -56,22 +56,24 @@ def rows_of(optima: em.Optima, status: Int[np.ndarray, "R"], x: Float[np.ndarray
     Args:
         status: of every fit.
 
-    Columns: optimum, counted from 1; log_likelihood (nats) and gap, what is missing to the best that is not spurious
-    (the highest where all are), negative above it; count of fits, share of all and its standard error; spurious, and
-    reason, why; smallest_count, the least n·φ_k; smallest_eigenvalue, the least of any S⁻¹Σ_k with S the covariance of
-    x, and narrow_count, the n·φ_k of that component.
+    Columns: optimum, counted from 1; log_likelihood (nats) and gap, what is missing to the best (what the criterion
+    prefers of those that are not spurious; the highest where all are), negative above it; criterion (nats); count of
+    fits, share of all and its standard error; spurious, and reason, why; smallest_count, the least n·φ_k;
+    smallest_eigenvalue, the least of any S⁻¹Σ_k with S the covariance of x, and narrow_count, the n·φ_k of that
+    component.
     """
     x = np.asarray(x, float)
     counts = len(x) * np.asarray(optima.gmm.weights, float)
     spread = np.cov(x.T, bias=True).reshape(x.shape[1], -1)
     least = relative_variances(optima.gmm, spread).min(axis=-1, initial=np.inf)
-    sound = optima.log_likelihood[~optima.spurious]
-    best = float(np.max(sound if sound.size else optima.log_likelihood, initial=-np.inf))
+    worth = np.where(optima.spurious, -np.inf, optima.criterion)
+    best = float(optima.log_likelihood[np.argmax(worth)]) if optima.count.size else -np.inf
     rows = [
         {
             "optimum": i + 1,
             "log_likelihood": float(optima.log_likelihood[i]),
             "gap": best - float(optima.log_likelihood[i]),
+            "criterion": float(optima.criterion[i]),
             **_share(int(optima.count[i]), status.size),
             "spurious": bool(optima.spurious[i]),
             "reason": str(optima.reason[i]),
