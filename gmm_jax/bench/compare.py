@@ -227,8 +227,7 @@ def write_report(folder: Path) -> Path:
     head = ("problem", "case", "method", "seed", "status", "reason")
     if lines := tuple(tuple(str(row[column]) for column in head) for row in rows if row["status"] not in FINISHED):
         sections.append(report.Section("Trials whose status is not ok", (), (report.Table(head, lines),)))
-    answer = record.get("answer") or verdict(rows)
-    summary = "\n\n".join(text for text in (record.get("question"), *answer.splitlines()) if text)
+    summary = "\n\n".join(text for text in (record.get("question"), record.get("answer") or verdict(rows)) if text)
     return report.write_html(folder / "report.html", folder.name, summary, sections, record)
 
 
