@@ -11,8 +11,9 @@ _HOMES = {
     "mixture": "GMM Fit Known MixtureSpec Moments NotSupported Posterior Prior Status affine align e_step impute "
     "log_joint log_prob match match_cost n_parameters permute predict responsibilities sample validate",
     "estimators": "BayesianGaussianMixture GaussianMixture",
+    "saving": "load save",
 }
-_PACKAGES = ("mixture", "problems", "em", "bayes", "judge", "bench", "estimators")
+_PACKAGES = ("mixture", "problems", "em", "bayes", "judge", "bench", "estimators", "plot")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted([*_HOME_OF, *_PACKAGES])

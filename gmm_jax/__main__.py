@@ -31,8 +31,13 @@ def main() -> NoReturn:
     sys.unraisablehook = again
     try:
         from .cli import main as command
+        from .shell import unread
 
-        code = command()
+        try:
+            code = _code_of(command)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            code = unread()
     except BaseException:  # an extension module that is interrupted while it is imported raises an ImportError
         if not interrupted:
             raise
@@ -43,6 +48,13 @@ def main() -> NoReturn:
         sys.stderr.flush()
         os._exit(INTERRUPTED)
     sys.exit(code)
+
+
+def _code_of(command):
+    try:
+        return command()
+    except SystemExit as leave:  # of --help
+        return leave.code
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 # docs/exit-codes.md has the table. Python itself ends with 1, and a traceback, where the program is wrong
-EXIT_OK, EXIT_USAGE, EXIT_UNTRUSTED, EXIT_UNREADABLE, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
+EXIT_OK, EXIT_USAGE, EXIT_UNTRUSTED, EXIT_UNREADABLE, EXIT_INTERRUPTED, EXIT_UNREAD = 0, 2, 3, 4, 130, 141
 
 
 def configure_jax(n_devices: int | None = None) -> None:
@@ -49,7 +49,11 @@ def guarded(work: Callable[[], int | None]) -> int:
     from .bench.store import UnreadableResult
 
     try:
-        return work() or EXIT_OK
+        code = work() or EXIT_OK
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return unread()
     except KeyboardInterrupt:
         print("interrupted; what was finished and written to disk is kept.", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -61,6 +65,12 @@ def guarded(work: Callable[[], int | None]) -> int:
             raise
         print(f"gmm-jax: {_sentence(error)}", file=sys.stderr)
         return EXIT_USAGE
+
+
+def unread() -> int:
+    """The exit code where nobody reads the output any more, as after `| head`; what would be printed is dropped."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_UNREAD
 
 
 def experiment(main: Callable[..., int]) -> None:

@@ -211,3 +211,11 @@ def test_a_column_of_text_is_named():
 def test_all_of_many_fits_has_the_dtype_of_the_data(x):
     many = em.fit_em_restarts(jax.random.key(0), [x.astype(">f4")] * 2, MixtureSpec(2), n_restarts=2)
     assert {leaf.dtype for leaf in jax.tree.leaves((many.best.gmm, many.log_likelihood))} == {np.dtype(np.float32)}
+
+
+def test_data_frames_are_their_numbers_and_a_column_of_text_is_named():
+    pandas = pytest.importorskip("pandas")
+    nullable = pandas.DataFrame({"a": pandas.array([1, None], dtype="Int64"), "b": [0.5, 1.5]})
+    np.testing.assert_array_equal(check_data(nullable, missing="marginalise"), [[1.0, 0.5], [np.nan, 1.5]])
+    with pytest.raises(ValueError, match="in column day: convert or drop"):
+        check_data(pandas.DataFrame({"a": [1.0, 2.0], "day": ["2024-05-01", "2024-05-02"]}))

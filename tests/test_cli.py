@@ -22,6 +22,7 @@ from gmm_jax.cli import main
 def as_it_was(monkeypatch):
     """The shell sets jax.config; tests that follow must not see it."""
     monkeypatch.setattr("gmm_jax.cli.configure_jax", lambda: None)
+    monkeypatch.setattr("gmm_jax.bench.report.SECONDS_BETWEEN_LINES", 1000.0)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_fit_recovers_a5_from_any_table(variant, csv, faithful, capsys):
     captured = capsys.readouterr()
     assert code == 0, captured.err
     document = json.loads(captured.out)
-    estimate = document["estimate"]
+    estimate = document["gmm"]
     order = np.argsort(np.ravel(estimate["means"]))
     np.testing.assert_allclose(np.array(estimate["weights"])[order], [0.3608868, 0.6391132], atol=1e-6)
     np.testing.assert_allclose(np.ravel(estimate["means"])[order], [54.61489, 80.09109], atol=5e-5)
@@ -120,7 +121,7 @@ def test_fit_prints_a_table_and_keeps_stderr_quiet(csv, faithful, capsys):
     assert run("fit", path, "--columns", "waiting") == 0
     captured = capsys.readouterr()
     assert "54.6" in captured.out
-    assert "φ₁" in captured.out
+    assert "φ" in captured.out
     assert captured.err == ""
 
 
@@ -129,8 +130,8 @@ def test_fit_holds_what_is_known(csv, faithful, capsys):
     known = csv(json.dumps({"weights": [0.4, 0.6], "covariances": [[[36.0]], None]}), "known.json")
     assert run("fit", path, "--columns", "waiting", "--known", known, "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["estimate"]["weights"] == [0.4, 0.6]
-    assert document["estimate"]["covariances"][0] == [[36.0]]
+    assert document["gmm"]["weights"] == [0.4, 0.6]
+    assert document["gmm"]["covariances"][0] == [[36.0]]
     assert document["n_parameters"] == 3
 
 
@@ -139,14 +140,14 @@ BAD_TABLES = {
     "blank lines": ("\n \n", "is empty"),
     "names alone": ("a,b\n", "names of columns but no rows"),
     "a word": (GOOD + "\n1,seven", "line 32, column 'b': 'seven' is no number"),
-    "a word in the first row without names": ("1,NA\n2,3\n4,5\n", "line 1, column '1': 'NA' is no number"),
-    "nan": (GOOD + "\nnan,1", "line 32, column 'a': nan is not finite"),
-    "nan in the first row": ("nan,1\n2,3\n", "line 1, column '0': nan is not finite"),
+    "a word in the first row without names": ("1,NA\n2,3\n4,5\n", "line 1, column '1': 'NA' is a missing value"),
+    "nan": (GOOD + "\nnan,1", "line 32, column 'a': 'nan' is a missing value; fit with --missing"),
+    "nan in the first row": ("nan,1\n2,3\n", "line 1, column '0': 'nan' is a missing value"),
     "inf": (GOOD + "\n1,-inf", "line 32, column 'b': -inf is not finite"),
     "a gap": (GOOD + "\n1,", "line 32, column 'b': no value"),
     "a short row": (GOOD + "\n1", "line 32: 1 fields where the first line has 2"),
     "an open quotation mark": (GOOD + '\n"1,2\n3,4', "line 32: 1 fields"),
-    "not text": (b"\xff\xfe\x00\x01", "not a text file in UTF-8"),
+    "not text": (b"a\x00\xff\x01", "not a text file"),
     "too few rows": ("a,b\n1,2\n", "n_components=2 is more than the 1 row of data.csv"),
 }
 
@@ -272,7 +273,7 @@ def test_ctrl_c_is_130(csv, monkeypatch, capsys):
 
 
 @contextmanager
-def impatient(*_):
+def impatient(*_, **__):
     """A progress bar at which Ctrl-C is pressed."""
 
     def update(*_):
@@ -413,7 +414,7 @@ def test_ctrl_c_during_em_leaves_the_last_iterate(csv, monkeypatch, capsys):
     assert run("fit", csv(GOOD), "--json", "--option", "n_restarts=2", "tol=0") == 130
     answer = json.loads(capsys.readouterr().out)
     assert answer["status"] in ("RUNNING", "MAX_ITER")
-    assert np.shape(answer["estimate"]["means"]) == (2, 2)
+    assert np.shape(answer["gmm"]["means"]) == (2, 2)
 
 
 @pytest.fixture
@@ -432,7 +433,7 @@ def test_a_streamed_fit_is_interrupted_with_130_and_resumed_to_the_same_answer(n
     file, calls = tmp_path / "fit.npz", iter(range(1, 100))
 
     @contextmanager
-    def bar(description):
+    def bar(description, unit):
         def update(*_):
             if next(calls) == 2:
                 raise KeyboardInterrupt
@@ -566,7 +567,7 @@ def test_json_is_one_document_and_nothing_else(csv, capsys):
         assert run("fit", csv(GOOD), "--json") == 3
     captured = capsys.readouterr()
     document = json.loads(captured.out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
-    assert document["estimate"]["means"][0] == [0.0, None]
+    assert document["gmm"]["means"][0] == [0.0, None]
     assert document["info"] == {"r_hat": None, "values": [1.0, 1.0]}
     assert document["status"] == "NON_FINITE"
     assert captured.err == ""

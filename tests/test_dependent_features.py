@@ -1,9 +1,10 @@
 """Singular data are named with the features concerned, regular ones are not; the oracle is how the data were made."""
 
+import jax
 import numpy as np
 import pytest
 
-from gmm_jax.problems import dependent_features, load, names
+from gmm_jax.problems import datasets, dependent_features, doubtful_features, load, names
 from gmm_jax.problems.checks import dependencies
 
 RNG = np.random.default_rng(0)
@@ -63,3 +64,30 @@ def test_dependencies_are_those_of_the_covariance():
     x[:, 4] = 1.0
     assert dependencies(np.cov(x.T)) == {3: [0, 1], 4: []}
     assert dependencies(np.cov(x[:, :3].T)) == {}
+
+
+def test_features_that_are_no_measurements_are_named():
+    x = np.round(RNG.standard_normal((50, 4)), 2)
+    x[:, 0] = RNG.permutation(50) + 7
+    x[:, 1] = 10 * np.arange(50)
+    x[[3, 9, 11], 2] = -999.0
+    x[5, 3] = -999.0  # once: an outlier
+    names = ["seven", "ID", "b", "c"]
+    found = doubtful_features(x, names)
+    assert [said.split(":")[0] for said in found] == [
+        "column 'seven' numbers the rows, and is fitted like a measurement",
+        "column 'ID' numbers the rows, and is fitted like a measurement",
+        "-999 occurs 3 times in column 'b', far from all other values",
+    ]
+    assert "--na=-999 --missing marginalise" in found[2]
+
+
+@pytest.mark.parametrize("name", names())
+def test_measurements_are_not_doubted(name):
+    x = load(name).sample(jax.random.key(0))[0]
+    assert doubtful_features(x, [str(j) for j in range(x.shape[1])]) == []
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_real_measurements_are_not_doubted(name):
+    assert doubtful_features(datasets.load(name)[0], datasets.describe(name).columns) == []

@@ -45,7 +45,8 @@ def site_parts():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-def test_the_blocks_of_a_page_run_one_after_the_other(page, capsys):
+def test_the_blocks_of_a_page_run_one_after_the_other(page, capsys, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     names = {}
     for block in blocks(page, "python"):
         exec(block, names)

@@ -394,7 +394,7 @@ def test_gaps_and_labels_are_for_the_estimator_what_they_are_for_em(x):
     named = [k for k in range(3) if np.any(labels == k)]
     own = np.array([x[labels == k].mean(axis=0) for k in named])
     np.testing.assert_array_equal(np.argmin(((own[:, None] - model.means_) ** 2).sum(-1), axis=1), named)
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match=r"X contains NaN, the first at row .* or pass missing=.marginalise"):
         GaussianMixture(3).fit(gaps)
 
 

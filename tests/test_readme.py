@@ -69,7 +69,7 @@ def test_a_block_of_commands_is_short(page):
     assert all(len(lines_of(block)) <= MOST_COMMANDS for block in blocks(page, "console"))
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "compare", "report", "diff", "list", "check-method"])
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
 def test_every_command_has_help(command):
     done = subprocess.run(
         [sys.executable, "-m", "gmm_jax", command, "--help"], capture_output=True, text=True, check=False

@@ -9,22 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
+
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")]
 FIELDS = ("weights", "means", "covariances")
 LEAST = {"n": 1, "seeds": 1, "first_seed": 0}  # of the numbers
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of a sweep, problem by problem, size by size, seed by seed."""
+    """The trials of a sweep, problem by problem, size by size, seed by seed."""
 
-    problems: tuple[str, ...] = ("course_2d",)
+    problems: Names = ("course_2d",)
     """Named problems; see `gmm-jax list`."""
-    methods: tuple[str, ...] = ("oracle", "em", "gibbs")
+    methods: Names = ("oracle", "em", "gibbs")
     """Methods, see `gmm-jax list`, or module:function."""
-    option: tuple[str, ...] = ()
-    """Options as METHOD.NAME=VALUE."""
+    option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METHOD.NAME=VALUE [...]")] = ()
+    """Options of the methods."""
     known: tuple[Literal["weights", "means", "covariances"], ...] = ()
     """What is known beforehand, filled from the truth."""
     n: tuple[int, ...] = ()
@@ -69,7 +72,7 @@ class Grid:
 
     def options(self) -> dict[str, dict[str, Any]]:
         """method -> its options."""
-        from .files import parse_option
+        from .options import parse_option
 
         chosen: dict[str, dict] = {method: {} for method in self.methods}
         for text in self.option:

@@ -12,6 +12,7 @@ import math
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from .store import write_text_atomic
 DASH = "—"
 HEAD_WIDTH = 18  # of a column's head in the terminal, which is broken into lines beyond that
 KINDS = (".png", ".gif")
+SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
 ELSEWHERE = ("command", "question", "design", "answer", "pictures")  # of a provenance
 
 
@@ -148,38 +150,77 @@ def print_table(console, title: str, table: Table) -> None:
 
 
 @contextmanager
-def progress_bar(description: str, total: float | None = None, *, delay: float = 2.0) -> Iterator:
-    """Yields update(done, total=None, note=""); a bar on stderr after `delay` seconds, if that is a terminal.
+def progress_bar(description: str, total: float | None = None, *, unit: str = "", delay: float = 2.0) -> Iterator:
+    """Yields update(done, total=None, note=""), which shows how far it is, and the time left, on stderr.
 
-    With total None it shows the time alone. It leaves nothing behind; one at a time.
+    A bar after `delay` seconds if that is a terminal, which leaves nothing behind; else a line now and then, the first
+    after SECONDS_BETWEEN_LINES. Before the first update it compiles. `unit` is what is counted. One at a time.
     """
-    if not sys.stderr.isatty():
-        yield lambda done, total=None, note="": None
-        return
+    shown = _bar if sys.stderr.isatty() else _lines
+    with shown(description, total, f" {unit}" * bool(unit), delay) as update:
+        yield update
+
+
+@contextmanager
+def _bar(description, total, unit, delay):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     what, note = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
     columns = (SpinnerColumn(), what, BarColumn(), note, TimeElapsedColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
-    task = progress.add_task(description, total=total, note="")
+    task = progress.add_task(description, total=total, note="compiling" * bool(unit))
+
+    def update(done, total=None, note=""):
+        progress.update(task, completed=done, total=total, note=_how_far(done, total, unit, note) if unit else note)
+
+    with _after(delay, progress.start, progress.stop):
+        yield update
+
+
+@contextmanager
+def _lines(description, total, unit, delay):
+    begun, state, ended = time.monotonic(), ["compiling" if unit else "running"], threading.Event()
+
+    def update(done, total=None, note=""):
+        state[0] = _how_far(done, total, unit, note)
+
+    def speak():
+        while not ended.wait(SECONDS_BETWEEN_LINES):
+            print(f"{description}: {state[0]}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+
+    threading.Thread(target=speak, daemon=True).start()
+    try:
+        yield update
+    finally:
+        ended.set()
+
+
+def _how_far(done, total, unit, note):
+    of = f"{done:g} of {total:g}{unit}" if total else f"{done:g}{unit}"
+    return f"{of}, {note}" if note else of
+
+
+@contextmanager
+def _after(delay, start, stop):
+    """start() after some seconds, unless all is over by then; stop() at the end."""
     lock, ended = threading.Lock(), False
 
-    def start():
+    def begin():
         with lock:
             if not ended:
-                progress.start()
+                start()
 
-    timer = threading.Timer(delay, start)
+    timer = threading.Timer(delay, begin)
     timer.daemon = True
     timer.start()
     try:
-        yield lambda done, total=None, note="": progress.update(task, completed=done, total=total, note=note)
+        yield
     finally:
         timer.cancel()
         with lock:
             ended = True
-            progress.stop()
+            stop()
 
 
 # ---- HTML

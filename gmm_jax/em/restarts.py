@@ -164,7 +164,7 @@ def fit_em_restarts(
     search = None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
         options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior, "race": race}
-        options["criterion"] = criterion
+        options |= {"criterion": criterion, "progress": progress}
         search = search_on(key, *data.sample, data.spec, missing=missing, **options)
         init, n_restarts = search.best.gmm, 1
     starts = starts_of(key, data, init, n_restarts)

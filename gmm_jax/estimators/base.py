@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from ..mixture import GMM, ONE_AT_A_TIME, check_sample_weight, sample
 from ..mixture.annotations import check_missing
-from ..mixture.checks import float_array, native, real_array
+from ..mixture.checks import first_of, float_array, native, real_array
 from ..mixture.forks import check_process
 from ..mixture.predictive import pooled_units, power_of_two, predictive
 
@@ -112,8 +112,14 @@ class BaseMixture(DensityMixin, BaseEstimator):
         if isinstance(X, np.ma.MaskedArray):  # of which scikit-learn drops the mask
             X = float_array(X, "X")
         X = native(X)
-        finite = True if self.missing is None else "allow-nan"
-        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=finite, **options)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", **options)
+        if self.missing is None and np.isnan(X).any():
+            row, column = first_of(np.isnan(X))
+            name = repr(getattr(self, "feature_names_in_", np.arange(X.shape[1]))[column])
+            remedy = ', or pass missing="marginalise"' if "missing" in self.get_params() else ""
+            where = f"the first at row {row}, column {name}"
+            raise ValueError(f"X contains NaN, {where}: drop or impute such rows{remedy}.")
+        return X
 
     def _predictive(self, X):
         """X checked, and its density and responsibilities in float64."""

@@ -51,7 +51,10 @@ def real_array(value, name) -> np.ndarray:
     except (ValueError, TypeError):  # NumPy's sentence on ragged lists does not say whose they are
         raise ValueError(f"{name} must be an array; got rows of different lengths or kinds.") from None
     if array.dtype.kind not in "fiub":
-        columns = [str(c) for c in getattr(value, "columns", ()) if np.asarray(value[c]).dtype.kind not in "fiub"]
+        parts = {str(c): np.asarray(value[c]) for c in getattr(value, "columns", ())}
+        columns = [name for name, part in parts.items() if part.dtype.kind not in "fiub"]
+        if parts and not columns:  # a data frame whose columns have types that know missing values
+            return np.column_stack(list(parts.values()))
         where = f" in column {', '.join(columns)}" if columns else ""
         kind = type(value).__name__ if array.dtype == object and not array.ndim else f"dtype {array.dtype}"
         raise ValueError(f"{name} must hold real numbers; got {kind}{where}: convert or drop what is no number.")

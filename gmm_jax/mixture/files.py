@@ -11,10 +11,11 @@ import os
 import secrets
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -101,7 +102,15 @@ def digest(*parts: Any) -> str:
 
 
 def write_bytes_atomic(path, content: bytes) -> Path:
-    """Write so that at every moment the old or the new content is there whole, also after a crash.
+    """`whole_file` of bytes that are there already; the path."""
+    with whole_file(path) as file:
+        file.write(content)
+    return Path(path)
+
+
+@contextmanager
+def whole_file(path) -> Iterator[BinaryIO]:
+    """A file to be written so that at every moment the old or the new content is there whole, also after a crash.
 
     Raises:
         OSError: naming path, with what was there before still in place; a full disk does so too.
@@ -111,7 +120,7 @@ def write_bytes_atomic(path, content: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -121,7 +130,6 @@ def write_bytes_atomic(path, content: bytes) -> Path:
             error.filename = str(path)  # a full disk names no file, and a refusal to open the temporary one
         raise
     _sync_folder(path.parent)
-    return path
 
 
 def _sync_folder(folder):

@@ -40,9 +40,11 @@ class GMM:
     covariance_type: str = field(default="full", metadata={"static": True})
 
     def __post_init__(self):
+        for name in LEAVES:
+            if isinstance(leaf := getattr(self, name), list):  # of JSON
+                object.__setattr__(self, name, np.asarray(leaf, float))
         # vmap's in_axes and the like are mixtures of other things than arrays
-        leaves = (self.weights, self.means, self.covariances)
-        if all(hasattr(leaf, "shape") or isinstance(leaf, list) for leaf in leaves):
+        if all(hasattr(getattr(self, name), "shape") for name in LEAVES):
             check_shapes(self, "gmm")
 
     @property

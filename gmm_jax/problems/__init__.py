@@ -2,7 +2,7 @@
 
 from . import datasets
 from .blocks import FileBlocks, open_blocks, open_dask
-from .checks import dependent_features
+from .checks import dependent_features, doubtful_features
 from .controlled import mixture_with_overlap
 from .generators import (
     fixed_counts,
@@ -14,3 +14,4 @@ from .generators import (
 )
 from .overlap import Overlap, overlap
 from .suite import Problem, load, names
+from .text_layout import TextFormat

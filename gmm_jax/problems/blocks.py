@@ -1,45 +1,27 @@
-"""Rows of a file in blocks: .npy, Parquet, or text with commas, semicolons, tabs or blanks; a pipe is copied first.
+"""Rows of a file in blocks: .npy, .npz, Parquet, workbooks, or text as spreadsheets and laboratories write it.
 
-A file is divided into parts (ranges of rows, row groups, ranges of bytes), which are read one after the other here or
-by the workers of a Dask cluster. A file that is cut off or holds no numbers is named, with the place.
+A pipe, and what is packed, is copied first. The chosen columns are read; their names, and all that stands in the other
+columns, are known too.
 """
 
 from __future__ import annotations
 
-import shutil
-import stat
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.util import find_spec
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from ..mixture.blocks import BLOCK_NUMBERS, FEWEST_ROWS
+from .formats import Content, File, Part, first_bytes, open_file, open_npy, open_parquet
+from .text_layout import TextFormat
 from .text_table import open_text
 
-Part = tuple[int, int]  # from, to
-
-
-@dataclass(frozen=True)
-class File:
-    """Where a file lies and how it is called: a pipe has a copy, but keeps its name."""
-
-    path: Path
-    name: str
-    copy: Any = None  # the temporary file, deleted when it is closed
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def __str__(self) -> str:
-        return self.name
+SEEN = TextFormat()  # all is seen from the file
 
 
 @dataclass(frozen=True)
@@ -51,15 +33,26 @@ class FileBlocks:
     parts: Sequence[Part]
     read: Callable[[Part], Iterator[np.ndarray]]
     count: Callable[[Part], int]
+    content: Content  # with all columns
 
     @property
     def n_rows(self) -> int:
         """How many rows it has; a text file is read for that."""
         return sum(map(self.count, self.parts))
 
+    @property
+    def notes(self) -> list[str]:
+        """What was unclear in the file, and how it was understood, in sentences without a full stop."""
+        return [] if self.content.layout is None else list(self.content.layout.notes)
+
     def __call__(self) -> Iterator[Float[np.ndarray, "n D"]]:
         for part in self.parts:
             yield from self.read(part)
+
+    def records(self) -> Iterable[Sequence]:
+        """The rows as they stand in the file, with all columns."""
+        for part in self.parts:
+            yield from self.content.records(part)
 
     def close(self) -> None:
         """Delete the copy of a pipe; it is deleted with this object too."""
@@ -67,24 +60,43 @@ class FileBlocks:
             self.path.copy.close()
 
 
-def open_blocks(path, *, columns: Sequence[str] = ()) -> FileBlocks:
-    """The chosen columns, by name or by number from 0, of a .npy, Parquet or text file; all by default.
+def open_blocks(
+    path,
+    *,
+    columns: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    missing: str | None = None,
+    text: TextFormat = SEEN,
+) -> FileBlocks:
+    """The chosen columns of a file; all by default.
 
-    "-" is standard input. It and other pipes, which can be read only once, are copied to a temporary file first.
-    float32 stays float32. Parquet needs pyarrow.
+    "-" is standard input. It and other pipes, which can be read only once, are copied to a temporary file first, and so
+    is what is packed: .csv.gz, .npz, .xlsx. float32 stays float32. Parquet needs pyarrow, .xlsx pandas and openpyxl.
+
+    Args:
+        columns: by name, by number from 0, or several as "a,b" and "1-3".
+        drop: columns to be left out, named alike.
+        missing: "marginalise" makes NaN of missing values in text; else they are an error.
+        text: what is known of a text file beforehand; all else is seen from its first lines.
 
     Raises:
         ValueError: no such column, no table of numbers, or a file that is cut off: here or while it is read.
     """
-    file = _file(path)
-    # names of all columns; parts; read(part, numbers of columns) -> blocks of a part; count(part) -> its rows
-    names, parts, read, count = _format(file)(file)
-    chosen = _choose(columns, names, file)
-    return FileBlocks(file, tuple(names[j] for j in chosen), parts, lambda part: read(part, chosen), count)
+    file = open_file(path)
+    content = _content(file, text, missing)
+    names = content.names
+    left_out = set(_chosen(drop, names, file))
+    chosen = _chosen(columns, names, file) or [j for j in range(len(names)) if j not in left_out]
+    if left_out & set(chosen) or not chosen:
+        raise ValueError(f"no column of {file} is left, or one is both chosen and dropped: it has {', '.join(names)}.")
+    if content.layout is not None:
+        _check_numbers({names[j]: entry for j, entry in content.layout.text_columns.items() if j in chosen}, file)
+    read = partial(_read_chosen, content.read, chosen)
+    return FileBlocks(file, tuple(names[j] for j in chosen), content.parts, read, content.count, content)
 
 
-def open_dask(path, *, columns: Sequence[str] = (), n_partitions: int = 64):
-    """A Dask array (n, D) of the chosen columns of a file, whose partitions are read by the workers that use them.
+def open_dask(path, *, columns: Sequence[str] = (), drop: Sequence[str] = (), text=SEEN, n_partitions: int = 64):
+    """A Dask array (n, D) of a file's chosen columns, whose partitions are read by the workers that use them.
 
     The file must lie at that path for every worker. It is float32 where the file is, else float64. Needs Dask.
 
@@ -95,7 +107,7 @@ def open_dask(path, *, columns: Sequence[str] = (), n_partitions: int = 64):
         from dask import array, compute, delayed
     except ImportError:
         raise ValueError("rows on Dask's workers need Dask: pip install 'gmm-jax[cluster]'.") from None
-    table = open_blocks(path, columns=columns)
+    table = open_blocks(path, columns=columns, drop=drop, text=text)
     if table.path.copy is not None:
         raise ValueError(f"Dask's workers cannot read {table.path}: write its rows to a file that all of them see.")
     dtype = np.float32 if next(table()).dtype in (np.float16, np.float32) else np.float64
@@ -118,152 +130,50 @@ def _read(read, parts, dtype):
     return np.concatenate([block.astype(dtype, copy=False) for part in parts for block in read(tuple(part))])
 
 
-def _file(path):
-    is_stdin = str(path) == "-"
-    if not is_stdin:
-        seen = Path(path).stat()
-        if stat.S_ISDIR(seen.st_mode):
-            raise ValueError(f"{path} is a folder: name a file in it.")
-        if stat.S_ISREG(seen.st_mode):
-            return File(Path(path), str(path))
-    copy = NamedTemporaryFile(prefix="gmm-jax-")  # noqa: SIM115 (closed by FileBlocks)
-    with sys.stdin.buffer if is_stdin else open(path, "rb") as source:
-        shutil.copyfileobj(source, copy)
-    copy.flush()
-    return File(Path(copy.name), "standard input" if is_stdin else str(path), copy)
-
-
-def _format(file):
-    with open(file, "rb") as content:
-        begin = content.read(6)
-    suffix = Path(file.name).suffix.lower()
+def _content(file, text, missing) -> Content:
+    begin, suffix = first_bytes(file), Path(file.name).suffix.lower()
     if begin == b"\x93NUMPY" or suffix == ".npy":
-        return _open_npy
-    return _open_parquet if begin[:4] == b"PAR1" or suffix == ".parquet" else open_text
+        return open_npy(file)
+    if begin[:4] == b"PAR1" or suffix == ".parquet":
+        return open_parquet(file)
+    return open_text(file, text, missing)
 
 
-def _choose(columns, names, file):
-    chosen = []
-    for column in columns:
-        if names.count(column) > 1:
-            raise ValueError(f"{names.count(column)} columns of {file} are named {column!r}: choose by number, from 0.")
-        if column in names:
-            chosen.append(names.index(column))
-        elif column.isdecimal() and int(column) < len(names):
-            chosen.append(int(column))
-        else:
-            near = get_close_matches(column, names, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"column {column!r} does not exist in {file}{hint}; it has {', '.join(names)}.")
-        if chosen.count(chosen[-1]) > 1:
-            raise ValueError(f"column {names[chosen[-1]]!r} of {file} is chosen twice: name it once.")
-    return chosen or list(range(len(names)))
+def _check_numbers(words, file):
+    """A ValueError where a chosen column holds text: column -> its first entry."""
+    if words:
+        (name, entry), *others = words.items()
+        more = f" (and {len(others)} more columns)" if others else ""
+        raise ValueError(
+            f"{file}, column {name!r} holds text, such as {entry!r}{more}: leave it out with --drop "
+            f"{shlex.join(words)}, or say how the file is written (--separator, --decimal, --header)."
+        )
 
 
-def _rows_at_a_time(n_columns):
-    return max(FEWEST_ROWS, BLOCK_NUMBERS // n_columns)
+def _read_chosen(read, chosen, part):
+    return read(part, chosen)
 
 
-# ---- .npy
+def _chosen(columns, names, file):
+    """The numbers of the columns, each once."""
+    chosen = [j for column in columns for j in _numbers_of(column, names, file)]
+    again = next((j for j in chosen if chosen.count(j) > 1), None)
+    if again is not None:
+        raise ValueError(f"column {names[again]!r} of {file} is chosen twice: name it once.")
+    return chosen
 
 
-class _Layout(NamedTuple):
-    shape: tuple[int, int]
-    dtype: np.dtype
-    by_column: bool  # Fortran's order
-    offset: int  # of the first number
-
-
-def _open_npy(file):
-    layout = _layout(file)
-    n_rows, n_columns = layout.shape
-    parts = list(pairwise([*range(0, n_rows, _rows_at_a_time(n_columns)), n_rows]))
-    names = [str(j) for j in range(n_columns)]
-    return names, parts, lambda *what: _read_npy(file, layout, *what), lambda part: part[1] - part[0]
-
-
-def _layout(file):
-    try:
-        table = np.load(file.path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{file} is no whole .npy file of numbers ({error}): write it again with np.save.") from None
-    if not isinstance(table, np.memmap) or table.ndim != 2 or 0 in table.shape:
-        shape = getattr(table, "shape", "an archive")
-        raise ValueError(f"{file} must hold one table of shape (rows, columns), not empty; it holds {shape}.")
-    if table.dtype.kind not in "fiub":
-        raise ValueError(f"{file} holds {table.dtype}, not real numbers: write a table of numbers with np.save.")
-    return _Layout(table.shape, table.dtype, not table.flags.c_contiguous, table.offset)
-
-
-def _read_npy(file, layout, part, chosen):
-    """Read, not mapped: the pages of a map count as memory of ours, and a file cut off under it ends the process."""
-    if part[0] == 0 and _layout(file) != layout:
-        raise ValueError(f"{file} has changed since it was opened: its rows must stay as they are while they are read.")
-    (n_rows, n_columns), (start, stop) = layout.shape, part
-    n = stop - start
-    places = [(j * n_rows + start, n) for j in chosen] if layout.by_column else [(start * n_columns, n * n_columns)]
-    with open(file, "rb") as content:
-        numbers = [_numbers(content, layout, *place) for place in places]
-    if sum(part.size for part in numbers) < sum(count for _, count in places):
-        raise ValueError(f"{file} is cut off within rows {start} to {stop - 1}: write it again.")
-    if layout.by_column:
-        yield np.stack(numbers, axis=1)
-    else:
-        block = numbers[0].reshape(n, n_columns)
-        yield block if chosen == list(range(n_columns)) else block[:, chosen]
-
-
-def _numbers(content, layout, place, count):
-    content.seek(layout.offset + place * layout.dtype.itemsize)
-    return np.fromfile(content, layout.dtype, count).astype(layout.dtype.newbyteorder("="), copy=False)
-
-
-# ---- Parquet
-
-
-def _open_parquet(file):
-    if find_spec("pyarrow") is None:
-        raise ValueError(f"{file} is a Parquet file, which needs pyarrow: pip install 'gmm-jax[parquet]'.")
-    with _parquet(file) as content:
-        names = list(content.schema_arrow.names)
-        sizes = [content.metadata.row_group(g).num_rows for g in range(content.num_row_groups)]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"{file} must have columns of different names; it has {', '.join(names) or 'none'}.")
-    parts = [(g, g + 1) for g in range(len(sizes))]
-    return names, parts, lambda *what: _read_parquet(file, names, *what), lambda part: sizes[part[0]]
-
-
-def _parquet(file):
-    from pyarrow import ArrowInvalid, parquet
-
-    try:
-        return parquet.ParquetFile(file.path)
-    except ArrowInvalid as error:
-        raise ValueError(f"{file} is no whole Parquet file ({error}): write it again.") from None
-
-
-def _read_parquet(file, names, part, chosen):
-    from pyarrow import ArrowException
-
-    names = [names[j] for j in chosen]
-    with _parquet(file) as content:
-        missing = [name for name in names if name not in content.schema_arrow.names]
-        if missing or part[0] >= content.num_row_groups:
-            gone = f"column {missing[0]!r} is gone" if missing else "it has fewer rows"
-            raise ValueError(f"{file} has changed since it was opened: {gone}.")
-        try:
-            for batch in content.iter_batches(_rows_at_a_time(len(names)), row_groups=[part[0]], columns=names):
-                yield np.stack([_column(batch.column(name), file, name) for name in names], axis=1)
-        except (ArrowException, OSError) as error:
-            raise ValueError(f"{file} is damaged ({error}): write it again.") from None
-
-
-def _column(values, file, name):
-    """A missing value becomes NaN, which whoever checks the rows then names."""
-    from pyarrow import float64, types
-
-    of = values.type
-    if not (types.is_integer(of) or types.is_floating(of) or types.is_boolean(of) or types.is_decimal(of)):
-        raise ValueError(f"{file}, column {name!r} holds {of}, not numbers: choose other columns.")
-    plain = types.is_floating(of) or (types.is_integer(of) and not values.null_count)
-    return (values if plain else values.cast(float64())).to_numpy(zero_copy_only=False)
+def _numbers_of(column, names, file):
+    if column in names:
+        return [names.index(column)]
+    if column.isdecimal() and int(column) < len(names):
+        return [int(column)]
+    if "," in column:
+        return [j for part in column.split(",") for j in _numbers_of(part.strip(), names, file)]
+    if found := re.fullmatch(r"(\d+)-(\d+)", column):
+        first, last = map(int, found.groups())
+        if first <= last < len(names):
+            return list(range(first, last + 1))
+    near = get_close_matches(column, names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(f"column {column!r} does not exist in {file}{hint}; it has {', '.join(names)}.")

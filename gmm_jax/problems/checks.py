@@ -1,4 +1,4 @@
-"""Which features make data singular: constant ones, and those that are linear combinations of others.
+"""Which features make data singular, constant ones and linear combinations of others, and which are no measurements.
 
 Feature j is dependent if regression on the features before it leaves less than 1e-8 of its variance. A covariance of
 such data has no inverse: what is fitted is decided by `reg_covar`, not by the data.
@@ -6,6 +6,7 @@ such data has no inverse: what is fitted is decided by `reg_covar`, not by the d
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ LEFT = 1e-8  # of a feature's variance: a hundredth of the relative ridge
 FELT = 1e-4  # of a feature's sd: what a smaller coefficient adds is not named
 ROWS = 1 << 16  # of an array looked at together
 NAMED = 5  # sentences, and features in one
+IDENTIFIERS = ("id", "index", "row", "nr", "no", "number", "case", "subject", "sample")
 
 
 def dependent_features(
@@ -42,6 +44,30 @@ def dependent_features(
     if summary is None:
         return []
     return _sentences(found, summary.n_rows, names or [str(j) for j in range(len(summary.mean))])
+
+
+def doubtful_features(x: Float[np.ndarray, "N D"], names: Sequence[str]) -> list[str]:
+    """A sentence for each feature that numbers the rows, or has a value that may stand for a missing one, such as -999.
+
+    Such a value occurs twice or more, and lies further from all others than twice their range.
+    """
+    said = []
+    for name, column in zip(names, np.asarray(x, float).T, strict=True):
+        values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
+        if len(values) < 4:
+            continue
+        apart = counts.max() == 1 and not np.any(values % 1.0)
+        if apart and (values[-1] - values[0] == len(values) - 1 or name.lower() in IDENTIFIERS):
+            what = f"column {name!r} numbers the rows, and is fitted like a measurement"
+            said.append(f"{what}: --drop {shlex.quote(name)} leaves it out")
+        for far, gap, others in (
+            (0, values[1] - values[0], values[-1] - values[1]),
+            (-1, values[-1] - values[-2], values[-2] - values[0]),
+        ):
+            if counts[far] > 1 and gap > 2.0 * others:
+                what = f"{values[far]:g} occurs {counts[far]} times in column {name!r}, far from all other values"
+                said.append(f"{what}: if it stands for a missing one, add --na={values[far]:g} --missing marginalise")
+    return said
 
 
 def dependent_columns(covariance: Float[np.ndarray, "D D"]) -> list[int]:

@@ -22,6 +22,7 @@ class Dataset(NamedTuple):
 
     name: str
     columns: tuple[str, ...]  # features, in the order of x
+    subject: str
     units: str
     n_samples: int
     source: str
@@ -46,6 +47,12 @@ def describe(name: str) -> Dataset:
         )
     near = ", ".join(get_close_matches(str(name), names()) or names())
     raise ValueError(f"name must be one of problems.datasets.names(); got {name!r}: try {near}.")
+
+
+def sentence(name: str) -> str:
+    """A data set in a line: subject, rows, columns with their units, source."""
+    of = describe(name)
+    return f"{of.subject}: {of.n_samples} rows of {', '.join(of.columns)} ({of.units}); {of.source}"
 
 
 def load(name: str) -> tuple[Float[np.ndarray, "N D"], Int[np.ndarray, "N"] | None]:

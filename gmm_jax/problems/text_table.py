@@ -1,7 +1,7 @@
-"""A table as text in parts: commas, semicolons, tabs or blanks separate the fields; what is wrong has its place.
+"""A table as text in parts, in whatever way it is written (see `text_layout`); what is wrong has its place.
 
 Parts are ranges of bytes; the lines that begin in one are its rows. They are read by NumPy's parser; lines that it
-refuses are read again field by field, to say which field is at fault.
+refuses are read again field by field, which finds missing values and says which field is at fault.
 """
 
 from __future__ import annotations
@@ -11,48 +11,55 @@ import io
 import math
 import os
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
+from .formats import Content
+from .text_layout import TextFormat, layout_of
+
 BYTES_AT_A_TIME = 1 << 22
+LINES_SEEN = 200  # for the layout
 
 
-def open_text(file) -> tuple:
-    """(names, parts, read, count), as `open_blocks` asks for: a first line without any number names the columns.
+def open_text(file, given: TextFormat, missing: str | None) -> Content:
+    """The file's `Content`: a ValueError names line and column of a field that is no finite number.
 
-    Otherwise they are numbered from 0. A ValueError names line and column of a field that is empty or no finite number.
+    Args:
+        missing: "marginalise" makes NaN of what is missing; else that is an error too.
     """
     size = os.stat(file).st_size
     parts = list(pairwise([*range(0, size, BYTES_AT_A_TIME), size]))
-    head = next(((part, line) for part in parts for line in _lines(file, part)), None)
-    if head is None:
+    head = list(islice(((part, line) for part in parts for _, line in _lines(file, given, part)), LINES_SEEN))
+    if not head:
         raise ValueError(f"{file} is empty: it needs a row for each sample.")
-    begin, (number, line) = head
-    delimiter = next((d for d in (",", ";", "\t") if d in line), " ")
-    fields = _fields(line, delimiter, f"{file}, line {_lines_before(file, parts, begin) + number}")
-    has_names = not any(_is_number(field) for field in fields)
-    names = fields if has_names else [str(j) for j in range(len(fields))]
-    rows = partial(_rows, file, begin if has_names else None)
-    if has_names and not any(rows(part) for part in parts):
+    try:
+        layout = layout_of([line for _, line in head], given)
+    except csv.Error as error:
+        raise ValueError(f"{file} is no table of text: {error}.") from None
+    begin = head[0][0] if layout.has_names else None
+
+    def rows(part):
+        """(number, text) of a part's rows, without the line of names, which is the first line of its part."""
+        lines = list(_lines(file, given, part))
+        return lines[1:] if part == begin else lines
+
+    if layout.has_names and not any(rows(part) for part in parts):
         raise ValueError(f"{file} has names of columns but no rows.")
 
     def read(part, columns):
         lines = rows(part)
         if lines:
-            yield _table(lines, delimiter, names, columns, file, partial(_lines_before, file, parts, part))
+            yield _table(lines, layout, columns, missing, partial(_place, file, given, parts, part))
 
-    return names, parts, read, lambda part: len(rows(part))
+    def records(part):
+        return (layout.fields(line) for _, line in rows(part))
 
-
-def _rows(file, head, part):
-    """(number, text) of a part's rows, without the line of names, which is the first line in the part `head`."""
-    lines = list(_lines(file, part))
-    return lines[1:] if part == head else lines
+    return Content(layout.names, parts, read, lambda part: len(rows(part)), records, layout)
 
 
-def _lines(file, part, *, blank=False):
-    """(number within the part, text) of the lines that begin in it, without blank ones."""
+def _lines(file, given, part, *, whole=False):
+    """(number within the part, text) of the lines that begin in it, without comments and blank ones if not `whole`."""
     start, stop = part
     with open(file, "rb") as content:
         content.seek(max(start - 1, 0))
@@ -61,59 +68,78 @@ def _lines(file, part, *, blank=False):
         found = content.read(max(stop - content.tell(), 0))
         if found and not found.endswith(b"\n"):
             found += content.readline()
-    try:
-        text = found.decode("utf-8" if start else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{file} is not a text file in UTF-8: save it as CSV.") from None
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        if blank or line.strip():
+    for number, line in enumerate(io.StringIO(_text(found, file, given.encoding), newline=None), start=1):
+        if whole or (line.strip() and not (given.comment and line.lstrip().startswith(given.comment))):
             yield number, line
 
 
-def _lines_before(file, parts, part):
-    return sum(1 for before in parts if before < part for _ in _lines(file, before, blank=True))
-
-
-def _table(lines, delimiter, names, columns, file, lines_before):
+def _text(content, file, encoding):
     try:
-        texts = [line for _, line in lines]
-        table = np.loadtxt(texts, delimiter=None if delimiter == " " else delimiter, comments=None, ndmin=2)
-        if table.shape[1] == len(names) and np.isfinite(table).all():
-            return table[:, columns]
+        return content.removeprefix(b"\xef\xbb\xbf").decode(encoding or "utf-8")
+    except LookupError:
+        raise ValueError(f"encoding {encoding!r} does not exist: utf-8 and latin-1 do.") from None
+    except UnicodeDecodeError:
+        if encoding is not None or b"\0" in content:
+            how = f"no text in {encoding}" if encoding else "not a text file"
+            raise ValueError(f"{file} is {how}: save it as CSV, or name its encoding (--encoding).") from None
+        return content.decode("latin-1")
+
+
+def _place(file, given, parts, part, number):
+    before = sum(1 for other in parts if other < part for _ in _lines(file, given, other, whole=True))
+    return f"{file}, line {before + number}"
+
+
+def _table(lines, layout, columns, missing, place):
+    """(n, D) of the chosen columns."""
+    width = len(layout.names)
+    try:
+        return _by_numpy([line for _, line in lines], layout, columns)
     except ValueError:
         pass
-    rows, before = [], lines_before()
-    for i, line in lines:
-        place = f"{file}, line {before + i}"
-        row = _fields(line.rstrip("\r\n"), delimiter, place)
-        if len(row) != len(names):
-            raise ValueError(f"{place}: {len(row)} fields where the first line has {len(names)}.")
-        rows.append([_number(row[j], f"{place}, column {names[j]!r}") for j in columns])
+    rows = []
+    for number, line in lines:
+        try:
+            row = layout.fields(line)
+        except csv.Error as error:
+            raise ValueError(f"{place(number)}: {error}.") from None
+        if len(row) != width:
+            seen = f"{len(row)} fields where the first line has {width}"
+            raise ValueError(f"{place(number)}: {seen} (separator {layout.separator!r}).")
+        values = [layout.number(row[j]) for j in columns]
+        if not all(value is not None and (math.isfinite(value) or (value != value and missing)) for value in values):
+            j = next(j for j, v in zip(columns, values, strict=True) if v is None or not math.isfinite(v))
+            raise ValueError(f"{place(number)}, column {layout.names[j]!r}: {_wrong(row[j], layout)}")
+        rows.append(values)
     return np.array(rows, float)
 
 
-def _fields(line, delimiter, place):
-    """One line at a time, so that a stray quotation mark does not swallow the lines after it."""
-    try:
-        row = next(csv.reader([line.strip() if delimiter == " " else line], delimiter=delimiter, skipinitialspace=True))
-    except csv.Error as error:
-        raise ValueError(f"{place}: {error}.") from None
-    return [field.strip() for field in row]
+def _by_numpy(lines, layout, columns):
+    """The same, or a ValueError where NumPy's parser cannot tell."""
+    separator, decimal = layout.separator, layout.decimal
+    if decimal == ",":
+        if separator == "," or any("." in line for line in lines):  # groups of three digits
+            raise ValueError
+        lines = [line.replace(",", ".") for line in lines]
+    if separator == " ":
+        table = np.loadtxt(lines, comments=None, ndmin=2)
+        if table.shape[1] != len(layout.names):
+            raise ValueError
+        table = table[:, columns]
+    else:
+        if {line.count(separator) for line in lines} != {len(layout.names) - 1 + layout.trailing}:
+            raise ValueError
+        table = np.loadtxt(lines, delimiter=separator, comments=None, ndmin=2, usecols=columns)
+    if not np.isfinite(table).all() or np.isin(table, layout.missing_numbers).any():
+        raise ValueError
+    return table
 
 
-def _is_number(field):
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(field, place):
-    if not field:
-        raise ValueError(f"{place}: no value; fill it or drop the row.")
-    if not _is_number(field):
-        raise ValueError(f"{place}: {field!r} is no number; choose other columns with --columns.")
-    if not math.isfinite(float(field)):
-        raise ValueError(f"{place}: {field} is not finite; drop or impute the row.")
-    return float(field)
+def _wrong(field, layout):
+    value = layout.number(field)
+    if value is not None and math.isnan(value):
+        said = f"{field!r} is a missing value" if field else "no value"
+        return f"{said}; fit with --missing marginalise, or drop the row."
+    if value is not None:
+        return f"{field} is not finite; drop or impute the row."
+    return f"{field!r} is no number (decimal sign {layout.decimal!r}); mend it, or leave the column out with --drop."

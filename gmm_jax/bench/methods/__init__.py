@@ -11,14 +11,16 @@ import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from pkgutil import iter_modules
+from shutil import which
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...mixture import Fit, NotSupported, Status
 
-INTERNAL = ("progress", "labels")  # options that a program gives, not a user
+INTERNAL = ("progress", "labels", "missing")  # options that a program gives, not a user
 
 
 class Unavailable(NotSupported):
@@ -60,6 +62,12 @@ def load(name: str) -> Method:
         )
     module = import_module(f"{__name__}.{name}")
     return from_function(name, module.fit)._replace(many=getattr(module, "fit_many", None))
+
+
+def lacking(name: str) -> str:
+    """The packages and programs that the method still needs (NEEDS of its file names them), "" where all are there."""
+    needs = getattr(import_module(f"{__name__}.{name}"), "NEEDS", ())
+    return ", ".join(need for need in needs if find_spec(need) is None and which(need) is None)
 
 
 def from_function(name: str, function: Callable[..., Fit]) -> Method:

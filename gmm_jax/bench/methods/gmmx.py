@@ -8,6 +8,8 @@ import numpy as np
 from ...mixture import GMM, Fit, Status
 from ._peers import absolute, free_data, gmmx_loop, require, seed_of, terms
 
+NEEDS = ("gmmx", "sklearn")
+
 
 def fit(key, x, spec, *, n_init=10, max_iter=100, tol=1e-3, reg_covar=1e-6) -> Fit:
     x = free_data("gmmx", x, spec, ("full", "diag"))

@@ -17,6 +17,8 @@ from ...mixture.checks import check_count
 from ._peers import ask_r, check_answer, free_data, seed_of
 from ._posterior import on_terms, posterior_of
 
+NEEDS = ("Rscript",)
+
 HERE = Path(__file__)  # beside which lie its program in R and its model in BUGS
 
 

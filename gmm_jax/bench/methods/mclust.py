@@ -10,6 +10,8 @@ import numpy as np
 from ...mixture import GMM, Fit, Status
 from ._peers import ask_r, check_answer, free_data, seed_of, terms
 
+NEEDS = ("Rscript",)
+
 MODELS = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}  # with one component it takes XXX, XXI, XII
 NO_ANSWER = 65  # an exit code of the program
 

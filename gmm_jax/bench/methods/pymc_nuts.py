@@ -19,6 +19,8 @@ from ...mixture import GMM, Fit, NotSupported, Posterior, Status
 from ._peers import require, seed_of, terms
 from ._posterior import gradients, posterior_of
 
+NEEDS = ("pymc", "nutpie")
+
 COMPILING = "/nutpie/backend_compile_duration"  # so that bench's clock tells its compilation from its run
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ...mixture import Fit
 from ._peers import free_data, sklearn_fit
 
+NEEDS = ("sklearn",)
+
 
 def fit(
     key,

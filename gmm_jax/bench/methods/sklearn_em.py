@@ -5,6 +5,8 @@ from __future__ import annotations
 from ...mixture import Fit
 from ._peers import free_data, sklearn_fit
 
+NEEDS = ("sklearn",)
+
 
 def fit(key, x, spec, *, n_init=1, init_params="kmeans", max_iter=100, tol=1e-3, reg_covar=1e-6, n_threads=None) -> Fit:
     x = free_data("sklearn_em", x, spec)

@@ -7,7 +7,7 @@ import numpy as np
 from ...mixture import Known
 from ..parameters import parameters
 from .looks import COMPONENTS, TRUTH, blend, colours_of, method_looks
-from .primitives import draw_cloud, draw_components, draw_data, minus, one_of, seen
+from .primitives import draw_cloud, draw_components, draw_data, draw_gaps, draw_trace, minus, one_of, seen
 from .style import legend_below, panels_of, pixels_of, same_limits, write_gif
 
 MOST_ROWS, MOST_COMPONENTS, MOST_DRAWS = 30, 9, 1000
@@ -83,14 +83,9 @@ def log_likelihood(path, traces):
     many = len(traces) > len(COMPONENTS)
     with panels_of(path, 2, 2, 4.1, 3.3, extra=0.0) as (_, (left, right)):
         for colour, (name, trace) in zip(colours_of(len(traces)), traces.items(), strict=True):
-            trace = np.asarray(trace, float)
-            trace = trace[: np.flatnonzero(np.isfinite(trace))[-1] + 1]
             look = {"color": COMPONENTS[0], "alpha": 0.3, "linewidth": 0.8} if many else {"color": colour}
-            first = 2 if trace.size > 6 else 0
-            left.plot(np.arange(first, trace.size), trace[first:], label=name, **look)
-            gap = trace[-1] - trace
-            shown = gap > 4.0 * np.finfo(float).eps * abs(trace[-1])  # below that it is rounding
-            right.plot(np.flatnonzero(shown), gap[shown], **look)
+            draw_trace(left, trace, label=name, **look)
+            draw_gaps(right, trace, **look)
         left.set_title("log-likelihood ℓ, from iteration 2 on")
         right.set(title="final ℓ − ℓ", yscale="log")
         for panel in (left, right):

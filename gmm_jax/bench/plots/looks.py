@@ -29,8 +29,12 @@ def colours_of(n):
 
 def blend(gmm, x):
     """(N, 3): the component colours mixed by responsibility."""
-    r = np.asarray(responsibilities(gmm, x.astype(np.asarray(gmm.means).dtype)))
-    colours = [[int(colour[i : i + 2], 16) / 255.0 for i in (1, 3, 5)] for colour in colours_of(gmm.n_components)]
+    return mixed(np.asarray(responsibilities(gmm, x.astype(np.asarray(gmm.means).dtype))))
+
+
+def mixed(r):
+    """(N, 3): the same from responsibilities (N, K)."""
+    colours = [[int(colour[i : i + 2], 16) / 255.0 for i in (1, 3, 5)] for colour in colours_of(r.shape[1])]
     return np.clip(np.nan_to_num(r) @ np.array(colours), 0.0, 1.0)
 
 

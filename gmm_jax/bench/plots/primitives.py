@@ -79,6 +79,23 @@ def draw_cloud(panel, x, clouds, truth, pair, looks):
     panel.grid()
 
 
+def draw_trace(panel, trace, **look):
+    """The log-likelihood against iterations, without the first two of many and without a tail of NaN."""
+    trace = np.asarray(trace, float)
+    trace = trace[: np.flatnonzero(np.isfinite(trace))[-1] + 1]
+    first = 2 if trace.size > 6 else 0
+    panel.plot(np.arange(first, trace.size), trace[first:], **look)
+
+
+def draw_gaps(panel, trace, **look):
+    """What the log-likelihood still lacks of its end; below rounding it is not shown."""
+    trace = np.asarray(trace, float)
+    end = trace[np.flatnonzero(np.isfinite(trace))[-1]]
+    gap = end - trace
+    shown = gap > 4.0 * np.finfo(float).eps * abs(end)
+    panel.plot(np.flatnonzero(shown), gap[shown], **look)
+
+
 def draw_trials(panel, trials, metric, y, look):
     """Every trial as a faint dot or cross, their median and quartiles, and at the margin how many have no value."""
     values = np.array([np.nan if r.get(metric) is None else float(r[metric]) for r in trials])
@@ -109,6 +126,13 @@ def marginal(gmm, n_seen):
     means = np.asarray(gmm.means, float)
     matrices = np.asarray(structure(gmm.covariance_type).dense(gmm.covariances, *means.shape), float)
     return means[:, :n_seen], matrices[:, :n_seen, :n_seen]
+
+
+def on(gmm, features):
+    """The mixture of some features alone: its exact marginal."""
+    means = np.asarray(gmm.means, float)
+    matrices = np.asarray(structure(gmm.covariance_type).dense(gmm.covariances, *means.shape), float)
+    return GMM(np.asarray(gmm.weights), means[:, features], matrices[:, features][:, :, features])
 
 
 def component_densities(gmm, at):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,28 @@ def panels_of(path, n, most, width, height, *, extra=0.4, least=0.0, n_features=
         for panel in panels[n:]:
             panel.set_axis_off()
         yield figure, panels[:n]
+
+
+def in_style(draw):
+    """The same drawing function, whose figures, titles and legends have this style."""
+
+    @wraps(draw)
+    def styled(*arguments, **options):
+        import matplotlib
+
+        with matplotlib.rc_context(fname=STYLE):
+            return draw(*arguments, **options)
+
+    return styled
+
+
+def new_axes(n_rows, n_columns, width, height, *, n_features=2):
+    """(n_rows, n_columns) axes of a new figure of pyplot, which shows it where there is a screen; inches of each."""
+    from matplotlib import pyplot
+
+    size, subplot = (width * n_columns, height * n_rows), {"projection": "3d"} if n_features == 3 else {}
+    options = {"figsize": size, "squeeze": False, "layout": "constrained", "subplot_kw": subplot}
+    return pyplot.subplots(n_rows, n_columns, **options)[1]
 
 
 def pixels_of(figure):

@@ -1,0 +1,1 @@
+"""One's own data in the shell: fit, predict, sample, plot and choose; tables, files and sentences."""

@@ -1,0 +1,180 @@
+"""gmm-jax fit --out FOLDER: the model, labels and responsibilities of each row, pictures, and a page to send on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import plot
+from ..bench import landscape, plots, provenance, report
+from ..bench.plots.style import open_figure
+from ..mixture import GMM, Fit, MixtureSpec, standardise
+from ..mixture.files import whole_file
+from ..mixture.predictive import predictive
+from ..problems import FileBlocks
+from ..saving import write_model
+from . import answer
+
+MOST_ROWS = 20_000  # in pictures, evenly chosen
+DIGITS = 6  # of probabilities
+
+
+def check_free(out: Path | None, *, force: bool) -> None:
+    """A ValueError where something is there already and may not be overwritten."""
+    if out is None or force or not Path(out).exists():
+        return
+    if not Path(out).is_dir() or any(Path(out).iterdir()):
+        raise ValueError(f"{out} is there already: name another place, or add --force to overwrite what is in it.")
+
+
+def write(
+    out: Path, table: FileBlocks, x, fit: Fit, found, spec: MixtureSpec, said: Mapping[str, Any], command: str = ""
+) -> list[str]:
+    """The names of the files that were written: labels, model, pictures and report.
+
+    Args:
+        x: the rows, None where they are not in memory.
+        found: of EM every start, else None.
+        said: the document of `answer`.
+    """
+    labels = out / ("labels.parquet" if is_parquet(table) else "labels.csv")
+    seen = write_labels(labels, table, fit.point, said["missing"])
+    scaling = {} if x is None else standardise(x, spec)[1]._asdict()
+    write_model(out / "model.json", {**said, "scaling": {name: scaling.get(name) for name in ("centre", "scale")}})
+    pictures = draw(out, seen, fit.point, said["columns"]) + draw_search(out, fit, found, seen, said["columns"])
+    rows = fit.info.get("landscape", ())
+    components = [table for _, table in answer.tables(fit, spec, said["columns"])]
+    sections = [report.Section("The mixture", (), components, pictures)]
+    if len(rows) > 1:
+        sections.append(report.Section("Where the starts ended", (), [landscape.table(rows)]))
+    summary = f"{said['advice']}\n\n{answer.criteria_of(said)}"
+    about = {"command": provenance.command_of(command)} if command else {}
+    report.write_html(out / "report.html", answer.title_of(said), summary, sections, about)
+    return ["model.json", labels.name, *(Path(picture.path).name for picture in pictures), "report.html"]
+
+
+def is_parquet(table: FileBlocks) -> bool:
+    """Whether the rows come from a Parquet file, and labels go to one."""
+    return Path(table.path.name).suffix.lower() == ".parquet"
+
+
+# ---- labels
+
+
+def write_labels(path: Path | None, table: FileBlocks, gmm: GMM, missing: str | None) -> np.ndarray:
+    """Every row as it stands in the file, with its component, from 1, and p_1, p_2, ..., the probability of each.
+
+    In the order of the file, as text or where the data are so as Parquet. Some of the rows, evenly chosen, are returned
+    for pictures.
+    """
+    every = max(1, table.n_rows // MOST_ROWS)
+    names, kept = [*table.content.names], []
+    added = [_free(name, names) for name in ("component", *(f"p_{k + 1}" for k in range(gmm.n_components)))]
+    labelled = _labelled(table, gmm, missing, every, kept)
+    if is_parquet(table):
+        _write_parquet(path, table, added, labelled)
+    else:
+        layout = table.content.layout
+        separator, decimal = (",", ".") if layout is None else (layout.separator, layout.decimal)
+        lines = (
+            [*record, component, *(f"{value:.{DIGITS}g}".replace(".", decimal) for value in of_row)]
+            for records, components, p in labelled
+            for record, component, of_row in zip(records, components.tolist(), p.tolist(), strict=True)
+        )
+        write_csv(path, [*names, *added], lines, separator)
+    return np.concatenate(kept)
+
+
+def write_csv(path: Path | None, names, lines: Iterable, separator: str = ",") -> None:
+    """Lines of fields under the names of their columns to a file, whole or not at all, or as they come to stdout."""
+    with nullcontext() if path is None else whole_file(path) as file:
+        text = sys.stdout if path is None else io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(lines)
+        if path is not None:
+            text.detach()
+
+
+def _labelled(table, gmm, missing, every, kept) -> Iterator[tuple]:
+    """(rows as they stand in the file, components from 1, probabilities) of each part."""
+    many, begun = jax.tree.map(lambda leaf: np.asarray(leaf)[None], gmm), 0
+    for part in table.parts:
+        blocks = list(table.read(part))
+        if not blocks:
+            continue
+        x = np.concatenate(blocks)
+        kept.append(x[-begun % every :: every])
+        begun += len(x)
+        p = predictive(many, x, missing=missing).responsibilities
+        yield table.content.records(part), np.argmax(p, axis=1) + 1, p
+
+
+def _write_parquet(path, table, names, labelled):
+    from pyarrow import array, parquet
+
+    parts = [(components, p) for _, components, p in labelled]
+    columns = [np.concatenate([components for components, _ in parts]), *np.concatenate([p for _, p in parts]).T]
+    whole = parquet.read_table(table.path.path)
+    for name, column in zip(names, columns, strict=True):
+        whole = whole.append_column(name, array(column))
+    with whole_file(path) as file:
+        parquet.write_table(whole, file)
+
+
+def _free(name, names):
+    return name if name not in names else _free(f"{name}_", names)
+
+
+# ---- pictures
+
+
+def draw(out: Path, x, gmm: GMM, names) -> list[report.Picture]:
+    """Pairs of features, densities and responsibilities, as PNG."""
+    d = min(len(names), plot.MOST_FEATURES)
+    size, pictures = max(2.2 * d, 4.6), []
+    with open_figure(out / "pairs.png", size, 0.92 * size) as figure:
+        axes = figure.subplots(d, d, squeeze=False)
+        plot.pairs(x, gmm, names=names, axes=axes)
+    some = f" (the first {d} of {len(names)})" if d < len(names) else ""
+    caption = f"Each pair of features{some}: rows in the colour of their component, ellipses at 1 and 2 sd."
+    pictures.append(report.Picture(out / "pairs.png", caption))
+    n_columns = min(len(names), 3)
+    with open_figure(out / "densities.png", 3.1 * n_columns, 2.4 * -(-len(names) // n_columns)) as figure:
+        plot.densities(x, gmm, names=names, axes=figure.subplots(-(-len(names) // n_columns), n_columns, squeeze=False))
+    caption = "Each feature: histogram, weighted densities of the components, and their sum."
+    pictures.append(report.Picture(out / "densities.png", caption))
+    with open_figure(out / "responsibilities.png", 6.2, 2.6) as figure:
+        plot.responsibilities(x, gmm, ax=figure.subplots())
+    caption = "p(component | row) of every row: where colours mix, the component is uncertain."
+    return [*pictures, report.Picture(out / "responsibilities.png", caption)]
+
+
+def draw_search(out: Path, fit: Fit, found, x, names) -> list[report.Picture]:
+    """How EM or the chains went, as PNG: traces, where the starts ended, and the posterior of the means."""
+    shown = found if fit.draws is None else fit
+    if shown is None:
+        return []
+    with open_figure(out / "trace.png", 8.2, 3.0) as figure:
+        plot.traces(shown, axes=figure.subplots(1, 2))
+    what = "EM's log-likelihood by iteration, and what is left to its end." if fit.draws is None else "Every chain."
+    pictures = [report.Picture(out / "trace.png", what)]
+    if len(fit.info.get("landscape", ())) > 1:
+        plots.landscape(out / "landscape.png", fit.info["landscape"])
+        pictures.append(report.Picture(out / "landscape.png", "Where the starts ended: grey is spurious."))
+    if fit.draws is not None:
+        k = fit.point.n_components
+        with open_figure(out / "posterior.png", 2.9 * min(k, 3), 2.6 * -(-k // 3)) as figure:
+            axes = figure.subplots(-(-k // 3), min(k, 3), squeeze=False)
+            plot.posterior_of_means(fit, x, names=names, axes=axes)
+        caption = "Posterior draws of each μ, with ellipses at 1 and 2 posterior sds."
+        pictures.append(report.Picture(out / "posterior.png", caption))
+    return pictures
