@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint study results clean
+.PHONY: help setup demo test lint docs study results clean
 
 # Python 3.11 or newer; `make demo PYTHON=/path/to/python3.13` chooses one.
 PYTHON ?=
@@ -24,7 +24,12 @@ test: .venv/ready ## the tests: minutes on two cores, fewer once programs are co
 lint: .venv/ready ## style and security rules
 	@$(BIN)/ruff check .
 
-study: .venv/ready ## the slow tests: simulation studies of many minutes
+# .ci/run does not build them: the tests run the code of every page but the gallery's, and `make study` builds them, too.
+docs: .venv/docs ## the pages with notebook, gallery and reference in docs/_build/html: minutes, a minute once they are there
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --doctree-dir docs/_build/doctrees docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
+study: .venv/docs ## the slow tests: simulation studies of many minutes
 	@$(BIN)/python -m pytest -m slow
 
 results: .venv/ready ## run every experiment again at full size (long); results/ holds what they found
@@ -37,7 +42,17 @@ results: .venv/ready ## run every experiment again at full size (long); results/
 
 clean: ## remove .venv, caches and build products; results stay
 	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf docs/_build docs/gallery_pages docs/reference docs/results
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# install,EXTRA: the package with this extra, in the versions of constraints.txt.
+define install
+if command -v uv > /dev/null; then \
+		uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[$(1)]'; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]'; \
+	fi
+endef
 
 # An environment that was finished is brought up to date; one that was not is made anew.
 .venv/ready: pyproject.toml constraints.txt
@@ -66,9 +81,8 @@ clean: ## remove .venv, caches and build products; results stay
 	else \
 		echo "bringing .venv up to date"; \
 	fi; \
-	if command -v uv > /dev/null; then \
-		uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[test]'; \
-	else \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'; \
-	fi; \
+	$(call install,test); \
 	touch $@
+
+.venv/docs: .venv/ready
+	@echo 'installing what the pages are made with'; $(call install,docs); touch $@

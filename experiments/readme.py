@@ -175,7 +175,7 @@ experiments; a test reads the sources and enforces it. Four ideas carry everythi
 followed by a small solve (`em.m_step`); a posterior draw is a mixture, the same `GMM` with leading axes; one
 `MixtureSpec` serves every engine; write for one, `vmap` for many. Read `mixture/gmm.py`, `mixture/moments.py`,
 `bayes/model.py` and one experiment, and you have seen every idea. How to add a method, a problem, an experiment or a
-covariance structure is in [extending.md](extending.md)."""
+covariance structure is in [Compare, and add](guides/compare.md)."""
 
 
 def map_page(root: Path) -> str:

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import io
 import re
 import sys
@@ -5,10 +7,13 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from gmm_jax.bench import compare, report, store
 from gmm_jax.bench.parameters import parameters
+from gmm_jax.bench.plots.style import write_gif
+from gmm_jax.bench.runner import Cell, known_in
 from gmm_jax.mixture import GMM, Known, MixtureSpec, Status, n_parameters, structure
 
 COVARIANCES = np.array([0.6 * np.eye(2), [[0.8, -0.3], [-0.3, 0.6]]])
@@ -249,7 +254,8 @@ def test_pictures_of_a_folder_with_the_captions_of_its_run(tmp_path):
     for name in ("b.png", "a_b.gif", "c.png", "rows.csv"):
         (tmp_path / name).write_bytes(PIXEL)
     found = report.pictures_in(tmp_path, {"pictures": {"b.png": "The data."}}, [report.Picture("x/c.png", "drawn")])
-    assert [(picture.path.name, picture.caption) for picture in found] == [("a_b.gif", "a b."), ("b.png", "The data.")]
+    # as they were drawn, then others by name
+    assert [(picture.path.name, picture.caption) for picture in found] == [("b.png", "The data."), ("a_b.gif", "a b.")]
 
 
 def test_a_picture_of_another_kind_is_refused(tmp_path):
@@ -268,8 +274,94 @@ def test_a_report_drawn_again_shows_the_pictures_of_the_folder_and_promises_no_q
     (tmp_path / "course_2d_data.png").write_bytes(PIXEL)
     page = compare.write_report(tmp_path).read_text()
     assert "<figcaption>The samples.</figcaption>" in page
-    assert page.count("KL from truth, every method on every problem.</figcaption>") == 1  # drawn anew, not twice
-    assert "Medians over seeds;" in page
+    assert page.count("KL from truth, every trial.</figcaption>") == 1  # drawn anew, not twice
+    assert "Of one data set;" in page
     three = [row | {"seed": seed, "kl": 0.01 * (seed + 1), "reason": ""} for seed in range(3)]
     assert "[" in compare.summary_table(three).rows[0][3]
-    assert compare.summary_table(three).notes[0].startswith("Medians and [quartiles] over seeds;")
+    assert compare.summary_table(three).notes[0].startswith("Medians and [quartiles] over 3 seeds;")
+
+
+def test_the_policy_of_a_page_allows_its_own_style_and_script_and_nothing_else(page):
+    (style,) = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)
+    (script,) = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    for kind, text in (("style", style), ("script", script)):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in page
+    assert not re.search(r"<[^>]+ (style|on\w+)=", page.replace(script, ""))
+
+
+def test_the_first_section_is_seen_at_once_and_the_others_fold_open_where_the_navigation_leads(tmp_path):
+    table = report.Table(("a",), (("1",),))
+    sections = [report.Section(name, tables=[table]) for name in ("first", "second", "third")]
+    page = report.write_html(tmp_path / "r.html", "t", "Why? Yes. And more.", sections, {"command": "c"}).read_text()
+    before, _, folded = page.partition("<details")
+    assert "first" in before.partition("<main")[2]
+    assert re.findall(r"<summary><h2>(.*?)</h2>", "<details" + folded) == ["second", "third", "How to repeat this"]
+    links = re.findall(r'<a href="#([\w-]+)">', page)
+    assert len(links) == 4
+    assert all(f'id="{link}"' in page for link in links)
+
+
+@pytest.mark.parametrize(
+    ("summary", "leads"),
+    [
+        ("Is it so?\n\nYes: 1.5 nats. The rest.", [("question", "Is it so?"), ("verdict", "Yes: 1.5 nats.")]),
+        ("No end", [("verdict", "No end")]),
+        ("«Is it?»\n\nfirst line\nsecond", [("question", "«Is it?»"), ("verdict", "first line")]),
+    ],
+)
+def test_the_first_sentence_of_a_paragraph_stands_out(tmp_path, summary, leads):
+    page = report.write_html(tmp_path / "r.html", "t", summary, []).read_text()
+    assert re.findall(r'<p class="(question|verdict)">(.*?)</p>', page) == leads
+
+
+def test_of_an_animation_every_frame_is_on_the_page_and_the_last_is_seen(tmp_path):
+    frames = [np.full((2, 2, 3), shade, np.uint8) for shade in (0, 100, 255)]
+    write_gif(tmp_path / "a.gif", frames)
+    section = report.Section("x", figures=[report.Picture(tmp_path / "a.gif", "Steps.")])
+    page = report.write_html(tmp_path / "r.html", "t", "s", [section]).read_text()
+    found = re.findall(r'<img src="data:image/png;base64,(.*?)" alt="Steps. Picture (\d) of 3."( hidden)?>', page)
+    assert [(number, bool(hidden)) for _, number, hidden in found] == [("1", True), ("2", True), ("3", False)]
+    shades = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("L"))[0, 0] for text, *_ in found]
+    np.testing.assert_allclose(shades, [0, 100, 255], atol=8)
+
+
+def trial(method, seed, kl, case="Case II", status="CONVERGED", problem="course_2d"):
+    row = {"problem": problem, "case": case, "method": method, "seed": seed, "status": status, "kl": kl, "reason": ""}
+    mixture = store.mixture_record(TRUTH)
+    return row | {"seconds_trace": 0.0, "seconds_compile": 0.0, "truth": mixture, "estimate": mixture}
+
+
+def test_the_verdict_is_the_method_whose_median_is_lowest_and_never_the_oracle():
+    kls = {"oracle": (0.0, 0.0, 0.0), "em": (0.1, 0.2, 9.0), "gibbs": (0.15, 0.3, 0.35)}
+    rows = [trial(method, seed, kl) for method, values in kls.items() for seed, kl in enumerate(values)]
+    rows[-1] = trial("gibbs", 2, None, status="FAILED")
+    said = compare.verdict(rows)
+    assert said == "Nearest to the truth: em on 1 of 1 problems. 8 of 9 trials ended ok."
+    table = compare.nearness_table(rows)
+    assert table.columns == ("problem", "case", "oracle", "em", "gibbs")
+    assert table.rows[0][3].startswith("0.2 [")
+    assert table.rows[0][4] == "0.225 †"
+    assert "no fit" in compare.verdict([trial("em", 0, None, status="FAILED")])
+
+
+def test_each_picture_of_a_folder_is_shown_once_under_its_own_case(tmp_path):
+    store.write_rows(tmp_path, [trial("em", 0, 0.1, case) for case in ("Case I", "Case II")])
+    names = [f"course_2d_case_{case}_{what}.png" for case in ("i", "ii") for what in ("log_likelihood", "recovered")]
+    names += ["course_2d_data.png"]
+    store.write_json(tmp_path / "provenance.json", [{"command": "c", "pictures": {name: name for name in names}}])
+    for name in names:
+        (tmp_path / name).write_bytes(PIXEL)
+    page = compare.write_report(tmp_path).read_text()
+    first, *parts = page.partition("<main")[2].split("<details id=")
+    captions = [re.findall(r"<figcaption>(\S+\.png)</figcaption>", part) for part in (first, *parts)]
+    headings = [re.search(r"<h2>(.*?)</h2>", part).group(1) for part in parts]
+    assert headings[:2] == ["course_2d, Case I: φ and Σ known, learn μ", "course_2d, Case II: nothing known"]
+    assert captions[:3] == [[names[3]], names[:2], names[2:4]]  # the picture that leads is with its case, too
+    assert [each for each in captions[3:] if each] == [["course_2d_data.png"]]
+    assert page.count("μ₁₁") == 2  # a table of numbers for each case
+
+
+@pytest.mark.parametrize("known", [(), ("weights",), ("weights", "covariances"), ("means",)])
+def test_what_is_known_can_be_read_from_the_name_of_a_case(known):
+    assert known_in(Cell("course_2d", known).case) == known

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 import readme
-from gmm_jax import GMM, MixtureSpec, Status, cli
-from gmm_jax.bench import methods, store
+from gmm_jax import cli
+from gmm_jax.bench import store
 from speed import ratios as speed_ratios
 from speed import verdict
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "results/README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-OURS = ("README.md", "docs/examples.md", "docs/experiments.md")  # docs/which.md has its own tests
+PLACES = [path for pattern in ("docs/*.md", "docs/guides/*.md") for path in sorted(ROOT.glob(pattern))]
+PAGES = ["README.md", "results/README.md", *(path.relative_to(ROOT).as_posix() for path in PLACES)]
+OURS = ("README.md", "docs/experiments.md")  # the other pages have tests of their own
 MOST_COMMANDS, MOST_ROWS = 10, 8
 
 
@@ -45,26 +46,6 @@ def test_the_ten_lines_run_and_recover_the_truth(capsys):
     truth = names["problem"].truth
     assert np.abs(np.sort(names["found"].gmm.means, axis=0) - np.sort(truth.means, axis=0)).max() < 0.3
     assert "kl" in capsys.readouterr().out
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_examples_run_one_after_the_other(capsys):
-    names = {}
-    for block in blocks("docs/examples.md", "python"):
-        exec(block, names)
-        assert capsys.readouterr().out
-        assert len(lines_of(block)) <= 10
-    assert names["model"].converged_
-    assert names["bayesian"].converged_
-
-
-def test_the_method_of_the_docs_is_a_method():
-    names, (block,) = {}, blocks("docs/extending.md", "python")
-    exec(block, names)
-    method = methods.from_function("floor", names["fit"])
-    answer = method.fit(None, np.random.default_rng(0).normal(size=(20, 2)), MixtureSpec(2))
-    assert answer.status == Status.CONVERGED
-    assert isinstance(answer.point, GMM)
 
 
 @pytest.mark.parametrize("line", [line for page in OURS for line in commands(page)])

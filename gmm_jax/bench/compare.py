@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from .. import judge
-from ..mixture import Status
+from .. import problems as suite
+from ..mixture import GMM, MixtureSpec, Status, match, permute
 from . import plots, provenance, report, store
 from .grid import Grid
-from .runner import FAILED, HERE, How, run_grid
+from .runner import FAILED, HERE, KNOWING, How, known_in, run_grid
 
 METRICS = {
     "kl": "KL from truth",
@@ -26,6 +28,19 @@ METRICS = {
     "seconds_run": "run s",
 }
 DRAWN = ("kl", "means_error", "seconds_run")
+SCORES = {  # of one trial: head -> column of the rows, format
+    "held-out ℓ/n": ("test_log_likelihood", ".4f"),
+    "ARI": ("ari", ".3f"),
+    "R-hat": ("r_hat", ".3f"),
+    "ESS": ("ess_bulk", ".0f"),
+    "status": ("status", ""),
+    "compile s": ("seconds_before", ".1f"),
+    "run s": ("seconds_run", ".2f"),
+}
+NOTES = (
+    "KL: divergence in nats ± its Monte-Carlo error; ℓ/n: mean log-likelihood of new samples; ARI: with true labels.",
+    "compile s: tracing, and compiling or loading compiled programs. The oracle knows the labels.",
+)
 FINISHED = tuple(status.name for status in Status if status.ok)
 
 
@@ -67,12 +82,70 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
         cells = [_median(group, metric) for metric in METRICS]
         lines.append((problem, case, method, *cells, f"{well}/{len(group)}"))
     head = ("problem", "case", "method", *METRICS.values(), "ok")
-    brackets = " and [quartiles]" if any("[" in cell for line in lines for cell in line[3:-1]) else ""
     notes = (
-        f"Medians{brackets} over seeds; ok: status {', '.join(FINISHED)}.",
+        f"{_over(rows, lines)}; ok: status {', '.join(FINISHED)}.",
         "Seconds are without compiling, and with whatever else ran on the machine.",
     )
     return report.Table(head, tuple(lines), notes=notes)
+
+
+def nearness_table(rows: Sequence[Mapping[str, Any]]) -> report.Table:
+    """A line for each problem and case, a column for each method: the divergence of its fits from the truth."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    lines = []
+    for place, group in _groups(rows, "problem", "case").items():
+        trials = _groups(group, "method")
+        lines.append((*place, *(_nearness(trials.get((method,), ())) for method in methods)))
+    note = f"KL(truth ‖ fit) in nats, smaller is better. {_over(rows, lines)}; † the status of some trial is not ok."
+    return report.Table(("problem", "case", *methods), tuple(lines), notes=(note,))
+
+
+def _nearness(trials):
+    doubt = "" if all(row["status"] in FINISHED for row in trials) else " †"
+    if len(trials) != 1:
+        return _median(trials, "kl") + doubt
+    kl, error = (np.nan if trials[0].get(name) is None else trials[0][name] for name in ("kl", "kl_se"))
+    return report.with_uncertainty(kl, error) + doubt
+
+
+def _over(rows, lines):
+    """What a number in these lines is."""
+    seeds = len({row["seed"] for row in rows})
+    brackets = " and [quartiles]" if any("[" in cell for line in lines for cell in line) else ""
+    return "Of one data set" if seeds == 1 else f"Medians{brackets} over {seeds} seeds"
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which method's median comes nearest to the truth how often, and how many trials ended ok."""
+    first, places = Counter(), _groups(rows, "problem", "case")
+    for group in places.values():
+        known = [row for row in group if row.get("kl") is not None and row["method"] != "oracle"]
+        medians = {method: np.median([row["kl"] for row in of]) for (method,), of in _groups(known, "method").items()}
+        first.update(min(medians, key=medians.get) for _ in range(bool(medians)))
+    won = ", ".join(f"{method} on {count} of {len(places)} problems" for method, count in first.most_common())
+    well = sum(row["status"] in FINISHED for row in rows)
+    return f"Nearest to the truth: {won or 'no fit'}. {well} of {len(rows)} trials ended ok."
+
+
+def case_tables(trials: Sequence[Mapping[str, Any]]) -> tuple[report.Table, report.Table]:
+    """Of the rows of one data set: φ, μ, Σ beside the truth, a column a method; each method's distance and seconds."""
+    problem, case = suite.load(trials[0]["problem"]), trials[0]["case"]
+    spec, truth = problem.knowing(*known_in(case)), store.mixture_of(trials[0]["truth"])
+    answers, lines = {}, []
+    for row in trials:
+        answers[row["method"]] = (*in_order(row, truth, spec), Status[row["status"]])
+        row = row | {"seconds_before": row["seconds_trace"] + row["seconds_compile"]}
+        cells = (report.cell(row.get(column), form) for column, form in SCORES.values())
+        lines.append((row["method"], _nearness([row]).removesuffix(" †"), *cells))
+    scores = report.Table(("method", "KL from truth", *SCORES), tuple(lines), notes=NOTES)
+    return report.parameter_rows(truth, spec.known, answers), scores
+
+
+def in_order(row: Mapping[str, Any], truth: GMM, spec: MixtureSpec) -> tuple[GMM | None, GMM | None]:
+    """A row's estimate and standard errors, components in the truth's order; None where it has none."""
+    point, errors = (store.mixture_of(row.get(name)) for name in ("estimate", "standard_errors"))
+    order = None if point is None else match(point, truth, spec)
+    return tuple(None if each is None else permute(each, order) for each in (point, errors))
 
 
 def _median(group, metric):
@@ -127,22 +200,42 @@ def read_trials(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_report(folder: Path) -> Path:
-    """Pictures and report.html of a folder with rows.csv and provenance.json."""
+    """Pictures and report.html of a folder, from its rows, its provenance, and the pictures that its run left."""
     rows = read_trials(folder)
     record = provenance.summary(folder, rows)
     problems, methods = (list(dict.fromkeys(row[axis] for row in rows)) for axis in ("problem", "method"))
+    strips = [report.Picture(folder / f"{metric}.png", f"{METRICS[metric]}, every trial.") for metric in DRAWN]
+    others = report.pictures_in(folder, record, strips)
+    lead = [picture for picture in others if picture.path.name.endswith("_recovered.png")][-1:]
     figures = []
-    for metric in DRAWN:
-        if any(row.get(metric) is not None for row in rows):
-            path = folder / f"{metric}.png"
-            plots.recovery(path, rows, metric, problems, methods)
-            figures.append(report.Picture(path, f"{METRICS[metric]}, every method on every problem."))
+    for metric, picture in zip(DRAWN, strips, strict=True):
+        if not lead and any(row.get(metric) is not None for row in rows):
+            plots.recovery(picture.path, rows, metric, problems, methods)
+            figures.append(picture)
+    lead = lead or figures[:1]
+    sections = [report.Section("Distance from the truth", (), [nearness_table(rows)], lead)]
+    for place, trials in _groups(rows, "problem", "case").items():
+        own = [picture for picture in others if picture.path.name.startswith(f"{stem_of(*place)}_")]
+        if own:
+            one = len(trials) == len(methods) and all(row.get("truth") for row in trials)
+            tables = case_tables(trials) if one else ()
+            sections.append(report.Section(f"{place[0]}, {place[1]}{_knowing(place[1])}", (), tables, own))
+            others = [picture for picture in others if picture not in own]
     tables = [table for table in (summary_table(rows), uncertainty_table(rows)) if table.rows]
-    sections = [report.Section("All trials", (), tables, figures)]
-    head = ("problem", "method", "seed", "status", "reason")
+    sections.append(report.Section("Every metric", (), tables, [each for each in figures if each not in lead]))
+    if others:
+        sections.append(report.Section("More pictures of the run", figures=others))
+    head = ("problem", "case", "method", "seed", "status", "reason")
     if lines := tuple(tuple(str(row[column]) for column in head) for row in rows if row["status"] not in FINISHED):
         sections.append(report.Section("Trials whose status is not ok", (), (report.Table(head, lines),)))
-    if others := report.pictures_in(folder, record, figures):
-        sections.append(report.Section("Pictures of the run", figures=others))
-    summary = "\n\n".join(text for text in (record.get("question"), record.get("answer")) if text)
+    summary = "\n\n".join(text for text in (record.get("question"), record.get("answer") or verdict(rows)) if text)
     return report.write_html(folder / "report.html", folder.name, summary, sections, record)
+
+
+def stem_of(problem: str, case: str) -> str:
+    """How the names of the pictures of one problem and case begin."""
+    return f"{problem}_{case.lower().replace(' ', '_')}"
+
+
+def _knowing(case):
+    return f": {KNOWING[case]}" if case in KNOWING else ""

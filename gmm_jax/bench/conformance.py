@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from inspect import Parameter
+from textwrap import fill
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ def check_method(name: str, options: Mapping[str, Any] = MappingProxyType({}), *
         print(json.dumps({"method": name, "promises": [outcome._asdict() for outcome in outcomes]}))
     else:
         words = {True: "kept", False: "BROKEN", None: "not asked"}
-        rows = tuple((outcome.promise, words[outcome.kept], outcome.reason) for outcome in outcomes)
+        rows = tuple((outcome.promise, words[outcome.kept], fill(outcome.reason, 60)) for outcome in outcomes)
         report.print_table(report.console(), name, report.Table(("promise", "", "what was seen"), rows))
     return 3 if any(outcome.kept is False for outcome in outcomes) else 0
 

@@ -7,31 +7,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from .. import problems as suite
 from ..judge.landscape import rows_of
-from ..mixture import Status
-from . import plots, provenance, report, store
-from .course import CASES, KNOWING, N_RANDOM_STARTS, QUESTION, Course, errors_of, in_order, run_course
+from ..mixture import align
+from . import plots, report, store
+from .compare import case_tables, in_order, stem_of, write_report
+from .course import N_RANDOM_STARTS, NEAR_BEST, QUESTION, run_course
 from .draws import write_draws
-from .runner import FAILED
+from .runner import CASES, FAILED, KNOWING
 from .study import Study
 
 PROBLEMS = ("course_2d", "course_3d")
-SCORES = {  # head -> column of the rows, format
-    "held-out ℓ/n": ("test_log_likelihood", ".4f"),
-    "ARI": ("ari", ".3f"),
-    "R-hat": ("r_hat", ".3f"),
-    "ESS": ("ess_bulk", ".0f"),
-    "status": ("status", ""),
-    "compile s": ("seconds_before", ".1f"),
-    "run s": ("seconds_run", ".2f"),
-}
-NOTES = (
-    "KL: divergence in nats ± its Monte-Carlo error; ℓ/n: mean log-likelihood of new samples; ARI: with true labels.",
-    "compile s: tracing, and compiling or loading compiled programs. The oracle knows the labels.",
-)
 
 
 def demo(
@@ -58,14 +43,11 @@ def demo(
     if not as_json:
         _print(courses, spent)
     with report.progress_bar("drawing pictures"):
-        checksums: dict[str, str] = {}  # of the draws, by file name
-        sections = [section for course in courses for section in _sections(course, study.folder, checksums)]
-        captions = {picture.path.name: picture.caption for section in sections for picture in section.figures}
+        pictures = [picture for course in courses for picture in _drawn(course, study.folder)]
+        checksums = {name: digest for course in courses for name, digest in _kept(course, study.folder)}
         study.answer = "\n".join(f"{course.problem}: {course.answer}" for course in courses)
-        study.save(draws=checksums, pictures=captions)
-        summary = "\n\n".join((f"«{QUESTION}»", *study.answer.splitlines()))
-        record = provenance.summary(study.folder, rows)
-        path = report.write_html(study.folder / "report.html", "The course's experiments", summary, sections, record)
+        study.save(draws=checksums, pictures={picture.path.name: picture.caption for picture in pictures})
+        path = write_report(study.folder)
     if as_json:
         answers = {course.problem: {"answer": course.answer, **course.numbers} for course in courses}
         print(json.dumps({"rows": store.plain(rows), "answers": answers, "seconds": spent}, allow_nan=False))
@@ -77,28 +59,14 @@ def demo(
     return 3 if failed else 0
 
 
-def tables_of(course: Course, case: str) -> tuple[report.Table, report.Table]:
-    """φ, μ and Σ beside the truth, a column a method; and each method's distance from the truth, status and seconds."""
-    answers, lines = {}, []
-    for name, trial in course.trials[case].items():
-        answers[name] = (None, None, Status.FAILED)
-        if trial.fit is not None:
-            answers[name] = in_order(trial.fit.point, trial), errors_of(trial), trial.fit.status
-        row = trial.row | {"seconds_before": trial.row["seconds_trace"] + trial.row["seconds_compile"]}
-        kl = report.with_uncertainty(row.get("kl", np.nan), row.get("kl_se", np.nan))
-        lines.append((name, kl, *(report.cell(row.get(column), form) for column, form in SCORES.values())))
-    oracle = course.trials[case]["oracle"]
-    scores = report.Table(("method", "KL from truth", *SCORES), tuple(lines), notes=NOTES)
-    return report.parameter_rows(oracle.truth, oracle.spec.known, answers), scores
-
-
 def _print(courses, seconds):
     """Every table, what their notes say once, the answer, and the time."""
     console, notes = report.console(), {}
     for course in courses:
         for case in course.trials:
             heads = f"{course.problem}, {case} ({KNOWING[case]})", ""
-            for title, table in zip(heads, tables_of(course, case), strict=True):
+            rows = [trial.row for trial in course.trials[case].values()]
+            for title, table in zip(heads, case_tables(rows), strict=True):
                 free = tuple(row for row in table.rows if "known" not in row)
                 report.print_table(console, title, table._replace(rows=free, notes=()))
                 notes |= dict.fromkeys(table.notes)
@@ -114,59 +82,57 @@ def _print(courses, seconds):
     )
 
 
-# ---- the report's sections
+# ---- pictures and draws, written to the folder
 
 
-def _sections(course, folder, checksums):
-    """The data, then each case; their pictures and draws are written to the folder."""
+def _drawn(course, folder):
+    """The data, then the pictures of each case; where the last one's random starts end."""
     oracle = next(iter(course.trials.values()))["oracle"]
-    figures = _drawn(folder / course.problem, [("data.png", "The samples.", plots.data, oracle.x, oracle.labels)])
-    yield report.Section(course.problem, (suite.load(course.problem).description,), figures=figures)
+    pictures = [(f"{course.problem}_data.png", "The samples.", plots.data, oracle.x, oracle.labels)]
+    for case in course.trials:
+        stem = stem_of(course.problem, case)
+        pictures += [(f"{stem}_{suffix}", *rest) for suffix, *rest in _case_figures(course, case)]
+    ends = rows_of(course.starts.optima, course.starts.fits.status, oracle.x)
+    caption = f"{case}: where {course.starts.fits.status.size} of the course's random starts end."
+    pictures.append((f"{course.problem}_landscape.png", caption, plots.landscape, ends))
+    for name, words, plot, *arguments in pictures:
+        plot(folder / name, *arguments)
+        yield report.Picture(folder / name, words)
+
+
+def _kept(course, folder):
+    """(file, checksum) of every posterior's draws."""
     for case, trials in course.trials.items():
-        stem = folder / f"{course.problem}_{case.lower().replace(' ', '_')}"
-        figures = _drawn(stem, _case_figures(course, case))
-        if case == list(course.trials)[-1]:
-            ends = rows_of(course.starts.optima, course.starts.fits.status, oracle.x)
-            caption = f"{case}: where {course.starts.fits.status.size} of the course's random starts end."
-            figures += _drawn(folder / course.problem, [("landscape.png", caption, plots.landscape, ends)])
         for name, trial in trials.items():
             if trial.fit is not None and trial.fit.draws is not None:
-                file = f"{stem.name}_{name}.nc"
-                checksums[file] = write_draws(folder / "draws" / file, trial.fit.draws.to_datatree(trial.x))
-        yield report.Section(f"{course.problem}, {case}: {KNOWING[case]}", (), tables_of(course, case), figures)
-
-
-def _drawn(stem, figures):
-    """Each (suffix, caption, plot, *arguments) as a file."""
-    pictures = []
-    for suffix, caption, plot, *arguments in figures:
-        path = stem.with_name(f"{stem.name}_{suffix}")
-        plot(path, *arguments)
-        pictures.append(report.Picture(path, caption))
-    return pictures
+                file = f"{stem_of(course.problem, case)}_{name}.nc"
+                yield file, write_draws(folder / "draws" / file, trial.fit.draws.to_datatree(trial.x))
 
 
 def _case_figures(course, case):
-    """EM's iterations from the course's random start, then every method's answer beside the truth."""
+    """Every method's answer beside the truth, then EM's iterations from one of the course's random starts."""
     steps, oracle = course.iterations[case], course.trials[case]["oracle"]
     done = {name: trial for name, trial in course.trials[case].items() if trial.fit is not None}
-    n_iter = len(steps.log_likelihood) - 1
-    how = f"EM from one of the course's random starts, {case}: {steps.status.name} after {n_iter} iterations"
-    if "em" in done:
-        below = done["em"].fit.info["log_likelihood"] - steps.log_likelihood[-1]
-        how += f", {below:.1f} nats below the best optimum" if below > 0.01 else ", at the best optimum"
-    points = {name: in_order(trial.fit.point, trial) for name, trial in done.items()}
-    errors = {name: (points[name], errors_of(trial)) for name, trial in done.items()}
-    draws = {
-        name: in_order(trial.fit.draws.draws, trial) for name, trial in done.items() if trial.fit.draws is not None
-    }
     x, labels, truth, path = oracle.x, oracle.labels, oracle.truth, (oracle.x, steps.gmms, steps.log_likelihood)
-    yield "iterations.png", f"{how}.", plots.em_iterations, *path
-    yield "log_likelihood.png", "Its log-likelihood.", plots.log_likelihood, {case: steps.log_likelihood}
-    yield "iterations.gif", "The same, animated.", plots.em_animation, *path
+    found = {name: in_order(trial.row, truth, oracle.spec) for name, trial in done.items()}
+    points = {name: point for name, (point, _) in found.items()}
+    drawn = {name: trial.fit.draws.draws for name, trial in done.items() if trial.fit.draws is not None}
+    draws = {name: align(gmm, truth, oracle.spec) for name, gmm in drawn.items()}
     yield "recovered.png", f"{case}: what each method recovered.", plots.recovered, x, labels, truth, points
     caption = f"{case}: errors with 95 % intervals."
-    yield "errors.png", caption, plots.parameter_errors, truth, errors, oracle.spec.known
+    yield "errors.png", caption, plots.parameter_errors, truth, found, oracle.spec.known
     if draws:
         caption = f"{case}: posterior draws of the means."
         yield "posterior.png", caption, plots.posterior_of_means, x, draws, truth
+    caption = _story(steps, done["em"].fit.info["log_likelihood"] if "em" in done else None)
+    yield "iterations.png", f"{case}: {caption}", plots.em_iterations, *path
+    yield "log_likelihood.png", "Its log-likelihood.", plots.log_likelihood, {case: steps.log_likelihood}
+    yield "iterations.gif", "The same, step by step.", plots.em_animation, *path
+
+
+def _story(steps, best):
+    """How EM's iterations ended, and how many of the course's random starts ended lower before."""
+    n_iter, below = len(steps.log_likelihood) - 1, 0.0 if best is None else best - steps.log_likelihood[-1]
+    place = f", {below:.1f} nats below the best optimum" if below > NEAR_BEST else ""
+    before = f"; the {steps.tried - 1} before it ended lower" if steps.tried > 1 else ""
+    return f"EM from one of the course's random starts: {steps.status.name} after {n_iter} iterations{place}{before}."

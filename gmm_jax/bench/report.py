@@ -7,7 +7,9 @@ with z = (estimate − truth) / uncertainty, and in the file with the command th
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
+import re
 import sys
 import threading
 import time
@@ -25,7 +27,7 @@ from .store import write_text_atomic
 
 DASH = "—"
 HEAD_WIDTH = 18  # of a column's head in the terminal, which is broken into lines beyond that
-KINDS = {".png": "image/png", ".gif": "image/gif"}
+KINDS = (".png", ".gif")
 SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
 ELSEWHERE = ("command", "question", "design", "answer", "pictures")  # of a provenance
 
@@ -229,24 +231,30 @@ def write_html(
 ) -> Path:
     """One HTML file with its pictures inside, which loads nothing from anywhere; all text is escaped.
 
+    The first screen has the summary and the first section, its tables beside its figures; the others fold open.
+
     Args:
-        summary: what was found, a paragraph; blank lines part it into several.
+        summary: what was found; blank lines part paragraphs, whose first sentences stand out. A question may lead.
         provenance: of `provenance.summary`. Its command, and who made the rows and when, stand under each table, all
             of it at the end.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
-    record = dict(provenance or {})
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"data_uri": _data_uri, "minus": _minus}
-    template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
-    text = template.render(
+    record, here = dict(provenance or {}), Path(__file__).parent
+    look = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+    environment = Environment(autoescape=True, loader=FileSystemLoader(here), **look)
+    environment.filters |= {"frames": _frames, "minus": _minus, "digest": _digest}
+    style, script = (Markup((here / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))  # noqa: S704
+    text = environment.get_template("report.html.jinja").render(
         title=title,
-        summary=[paragraph for paragraph in summary.split("\n\n") if paragraph.strip()],
+        summary=[_lead(paragraph) for paragraph in summary.split("\n\n") if paragraph.strip()],
         sections=sections,
         command=record.get("command"),
         origin="; ".join(record.get("made by") or ["commit not known"]),
         facts={name: _words(value) for name, value in record.items() if name not in ELSEWHERE and value is not None},
+        style=style,
+        script=script,
     )
     return write_text_atomic(path, text)
 
@@ -255,15 +263,29 @@ def pictures_in(folder: Path, record: Mapping[str, Any], drawn: Sequence[Picture
     """The folder's PNG and GIF files but those `drawn`, captioned as its provenance does, else by their names."""
     captions, known = record.get("pictures") or {}, {Path(picture.path).name for picture in drawn}
     files = [path for path in sorted(Path(folder).iterdir()) if path.suffix in KINDS and path.name not in known]
+    files.sort(key=lambda path: [*captions, path.name].index(path.name))  # as they were drawn, then others by name
     return [Picture(path, captions.get(path.name) or f"{path.stem.replace('_', ' ')}.") for path in files]
 
 
-def _data_uri(path):
+def _lead(paragraph):
+    """Its first sentence, and the rest."""
+    lead, rest = re.fullmatch(r"(.*?(?:\n|[.?!](?:\s+|$)|$))(.*)", paragraph.strip(), re.DOTALL).groups()
+    return lead.strip(), rest.strip()
+
+
+def _digest(text):
+    """How a page's policy names the one script, and the one style sheet, that it allows."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _frames(path):
+    """The picture as text of a page; of an animation every frame."""
+    from .plots.style import png_frames
+
     path = Path(path)
-    kind = KINDS.get(path.suffix.lower())
-    if kind is None:
+    if path.suffix.lower() not in KINDS:
         raise ValueError(f"pictures in a report are PNG or GIF; got {path.name}.")
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return [f"data:image/png;base64,{base64.b64encode(frame).decode()}" for frame in png_frames(path)]
 
 
 def _minus(cell):

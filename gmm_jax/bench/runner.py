@@ -25,6 +25,8 @@ from .clock import Clock
 from .study import Study
 from .workers import Lost, in_processes, on_cluster
 
+CASES = {"Case I": ("weights", "covariances"), "Case II": ()}  # the course's names of what is known
+KNOWING = {"Case I": "φ and Σ known, learn μ", "Case II": "nothing known"}
 N_TEST = 10_000  # held-out samples
 MIXTURES = {"estimate": "point", "standard_errors": "standard_errors"}  # column of a row -> part of a Fit
 TOGETHER = 20  # trials at most that one fit_many makes, and that Ctrl-C can cost
@@ -45,10 +47,13 @@ class Cell:
 
     @property
     def case(self) -> str:
-        """The course's names where they fit: Case I knows φ and Σ, Case II nothing."""
-        if not self.known:
-            return "Case II"
-        return "Case I" if self.known == ("weights", "covariances") else f"known {'+'.join(self.known)}"
+        """The course's name of what is known, where it has one."""
+        return next((case for case, known in CASES.items() if known == self.known), f"known {'+'.join(self.known)}")
+
+
+def known_in(case: str) -> tuple[str, ...]:
+    """What is known in a case: the inverse of `Cell.case`."""
+    return CASES[case] if case in CASES else tuple(case.removeprefix("known ").split("+"))
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def spurious(
 
     With m the fewest samples that determine a covariance of this structure (D + 1 if full, 2 if diagonal or spherical,
     1 if tied) it cannot if
+
     - a free component has n·φ_k < m + 1 ("tiny component");
     - it is not stationary without regularisation: one EM step moves a free μ_k by more than largest_shift standard
       deviations, or changes a free Σ_k by more than that share in some direction. A Σ_k that shrinks is allowed where

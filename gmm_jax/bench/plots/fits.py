@@ -8,7 +8,7 @@ from ...mixture import Known
 from ..parameters import parameters
 from .looks import COMPONENTS, TRUTH, blend, colours_of, method_looks
 from .primitives import draw_cloud, draw_components, draw_data, draw_gaps, draw_trace, minus, one_of, seen
-from .style import legend_below, open_figure, panels_of, pixels_of, same_limits, write_gif
+from .style import legend_below, panels_of, pixels_of, same_limits, write_gif
 
 MOST_ROWS, MOST_COMPONENTS, MOST_DRAWS = 30, 9, 1000
 FIELD_NAMES = {"weights": "weights φ", "means": "means μ", "covariances": "covariances Σ"}
@@ -52,45 +52,26 @@ def em_iterations(path, x, iterates, log_likelihood=None, at=(0, 1, 2, 3, *range
 
 
 def em_animation(path, x, iterates, log_likelihood, n_frames=24):
-    """A GIF of at most n_frames: left what em_iterations shows, right the log-likelihood as it grows."""
-    trace = np.asarray(log_likelihood, float)
-    last = int(np.flatnonzero(np.isfinite(trace))[-1])
+    """A GIF of at most n_frames, each what em_iterations shows of one iteration: a report makes a slider of it."""
     x = np.asarray(x)
-    view = seen(x)
-    frames = []
-    with open_figure(None, 7.2, 3.4, dpi=90, layout=None) as figure:  # fixed places, so that nothing jumps
-        in_space = {"projection": "3d"} if view.shape[1] == 3 else {}
-        left = figure.add_axes((0.07, 0.05, 0.36, 0.83) if in_space else (0.05, 0.08, 0.44, 0.8), **in_space)
-        right = figure.add_axes((0.6, 0.15, 0.37, 0.73))
-        shown = trace[min(2, last) : last + 1]
-        margin = 0.08 * max(np.ptp(shown), 1e-9)
-        right.set(xlim=(-0.02 * last - 0.1, last * 1.03 + 0.1), ylim=(shown.min() - 3 * margin, shown.max() + margin))
-        right.set(xlabel="iteration", ylabel="log-likelihood ℓ, nats")
-        right.grid(axis="y")
-        (curve,) = right.plot([], [], "o-", color=COMPONENTS[0], markersize=5)
-        drawn = _draw_iterate(left, x, view, one_of(iterates, last))
-        same_limits([left], view, bare=True)
-        for t in frame_steps(last, min(n_frames, 60)):
-            for artist in drawn:
-                artist.remove()
-            drawn = _draw_iterate(left, x, view, one_of(iterates, t))
-            left.set_title(f"iteration {t}")
-            right.set_title(minus(f"ℓ = {trace[t]:.2f}"))
-            curve.set(data=(np.arange(t + 1), trace[: t + 1]), markevery=[t])
+    view, frames = seen(x), []
+    for t in frame_steps(int(np.flatnonzero(np.isfinite(log_likelihood))[-1]), n_frames):
+        with panels_of(None, 1, 1, 4.4, 4.0, extra=0.0, n_features=view.shape[1]) as (figure, (panel,)):
+            _draw_iterate(panel, x, view, one_of(iterates, t))
+            panel.set_title(minus(f"iteration {t},  ℓ = {log_likelihood[t]:.2f}"))
+            same_limits([panel], view, bare=True)
             frames.append(pixels_of(figure))
     write_gif(path, frames)
 
 
 def _draw_iterate(panel, x, view, gmm):
-    return [*draw_data(panel, view, colours=blend(gmm, x), size=7), *draw_components(panel, gmm, view)]
+    draw_data(panel, view, colours=blend(gmm, x), size=7)
+    draw_components(panel, gmm, view)
 
 
 def frame_steps(last, n_frames):
     """Iterations for the frames: each of the first, ever fewer later, the last for certain."""
-    steps = np.unique(np.round(np.geomspace(1, last + 1, 4 * n_frames)).astype(int) - 1)
-    if len(steps) > n_frames:
-        steps = steps[np.unique(np.linspace(0, len(steps) - 1, n_frames).astype(int))]
-    return steps.tolist()
+    return np.unique(np.round(np.geomspace(1, last + 1, n_frames)).astype(int) - 1).tolist()
 
 
 def log_likelihood(path, traces):

@@ -89,18 +89,24 @@ def _png(image):
 
 
 def write_gif(path, frames):
-    """Frames (H, W, 3) of one size as a GIF of 96 colours that shows the last one longest."""
+    """Frames (H, W, 3) of one size as a GIF that shows the last one longest."""
     from PIL import Image
 
-    palette = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])).quantize(96)
-    colours = np.array(palette.getpalette()).reshape(-1, 3)
-    colours[np.argmax(colours.sum(axis=1))] = 255  # white stays white
-    palette.putpalette(colours.ravel().tolist())
-    first, *others = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
+    first, *others = [Image.fromarray(frame).quantize(96, dither=Image.Dither.NONE) for frame in frames]
     file = io.BytesIO()
     durations = [150] * len(others) + [2500]
-    first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
+    first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     write_bytes_atomic(path, file.getvalue())
+
+
+def png_frames(path) -> list[bytes]:
+    """The picture of a PNG file, or each of a GIF's, as PNG."""
+    from PIL import Image, ImageSequence
+
+    if path.suffix.lower() == ".png":
+        return [path.read_bytes()]
+    with Image.open(path) as film:
+        return [_png(frame.copy()) for frame in ImageSequence.Iterator(film)]
 
 
 def same_limits(panels, x, *, bare=False):
