@@ -19,6 +19,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,9 +29,14 @@ from scipy.special import multigammaln
 from ..mixture.annotations import Annotations
 from ..mixture.gmm import GMM
 from ..mixture.moments import e_step
+from ..mixture.records import Status
 from ..mixture.scaling import check_data, check_labels, check_sample_weight, standardise
 from ..mixture.spec import MixtureSpec, free_parts, validate_spec
+from .inputs import Data
+from .optima import eligible, reasons
 
+CRITERIA = ("evidence", "likelihood")
+SAME_WORTH = 1e-2  # nats
 EXTRA = 1.0  # degrees of freedom ν of a covariance beyond its dimension, as in bayes.default_prior
 REPEATS = 1e-6  # values of a feature that differ by less, in its sds, are one value
 TINY = np.finfo(float).tiny
@@ -120,6 +127,54 @@ def spacing_of(z: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "D"]:
         if apart.any() and not apart.all():
             spacing[d] = steps[apart].min()
     return spacing
+
+
+class Ranking:
+    """Which of the fits of data sets, equally many of each, may be called best, and which is."""
+
+    def __init__(self, data: Sequence[Data], criterion: str):
+        self.data, self.by_evidence = data, criterion == "evidence" and data[0].prior is None
+        self.spacing = np.stack([spacing_of(d.for_starts) for d in data]) if self.by_evidence else None
+
+    def reasons(self, gmms: GMM, after: GMM | None, *, settled=True) -> np.ndarray:
+        """(M,) of str: why fits are spurious. With a prior none is: none is singular."""
+        first = self.data[0]
+        if first.prior is not None:
+            return np.full(len(gmms.weights), "", object)
+        spread, n_samples = first.spread, first.n_samples
+        if len(self.data) > 1:
+            each = self._each(gmms)
+            spread, n_samples = np.stack([d.spread for d in self.data])[each], self._n_samples(each)
+        return reasons(gmms, after, first.inner, spread, n_samples, settled=settled)
+
+    def worth(self, gmms: GMM, value: Float[np.ndarray, "M"], status: Int[np.ndarray, "M"]) -> Float[np.ndarray, "M"]:
+        """By what fits are ranked, -inf where not finite: by the likelihood where none of a data set CONVERGED."""
+        worth = np.where(np.isfinite(value), value, -np.inf).astype(float)
+        if self.by_evidence:
+            each = self._each(gmms)
+            evidence = evidence_of(gmms, worth, self.data[0].inner, self._n_samples(each), self.spacing[each])
+            converged = (status == Status.CONVERGED).reshape(len(self.data), -1).any(axis=1)
+            worth = np.where(converged[each], evidence, worth)
+        return worth
+
+    def _each(self, gmms):
+        return np.repeat(np.arange(len(self.data)), len(gmms.weights) // len(self.data))
+
+    def _n_samples(self, each):
+        return np.array([d.n_samples for d in self.data])[each, None]
+
+
+def best_of(fits, worth: Float[np.ndarray, "... R"]) -> Int[np.ndarray, "..."]:
+    """Which fit (last axis) is worth most, else the highest of eligible ones, else of finite ones.
+
+    Fits at one optimum are worth the same to SAME_WORTH: of them it is the highest.
+    """
+    usable, value = eligible(fits), np.where(np.isfinite(fits.log_likelihood), fits.log_likelihood, -np.inf)
+    worth = np.where(usable, worth, -np.inf)
+    most = np.isfinite(worth) & (worth >= worth.max(axis=-1, keepdims=True) - SAME_WORTH)
+    # of equal ones the first: lexsort is stable, so they are sorted backwards
+    order = np.lexsort((value[..., ::-1], usable[..., ::-1], most[..., ::-1]), axis=-1)
+    return value.shape[-1] - 1 - order[..., -1]
 
 
 def _blocks(gmms):

@@ -31,7 +31,7 @@ from ..mixture.starts import (
     start_function,
     takes_n_rows,
 )
-from ..mixture.summary import sampled_rows
+from ..mixture.summary import covariance_of, sampled_rows
 from .fit import EMConfig, EMResult
 from .optima import pick
 
@@ -84,7 +84,7 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
     x = check_data(x, n_components=spec.n_components, missing=missing)
     with_gaps, scaling = standardise(x, spec, weight)
     scaling = scaling._replace(names=names)
-    spread = _spread(with_gaps, weight)
+    spread = covariance_of(with_gaps, weight)
     of_starts = {
         "for_starts": rows_for_starts(with_gaps, spec.n_components),
         "means_of_labelled": labelled_means(with_gaps, labels, spec.n_components, weight),
@@ -154,15 +154,6 @@ def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, m
         fingerprint=source.fingerprint,
         n_rows=summary.n_rows,
     ), source
-
-
-def _spread(z, weight):
-    """Covariance of z, (D, D), whose mean is 0: of two features in the rows that have both, where some are NaN."""
-    seen = ~np.isnan(z)
-    filled = np.where(seen, z, 0.0).astype(float)
-    weight = np.ones((len(z), 1)) if weight is None else np.asarray(weight, float)[:, None]
-    total = np.sum(weight) if seen.all() else np.maximum(seen.T @ (weight * seen), np.finfo(float).tiny)
-    return filled.T @ (weight * filled) / total
 
 
 def check_options(n_restarts: int, config: EMConfig, **least: tuple) -> None:

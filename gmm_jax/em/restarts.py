@@ -1,6 +1,6 @@
 """The one driver: many starts of EM, wherever the rows lie, and every fit kept.
 
-Entry points: they check, centre and scale the data, run the fits, judge the optima, and map everything back. Data sets
+Entry points: they check, centre and scale the data, run the fits, ranking the optima, and map everything back. Data sets
 are an axis: simulation studies and bootstraps fit many at once, from many starts each, in the same programs.
 """
 
@@ -20,17 +20,14 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
 from ..mixture.checks import check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
-from .criterion import evidence_of, spacing_of
+from .criterion import CRITERIA, Ranking, best_of
 from .fit import EMConfig, EMResult, ended, result_of
 from .inputs import Data, check_options, open_data, outward, prepare_many, stack, starts_of, starts_of_each
 from .m_step import m_step
-from .optima import Optima, Unseen, distinct, eligible, message_of, pick, reasons, remarks_of, unseen
+from .optima import Optima, Unseen, distinct, message_of, pick, remarks_of, unseen
 from .pool import CompiledFits, compiled_fits
 from .search import calibration_sample, kept_by_race, run_race
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
-
-CRITERIA = ("evidence", "likelihood")
-SAME_WORTH = 1e-2  # nats
 
 
 class Effort(NamedTuple):
@@ -177,10 +174,10 @@ def fit_em_restarts(
     keeper = Keeper(file if jax.process_index() == 0 else None, marks)
     if resume:
         fits.kept = read_checkpoint(file, fits.kept, keeper.fingerprint)
-    judge = Judge([data], criterion)
-    interrupted = run(fits, judge, race=race, progress=progress, keep=keeper.keep)
+    ranking = Ranking([data], criterion)
+    interrupted = run(fits, ranking, race=race, progress=progress, keep=keeper.keep)
     state, trace = fits.final()
-    found = restarts_of(*results_of(state, trace, [data]), state, judge, starts, fits.computed, race, search)
+    found = restarts_of(*results_of(state, trace, [data]), state, ranking, starts, fits.computed, race, search)
     if traces is not None and not traces:
         found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
     if interrupted:
@@ -225,9 +222,9 @@ def fits_of(data: Data, source, starts: GMM, block_rows: int | None = None) -> t
     return hosted_fits(sums, problem, starts), division
 
 
-def run(fits: CompiledFits | HostedFits, judge: Judge, *, race: bool, progress, keep) -> bool:
+def run(fits: CompiledFits | HostedFits, ranking: Ranking, *, race: bool, progress, keep) -> bool:
     """All fits to their end, or as far as Ctrl-C lets them: whether it came. `keep` is a Keeper's."""
-    interrupted, data = True, judge.data[0]
+    interrupted, data = True, ranking.data[0]
 
     def finish(fits, which, *until):
         done = False
@@ -241,7 +238,8 @@ def run(fits: CompiledFits | HostedFits, judge: Judge, *, race: bool, progress, 
 
     def worth():
         state = fits.look()[0]
-        return judge.worth(state.best.gmm, state.best_value, state.status), judge.reasons(state.best.gmm, None) != ""
+        gmms = state.best.gmm
+        return ranking.worth(gmms, state.best_value, state.status), ranking.reasons(gmms, None) != ""
 
     with suppress(KeyboardInterrupt):
         if race:
@@ -250,41 +248,6 @@ def run(fits: CompiledFits | HostedFits, judge: Judge, *, race: bool, progress, 
         interrupted = False
     keep(lambda: fits.kept, at_once=True)
     return interrupted
-
-
-class Judge:
-    """Which of the fits of data sets, equally many of each, may be called best, and which is."""
-
-    def __init__(self, data: Sequence[Data], criterion: str):
-        self.data, self.by_evidence = data, criterion == "evidence" and data[0].prior is None
-        self.spacing = np.stack([spacing_of(d.for_starts) for d in data]) if self.by_evidence else None
-
-    def reasons(self, gmms: GMM, after: GMM | None, *, settled=True) -> np.ndarray:
-        """(M,) of str: why fits are spurious. With a prior none is: none is singular."""
-        first = self.data[0]
-        if first.prior is not None:
-            return np.full(len(gmms.weights), "", object)
-        spread, n_samples = first.spread, first.n_samples
-        if len(self.data) > 1:
-            each = self._each(gmms)
-            spread, n_samples = np.stack([d.spread for d in self.data])[each], self._n_samples(each)
-        return reasons(gmms, after, first.inner, spread, n_samples, settled=settled)
-
-    def worth(self, gmms: GMM, value: Float[np.ndarray, "M"], status: Int[np.ndarray, "M"]) -> Float[np.ndarray, "M"]:
-        """By what fits are ranked, -inf where not finite: by the likelihood where none of a data set CONVERGED."""
-        worth = np.where(np.isfinite(value), value, -np.inf).astype(float)
-        if self.by_evidence:
-            each = self._each(gmms)
-            evidence = evidence_of(gmms, worth, self.data[0].inner, self._n_samples(each), self.spacing[each])
-            converged = (status == Status.CONVERGED).reshape(len(self.data), -1).any(axis=1)
-            worth = np.where(converged[each], evidence, worth)
-        return worth
-
-    def _each(self, gmms):
-        return np.repeat(np.arange(len(self.data)), len(gmms.weights) // len(self.data))
-
-    def _n_samples(self, each):
-        return np.array([d.n_samples for d in self.data])[each, None]
 
 
 # ---- what came of it
@@ -307,14 +270,14 @@ def _results(state, trace, known):
     return jax.vmap(one)(state, trace, known)
 
 
-def restarts_of(results, after, state, judge, starts, computed, raced, search=None) -> Restarts:
+def restarts_of(results, after, state, ranking, starts, computed, raced, search=None) -> Restarts:
     """What the fits of one data set found, in its units; `computed` iterations went into them."""
-    data = judge.data[0]
+    data = ranking.data[0]
     ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
     fit, of_fit = distinct(ranked, distinguished(data.inner, data.annotations.labels), data.n_samples)
     settled = results.status[fit] == Status.CONVERGED
-    reason = judge.reasons(pick(results.gmm, fit), pick(after, fit), settled=settled)
-    worth = judge.worth(pick(results.gmm, fit), ranked.log_likelihood[fit], results.status[fit])
+    reason = ranking.reasons(pick(results.gmm, fit), pick(after, fit), settled=settled)
+    worth = ranking.worth(pick(results.gmm, fit), ranked.log_likelihood[fit], results.status[fit])
     of_each = np.append(np.where(reason == "", worth, -np.inf), -np.inf)[of_fit]
     best = int(best_of(ranked, of_each))
     remarks = remarks_of(pick(results.gmm, best), data)
@@ -333,19 +296,6 @@ def restarts_of(results, after, state, judge, starts, computed, raced, search=No
     )
     starts, message = data.scaling.outward(starts), message_of(results, best, optima, remarks)
     return Restarts(pick(results, best), results, optima, message, effort, starts, search)
-
-
-def best_of(fits, worth: Float[np.ndarray, "... R"]) -> Int[np.ndarray, "..."]:
-    """Which fit (last axis) is worth most, else the highest of eligible ones, else of finite ones.
-
-    Fits at one optimum are worth the same to SAME_WORTH: of them it is the highest.
-    """
-    usable, value = eligible(fits), np.where(np.isfinite(fits.log_likelihood), fits.log_likelihood, -np.inf)
-    worth = np.where(usable, worth, -np.inf)
-    most = np.isfinite(worth) & (worth >= worth.max(axis=-1, keepdims=True) - SAME_WORTH)
-    # of equal ones the first: lexsort is stable, so they are sorted backwards
-    order = np.lexsort((value[..., ::-1], usable[..., ::-1], most[..., ::-1]), axis=-1)
-    return value.shape[-1] - 1 - order[..., -1]
 
 
 # ---- many data sets
@@ -386,8 +336,8 @@ def _fit_batch(keys, data, n_restarts, init, config, criterion, race, traces, pr
     """Data sets of one shape, side by side."""
     starts = starts_of_each(keys, data, init, n_restarts)
     fits = compiled_fits(stack(data), starts, keep=None if traces else kept_by_race(config.max_iter))
-    judge = Judge(data, criterion)
-    if run(fits, judge, race=race, progress=progress, keep=Keeper(None, {}).keep):
+    ranking = Ranking(data, criterion)
+    if run(fits, ranking, race=race, progress=progress, keep=Keeper(None, {}).keep):
         raise KeyboardInterrupt
     state, trace = fits.final()
     results, after = results_of(state, trace if traces else np.zeros((fits.n_fits, 0), state.value.dtype), data)
@@ -397,13 +347,13 @@ def _fit_batch(keys, data, n_restarts, init, config, criterion, race, traces, pr
         mine = slice(p * n_restarts, (p + 1) * n_restarts)
         part = pick((results, after, state), mine)
         share = computed * int(part[2].n_iter.sum()) // spent
-        return restarts_of(*part, Judge([data[p]], criterion), pick(starts, p), share, race)
+        return restarts_of(*part, Ranking([data[p]], criterion), pick(starts, p), share, race)
 
     def of_each(leaf):
         return leaf.reshape(len(data), n_restarts)
 
-    reason = judge.reasons(results.gmm, after, settled=results.status == Status.CONVERGED)
-    worth = np.where(reason == "", judge.worth(results.gmm, state.best_value, results.status), -np.inf)
+    reason = ranking.reasons(results.gmm, after, settled=results.status == Status.CONVERGED)
+    worth = np.where(reason == "", ranking.worth(results.gmm, state.best_value, results.status), -np.inf)
     ranked = results._replace(log_likelihood=of_each(state.best_value), status=of_each(results.status))
     best = np.arange(len(data)) * n_restarts + best_of(ranked, of_each(worth))
     volume = np.array([d.volume for d in data])[:, None]

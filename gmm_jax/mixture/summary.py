@@ -97,6 +97,15 @@ def merge(a: DataSummary | None, b: DataSummary | None) -> DataSummary | None:
         )
 
 
+def covariance_of(z: Float[np.ndarray, "N D"], weight: Float[np.ndarray, "N"] | None) -> Float[np.ndarray, "D D"]:
+    """Covariance of z, (D, D), whose mean is 0: of two features in the rows that have both, where some are NaN."""
+    seen = ~np.isnan(z)
+    filled = np.where(seen, z, 0.0).astype(float)
+    weight = np.ones((len(z), 1)) if weight is None else np.asarray(weight, float)[:, None]
+    total = np.sum(weight) if seen.all() else np.maximum(seen.T @ (weight * seen), np.finfo(float).tiny)
+    return filled.T @ (weight * filled) / total
+
+
 def _of_block(x, weight, labels, n_components):
     if weight is not None:
         used = weight > 0.0
