@@ -118,8 +118,8 @@ def dof_of_ties(x: Float[np.ndarray, "N D"], spec: MixtureSpec) -> float:
     """The degrees of freedom that the unknown scale needs beyond D where rows agree in a feature; NaN agree with none.
 
     As C and the variances ε of components that hold n_j equal values each go to 0, the posterior goes like
-    ε^((g + ν − Σ_j (n_j − 1))/2) dε/ε: ν for one more component, which has to hold the rest; empty ones cost nothing. So
-    the largest K − 1 groups decide whether posterior and evidence are finite; D + 2 is what g has to spare.
+    ε^((g + ν − Σ_j (n_j − 1))/2) dε/ε: ν for one more component, which holds the rest; empty ones cost nothing. So the
+    largest K − 1 groups decide whether posterior and evidence are finite; D + 2 is what g has to spare.
     """
     n_components, spherical = spec.n_components, spec.covariance_type == "spherical"
     parts = [x[~np.isnan(x).any(axis=1)]] if spherical else [column[~np.isnan(column)] for column in x.T]
