@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.special import logsumexp
 
 from gmm_jax import GMM, MixtureSpec, Prior, Status, bayes
-from gmm_jax.bayes.prior import hyperparameters, tied_rows
+from gmm_jax.bayes.prior import dof_of_ties, hyperparameters
 from gmm_jax.bayes.target import density_of, log_joint_density, prepare, site_values
 from gmm_jax.em import EMConfig, fit_em_restarts
 
@@ -136,7 +136,7 @@ def test_with_ties_the_posterior_stays_bounded(covariance_type):
     x = np.random.default_rng(4).standard_normal((60, 2))
     x[:20, 0] = 0.7
     spec = MixtureSpec(2, covariance_type)
-    assert tied_rows(x, spec) == 20
+    assert dof_of_ties(x, spec) == 19 - ((2 if covariance_type == "full" else 1) + 1) + 2
     least = bayes.default_prior(x[19:], spec).covariances
     assert bayes.default_prior(x, spec).covariances.scale_dof > least.scale_dof
     heights = []
@@ -154,14 +154,18 @@ def test_with_ties_the_posterior_stays_bounded(covariance_type):
 
 
 def test_ties_are_counted_as_each_structure_can_use_them():
+    """Groups of equal values but one, less ν, and 2; with no more values than components all groups, and no ν."""
     x = np.random.default_rng(5).standard_normal((12, 3))
+    assert all(dof_of_ties(x, MixtureSpec(k, kind)) == 0.0 for k in (1, 2, 4) for kind in ("full", "tied", "spherical"))
     x[:5, 1], x[6:8] = 2.0, x[8]
     x[11, 1] = np.nan
-    assert tied_rows(x, MixtureSpec(2)) == tied_rows(x, MixtureSpec(2, "diag")) == 5
-    assert tied_rows(x, MixtureSpec(2, "spherical")) == 3 * 3
-    assert tied_rows(x, MixtureSpec(2, "tied")) == tied_rows(x, MixtureSpec(1)) == 0
+    assert dof_of_ties(x, MixtureSpec(2)) == 4 - 4 + 2
+    assert dof_of_ties(x, MixtureSpec(2, "diag")) == 4 - 2 + 2
+    assert dof_of_ties(x, MixtureSpec(3, "diag")) == 4 + 2 - 2 + 2
+    assert dof_of_ties(x, MixtureSpec(2, "spherical")) == 3 * 2 - 2 + 2
+    assert dof_of_ties(x, MixtureSpec(2, "tied")) == dof_of_ties(x, MixtureSpec(1)) == 0.0
     x[:, 2] = np.arange(12) % 2
-    assert tied_rows(x, MixtureSpec(2, "tied")) == 12
+    assert dof_of_ties(x, MixtureSpec(2, "tied")) == 10 + 2
 
 
 # ---- how many components

@@ -54,7 +54,7 @@ class Problem:
         return weights if weights > 1 else 0, means, min(covariances, 1) if shared else covariances
 
 
-def standardised_problem(z, spec: MixtureSpec, known, scaling: Scaling, ties: int = 0) -> Problem:
+def standardised_problem(z, spec: MixtureSpec, known, scaling: Scaling, ties: float = 0.0) -> Problem:
     """The problem for standardised data z and known parts; a prior in conflict with them is refused."""
     import numpyro.distributions as dist
 

@@ -4,7 +4,7 @@ Default: φ ~ Dirichlet(1), μ_k ~ N(x̄, (2s)²), Σ_k | C ~ IW(ν, C) and C ~ 
 ν = D + 1 and g = D, with s the sds of the data; diag and spherical likewise, each variance a 1 × 1 matrix. A fixed C
 inflates every narrow direction: in ten dimensions the predictive density was 3 times as far from the truth as EM's.
 ν = D + 2 is worse in four dimensions (0.915 of EM's divergence, not 0.90), g = D + 1 no better anywhere; g grows with
-the data's ties (`tied_rows`). The default depends on the data: calibration and evidence want an explicit prior. φ, μ
+the data's ties (`dof_of_ties`). The default depends on the data: calibration and evidence want an explicit prior. φ, μ
 and Σ are independent, so the family is semi-conjugate: NUTS and Gibbs target the same posterior.
 
 Reference:
@@ -38,7 +38,7 @@ def default_prior(x: Float[Array, "N D"], spec: MixtureSpec) -> Prior:
     x = check_data(x)
     spec = validate_spec(check_spec(spec), x.shape[1])
     scaling = standardise(x, spec)[1]
-    return fill_defaults(spec, scaling.centre, scaling.scale, tied_rows(x, spec))
+    return fill_defaults(spec, scaling.centre, scaling.scale, dof_of_ties(x, spec))
 
 
 def with_sparse_weights(spec: MixtureSpec, concentration: float = 0.01) -> MixtureSpec:
@@ -83,8 +83,8 @@ def hierarchical_inverse_wishart(dof: float, scale_dof: float, scale_mean):
     return HierarchicalInverseWishart(np.float64(dof), np.float64(scale_dof), mean)
 
 
-def fill_defaults(spec: MixtureSpec, centre, scale, ties: int) -> Prior:
-    """Defaults for data with this centre, these sds and `tied_rows`; what the spec gives is kept."""
+def fill_defaults(spec: MixtureSpec, centre, scale, ties: float) -> Prior:
+    """Defaults for data with this centre, these sds and `dof_of_ties`; what the spec gives is kept."""
     import numpyro.distributions as dist
 
     given, n_components, n_features = spec.prior, spec.n_components, len(scale)
@@ -103,30 +103,37 @@ def fill_defaults(spec: MixtureSpec, centre, scale, ties: int) -> Prior:
 
 
 def _default_covariances(spec, scale, ties):
-    n_components, n_features, kind = spec.n_components, len(scale), spec.covariance_type
-    d = float(n_features if kind in ("full", "tied") else 1)  # of the matrices
-    dof, others = d + 1.0, 0 if kind == "tied" else n_components - 1
-    mean = dof * np.asarray(scale, float) ** 2 * n_components ** (-2.0 / n_features)
+    n_features, kind = len(scale), spec.covariance_type
+    d = _matrix_size(spec, n_features)
+    mean = (d + 1.0) * np.asarray(scale, float) ** 2 * spec.n_components ** (-2.0 / n_features)
     mean = {"diag": mean, "spherical": mean[0]}.get(kind, np.diag(mean))
-    return hierarchical_inverse_wishart(dof, d + (max(0.0, ties + 1.0 - others * dof) if ties else 0.0), mean)
+    return hierarchical_inverse_wishart(d + 1.0, d + ties, mean)
 
 
-def tied_rows(x: Float[np.ndarray, "N D"], spec: MixtureSpec) -> int:
-    """The numbers that one component may fit exactly: the most rows that agree in a feature (spherical: N·D of rows).
+def _matrix_size(spec, n_features) -> float:
+    return float(n_features if spec.covariance_type in ("full", "tied") else 1)
 
-    With the variance there the likelihood's bound is gone. C may follow it down, at a price that (K − 1)ν + g pays: so
-    with more ties g has to grow, or posterior and evidence were not finite. NaN agree with nothing.
+
+def dof_of_ties(x: Float[np.ndarray, "N D"], spec: MixtureSpec) -> float:
+    """The degrees of freedom that the unknown scale needs beyond D where rows agree in a feature; NaN agree with none.
+
+    As C and the variances ε of components that hold n_j equal values each go to 0, the posterior goes like
+    ε^((g + ν − Σ_j (n_j − 1))/2) dε/ε: ν for one more component, which holds the rest; empty ones cost nothing. So the
+    largest K − 1 groups decide whether posterior and evidence are finite; D + 2 is what g has to spare.
     """
     n_components, spherical = spec.n_components, spec.covariance_type == "spherical"
     parts = [x[~np.isnan(x).any(axis=1)]] if spherical else [column[~np.isnan(column)] for column in x.T]
-    counts = [np.unique(part, axis=0, return_counts=True)[1] for part in parts]
-    most = max(each.max(initial=1) for each in counts)
-    if n_components == 1 or spec.covariance_type == "tied":  # all rows have to agree with one of K
-        most = len(x) if min(map(len, counts)) <= n_components else 0
-    return int(most) * (x.shape[1] if spherical else 1)
+    needs = [0.0]
+    for part in parts:
+        more = np.sort(np.unique(part, axis=0, return_counts=True)[1])[::-1] - 1
+        everything = more.size <= n_components  # no other component is needed
+        if everything or spec.covariance_type != "tied":
+            fitted = np.sum(more if everything else more[: n_components - 1]) * (x.shape[1] if spherical else 1)
+            needs.append(float(fitted) - (0.0 if everything else _matrix_size(spec, x.shape[1]) + 1.0) + 2.0)
+    return max(needs)
 
 
-def standardised(spec: MixtureSpec, scaling: Scaling, ties: int = 0) -> tuple[Prior, tuple[str, ...]]:
+def standardised(spec: MixtureSpec, scaling: Scaling, ties: float = 0.0) -> tuple[Prior, tuple[str, ...]]:
     """The prior of standardised parameters, and the fields that were left in the units of the data.
 
     Normal, inverse Wishart and inverse gamma are mapped in float64, so that an offset of 1e8 costs nothing in float32;

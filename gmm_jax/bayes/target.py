@@ -25,7 +25,7 @@ from ..mixture.scaling import Scaling, check_data, check_labels, standardise
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .checks import check_spec
 from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem
-from .prior import tied_rows
+from .prior import dof_of_ties
 from .starts import starts_from_em
 
 DRAW_NUMBERS = 1 << 20  # at a time, where a density is taken of every draw
@@ -64,7 +64,7 @@ def prepare(
     if padded:
         n_rows, z = len(z), pad(z, padded_size(len(z)))
         annotations = pad_annotations(annotations, n_rows, len(z))
-    problem = standardised_problem(z, spec, scaling.known_inward(spec), scaling, tied_rows(x, spec))
+    problem = standardised_problem(z, spec, scaling.known_inward(spec), scaling, dof_of_ties(x, spec))
     problem = replace(problem, annotations=annotations)
     if sum(problem.n_sites) == 0:
         raise ValueError("spec.known leaves nothing to infer: make a field, or one component's row of it, free.")
