@@ -1,7 +1,7 @@
 """The one driver: many starts of EM, wherever the rows lie, and every fit kept.
 
-Entry points: they check, centre and scale the data, run the fits, rank the optima, and map everything back. Data sets are
-an axis: simulation studies and bootstraps fit many at once, from many starts each, in the same programs.
+Entry points: they check, centre and scale the data, run the fits, rank the optima, and map everything back. Data sets
+are an axis: simulation studies and bootstraps fit many at once, from many starts each, in the same programs.
 """
 
 from __future__ import annotations
