@@ -97,6 +97,7 @@ def test_the_notebook_runs_has_no_outputs_and_recovers_the_truth(monkeypatch):
     assert len(content) < 60_000
     names, cells = {}, [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
+    pyplot.close("all")
     for cell in cells:
         exec("".join(cell["source"]), names)
     assert len(pyplot.get_fignums()) == 6

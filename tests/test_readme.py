@@ -12,6 +12,7 @@ import pytest
 import readme
 from gmm_jax import cli
 from gmm_jax.bench import store
+from shared.paired import paired_ratio
 from speed import ratios as speed_ratios
 from speed import verdict
 
@@ -94,17 +95,25 @@ def test_the_headline_is_short_and_shows_where_methods_differ():
     shown = re.findall(r"^\| (\w+) \| +[\d.]", table, flags=re.MULTILINE)
     assert 0 < len(shown) <= MOST_ROWS
     rows = store.read_rows(ROOT / "results" / "recovery")
-    medians = {}
-    for row in rows:
-        if row["method"] != "oracle" and row.get("kl") is not None:
-            medians.setdefault(row["problem"], {}).setdefault(row["method"], []).append(row["kl"])
-    ratios = {p: (v := [np.median(kl) for kl in of.values()]) and max(v) / min(v) for p, of in medians.items()}
+    methods = {row["method"] for row in rows} - {"oracle"}
+    ratios = {}
+    for problem in {row["problem"] for row in rows}:
+        mine = [row for row in rows if row["problem"] == problem]
+        columns = [(m, "kl") for m in methods] + [("bayes", "kl_predictive")]
+        known = [found.value for m, c in columns if (found := paired_ratio(mine, m, column=c)) is not None]
+        ratios[problem] = max(known) / min(known)
     assert min(ratios[p] for p in shown) >= max(ratio for p, ratio in ratios.items() if p not in shown)
 
 
-def test_a_median_over_an_even_number_of_data_sets_lies_between_the_two_in_the_middle():
-    """It was the upper of the two in one place and their mean in another: README and results disagreed."""
-    assert readme.median_kl([{"kl": 1.0}, {"kl": 3.0}, {"kl": None}]) == 2.0
+def test_a_paired_ratio_is_that_of_equal_data_sets_alone():
+    rows = [
+        {"problem": p, "seed": s, "method": m, "kl": kl}
+        for p, s, m, kl in [("a", 0, "oracle", 1.0), ("a", 0, "em", 2.0), ("a", 1, "oracle", 4.0), ("a", 1, "em", 32.0)]
+    ]
+    found = paired_ratio([*rows, {"problem": "a", "seed": 2, "method": "em", "kl": None}], "em")
+    assert (found.value, found.n) == (pytest.approx(4.0), 2)
+    assert found.error == pytest.approx(4.0 * np.std(np.log([2.0, 8.0]), ddof=1) / np.sqrt(2.0))
+    assert paired_ratio(rows[:2], "em") is None
 
 
 def test_one_ratio_is_published_wherever_a_speed_is_named():

@@ -33,8 +33,8 @@ class Map(NamedTuple):
     objective: Callable[[Any], Float[Array, ""]]  # state -> value, to be raised
     fault: Callable[[Any], Int[Array, ""]]  # state -> Status.RUNNING, or what is wrong with it
     gradient: Callable[[Any], Float[Array, "n_coordinates"]] | None = None  # state -> ∇objective, where it is asked for
-    rounding: Callable[[Any], Float[Array, ""]] | None = None  # state -> by what factor its objective is less precise
     chart: Chart | None = None  # for accelerated iterations
+    rounding: Callable[[Any], Float[Array, ""]] | None = None  # state -> by what factor its objective is less precise
 
 
 class Rule(NamedTuple):

@@ -42,7 +42,7 @@ class GMM:
     def __post_init__(self):
         for name in LEAVES:
             if isinstance(leaf := getattr(self, name), list):  # of JSON
-                object.__setattr__(self, name, np.asarray(leaf, float))
+                object.__setattr__(self, name, real_array(leaf, f"gmm.{name}").astype(float))
         # vmap's in_axes and the like are mixtures of other things than arrays
         if all(hasattr(getattr(self, name), "shape") for name in LEAVES):
             check_shapes(self, "gmm")
