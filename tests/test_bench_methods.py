@@ -10,11 +10,12 @@ from functools import cache
 
 import jax
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import oracles
 from conftest import TYPES, near, posterior_of, random_gmm, scrambled
-from gmm_jax import GMM, MixtureSpec, NotSupported, Status, judge, log_prob, permute
+from gmm_jax import GMM, MixtureSpec, NotSupported, Prior, Status, judge, log_prob, permute
 from gmm_jax.bayes.diagnostics import diagnostics_of, quantities
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
