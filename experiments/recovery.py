@@ -52,7 +52,8 @@ def main(*, seeds: int = 20, place: Here = HERE) -> int:
     grid = Grid(names, tuple(methods), tuple(options), seeds=1 if place.smoke else seeds)
     about = {"command": f"python experiments/recovery.py --seeds {seeds}", "config": {"grid": asdict(grid)}}
     about |= {"doc": __doc__, "answer": lambda rows: verdict(rows)[1]}
-    rows = run_grid("recovery", grid.cells(), results=place.out, **about)
+    cells = sorted(grid.cells(), key=lambda cell: cell.seed)  # so an early stop leaves whole data sets
+    rows = run_grid("recovery", cells, results=place.out, **about)
     return show(result_folder(place.out, "recovery"), rows)
 
 
