@@ -33,5 +33,5 @@ def test_engines_do_not_see_rows_that_fill_up(engine, monkeypatch):
         monkeypatch.setattr(module, "padded_size", lambda n, *_: n)
     alone = ENGINES[engine]()
     if hasattr(padded, "message"):
-        padded, alone = padded._replace(message=""), alone._replace(message="")
+        padded, alone = padded._replace(message=None), alone._replace(message=None)
     assert_trees_close(padded, alone, rtol=1e-6, atol=1e-6)

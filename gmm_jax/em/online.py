@@ -196,7 +196,7 @@ def _fault(settings, state, total):
     gmm = state.gmm
     sums = jax.tree.map(lambda leaf: leaf * total, state.sums)
     state = EMState(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), sums, jnp.zeros_like(total))
-    return map_of(lambda gmm: gmm, total, settings.known, EMConfig(), None, "exact")[0].fault(state)
+    return map_of(lambda gmm: gmm, total, settings.known, EMConfig(), None)[0].fault(state)
 
 
 # ---- before and after
