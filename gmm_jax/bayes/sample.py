@@ -216,10 +216,11 @@ def _where(posterior, starts, spec):
     step = max(1, posterior.log_density.shape[1] // COUNTED)
     draws = jax.tree.map(lambda leaf: np.asarray(leaf)[:, ::step], posterior.draws)
     nearest = np.argmin([distance(draws, mode, spec) for mode in modes], axis=0)  # (C, S)
-    shares = [(float(np.mean(nearest == m)), m) for m in range(len(modes))]
+    fractions = [(float(np.mean(nearest == m)), m) for m in range(len(modes))]
 
     def by_chain(m):
         return ", ".join(f"{100 * share:.0f}" for share in np.mean(nearest == m, axis=1))
 
-    said = [f"{100 * s:.0f} % to number {m + 1} (by chain {by_chain(m)})" for s, m in sorted(shares)[::-1] if s > NAMED]
+    ordered = sorted(fractions)[::-1]
+    said = [f"{100 * s:.0f} % to number {m + 1} (by chain {by_chain(m)})" for s, m in ordered if s > NAMED]
     return f"of the {len(modes)} optima of EM at which chains started, draws are nearest: {'; '.join(said)}"

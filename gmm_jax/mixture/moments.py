@@ -6,8 +6,8 @@ ways of taking the same sum: m_step and the conjugate updates see nothing else o
 The sum can be taken in two ways. From deviations x − m_k it is right for any mixture. From sufficient statistics, which
 all components share, it is two matrix products and 3 to 20 times faster, but its rounding errors are κ² times larger,
 where κ is a distance from the centre that the statistics are about, in the smallest standard deviation of a component.
-So they are taken about the mean of each block of rows. Only rows that a component shares in count for its κ², and where
-blocks are leaves of a k-d tree (`leaves`) these are near the centre. The sums bring their κ² with them: a fit
+So they are taken about the mean of each block of rows. Only rows that a component is responsible for count for its κ²,
+and where blocks are leaves of a k-d tree (`leaves`) these are near the centre. The sums bring their κ² with them: a fit
 iterates on sums that are good enough for that, and those that it returns keep three quarters of the digits.
 
 Reference:
@@ -191,8 +191,8 @@ def kappa_squared_limit(dtype, kept: float) -> float:
 def kappa_squared(gmm: GMM, whitener: Float[Array, "..."], sums: Moments | FastMoments) -> Float[Array, ""]:
     """How many times larger than in sums from deviations rounding errors may be in these: 0 where they are none other.
 
-    For each component it is the mean over the rows that it shares in of |y|² + |y||c − m|, y their deviations from the
-    centre c of their block, in units of its smallest variance; the largest counts.
+    For each component it is the mean over its rows, by responsibility, of |y|² + |y||c − m|, y their deviations from
+    the centre c of their block, in units of its smallest variance; the largest counts.
     """
     if isinstance(sums, Moments):
         return jnp.zeros_like(sums.log_likelihood)
