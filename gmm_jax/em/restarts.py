@@ -26,7 +26,7 @@ from .inputs import Data, check_options, open_data, outward, prepare_many, stack
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, message_of, pick, remarks_of, unseen
 from .pool import CompiledFits, compiled_fits
-from .search import calibration_sample, kept_by_race, run_race
+from .search import calibration_sample, kept_by_race, run_race, run_swaps
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
 
 
@@ -94,6 +94,7 @@ def fit_em_restarts(
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | Sequence[Hyperparameters] | None = None,
     criterion: str = "evidence",
+    swaps: bool = False,
     race: bool = False,
     n_sample: int | None = None,
     block_rows: int | None = None,
@@ -131,6 +132,10 @@ def fit_em_restarts(
         prior: raise the log posterior under this prior, in the units of x (`bayes.hyperparameters`): see fit_em. Fits
             are then ranked by it, and no optimum is called spurious: none is singular. One for each of many data sets.
         criterion: "evidence", or "likelihood": what ranks the optima that are not spurious.
+        swaps: go on from the best fit with one component put elsewhere, as many new starts a round as n_restarts,
+            until forty in a row found nothing better: for many components, where few starts lead to the best optimum.
+            The best fit is then none of `fits`, which stay independent; the message says by how much it is better.
+            For rows in memory whose fits run side by side.
         race: stop fits that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
             but a thinner landscape. `optima` count only fits that were run to their end. Fits on rows that are not in
             memory, or that are run one by one, do not race.
@@ -153,7 +158,7 @@ def fit_em_restarts(
         if file is not None or n_sample is not None:
             raise ValueError("checkpoint and n_sample are for one data set: leave them out for many.")
         rows = {"sample_weight": sample_weight, "labels": labels, "missing": missing}
-        return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, race, traces, progress)
+        return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, swaps, race, traces, progress)
     check_key(key)
     data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample)
     kind = init if isinstance(init, (str, GMM)) else getattr(init, "__qualname__", type(init).__name__)
@@ -162,7 +167,7 @@ def fit_em_restarts(
     search = None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
         options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior, "race": race}
-        options |= {"criterion": criterion, "progress": progress}
+        options |= {"criterion": criterion, "swaps": swaps, "progress": progress}
         search = search_on(key, *data.sample, data.spec, missing=missing, **options)
         init, n_restarts = search.best.gmm, 1
     starts = starts_of(key, data, init, n_restarts)
@@ -178,11 +183,32 @@ def fit_em_restarts(
     interrupted = run(fits, ranking, race=race, progress=progress, keep=keeper.keep)
     state, trace = fits.final()
     found = restarts_of(*results_of(state, trace, [data]), state, ranking, starts, fits.computed, race, search)
+    if swaps and not interrupted and isinstance(fits, CompiledFits):
+        reason = np.append(found.optima.reason, "no optimum")[found.optima.of_fit]
+        (found,) = with_swaps([key], [data], ranking, state, reason, [found])
     if traces is not None and not traces:
         found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
     if interrupted:
         raise Interrupted(found)
     return found
+
+
+def with_swaps(keys, data, ranking, state, reason, found: Sequence[Restarts]) -> list[Restarts]:
+    """The same with the best fits that swaps lead to, where they are better."""
+    seeds, problem = [np.asarray(jax.random.key_data(key)) for key in keys], stack(data)
+    done = run_swaps(seeds, data, ranking, state, reason, lambda starts: compiled_fits(problem, starts))
+    if done.state is None:
+        return list(found)
+    results, _ = results_of(*done.state, data)
+    after = []
+    for p, (one, d) in enumerate(zip(found, data, strict=True)):
+        if done.gain[p] > 0.0:
+            sentence = f"swaps of components led {done.gain[p]:.4g} nats (of the criterion) above the best start"
+            message = f"{Status(int(results.status[p])).advice}; {sentence}."
+            best = outward(pick(results, p), d.spec, d.scaling, d.volume)
+            one = one._replace(best=best, message=message)
+        after.append(one)
+    return after
 
 
 def _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpoint, resume):
@@ -308,14 +334,16 @@ def is_many(x) -> bool:
     return getattr(x, "ndim", 0) == 3
 
 
-def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, race, traces, progress) -> ManyRestarts:
+def _fit_many(
+    key, x, spec, n_restarts, init, config, prior, rows, criterion, swaps, race, traces, progress
+) -> ManyRestarts:
     keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
     check_key(keys[0])
     batches, found, done = prepare_many(keys, x, spec, config, prior, n_restarts, **rows), {}, 0
     for batch in batches:
         many = keys[np.array(list(batch))], list(batch.values())
         show = None if progress is None else partial(_of_all, progress, done * n_restarts, len(x) * n_restarts)
-        some = _fit_batch(*many, n_restarts, init, config, criterion, race, traces, show)
+        some = _fit_batch(*many, n_restarts, init, config, criterion, swaps, race, traces, show)
         found |= {p: (some, i) for i, p in enumerate(batch)}
         done += len(batch)
     first = [found[p] for p in range(len(x))]
@@ -332,7 +360,7 @@ def _of_all(progress, before, n_fits, done, _, best):
     progress(before + done, n_fits, best)
 
 
-def _fit_batch(keys, data, n_restarts, init, config, criterion, race, traces, progress) -> ManyRestarts:
+def _fit_batch(keys, data, n_restarts, init, config, criterion, swaps, race, traces, progress) -> ManyRestarts:
     """Data sets of one shape, side by side."""
     starts = starts_of_each(keys, data, init, n_restarts)
     fits = compiled_fits(stack(data), starts, keep=None if traces else kept_by_race(config.max_iter))
@@ -359,6 +387,9 @@ def _fit_batch(keys, data, n_restarts, init, config, criterion, race, traces, pr
     volume = np.array([d.volume for d in data])[:, None]
     found = pick(results._replace(trace=results.trace[:, :0]), best)
     found = [outward(pick(found, p), d.spec, d.scaling, d.volume) for p, d in enumerate(data)]
+    if swaps:
+        each = with_swaps(keys, data, ranking, state, reason, [one(p) for p in range(len(data))])
+        found, one = [r.best._replace(trace=r.best.trace[:0]) for r in each], each.__getitem__
     return ManyRestarts(
         best=jax.tree.map(lambda *leaves: np.stack(leaves), *found),
         log_likelihood=(of_each(results.log_likelihood) - volume).astype(data[0].scaling.dtype),

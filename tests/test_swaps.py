@@ -1,0 +1,74 @@
+"""Swaps: the best fit with one component put elsewhere, until a round finds nothing better."""
+
+import jax
+import numpy as np
+import pytest
+
+from conftest import assert_trees_close
+from gmm_jax import Known, MixtureSpec, problems
+from gmm_jax.em import EMConfig, criterion, fit_em_restarts
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def nine():
+    """(450, 2): nine groups on a grid, of which few starts find all."""
+    rng = np.random.default_rng(0)
+    centres = 6.0 * np.stack(np.meshgrid(np.arange(3), np.arange(3)), axis=-1).reshape(-1, 2)
+    return np.repeat(centres, 50, axis=0) + rng.standard_normal((450, 2)), centres
+
+
+def fitted(x, swaps, spec=None, key=KEY, **options):
+    spec = MixtureSpec(9) if spec is None else spec
+    options = {"n_restarts": 4, "init": "random_points", "config": EMConfig(max_iter=300)} | options
+    return fit_em_restarts(key, x, spec, swaps=swaps, **options)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_swaps_find_what_few_starts_do_not(nine, seed):
+    x, centres = nine
+    plain, found = (fitted(x, swaps, key=jax.random.key(seed)) for swaps in (False, True))
+    nearest = np.linalg.norm(found.best.gmm.means[:, None] - centres, axis=-1).min(axis=0)
+    assert nearest.max() < 0.6
+    gain = criterion(x, found.best.gmm, MixtureSpec(9)) - criterion(x, plain.best.gmm, MixtureSpec(9))
+    assert gain > -1e-6
+    if gain > 1.0:
+        assert f"swaps of components led {gain:.4g} nats" in found.message
+    assert_trees_close(found.fits, plain.fits)  # the starts themselves stay independent
+
+
+def test_many_data_sets_are_each_as_alone(nine):
+    x = nine[0]
+    keys = jax.random.split(KEY, 2)
+    many = fitted([x, x[::2]], True, key=keys)
+    for p, rows in enumerate((x, x[::2])):
+        alone = fitted(rows, True, key=keys[p]).best
+        np.testing.assert_allclose(many.best.log_likelihood[p], alone.log_likelihood, rtol=1e-8)
+        np.testing.assert_allclose(many[p].best.log_likelihood, alone.log_likelihood, rtol=1e-8)
+
+
+def test_what_is_known_stays(nine):
+    x, centres = nine
+    means = np.full((9, 2), np.nan)
+    means[:2] = centres[:2]
+    best = fitted(x, True, MixtureSpec(9, "spherical", Known(means=means))).best
+    np.testing.assert_array_equal(best.gmm.means[:2], centres[:2])
+    nothing = fitted(x, True, MixtureSpec(9, "spherical", Known(means=centres)))
+    assert "swaps" not in nothing.message
+
+
+def test_two_components_and_unfinished_fits_are_left_alone(nine):
+    x = nine[0]
+    unfinished = fitted(x, True, config=EMConfig(max_iter=1))
+    assert "swaps" not in unfinished.message
+    assert fitted(x, True, MixtureSpec(1)).best.gmm.means.shape == (1, 2)
+
+
+@pytest.mark.slow
+def test_a_named_problem_whose_optimum_few_starts_reach():
+    problem = problems.load("many_components")
+    x, _ = problem.sample(jax.random.key(4))
+    truth = fit_em_restarts(KEY, x, problem.spec, init=problem.truth).best.gmm
+    found = fit_em_restarts(jax.random.key(4), x, problem.spec, n_restarts=20, swaps=True).best.gmm
+    assert criterion(x, found, problem.spec) >= criterion(x, truth, problem.spec) - 0.1
