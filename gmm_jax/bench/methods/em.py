@@ -19,6 +19,7 @@ def fit(
     *,
     n_restarts=50,
     init="kmeans++",
+    swaps=False,
     n_sample=None,
     max_iter=1000,
     tol=1e-8,
@@ -27,15 +28,17 @@ def fit(
     progress=None,
 ) -> Fit:
     config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
-    search = {"n_restarts": n_restarts, "init": init, "n_sample": n_sample, "missing": missing}
+    search = {"n_restarts": n_restarts, "init": init, "swaps": swaps, "n_sample": n_sample, "missing": missing}
     restarts = em.fit_em_restarts(key, x, spec, config=config, progress=progress, **search)
     return answer(restarts, x, spec, init=init, config=config, missing=missing)
 
 
-def fit_many(keys, xs, spec, *, n_restarts=50, init="kmeans++", max_iter=1000, tol=1e-8, reg_covar=None) -> list[Fit]:
+def fit_many(
+    keys, xs, spec, *, n_restarts=50, init="kmeans++", swaps=False, max_iter=1000, tol=1e-8, reg_covar=None
+) -> list[Fit]:
     """`fit` of data sets of one shape, all starts together: the same answers to rounding."""
     config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)
-    found = em.fit_em_restarts(keys, xs, spec, n_restarts=n_restarts, init=init, config=config)
+    found = em.fit_em_restarts(keys, xs, spec, n_restarts=n_restarts, init=init, swaps=swaps, config=config)
     return [answer(restarts, x, spec, init=init, config=config) for restarts, x in zip(found, xs, strict=True)]
 
 
