@@ -6,7 +6,8 @@ import pytest
 
 from conftest import assert_trees_close
 from gmm_jax import Known, MixtureSpec, problems
-from gmm_jax.em import EMConfig, criterion, fit_em_restarts
+from gmm_jax.em import EMConfig, criterion, fit_em_restarts, restarts
+from gmm_jax.em.search import run_swaps
 
 KEY = jax.random.key(0)
 
@@ -35,6 +36,7 @@ def test_swaps_find_what_few_starts_do_not(nine, seed):
     assert gain > -1e-6
     if gain > 1.0:
         assert f"swaps of components led {gain:.4g} nats" in found.message
+    assert found.effort.spent > plain.effort.spent
     assert_trees_close(found.fits, plain.fits)  # the starts themselves stay independent
 
 
@@ -56,6 +58,28 @@ def test_what_is_known_stays(nine):
     np.testing.assert_array_equal(best.gmm.means[:2], centres[:2])
     nothing = fitted(x, True, MixtureSpec(9, "spherical", Known(means=centres)))
     assert "swaps" not in nothing.message
+
+
+def test_what_may_not_be_called_best_is_no_find(nine, monkeypatch):
+    """The winner is judged as the starts are, with the EM step that shows whether it is stationary."""
+    judged = []
+
+    def strict(*arguments):
+        *others, reasons_of = arguments
+
+        def none_may(fits):
+            judged.append(reasons_of(fits))
+            return np.full(judged[-1].shape, "not stationary", object)
+
+        return run_swaps(*others, none_may)
+
+    x, key = nine[0], jax.random.key(1)
+    plain, found = fitted(x, False, key=key), fitted(x, True, key=key)
+    assert "swaps" in found.message
+    monkeypatch.setattr(restarts, "run_swaps", strict)
+    refused = fitted(x, True, key=key)
+    assert_trees_close(refused.best, plain.best)
+    assert (judged[0] == "").any()
 
 
 def test_two_components_and_unfinished_fits_are_left_alone(nine):

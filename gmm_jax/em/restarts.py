@@ -185,7 +185,10 @@ def fit_em_restarts(
     found = restarts_of(*results_of(state, trace, [data]), state, ranking, starts, fits.computed, race, search)
     if swaps and not interrupted and isinstance(fits, CompiledFits):
         reason = np.append(found.optima.reason, "no optimum")[found.optima.of_fit]
-        (found,) = with_swaps([key], [data], ranking, state, reason, [found])
+        interrupted = True
+        with suppress(KeyboardInterrupt):
+            (found,) = with_swaps([key], [data], ranking, state, reason, [found])
+            interrupted = False
     if traces is not None and not traces:
         found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
     if interrupted:
@@ -196,7 +199,13 @@ def fit_em_restarts(
 def with_swaps(keys, data, ranking, state, reason, found: Sequence[Restarts]) -> list[Restarts]:
     """The same with the best fits that swaps lead to, where they are better."""
     seeds, problem = [np.asarray(jax.random.key_data(key)) for key in keys], stack(data)
-    done = run_swaps(seeds, data, ranking, state, reason, lambda starts: compiled_fits(problem, starts))
+
+    def reasons_of(fits):
+        results, after = results_of(*fits, data)
+        return ranking.reasons(results.gmm, after, settled=results.status == Status.CONVERGED)
+
+    begin = partial(compiled_fits, problem)
+    done = run_swaps(seeds, data, ranking, state, reason, begin, reasons_of)
     if done.state is None:
         return list(found)
     results, _ = results_of(*done.state, data)
@@ -204,10 +213,10 @@ def with_swaps(keys, data, ranking, state, reason, found: Sequence[Restarts]) ->
     for p, (one, d) in enumerate(zip(found, data, strict=True)):
         if done.gain[p] > 0.0:
             sentence = f"swaps of components led {done.gain[p]:.4g} nats (of the criterion) above the best start"
-            message = f"{Status(int(results.status[p])).advice}; {sentence}."
+            said = [Status(int(results.status[p])).advice, sentence, *remarks_of(pick(results.gmm, p), d)]
             best = outward(pick(results, p), d.spec, d.scaling, d.volume)
-            one = one._replace(best=best, message=message)
-        after.append(one)
+            one = one._replace(best=best, message="; ".join(said) + ".")
+        after.append(one._replace(effort=one.effort._replace(spent=one.effort.spent + int(done.spent[p]))))
     return after
 
 

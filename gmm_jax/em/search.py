@@ -148,23 +148,34 @@ class Swapped(NamedTuple):
 
     state: tuple | None  # its progress and trace, leading axis P; None where no round was run
     gain: Float[np.ndarray, "P"]  # of the criterion, nats; 0 where nothing was found
-    spent: int  # iterations
+    spent: Int[np.ndarray, "P"]  # iterations
 
 
 def run_swaps(
-    seeds: Sequence, data: Sequence[Data], ranking: Ranking, state, reason, begin: Callable[[GMM], CompiledFits]
+    seeds: Sequence,
+    data: Sequence[Data],
+    ranking: Ranking,
+    state,
+    reason,
+    begin: Callable[[GMM], CompiledFits],
+    reasons_of: Callable[[tuple], np.ndarray],
 ) -> Swapped:
     """The best fits of the data sets after rounds of swaps, from those in `state`, equally many of each.
 
-    `begin` makes fits of starts (P, R); `reason` is why a fit of `state` may not be called best. A data set whose fits
-    have not converged, or that has fewer than two components that could go elsewhere, is left alone.
+    `begin` makes fits of starts (P, R); `reason` is why a fit of `state` may not be called best, and `reasons_of` says
+    it of the new ones. A data set whose fits have not converged, or that has fewer than two components that could go
+    elsewhere, is left alone.
     """
     n_sets, n_fits = len(data), state.n_iter.size // len(data)
     shape = n_sets, n_fits
-    worth = np.where(reason == "", ranking.worth(state.best.gmm, state.best_value, state.status), -np.inf)
-    worth = np.where(state.status == Status.CONVERGED, worth, -np.inf).reshape(shape)
+
+    def sound(state, reason):
+        may = (reason == "") & (state.status == Status.CONVERGED)
+        return np.where(may, ranking.worth(state.best.gmm, state.best_value, state.status), -np.inf).reshape(shape)
+
+    worth = sound(state, reason)
     top, place = worth.max(axis=1), np.arange(n_sets) * n_fits + worth.argmax(axis=1)
-    best, first, found, spent = pick(state.best.gmm, place), top.copy(), None, 0
+    best, first, found, spent = pick(state.best.gmm, place), top.copy(), None, np.zeros(n_sets, int)
     movable = [movable_components(d) for d in data]
     open_sets = np.isfinite(top) & np.array([m.sum() > 1 for m in movable])
     idle = np.zeros(n_sets, int)
@@ -184,10 +195,8 @@ def run_swaps(
         fits.leave(dropped, Status.DROPPED)
         _to_the_end(fits)
         now, trace = fits.final()
-        spent += int(now.n_iter.sum())
-        why = ranking.reasons(now.best.gmm, None)
-        worth = np.where(why == "", ranking.worth(now.best.gmm, now.best_value, now.status), -np.inf)
-        worth = np.where(now.status == Status.CONVERGED, worth, -np.inf).reshape(shape)
+        spent += now.n_iter.reshape(shape).sum(axis=1)
+        worth = sound(now, reasons_of((now, trace)))
         place = np.arange(n_sets) * n_fits + worth.argmax(axis=1)
         better = open_sets & (worth.max(axis=1) > top + SAME_WORTH)
         winners = pick((now, trace), place)
