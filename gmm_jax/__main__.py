@@ -15,9 +15,14 @@ def main() -> NoReturn:
     """The command gmm-jax, which ends the process: with 130 after Ctrl-C, whatever the interrupted code made of it."""
     interrupted = False
 
-    def interrupt(*_):
+    def interrupt(_, frame):
         nonlocal interrupted
         interrupted = True
+        while frame is not None:  # modules with a bare except swallow what is raised while they are imported
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                os.write(2, b"interrupted.\n")
+                os._exit(INTERRUPTED)
+            frame = frame.f_back
         raise KeyboardInterrupt
 
     def again(lost):
