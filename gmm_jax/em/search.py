@@ -3,7 +3,7 @@
 Where a component is missing in one place and one too many is in another, no step of EM mends it, and with many
 components few starts are free of it. New starts are the best fit with one component put elsewhere: one whose samples
 the others explain best goes, to a sample that the fit explains badly. After a short EM the best tenth is run to its
-end; what is worth more than the best fit takes its place, until forty swaps in a row found nothing.
+end if it may pass the best fit; what is worth more takes its place, until forty swaps in a row found nothing.
 
 References:
     Zhao, Hautamäki, Kärkkäinen & Fränti (2012), Random swap EM algorithm for Gaussian mixture models, Pattern
@@ -32,7 +32,7 @@ from .pool import CompiledFits
 FEWEST_COMPONENTS = 4  # with fewer, starts find the best optimum by themselves
 FEWEST_STARTS = 10  # who asks for fewer asks for no search
 SHORT = 20  # iterations after which swaps are compared
-KEPT = 10  # one of so many is then run to its end
+KEPT = 10  # one of so many then goes on
 PATIENCE = 40  # swaps without success after which a search ends
 MOST_ROUNDS = 50
 
@@ -98,8 +98,7 @@ def run_swaps(
     for _ in range(MOST_ROUNDS):
         starts = [swaps(draws[p], pick(best.results.gmm, p), data[p], movable[p], n_fits) for p in range(n_sets)]
         fits = begin(jax.tree.map(lambda *leaves: np.stack(leaves), *starts))
-        _run(fits, np.flatnonzero(np.repeat(open_sets, n_fits)), SHORT)
-        _run(fits, np.flatnonzero(np.repeat(open_sets, n_fits) & _most_promising(fits, ranking)))
+        _run_promising(fits, ranking, open_sets, best.sound)
         swapped = judge(fits)
         spent += swapped.n_iter.reshape(n_sets, n_fits).sum(axis=1)
         found = best_of_each(swapped)
@@ -113,18 +112,34 @@ def run_swaps(
     return Swapped(best._replace(value=np.where(gain > 0.0, best.value, -np.inf)), gain, spent)
 
 
-def _run(fits, which, *until):
-    while not fits.advance(which, *until):
-        pass
+def _run_promising(fits: CompiledFits, ranking: Ranking, open_sets, top: Float[np.ndarray, "P"]) -> None:
+    """Run fits as long as they may pass the best of their data set.
 
+    After a short run it is one of ten; from then on, those which are above it if they gain once more what they have
+    gained since the last look, each twice as late as the one before.
+    """
+    n_iter, shape = SHORT, (-1, fits.n_starts)
 
-def _most_promising(fits, ranking) -> Bool[np.ndarray, "M"]:
-    """One of so many fits of each data set, those worth most so far."""
-    now, shape = fits.look()[0], (-1, fits.n_starts)
-    worth = ranking.worth(now.best.gmm, now.best_value, np.full(now.status.shape, Status.CONVERGED))
-    worth = np.where(np.isin(now.status, (Status.RUNNING, Status.CONVERGED)), worth, -np.inf).reshape(shape)
-    rank = np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1)
-    return (rank < max(1, fits.n_starts // KEPT)).ravel()
+    def worth():
+        now = fits.look()[0]
+        worth = ranking.worth(now.best.gmm, now.best_value, np.full(now.status.shape, Status.CONVERGED))
+        return np.where(np.isin(now.status, (Status.RUNNING, Status.CONVERGED)), worth, -np.inf).reshape(shape)
+
+    def run(which):
+        while not fits.advance(np.flatnonzero(which), n_iter):
+            pass
+
+    run(np.repeat(open_sets, fits.n_starts))
+    now = worth()
+    rank = np.argsort(np.argsort(-now, axis=1, kind="stable"), axis=1)
+    which = open_sets[:, None] & (rank < max(1, fits.n_starts // KEPT)) & np.isfinite(now)
+    while which.any():
+        n_iter, before = 2 * n_iter, now
+        run(which.ravel())
+        now = worth()
+        running = (fits.look()[0].status == Status.RUNNING).reshape(shape)
+        gained = np.where(which, now, 0.0) - np.where(which, before, 0.0)
+        which &= running & (now + gained > top[:, None])
 
 
 def movable_components(data: Data) -> Bool[np.ndarray, "K"]:
