@@ -4,6 +4,7 @@ Our own array code is tested with rank promotion an error and dtype promotion st
 the modules named in LENIENT are not.
 """
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -37,6 +38,8 @@ _cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gmm_
 jax.config.update("jax_compilation_cache_dir", str(_cache))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
+gc.set_threshold(50_000, 20, 50)  # tracing makes objects by the million, and few of them are rubbish
+
 # examples are the same in every run, and compilation inside one is not slowness
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("house")
@@ -52,9 +55,12 @@ def not_too_many_programs():
         programs._programs.clear()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def strict_promotion(request):
-    """Rank and dtype promotion are errors, but not where NumPyro and BlackJAX run."""
+    """Rank and dtype promotion are errors, but not where NumPyro and BlackJAX run.
+
+    Of a module: what its fixtures trace is then what its tests trace.
+    """
     if request.module.__name__.rpartition(".")[2].startswith(LENIENT):
         yield
         return

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior
+from ..mixture.free import each_direction
 from ..mixture.match import distance, distinguished, exchangeable, match_cost
 from .importance import weighted
 from .model import Problem
@@ -29,7 +30,6 @@ from .target import begin, finish, log_posterior, read_draws
 POLISH = 50  # Newton's steps at most; from the end of L-BFGS a few are enough
 DECREMENT = 1e-4  # nats: what Newton's next step would still gain at what counts as a mode
 SAME = 1e-4  # match cost between two finds of one mode, and of two components that coincide
-COLUMNS = 16  # of the Hessian at a time: all at once hold P copies of every intermediate number
 
 
 def laplace(
@@ -137,8 +137,7 @@ def _height(problem, u):
 @partial(jax.jit, compiler_options=ONE_AT_A_TIME)
 def _hessian(problem, u):
     slope = jax.grad(partial(log_posterior, problem))
-    basis = jnp.eye(u.size, dtype=u.dtype)
-    columns = jax.lax.map(lambda v: jax.jvp(slope, (u,), (v,))[1], basis, batch_size=COLUMNS)
+    columns = each_direction(lambda v: jax.jvp(slope, (u,), (v,))[1], u)
     return 0.5 * (columns + columns.T)
 
 

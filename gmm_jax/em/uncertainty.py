@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, free_parts, n_parameters, structure
-from ..mixture.free import COLUMNS, free_coordinates, free_entries, inverse_root, score_products, static_masks
+from ..mixture.free import each_direction, free_coordinates, free_entries, inverse_root, score_products, static_masks
 from ..mixture.gmm import GMM, mixture_of
 from ..mixture.moments import log_likelihood
 from ..mixture.scaling import QUIET
@@ -235,14 +235,13 @@ def _status(data, gmm, rcond, decrement):
 def _derivatives(z, gmm, rows, masks):
     """ℓ, score (p,), observed information (p, p), ∂(mixture)/∂θ with the leaves' shapes and p last, and rcond of Σ."""
     theta, unpack = free_coordinates(gmm, masks)
-    slope = jax.grad(lambda t: log_likelihood(unpack(t), z, rows))
-    basis = jnp.eye(theta.size, dtype=theta.dtype)
-    score = slope(theta)
-    columns = jax.lax.map(lambda v: jax.jvp(slope, (theta,), (v,))[1], basis, batch_size=COLUMNS)
+    height = jax.value_and_grad(lambda t: log_likelihood(unpack(t), z, rows))
+    # ℓ and score come with every column: asked for apart, each would be another pass over the data, and to be traced
+    (value, score), (_, columns) = each_direction(lambda v: jax.jvp(height, (theta,), (v,)), theta)
     kind = structure(gmm.covariance_type)
     rcond = kind.rcond(gmm.covariances, kind.whitener(gmm.covariances))
     information = -0.5 * (columns + columns.T)
-    return log_likelihood(gmm, z, rows), score, information, jax.jacobian(unpack)(theta), rcond
+    return value[0], score[0], information, jax.jacobian(unpack)(theta), rcond
 
 
 _score_products = jax.jit(score_products, static_argnames="masks", compiler_options=ONE_AT_A_TIME)

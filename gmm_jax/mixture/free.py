@@ -57,10 +57,21 @@ def score_products(x: Float[Array, "N D"], gmm: GMM, masks, rows: Annotations | 
     def along(direction):
         return jax.jvp(lambda t: log_prob_of_rows(unpack(t), x, rows), (theta,), (direction,))[1]
 
-    # a few directions at a time: all at once hold p copies of every intermediate number
-    scores = jax.lax.map(along, jnp.eye(theta.size, dtype=theta.dtype), batch_size=COLUMNS)
+    scores = each_direction(along, theta)
     weight = counts(rows, x.shape[0], x.dtype)
     return (scores if weight is None else scores * weight[None]) @ scores.T
+
+
+def each_direction(along, theta: Float[Array, "p"]):
+    """along(e_i) of the p unit vectors, with leading axis p.
+
+    A few at a time: all at once hold p copies of every intermediate number. Zeros fill up the last few, so that `along`
+    is traced and compiled once.
+    """
+    n_times = -(-theta.size // COLUMNS)
+    at_once = -(-theta.size // n_times)
+    found = jax.lax.map(along, jnp.eye(n_times * at_once, theta.size, dtype=theta.dtype), batch_size=at_once)
+    return jax.tree.map(lambda leaf: leaf[: theta.size], found)
 
 
 def inverse_root(information: Float[np.ndarray, "p p"], margin: float) -> Float[np.ndarray, "p p"] | None:
