@@ -53,7 +53,8 @@ def test_rows_that_fill_up_are_in_no_sum(x, covariance_type, sums):
     x, rng = x[:N], np.random.default_rng(1)
     gmm = random_gmm(3, 3, x.shape[1], covariance_type)
     annotated = {"sample_weight": rng.exponential(size=N), "labels": rng.integers(-1, 3, N), "uniforms": rng.random(N)}
-    for rows, block_size in (({}, None), ({}, 20), (annotated, None), (annotated, 20)):
+    cases = [({}, None), (annotated, 20)] + ([({}, 20), (annotated, None)] if covariance_type == "full" else [])
+    for rows, block_size in cases:
         taken = jax.jit(partial(e_step, sums=sums, block_size=block_size))
         filled = {name: pad(leaf, 96) for name, leaf in rows.items()}
         found = taken(gmm, pad(x, 96), **filled, n_rows=np.int32(N))
@@ -62,12 +63,12 @@ def test_rows_that_fill_up_are_in_no_sum(x, covariance_type, sums):
 
 def test_numbers_of_rows_are_an_axis_like_any_other(x):
     gmm = random_gmm(3, 3, x.shape[1], "full")
-    n_rows = np.array([5, 41, 60], np.int32)
+    n_rows = np.array([5, 41], np.int32)
     filled = np.stack([pad(x[:n], 64) for n in n_rows])
     each = jax.jit(jax.vmap(lambda z, n: e_step(gmm, z, n_rows=n, sums="fast", block_size=16)))
     found = each(filled, n_rows)
     for i, n in enumerate(n_rows):
-        expected = e_step(gmm, x[:n], sums="fast")
+        expected = jax.jit(partial(e_step, sums="fast"))(gmm, x[:n])
         assert_trees_close(jax.tree.map(lambda leaf, i=i: leaf[i], found), expected, rtol=1e-11, atol=1e-11)
 
 
@@ -80,14 +81,16 @@ def test_starts_are_drawn_from_the_rows_that_are_there(x, start):
         assert_trees_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("annotated", ["plain", "weights", "labels", "gaps"])
+@pytest.mark.parametrize("annotated", ["plain", "weights and labels", "gaps"])
 def test_a_fit_and_its_errors_are_those_without_padding(x, annotated, without_padding):
     x, rng = x[:N].copy(), np.random.default_rng(0)
-    rows = {"weights": {"sample_weight": rng.integers(0, 3, N)}, "labels": {"labels": rng.integers(-1, 2, N)}}
-    rows |= {"plain": {}}
+    rows = {
+        "plain": {},
+        "weights and labels": {"sample_weight": rng.integers(0, 3, N), "labels": rng.integers(-1, 2, N)},
+        "gaps": {"missing": "marginalise"},
+    }[annotated]
     if annotated == "gaps":
         x[::5, 0] = np.nan
-    rows = rows.get(annotated, {"missing": "marginalise"})
 
     def everything():
         found = fit_em_restarts(KEY, x, SPEC, n_restarts=3, **rows)
@@ -113,12 +116,13 @@ def test_sizes_and_weights_share_programs(x):
         return sum(key[1][0].__name__ == "_advance" for key in programs._programs)
 
     options = {"n_restarts": 3, "config": EMConfig(max_iter=37)}  # as no other test has
-    before, sizes = compiled(), range(100, 153, 4)
+    before, sizes = compiled(), (98, 105, 112, 113, 120, 128)
     for n in sizes:
         fit_em_restarts(KEY, x[:n], SPEC, **options)
-    assert compiled() - before == len({padded_size(n) for n in sizes}) == 3
+    assert compiled() - before == len({padded_size(n) for n in sizes}) == 2
+    x = x[:128]
     for seed in range(3):
-        weight = np.random.default_rng(seed).permutation(len(x)) < 150 - seed
+        weight = np.random.default_rng(seed).permutation(len(x)) < 125 - seed
         weighted = fit_em_restarts(KEY, x, SPEC, sample_weight=weight.astype(float), **options)
         if not seed:
             with_weights = compiled()
@@ -128,14 +132,15 @@ def test_sizes_and_weights_share_programs(x):
 
 
 def test_data_sets_of_many_sizes_come_back_in_their_order(x):
-    sizes = [100, 33, 140, 20, 78, 31]
+    sizes = [100, 33, 110, 31]
     sets, keys = [x[:n] for n in sizes], jax.random.split(KEY, len(sizes))
     calls = []
     options = {"n_restarts": 3, "progress": lambda *now: calls.append(now[:2])}
     found = fit_em_restarts(keys, sets, SPEC, **options)
     backwards = fit_em_restarts(keys[::-1], sets[::-1], SPEC, n_restarts=3)
     alone = fit_em_restarts(keys[3], sets[3], SPEC, n_restarts=3)
-    assert calls[-1] == (18, 18)
+    assert calls[-1] == (12, 12)
+    assert len({padded_size(n) for n in sizes}) == 3
     np.testing.assert_allclose(found.log_likelihood, backwards.log_likelihood[::-1], rtol=1e-9)
     np.testing.assert_allclose(found.log_likelihood[3], alone.fits.log_likelihood, rtol=1e-9)
     np.testing.assert_allclose(found[3].best.gmm.means, found.best.gmm.means[3], rtol=0.0)
@@ -182,7 +187,8 @@ def test_groups_of_gaps_are_filled_up_to_few_numbers(x):
     filled, groups = missing_groups(z, "marginalise")
     rows = pad_annotations(Annotations(groups=groups), N, 96)
     gmm = random_gmm(3, 2, x.shape[1], "full")
-    expected = e_step(gmm, filled, groups=groups)
-    found = e_step(gmm, pad(filled, 96), groups=rows.groups, n_rows=rows.n_rows)
+    taken = jax.jit(e_step)
+    expected = taken(gmm, filled, groups=groups)
+    found = taken(gmm, pad(filled, 96), groups=rows.groups, n_rows=rows.n_rows)
     assert_trees_close(found, expected, rtol=1e-11, atol=1e-11)
     assert len(rows.groups.rows) == padded_size(len(groups.rows), annotations.GROUP_SIZES)

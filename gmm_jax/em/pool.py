@@ -136,7 +136,10 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True) -> Compil
     n_pools = 1 if work <= ONE_POOL else max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
     members = np.array_split(np.arange(n_fits), n_pools)
     width = members[0].size + 1
-    width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
+    if width > MOST_SLOTS:
+        width += -width % MOST_SLOTS  # begun so many at a time
+    elif work <= QUICK_WORK:
+        width = 1 << (width - 1).bit_length()  # one program for several numbers of starts
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
     sums = "fast" if problem[2].groups is None else "exact"
     begun = _begin_pools(problem, n_starts, starts, rows, n_kept, sums)
