@@ -15,8 +15,6 @@ Expected: the posterior's point at most 0.88 of EM's divergence, nearer the fewe
 coverage of its intervals between 93 and 97 % up to an overlap of 0.1. Found: see results/where_bayes_pays.
 """
 
-from functools import partial
-
 import jax
 import numpy as np
 
@@ -25,17 +23,18 @@ from gmm_jax.bench.runner import derive_key
 from gmm_jax.mixture import n_parameters
 from gmm_jax.shell import experiment
 from shared import pictures
-from shared.cells import RUN, Options, ask, groups
+from shared.cells import RUN, Options, ask
 from shared.paired import paired_ratio
 from shared.trials import median_seconds, trials
 from shared.truths import draw
 
 METHODS = ("em", "bayes", "sklearn_em", "sklearn_em_default_tol")
 COMPONENTS, FEATURES, OVERLAP, SAMPLES, MOST = (2, 8), (1, 10), (0.001, 0.3), (5.0, 100.0), 8_000
+SMALL = {"n_components": 2, "n_features": 2, "n_samples": 30}
 EDGES = {"overlap": (0.01, 0.1), "samples_per_parameter": (15.0, 40.0)}  # of the classes that the answer names
 DIMENSIONS = {(1, 3): "1 to 3 features", (4, 6): "4 to 6 features", (7, 10): "7 to 10 features"}
+PEERS = {"converged": "sklearn_em", "at its default tol": "sklearn_em_default_tol"}
 CLEAR, COVERAGE, MOST_RATIO, SUFFICES = 0.1, (0.93, 0.97), 0.88, 0.95
-AT = ("truth",)
 
 
 def main(*, truths: int = 200, run: Options = RUN) -> int:
@@ -45,30 +44,33 @@ def main(*, truths: int = 200, run: Options = RUN) -> int:
         truths: mixtures; the first of more are the same.
         run: where to, and how much.
     """
-    cells = design(truths)
-    if run.smoke:
-        cells = [cell | {"n_components": 2, "n_features": 2, "n_samples": 40 + 20 * cell["truth"]} for cell in cells[:2]]
+    cells = [cell | SMALL for cell in design(2)] if run.smoke else design(truths)
     options = {"truths": truths}
     return ask(__doc__, "where_bayes_pays", cells, compare, verdict, run, options, seeds=truths, draw=picture)
 
 
 def design(truths):
-    """A cell a truth: sizes, overlap and samples by a sequence that fills their four ranges evenly."""
+    """A cell a truth: numbers of components, features and samples, and the overlap, by a sequence that fills evenly."""
     from scipy.stats.qmc import Halton
 
     cells = []
-    for truth, u in enumerate(Halton(4, rng=np.random.default_rng(18)).random(truths)):
-        (k, d), (overlap, share) = between(u[:2], COMPONENTS, FEATURES), u[2:]
+    for truth, u in enumerate(Halton(4, rng=np.random.default_rng(18)).random(truths).tolist()):
+        k, d = whole(u[0], *COMPONENTS), whole(u[1], *FEATURES)
         free = n_parameters(MixtureSpec(k), d)
-        low, high = SAMPLES[0] * free, min(SAMPLES[1] * free, MOST)
-        size = {"n_components": k, "n_features": d, "n_samples": round(low * (high / low) ** share)}
-        cells.append({"truth": truth, **size, "overlap": float(f"{OVERLAP[0] * (OVERLAP[1] / OVERLAP[0]) ** overlap:.3g}")})
+        n = geometric(u[2], SAMPLES[0] * free, min(SAMPLES[1] * free, MOST))
+        overlap = float(f"{geometric(u[3], *OVERLAP):.3g}")
+        cells.append({"truth": truth, "n_components": k, "n_features": d, "n_samples": round(n), "overlap": overlap})
     return cells
 
 
-def between(u, *ranges):
-    """Whole numbers of these ranges, both ends with them, from numbers of the unit interval."""
-    return [int(low + (high - low + 1) * one) for one, (low, high) in zip(u, ranges, strict=True)]
+def whole(u, low, high):
+    """A whole number of low, ..., high for u in [0, 1)."""
+    return int(low + (high - low + 1) * u)
+
+
+def geometric(u, low, high):
+    """From low to high, even in its logarithm."""
+    return low * (high / low) ** u
 
 
 def compare(truth, n_components, n_features, n_samples, overlap):
@@ -82,98 +84,101 @@ def compare(truth, n_components, n_features, n_samples, overlap):
 
 
 def picture(folder, rows):
-    """The ratio of divergences at each truth's overlap and samples a parameter, a panel a range of dimensions."""
+    """The ratio of divergences at each truth's samples a parameter and overlap, a panel a range of dimensions."""
     panels = {}
     for (low, high), title in DIMENSIONS.items():
         mine = [row for row in rows if low <= row["n_features"] <= high]
-        ratio = paired_ratio(mine, "bayes", "em", place=AT)
-        panels[title if ratio is None else f"{title}: {ratio}"] = [
-            {**bayes, "ratio": bayes["kl"] / em["kl"]} for em, bayes in pairs(mine, "kl")
-        ]
+        found = pairs(mine, "kl")
+        ratio = over_em(mine, "bayes")
+        title = title if ratio is None else f"{title}: {ratio}"
+        panels[title] = [bayes | {"ratio": bayes["kl"] / em["kl"]} for em, bayes in found]
     axes = {"samples_per_parameter": "samples a free parameter", "overlap": "mean overlap of two components"}
     what = "KL(truth ‖ bayes) / KL(truth ‖ em)"
     pictures.ratios(folder / "where_bayes_pays.png", panels, axes, "ratio", what, size="n_components", edges=EDGES)
 
 
+def over_em(rows, method, column="kl"):
+    """Its divergence as a multiple of em's, or None where it is not known."""
+    return paired_ratio(rows, method, "em", column, place=("truth",))
+
+
 def pairs(rows, column):
     """(em's row, bayes' row) of every truth where both have a positive number in this column."""
-    by = {method: {row["truth"]: row for row in of_one} for method, of_one in groups(rows, "method").items()}
-    em, bayes = (by.get(method, {}) for method in ("em", "bayes"))
-    both = [(em[truth], bayes[truth]) for truth in em if truth in bayes]
-    return [pair for pair in both if all((row.get(column) or np.nan) > 0.0 for row in pair)]
+    em, bayes = ({row["truth"]: row for row in rows if row["method"] == name} for name in ("em", "bayes"))
+    both = ((em[truth], bayes[truth]) for truth in em if truth in bayes)
+    return [pair for pair in both if all((row.get(column) or 0.0) > 0.0 for row in pair)]
 
 
 def verdict(rows):
     """Whether the expectations are met, and the answer in words and numbers."""
-    of = {method: [row for row in rows if row["method"] == method] for method in METHODS}
-    over_all, classes = paired_ratio(rows, "bayes", "em", place=AT), by_class(rows)
-    suffices = [name for name, ratio in classes.items() if ratio.value >= SUFFICES]
-    pays = sorted((name for name in classes if name not in suffices), key=lambda name: classes[name].value)
-    clear = {m: [row for row in of[m] if row["overlap"] <= CLEAR] for m in ("em", "bayes")}
-    coverage = np.mean([row.get("coverage", 0.0) for row in clear["bayes"]] or [np.nan])
-    doubtful = sum(row["status"] != "SAMPLED" for row in of["bayes"])
+    bayes = [row for row in rows if row["method"] == "bayes"]
+    clear = [row for row in rows if row["overlap"] <= CLEAR]
+    classes, ratio = by_class(rows), over_em(rows, "bayes")
+    coverage = np.mean([row.get("coverage") or 0.0 for row in clear if row["method"] == "bayes"] or [np.nan])
+    met = ratio is not None and ratio.value <= MOST_RATIO and COVERAGE[0] <= coverage <= COVERAGE[1]
+    columns = {"its predictive": ("bayes", "kl_predictive")}
+    columns |= {f"scikit-learn {how}": (name, "kl") for how, name in PEERS.items()}
+    others = (f"{name} {over_em(rows, *column)}" for name, column in columns.items())
+    doubtful = sum(row["status"] != "SAMPLED" for row in bayes)
     lines = [
-        f"EM suffices, within 5 % of the posterior's divergence or nearer, at {'; '.join(suffices) or 'none'}. "
-        f"A posterior pays at {'; '.join(pays) or 'none'} (in the order of what it gains). It costs, medians: "
-        f"{median_seconds(rows)}; {doubtful} of {len(of['bayes'])} posteriors not mixed.",
-        f"Divergence as a multiple of em's, {len(of['em'])} truths: "
-        + "; ".join(
-            f"{name} {paired_ratio(rows, method, 'em', column, AT)}"
-            for name, method, column in (
-                ("bayes", "bayes", "kl"),
-                ("its predictive", "bayes", "kl_predictive"),
-                ("scikit-learn converged", "sklearn_em", "kl"),
-                ("scikit-learn at its default tol", "sklearn_em_default_tol", "kl"),
-            )
-        ),
-        *(f"{name}: {ratio}, {ratio.n} truths" for name, ratio in classes.items()),
-        *(f"{method} up to an overlap of {CLEAR:g}: {of_errors(mine)}" for method, mine in clear.items()),
-        *(f"{method} at all overlaps: {of_errors(of[method])}" for method in clear),
-        f"Intervals of bayes are {lengths(rows)} times as long as em's (geometric mean, where both have some).",
+        in_words(classes),
+        f"Median seconds of a fit: {median_seconds(rows)}; {doubtful} of {len(bayes)} posteriors not mixed.",
+        f"Divergence as a multiple of em's, {len(bayes)} truths: bayes {ratio}, {', '.join(others)}.",
+        *(f"Of these at {name}: bayes {ratio}, {ratio.n} truths." for name, ratio in classes.items()),
     ]
-    met = over_all is not None and over_all.value <= MOST_RATIO and COVERAGE[0] <= coverage <= COVERAGE[1]
-    return bool(met), "\n".join(lines)
+    for where, some in ((f"overlap up to {CLEAR:g}", clear), ("all overlaps", rows)):
+        of = {method: [row for row in some if row["method"] == method] for method in ("em", "bayes")}
+        lines += [f"Intervals of {method}, {where}: {of_errors(mine)}." for method, mine in of.items()]
+    return bool(met), "\n".join([*lines, f"Intervals of bayes are {lengths(rows)} as long as em's."])
 
 
 def by_class(rows):
-    """Class of overlap and samples a parameter, in words -> the ratio of bayes to em, where at least two truths are."""
+    """Class of overlap and samples a parameter, in words -> the ratio of bayes to em, where two truths or more are."""
     found = {}
     for row in rows:
-        name = ", ".join(within(row[column], column) for column in ("overlap", "samples_per_parameter"))
-        found.setdefault(name, []).append(row)
-    ratios = {name: paired_ratio(mine, "bayes", "em", place=AT) for name, mine in sorted(found.items())}
-    return {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        places = [int(np.searchsorted(edges, row[column], side="right")) for column, edges in EDGES.items()]
+        found.setdefault(tuple(places), []).append(row)
+    names = [[f"below {low:g}", f"{low:g} to {high:g}", f"from {high:g}"] for low, high in EDGES.values()]
+    ratios = {place: over_em(mine, "bayes") for place, mine in sorted(found.items())}
+    said = "overlap {} with {} samples a parameter"
+    return {said.format(names[0][i], names[1][j]): ratio for (i, j), ratio in ratios.items() if ratio is not None}
 
 
-def within(value, column):
-    """The class of a number in words."""
-    low, high = EDGES[column]
-    what = column.replace("_", " ").replace("per", "a")
-    return f"{what} " + (f"below {low:g}" if value < low else f"from {high:g}" if value >= high else f"{low:g} to {high:g}")
+def in_words(classes):
+    """Where each method is the one to take."""
+    enough = [name for name, ratio in classes.items() if ratio.value >= SUFFICES]
+    if len(enough) == len(classes):
+        return f"EM suffices: a posterior gains less than {1.0 - SUFFICES:.0%} everywhere."
+    most = min(classes, key=lambda name: classes[name].value)
+    where = f"EM suffices, as a posterior gains less than {1.0 - SUFFICES:.0%}, at {'; '.join(enough)}" if enough else ""
+    elsewhere = "elsewhere a posterior pays" if enough else "A posterior pays everywhere"
+    gain = f"most at {most}, where its divergence is {classes[most]} of EM's"
+    return f"{'; '.join(filter(None, (where, elsewhere)))}, {gain}."
 
 
 def of_errors(rows):
-    """Coverage, and how far the reported standard error is off, over truths ± Monte-Carlo standard error."""
+    """Coverage, and how far the reported standard errors are off: numbers ± Monte-Carlo standard errors over truths."""
     if len(rows) < 2:
         return "too few trials"
-    hits = np.array([row.get("coverage", 0.0) for row in rows], float)
+    hits = np.array([row.get("coverage") or 0.0 for row in rows], float)
     squares = np.array([row["z_square"] for row in rows if np.isfinite(row.get("z_square") or np.nan)], float)
-    none = sum(not np.isfinite(row.get("length") or np.nan) for row in rows)
-    said = f"coverage {hits.mean():.1%} ± {hits.std(ddof=1) / np.sqrt(hits.size):.1%}, {none} of {hits.size} without intervals"
+    said = f"coverage {hits.mean():.1%} ± {hits.std(ddof=1) / np.sqrt(hits.size):.1%}"
+    said += f", none in {hits.size - squares.size} of {hits.size} trials"
     if squares.size < 2:
         return said
-    typical = 1.0 / np.sqrt(np.median(squares)) - 1.0
     mean = squares.mean()
-    off, error = 1.0 / np.sqrt(mean) - 1.0, 0.5 * mean**-1.5 * squares.std(ddof=1) / np.sqrt(squares.size)
-    return f"{said}; standard error {off:+.1%} ± {error:.1%} off, at the median truth {typical:+.1%}"
+    error = 0.5 * mean**-1.5 * squares.std(ddof=1) / np.sqrt(squares.size)
+    off, typical = (1.0 / np.sqrt(square) - 1.0 for square in (mean, np.median(squares)))
+    return f"{said}; standard errors {off:+.0%} ± {error:.0%} off (at the median truth {typical:+.0%})"
 
 
 def lengths(rows):
-    """Geometric mean ratio of the lengths, ± its standard error."""
+    """Geometric mean ratio of the intervals' lengths, ± its standard error."""
     logs = [np.log(bayes["length"] / em["length"]) for em, bayes in pairs(rows, "length")]
     if len(logs) < 2:
-        return "nan"
-    return f"{np.exp(np.mean(logs)):.2f} ± {np.exp(np.mean(logs)) * np.std(logs, ddof=1) / np.sqrt(len(logs)):.2f}"
+        return "an unknown number of times"
+    ratio = np.exp(np.mean(logs))
+    return f"{ratio:.2f} ± {ratio * np.std(logs, ddof=1) / np.sqrt(len(logs)):.2f} times"
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ class Ratio(NamedTuple):
 def paired_ratio(
     rows: Rows, method: str, reference: str = "oracle", column: str = "kl", place: Sequence[str] = ("problem", "seed")
 ) -> Ratio | None:
-    """How many times the reference's kl a method's `column` is, data set by data set; None where fewer than two have both.
+    """How many times the reference's kl a method's `column` is, on equal data sets; None where less than two have both.
 
-    The standard error is that of the mean logarithm, times the ratio. Rows of one data set agree in the columns `place`.
+    The standard error is that of the mean logarithm, times the ratio. Rows of one data set agree in what `place` names.
     """
     of_method, of_reference = (
         {tuple(row[name] for name in place): row for row in rows if row["method"] == m} for m in (method, reference)

@@ -104,7 +104,7 @@ def ratios(path, panels, axes, column, title, *, size, edges, reach=4.0):
         ticks = reach ** np.linspace(-1.0, 1.0, 5)
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         bar.minorticks_off()
-        looks = {f"{size.removeprefix('n_')} {n:g}": _dot(n) for n in dict.fromkeys((sizes[0], sizes[-1]))} if sizes else {}
+        looks = {f"{size.removeprefix('n_')}: {n:g}": _disc(n) for n in sizes[:: max(len(sizes) - 1, 1)]}
         legend_below(figure, looks)
 
 
@@ -112,7 +112,7 @@ def _area(size):
     return 9.0 * np.asarray(size, float)
 
 
-def _dot(size):
+def _disc(size):
     about = {"marker": "o", "linestyle": "", "color": GRID, "markeredgecolor": MUTED}
     return about | {"markersize": float(np.sqrt(_area(size)))}
 
