@@ -138,7 +138,7 @@ def by_class(rows):
     for row in rows:
         places = [int(np.searchsorted(edges, row[column], side="right")) for column, edges in EDGES.items()]
         found.setdefault(tuple(places), []).append(row)
-    names = [[f"below {low:g}", f"{low:g} to {high:g}", f"from {high:g}"] for low, high in EDGES.values()]
+    names = [[f"under {low:g}", f"{low:g} to {high:g}", f"over {high:g}"] for low, high in EDGES.values()]
     ratios = {place: over_em(mine, "bayes") for place, mine in sorted(found.items())}
     said = "overlap {} with {} samples a parameter"
     return {said.format(names[0][i], names[1][j]): ratio for (i, j), ratio in ratios.items() if ratio is not None}
@@ -147,13 +147,12 @@ def by_class(rows):
 def in_words(classes):
     """Where each method is the one to take."""
     enough = [name for name, ratio in classes.items() if ratio.value >= SUFFICES]
+    little = f"a posterior gains less than {1.0 - SUFFICES:.0%}"
     if len(enough) == len(classes):
-        return f"EM suffices: a posterior gains less than {1.0 - SUFFICES:.0%} everywhere."
+        return f"EM suffices: {little} everywhere."
     most = min(classes, key=lambda name: classes[name].value)
-    where = f"EM suffices, as a posterior gains less than {1.0 - SUFFICES:.0%}, at {'; '.join(enough)}" if enough else ""
-    elsewhere = "elsewhere a posterior pays" if enough else "A posterior pays everywhere"
-    gain = f"most at {most}, where its divergence is {classes[most]} of EM's"
-    return f"{'; '.join(filter(None, (where, elsewhere)))}, {gain}."
+    where = f"EM suffices at {'; '.join(enough)}: there {little}; elsewhere it pays" if enough else "A posterior pays"
+    return f"{where}, most at {most}: its divergence is {classes[most]} of EM's."
 
 
 def of_errors(rows):
