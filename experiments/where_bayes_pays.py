@@ -1,8 +1,8 @@
 """Where does EM suffice, where does a posterior pay, and what does it cost?
 
-Data: mixtures of 2 to 8 components of equal weight in 1 to 10 dimensions, with a mean pairwise overlap of 0.001 to 0.3
-    and 5 to 100 samples a free parameter (both even in their logarithm; at most 8,000 samples), all four evenly spread;
-    one data set each.
+Data: mixtures of 2 to 8 components of equal weight in 1 to 10 dimensions, with 5 to 100 samples a free parameter (at
+    most 8,000), evenly spread in K, D and log n; four of each size, with mean pairwise overlaps of 0.001 to 0.3, evenly
+    spread in their logarithm; one data set each.
 Estimands: the density; every free number of φ, μ and Σ, components paired with the truth's.
 Methods: GaussianMixture of 20 starts, converged, with transformed intervals; our BayesianGaussianMixture with its
     defaults, its point the mixture nearest to the posterior predictive density, with equal-tailed intervals;
@@ -30,6 +30,7 @@ from shared.truths import draw
 
 METHODS = ("em", "bayes", "sklearn_em", "sklearn_em_default_tol")
 COMPONENTS, FEATURES, OVERLAP, SAMPLES, MOST = (2, 8), (1, 10), (0.001, 0.3), (5.0, 100.0), 8_000
+OF_A_SIZE = 4  # truths
 SMALL = {"n_components": 2, "n_features": 2, "n_samples": 30}
 EDGES = {"overlap": (0.01, 0.1), "samples_per_parameter": (15.0, 40.0)}  # of the classes that the answer names
 DIMENSIONS = {(1, 3): "1 to 3 features", (4, 6): "4 to 6 features", (7, 10): "7 to 10 features"}
@@ -50,17 +51,22 @@ def main(*, truths: int = 200, run: Options = RUN) -> int:
 
 
 def design(truths):
-    """A cell a truth: numbers of components, features and samples, and the overlap, by a sequence that fills evenly."""
+    """A cell a truth: numbers of components, features and samples, and the overlap, by a sequence that fills evenly.
+
+    Truths of one size follow each other, so that what is compiled for the first serves the others.
+    """
     from scipy.stats.qmc import Halton
 
-    cells = []
-    for truth, u in enumerate(Halton(4, rng=np.random.default_rng(18)).random(truths).tolist()):
+    cells, n_sizes = [], -(-truths // OF_A_SIZE)
+    for size, u in enumerate(Halton(4, rng=np.random.default_rng(18)).random(n_sizes).tolist()):
         k, d = whole(u[0], *COMPONENTS), whole(u[1], *FEATURES)
         free = n_parameters(MixtureSpec(k), d)
-        n = geometric(u[2], SAMPLES[0] * free, min(SAMPLES[1] * free, MOST))
-        overlap = float(f"{geometric(u[3], *OVERLAP):.3g}")
-        cells.append({"truth": truth, "n_components": k, "n_features": d, "n_samples": round(n), "overlap": overlap})
-    return cells
+        n = round(geometric(u[2], SAMPLES[0] * free, min(SAMPLES[1] * free, MOST)))
+        for i in range(OF_A_SIZE):
+            overlap = float(f"{geometric((i + u[3]) / OF_A_SIZE, *OVERLAP):.3g}")
+            place = {"truth": size * OF_A_SIZE + i, "n_components": k, "n_features": d, "n_samples": n}
+            cells.append(place | {"overlap": overlap})
+    return cells[:truths]
 
 
 def whole(u, low, high):
