@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from gmm_jax import GMM, Fit, Status, em, problems
+from gmm_jax import GMM, Fit, Status, bayes, em, problems
 from gmm_jax.bench import methods
 from gmm_jax.cli import main
 
@@ -315,6 +315,20 @@ def test_an_interrupted_gibbs_does_not_pass_em_off_as_the_posterior(csv, faithfu
     assert "converged" not in document["advice"]
     assert run("fit", path, "--method", "gibbs") == 130
     assert "not the answer of gibbs" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_interrupted_bayes_prints_the_draws_so_far(csv, faithful, monkeypatch, capsys):
+    path = csv("eruptions,waiting\n" + "".join(f"{a},{b}\n" for a, b in faithful))
+
+    def interrupted(key, x, spec, *, n_chains, init, **_):
+        raise bayes.Interrupted(bayes.gibbs(key, x, spec, n_chains=n_chains, init=init, n_warmup=20, n_draws=40))
+
+    monkeypatch.setattr(bayes, "sample", interrupted)
+    assert run("fit", path, "--method", "bayes", "--json") == 130
+    document = json.loads(capsys.readouterr().out)
+    assert (document["method"], document["status"]) == ("bayes", "UNMIXED")
+    assert np.ravel(document["standard_errors"]["means"]).min() > 0.0
+    assert "before bayes began" not in document["advice"]
 
 
 # ---- fit: what the answer says of itself

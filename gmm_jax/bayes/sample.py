@@ -44,11 +44,14 @@ NAMED = 0.01  # share of the draws from which a start is named
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while chains run: `.posterior` holds what they had at the last look, and says so."""
+    """Ctrl-C while chains run: `.posterior` holds what they had at the last look, and says so.
+
+    Where `judge.fit_posterior` asked for it, `.answer` has what can be said of that (its PosteriorFit).
+    """
 
     def __init__(self, posterior: Posterior):
         super().__init__("interrupted; the draws up to the last look are in .posterior")
-        self.posterior = posterior
+        self.posterior, self.answer = posterior, None
 
 
 class Look(NamedTuple):
