@@ -31,7 +31,7 @@ from shared.truths import draw
 METHODS = ("em", "bayes", "sklearn_em", "sklearn_em_default_tol")
 COMPONENTS, FEATURES, OVERLAP, SAMPLES, MOST = (2, 8), (1, 10), (0.001, 0.3), (5.0, 100.0), 8_000
 OF_A_SIZE, SALT = 4, 18  # truths of each size; other random numbers than those of other experiments
-SMALL = {"n_components": 2, "n_features": 2, "n_samples": 30}
+SMALL = {"n_components": 2, "n_features": 2, "n_samples": 300}
 EDGES = {"overlap": (0.01, 0.1), "samples_per_parameter": (15.0, 40.0)}  # of the classes that the answer names
 DIMENSIONS = {(1, 3): "1 to 3 features", (4, 6): "4 to 6 features", (7, 10): "7 to 10 features"}
 PEERS = {"converged": "sklearn_em", "at its default tol": "sklearn_em_default_tol"}
