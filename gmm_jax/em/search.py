@@ -67,7 +67,7 @@ def starts_and_swaps(spec: MixtureSpec, init, n_restarts: int | None, *, swaps: 
     if n_restarts is None and given:
         n_restarts = 1 if np.ndim(init.means) == 2 else len(init.means)
     if swaps is None:
-        enough = n_restarts is None or n_restarts >= FEWEST_STARTS
+        enough = n_restarts is None or (isinstance(n_restarts, (int, np.integer)) and n_restarts >= FEWEST_STARTS)
         swaps = spec.n_components >= FEWEST_COMPONENTS and enough and not given
     return (N_STARTS_SWAPPED if swaps else N_STARTS) if n_restarts is None else n_restarts, swaps
 
