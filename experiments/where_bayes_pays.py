@@ -1,8 +1,8 @@
 """Where does EM suffice, where does a posterior pay, and what does it cost?
 
 Data: mixtures of 2 to 8 components of equal weight in 1 to 10 dimensions, with 5 to 100 samples a free parameter (at
-    most 8,000), evenly spread in K, D and log n; four of each size, with mean pairwise overlaps of 0.001 to 0.3, evenly
-    spread in their logarithm; one data set each.
+    most 8,000), evenly spread in K, D and log n; four of each size, one in each quarter of mean pairwise overlaps from
+    0.001 to 0.3 on a log scale; one data set each.
 Estimands: the density; every free number of φ, μ and Σ, components paired with the truth's.
 Methods: GaussianMixture of 20 starts, converged, with transformed intervals; our BayesianGaussianMixture with its
     defaults, its point the mixture nearest to the posterior predictive density, with equal-tailed intervals;
@@ -30,43 +30,39 @@ from shared.truths import draw
 
 METHODS = ("em", "bayes", "sklearn_em", "sklearn_em_default_tol")
 COMPONENTS, FEATURES, OVERLAP, SAMPLES, MOST = (2, 8), (1, 10), (0.001, 0.3), (5.0, 100.0), 8_000
-OF_A_SIZE = 4  # truths
-SMALL = {"n_components": 2, "n_features": 2, "n_samples": 30}
+OF_A_SIZE, SALT = 4, 18  # truths of each size; other random numbers than those of other experiments
+SMALL = {"n_components": 2, "n_features": 2, "n_samples": 300}
 EDGES = {"overlap": (0.01, 0.1), "samples_per_parameter": (15.0, 40.0)}  # of the classes that the answer names
 DIMENSIONS = {(1, 3): "1 to 3 features", (4, 6): "4 to 6 features", (7, 10): "7 to 10 features"}
 PEERS = {"converged": "sklearn_em", "at its default tol": "sklearn_em_default_tol"}
 CLEAR, COVERAGE, MOST_RATIO, SUFFICES = 0.1, (0.93, 0.97), 0.88, 0.95
 
 
-def main(*, truths: int = 200, run: Options = RUN) -> int:
+def main(*, sizes: int = 50, workers: int = 2, run: Options = RUN) -> int:
     """One row a truth and method to out/where_bayes_pays; exit code 3 where an expectation is not met.
 
     Args:
-        truths: mixtures; the first of more are the same.
+        sizes: how many; of each there are four truths, which need the same programs.
+        workers: processes that share the sizes, as compiling and scikit-learn use one core.
         run: where to, and how much.
     """
-    cells = [cell | SMALL for cell in design(2)] if run.smoke else design(truths)
-    options = {"truths": truths}
-    return ask(__doc__, "where_bayes_pays", cells, compare, verdict, run, options, seeds=truths, draw=picture)
+    options = {"sizes": sizes, "workers": workers}
+    cells, workers = ([{"size": 0, **SMALL}], 1) if run.smoke else (design(sizes), workers)
+    about = {"seeds": OF_A_SIZE * sizes, "workers": workers, "draw": picture}
+    return ask(__doc__, "where_bayes_pays", cells, compare, verdict, run, options, **about)
 
 
-def design(truths):
-    """A cell a truth: numbers of components, features and samples, and the overlap, by a sequence that fills evenly.
-
-    Truths of one size follow each other, so that what is compiled for the first serves the others.
-    """
+def design(sizes):
+    """A cell a size: numbers of components, features and samples, by a sequence that fills their ranges evenly."""
     from scipy.stats.qmc import Halton
 
-    cells, n_sizes = [], -(-truths // OF_A_SIZE)
-    for size, u in enumerate(Halton(4, rng=np.random.default_rng(18)).random(n_sizes).tolist()):
+    cells = []
+    for size, u in enumerate(Halton(3, rng=np.random.default_rng(SALT)).random(sizes).tolist()):
         k, d = whole(u[0], *COMPONENTS), whole(u[1], *FEATURES)
         free = n_parameters(MixtureSpec(k), d)
         n = round(geometric(u[2], SAMPLES[0] * free, min(SAMPLES[1] * free, MOST)))
-        for i in range(OF_A_SIZE):
-            overlap = float(f"{geometric((i + u[3]) / OF_A_SIZE, *OVERLAP):.3g}")
-            place = {"truth": size * OF_A_SIZE + i, "n_components": k, "n_features": d, "n_samples": n}
-            cells.append(place | {"overlap": overlap})
-    return cells[:truths]
+        cells.append({"size": size, "n_components": k, "n_features": d, "n_samples": n})
+    return cells
 
 
 def whole(u, low, high):
@@ -79,14 +75,18 @@ def geometric(u, low, high):
     return low * (high / low) ** u
 
 
-def compare(truth, n_components, n_features, n_samples, overlap):
-    """A row a method."""
-    key = derive_key(truth, "truth", "where_bayes_pays")
-    gmm = problems.mixture_with_overlap(key, n_components, n_features, mean=overlap)
-    x = draw(np.random.default_rng([truth, 18]), jax.tree.map(lambda leaf: leaf[None], gmm), n_samples)[0]
-    about = {"samples_per_parameter": n_samples / n_parameters(MixtureSpec(n_components), n_features)}
-    rows = trials(METHODS, derive_key(truth, "test", "where_bayes_pays"), x, gmm, seed=truth)
-    return [about | row for row in rows]
+def compare(size, n_components, n_features, n_samples):
+    """A row a truth and method: one truth in each quarter of the overlaps."""
+    rng, rows = np.random.default_rng([size, SALT]), []
+    per_parameter = n_samples / n_parameters(MixtureSpec(n_components), n_features)
+    for quarter, u in enumerate(rng.random(OF_A_SIZE)):
+        truth, overlap = size * OF_A_SIZE + quarter, geometric((quarter + u) / OF_A_SIZE, *OVERLAP)
+        key_truth, key_test = (derive_key(truth, axis, "where_bayes_pays") for axis in ("truth", "test"))
+        gmm = problems.mixture_with_overlap(key_truth, n_components, n_features, mean=overlap)
+        x = draw(rng, jax.tree.map(lambda leaf: leaf[None], gmm), n_samples)[0]
+        head = {"truth": truth, "overlap": overlap, "samples_per_parameter": per_parameter}
+        rows += [head | row for row in trials(METHODS, key_test, x, gmm, seed=truth)]
+    return rows
 
 
 def picture(folder, rows):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import readme
-from gmm_jax import GMM, BayesianGaussianMixture, Posterior, Status
+from gmm_jax import GMM, BayesianGaussianMixture, Posterior, Status, problems
 from gmm_jax.mixture import permute
 from shared import trials
 from shared.paired import paired_ratio
@@ -63,15 +63,28 @@ def test_a_method_that_raises_is_a_row_with_the_reason():
     assert not any("kl" in row for row in rows)
 
 
-def test_the_design_keeps_its_ranges_and_the_first_of_more_truths_are_the_same():
-    cells = WHERE.design(200)
+def test_the_design_keeps_its_ranges_and_the_first_of_more_sizes_are_the_same():
+    cells = WHERE.design(50)
     assert WHERE.design(15) == cells[:15]
     for cell in cells:
         free = cell["n_components"] * (1 + cell["n_features"] * (cell["n_features"] + 3) // 2) - 1
         assert 5 * free - 1 <= cell["n_samples"] <= min(100 * free + 1, 8_000)
-        assert 0.001 <= cell["overlap"] <= 0.3
     assert {cell["n_components"] for cell in cells} == set(range(2, 9))
     assert {cell["n_features"] for cell in cells} == set(range(1, 11))
+
+
+def test_each_size_has_a_truth_in_each_quarter_of_the_overlaps(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        WHERE, "trials", lambda methods, key, x, truth, seed: seen.append((x, truth)) or [{"seed": seed}]
+    )
+    rows = WHERE.compare(3, 2, 1, 40)
+    assert [(row["truth"], row["seed"]) for row in rows] == [(12 + i, 12 + i) for i in range(4)]
+    ends = 0.001 * 300.0 ** np.linspace(0.0, 1.0, 5)
+    for row, (x, truth), low, high in zip(rows, seen, ends[:-1], ends[1:], strict=True):
+        assert low <= row["overlap"] <= high
+        assert problems.overlap(truth).mean == pytest.approx(row["overlap"], rel=1e-5)
+        assert (x.shape, row["samples_per_parameter"]) == ((40, 1), 40 / 5)
 
 
 SECONDS = {"seconds_run": 1.0, "seconds_trace": 0.0, "seconds_compile": 0.0}

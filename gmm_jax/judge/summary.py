@@ -52,7 +52,7 @@ def fit_posterior(
     Args:
         engine: auto (`bayes.sample`, which goes on until it has mixed); gibbs or nuts (Markov chains of
             one length), smc, svi or laplace.
-        n_restarts: of EM, 50 by default; smc has none.
+        n_restarts: of EM, by default as many as em.fit_em_restarts has; smc has none.
         options: the engine's own (see `options_of`); another is a ValueError.
 
     Raises:
@@ -73,7 +73,6 @@ def fit_posterior(
     key_start, key_draw = jax.random.split(key)
     draw, starts = getattr(bayes, FUNCTIONS.get(engine, engine)), None
     if engine != "smc":
-        n_restarts = 50 if n_restarts is None else n_restarts
         options["init"], starts = bayes.starts_from_em(key_start, x, spec, options["n_chains"], n_restarts=n_restarts)
     interrupted = None
     try:

@@ -17,7 +17,7 @@ def fit(
     x,
     spec,
     *,
-    n_restarts=50,
+    n_restarts=None,
     init="kmeans++",
     swaps=None,
     n_sample=None,
@@ -34,7 +34,7 @@ def fit(
 
 
 def fit_many(
-    keys, xs, spec, *, n_restarts=50, init="kmeans++", swaps=None, max_iter=1000, tol=1e-8, reg_covar=None
+    keys, xs, spec, *, n_restarts=None, init="kmeans++", swaps=None, max_iter=1000, tol=1e-8, reg_covar=None
 ) -> list[Fit]:
     """`fit` of data sets of one shape, all starts together: the same answers to rounding."""
     config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)

@@ -23,7 +23,7 @@ HERE = Path(__file__)  # beside which lie its program in R and its model in BUGS
 
 
 def fit(
-    key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, n_restarts=50, relabelling="pivot", timeout=600.0
+    key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, n_restarts=None, relabelling="pivot", timeout=600.0
 ) -> Fit:
     judge.check_relabelling(relabelling)
     key_start, key_draw = jax.random.split(key)
