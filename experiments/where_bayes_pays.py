@@ -9,7 +9,7 @@ Methods: GaussianMixture of 20 starts, converged, with transformed intervals; ou
     scikit-learn's GaussianMixture of 20 starts, converged and at its default tol of 1e-3, on one thread.
 Performance: KL divergence from the truth on 32,768 draws of it as a multiple of EM's, geometric mean ± standard error
     over truths; coverage of 95 % intervals, all trials counted, and their lengths; the error of the reported standard
-    error, from squared errors in its units; seconds.
+    error, from squared errors in its units; seconds, while two processes share the machine.
 
 Expected: the posterior's point at most 0.88 of EM's divergence, nearer the fewer samples and the larger the overlap;
 coverage of its intervals between 93 and 97 % up to an overlap of 0.1. Found: see results/where_bayes_pays.
