@@ -7,11 +7,16 @@ the modules named in LENIENT are not.
 import gc
 import os
 import signal
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# compiling is most of the time of a test, and most of compiling is LLVM's optimisation, which small data do not need
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# compiling is most of the time of a test, and most of compiling is LLVM's optimisation, which small data do not need,
+# and XLA's way of fusing: without either it is a tenth. XLA ends the process where it does not know a flag
+FLAGS = ["--xla_backend_optimization_level=0"]
+if version("jax").startswith(("0.9.", "0.10.", "0.11.")):
+    FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
 import hypothesis
 import jax

