@@ -492,8 +492,12 @@ BAD_STREAMS = {
 
 
 @pytest.mark.parametrize("case", BAD_STREAMS)
-def test_a_bad_stream_is_one_sentence(case, npy, capsys):
+def test_a_bad_stream_is_one_sentence(case, npy, capsys, monkeypatch):
     arguments, sentence = BAD_STREAMS[case]
+    if case == "no scheduler":
+        distributed = pytest.importorskip("distributed")
+        impatient = lambda address, timeout: distributed.client.Client(address, timeout=timeout / 10)  # noqa: E731
+        monkeypatch.setattr(distributed, "Client", impatient)
     assert run("fit", npy, *arguments) == 2
     captured = capsys.readouterr()
     one_sentence(captured)

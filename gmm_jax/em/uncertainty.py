@@ -236,12 +236,17 @@ def _derivatives(z, gmm, rows, masks):
     """ℓ, score (p,), observed information (p, p), ∂(mixture)/∂θ with the leaves' shapes and p last, and rcond of Σ."""
     theta, unpack = free_coordinates(gmm, masks)
     height = jax.value_and_grad(lambda t: log_likelihood(unpack(t), z, rows))
-    # ℓ and score come with every column: asked for apart, each would be another pass over the data, and to be traced
-    (value, score), (_, columns) = each_direction(lambda v: jax.jvp(height, (theta,), (v,)), theta)
+
+    def along(direction):
+        (value, _), (slope, column) = jax.jvp(height, (theta,), (direction,))
+        return value, slope, column
+
+    # ℓ and score come with the columns: each asked for apart is one more pass over the data, and one more trace
+    value, score, columns = each_direction(along, theta)
     kind = structure(gmm.covariance_type)
     rcond = kind.rcond(gmm.covariances, kind.whitener(gmm.covariances))
     information = -0.5 * (columns + columns.T)
-    return value[0], score[0], information, jax.jacobian(unpack)(theta), rcond
+    return value[0], score, information, jax.jacobian(unpack)(theta), rcond
 
 
 _score_products = jax.jit(score_products, static_argnames="masks", compiler_options=ONE_AT_A_TIME)

@@ -68,7 +68,7 @@ def each_direction(along, theta: Float[Array, "p"]):
     A few at a time: all at once hold p copies of every intermediate number. Zeros fill up the last few, so that `along`
     is traced and compiled once.
     """
-    n_times = -(-theta.size // COLUMNS)
+    n_times = max(1, -(-theta.size // COLUMNS))
     at_once = -(-theta.size // n_times)
     found = jax.lax.map(along, jnp.eye(n_times * at_once, theta.size, dtype=theta.dtype), batch_size=at_once)
     return jax.tree.map(lambda leaf: leaf[: theta.size], found)
