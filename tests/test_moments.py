@@ -9,17 +9,20 @@ import pytest
 
 import oracles
 from conftest import TYPES, as_tuple, assert_trees_close, random_gmm
+from gmm_jax import mixture as package
 from gmm_jax.mixture import (
     Annotations,
     MixtureSpec,
     Moments,
-    e_step,
     free_coordinates,
     missing_groups,
     static_masks,
 )
 from gmm_jax.mixture.gmm import log_prob_of_rows
 from gmm_jax.mixture.moments import log_likelihood
+
+# one program instead of one for each of its operations
+e_step = jax.jit(package.e_step, static_argnames=("block_size", "sums"))
 
 
 def test_e_step_is_the_formula(mixture, x):
