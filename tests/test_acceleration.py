@@ -81,13 +81,14 @@ def test_fishers_identity(covariance_type, choices, x):
 
 def test_the_m_step_maximises_the_expected_log_joint(mixture, x):
     """With a ridge too: its gradient vanishes at the M-step's image, and the value is higher there."""
-    sums, ridge = e_step(mixture, x), jnp.asarray(0.1)
-    image = m_step(sums, mixture, reg_covar=ridge)
+    sums, ridge = jax.jit(e_step)(mixture, x), jnp.asarray(0.1)
+    image = jax.jit(m_step)(sums, mixture, reg_covar=ridge)
 
+    @jax.jit
     def value(vector):
         return expected_log_joint(from_coordinates(vector, mixture), sums, jnp.asarray(mixture.means), ridge)
 
-    np.testing.assert_allclose(jax.grad(value)(to_coordinates(image)), 0.0, atol=1e-10)
+    np.testing.assert_allclose(jax.jit(jax.grad(value))(to_coordinates(image)), 0.0, atol=1e-10)
     assert value(to_coordinates(image)) > value(to_coordinates(mixture))
 
 
