@@ -13,10 +13,11 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # compiling is most of the time of a test, and most of compiling is LLVM's optimisation, which small data do not need,
 # and XLA's way of fusing: without either it is a tenth. XLA ends the process where it does not know a flag
-FLAGS = ["--xla_backend_optimization_level=0"]
-if version("jax").startswith(("0.9.", "0.10.", "0.11.")):
-    FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
-os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1" * version("jax").startswith("0.10."),
+)
 
 import hypothesis
 import jax

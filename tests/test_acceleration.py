@@ -13,7 +13,8 @@ import oracles
 from conftest import EPS, TYPES, as_tuple, assert_trees_close, random_gmm
 from gmm_jax import GMM, Known, Status, log_prob
 from gmm_jax.em import EMConfig, fit_em, m_step
-from gmm_jax.em.acceleration import expected_log_joint, from_coordinates, gradient, to_coordinates
+from gmm_jax.em import acceleration as module
+from gmm_jax.em.acceleration import expected_log_joint, gradient
 from gmm_jax.em.fit import em_map, first_state
 from gmm_jax.em.fixed_point import advance, begin
 from gmm_jax.mixture import Annotations, e_step, project
@@ -22,6 +23,7 @@ from gmm_jax.mixture.moments import take_sums
 LBFGS = EMConfig(max_iter=100, tol=1e-15, acceleration="lbfgs")
 PARTS = ("weights", "means", "covariances")
 SLOW = pytest.mark.slow
+to_coordinates, from_coordinates = jax.jit(module.to_coordinates), jax.jit(module.from_coordinates)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +161,8 @@ def test_every_iteration_costs_one_e_step_and_rejections_count(x, monkeypatch):
 
 def journey(x, init, chunks, config=LBFGS):
     mapping, rule = em_map(x, Known(), Annotations(), config, None, "exact")
-    progress, pieces = begin(mapping, first_state(x, init, Known(), Annotations(), "exact"), rule), []
+    start = jax.jit(lambda init: begin(mapping, first_state(x, init, Known(), Annotations(), "exact"), rule))
+    progress, pieces = start(init), []
     for n_steps in chunks:
         progress, piece = jax.jit(partial(advance, mapping, rule=rule, n_steps=n_steps))(progress)
         pieces.append(piece)

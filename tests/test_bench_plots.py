@@ -48,7 +48,8 @@ def test_data(tmp_path, n_features):
 
 
 @pytest.mark.parametrize(
-    ("n_features", "covariance_type"), [(1, "full"), (2, "tied"), (2, "diag"), (2, "spherical"), (3, "diag"), (5, "full")]
+    ("n_features", "covariance_type"),
+    [(1, "full"), (2, "tied"), (2, "diag"), (2, "spherical"), (3, "diag"), (5, "full")],
 )
 def test_em_iterations_of_every_structure(tmp_path, n_features, covariance_type):
     x, _ = samples(n_features)

@@ -139,7 +139,7 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True) -> Compil
     if width > MOST_SLOTS:
         width += -width % MOST_SLOTS  # begun so many at a time
     elif work <= QUICK_WORK:
-        width = 1 << (width - 1).bit_length()  # one program for several numbers of starts
+        width = max(4, 1 << (width - 1).bit_length())  # one program for several numbers of starts
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
     sums = "fast" if problem[2].groups is None else "exact"
     begun = _begin_pools(problem, n_starts, starts, rows, n_kept, sums)

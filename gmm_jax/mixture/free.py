@@ -62,8 +62,8 @@ def score_products(x: Float[Array, "N D"], gmm: GMM, masks, rows: Annotations | 
     return (scores if weight is None else scores * weight[None]) @ scores.T
 
 
-def each_direction(along, theta: Float[Array, "p"]):
-    """along(e_i) of the p unit vectors, with leading axis p.
+def each_direction(along, theta: Float[Array, "P"]):
+    """along(e_i) of the P unit vectors, with leading axis P.
 
     A few at a time: all at once hold p copies of every intermediate number. Zeros fill up the last few, so that `along`
     is traced and compiled once.
