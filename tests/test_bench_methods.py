@@ -10,12 +10,11 @@ from functools import cache
 
 import jax
 import numpy as np
-import numpyro.distributions as dist
 import pytest
 
 import oracles
 from conftest import TYPES, near, posterior_of, random_gmm, scrambled
-from gmm_jax import GMM, MixtureSpec, NotSupported, Prior, Status, judge, log_prob, permute
+from gmm_jax import GMM, MixtureSpec, NotSupported, Status, judge, log_prob, permute
 from gmm_jax.bayes.diagnostics import diagnostics_of, quantities
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
@@ -204,11 +203,8 @@ def test_what_is_not_installed_says_how_to_get_it(monkeypatch, tmp_path):
     for name, packages in (needs | {"pymc_nuts": "pymc nutpie"}).items():
         with pytest.raises(methods.Unavailable, match=f"^unavailable: pip install {packages}$"):
             fit(name, MixtureSpec(K))
-    for name, package in {"mclust": "mclust", "jags": "rjags"}.items():
-        said = rf"unavailable: install R, then in it install\.packages\('{package}'"
-        fixed = Prior(covariances=dist.InverseWishart(4.0, scale_tril=np.eye(2)))
-        with pytest.raises(methods.Unavailable, match=said):
-            fit(name, MixtureSpec(K, prior=fixed if name == "jags" else Prior()))
+    with pytest.raises(methods.Unavailable, match=r"unavailable: install R, then in it install\.packages\('mclust'"):
+        fit("mclust", MixtureSpec(K))
 
 
 @pytest.mark.parametrize("name", ["em", "sklearn_em", "sklearn_bayes", "gmmx", "gibbs", "nuts"])
@@ -237,21 +233,16 @@ def test_peers_refuse_what_they_cannot_know():
     for name in ("sklearn_em", "sklearn_bayes", "gmmx", "mclust"):
         with pytest.raises(NotSupported, match=f"{name} cannot know weights and covariances"):
             fit(name, conformance.PARTLY_KNOWN)
-    with pytest.raises(NotSupported, match="jags cannot know weights and covariances"):
-        fit("jags", conformance.PARTLY_KNOWN)
-    with pytest.raises(NotSupported, match="jags has no tied covariances, only full"):
-        fit("jags", MixtureSpec(K, "tied"))
     with pytest.raises(NotSupported, match="gmmx has no tied covariances, only full, diag"):
         fit("gmmx", MixtureSpec(K, "tied"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["jags", "pymc_nuts"])
-def test_other_samplers_have_the_posterior_of_gibbs(name, easy):
+def test_pymc_has_the_posterior_of_gibbs(easy):
     """Means of all free numbers within five standard errors of the difference."""
     size = {"n_chains": 2, "n_warmup": 300, "n_draws": 1000}
     try:
-        theirs = methods.load(name).fit(jax.random.key(1), easy[0], MixtureSpec(K), **size)
+        theirs = methods.load("pymc_nuts").fit(jax.random.key(1), easy[0], MixtureSpec(K), **size)
     except methods.Unavailable as reason:
         pytest.skip(str(reason))
     ours = methods.load("gibbs").fit(jax.random.key(2), easy[0], MixtureSpec(K), **size)

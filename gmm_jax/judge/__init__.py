@@ -1,8 +1,6 @@
 """Recovered against true: one labelling, errors with the truth, diagnostics without it, and the choice of a model."""
 
 from ..bayes.diagnostics import Diagnostics, Mixing, co_clustering, diagnostics, invariant_diagnostics, mixing
-from .bounds import CramerRao, Efficiency, cramer_rao, efficiency
-from .calibration import ranks, uniform_band, uniform_p_value
 from .choose import choices, choose_components
 from .criteria import LeaveOneOut, information_criteria, leave_one_out, penalised
 from .metrics import (
