@@ -47,7 +47,7 @@ def open_text(file, given: TextFormat, missing: str | None) -> Content:
     if layout.has_names and not any(rows(part) for part in parts):
         raise ValueError(f"{file} has names of columns but no rows.")
 
-    def read(part, columns):
+    def read(columns, part):
         lines = rows(part)
         if lines:
             yield _table(lines, layout, columns, missing, partial(_place, file, given, parts, part))
