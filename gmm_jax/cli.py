@@ -4,8 +4,6 @@ Each command is a function: its arguments are the options, its docstring their h
 runs. Results go to stdout, progress and errors to stderr; docs/exit-codes.md has the exit codes.
 """
 
-from __future__ import annotations
-
 import functools
 import json as json_format
 import shlex

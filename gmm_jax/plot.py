@@ -5,8 +5,6 @@ one: the results of `em`, a `Fit`, a fitted estimator. Without axes a new figure
 in every picture, and are drawn at 1 and 2 standard deviations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax

@@ -4,8 +4,6 @@ An .npz archive holds any result to the last bit: arrays beside a description in
 and what is known of it, for people and other programs: `GMM(**json.load(file)["gmm"])`; `gmm-jax fit --out` writes it.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math

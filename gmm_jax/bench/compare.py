@@ -1,7 +1,5 @@
 """gmm-jax compare and report: methods on named problems over seeds, read back from rows alone."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ One frozen dataclass: its fields are the options of `gmm-jax compare`, and the k
 it. It imports no JAX, so that the shell can show it at once.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path

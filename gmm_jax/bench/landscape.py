@@ -1,7 +1,5 @@
 """The table of EM's optima for the terminal (see `judge.landscape`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is typed as NAME=VALUE, and the JSON file that says what is known."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A Table is plain text in rows; the same one is printed by Rich and set by Jinja.
 with z = (estimate − truth) / uncertainty, and in the file with the command that made them.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math

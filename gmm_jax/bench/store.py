@@ -4,8 +4,6 @@ A trial is one file, cells/<hash of its configuration>.json, that carries the SH
 read is named with a remedy and never guessed at. JSON has no NaN: numbers that are not finite are written as null.
 """
 
-from __future__ import annotations
-
 import csv
 import enum
 import hashlib

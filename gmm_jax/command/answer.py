@@ -1,7 +1,5 @@
 """What a fit says: its components in one order, tables for the terminal and the report, and one JSON document."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

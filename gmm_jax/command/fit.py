@@ -3,8 +3,6 @@
 Rows are in memory, in the file (one pass an iteration), or with the workers of a Dask cluster: x differs, nothing else.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext

@@ -1,7 +1,5 @@
 """gmm-jax fit --out FOLDER: the model, labels and responsibilities of each row, pictures, and a page to send on."""
 
-from __future__ import annotations
-
 import csv
 import io
 import sys

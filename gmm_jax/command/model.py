@@ -1,7 +1,5 @@
 """gmm-jax predict, sample and plot: what a fitted model says of rows; gmm-jax choose: how many components."""
 
-from __future__ import annotations
-
 import json
 from contextlib import closing
 from pathlib import Path

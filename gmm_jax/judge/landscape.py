@@ -1,7 +1,5 @@
 """The landscape of the likelihood: where climbs end, and how often."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ two mixtures have not equally many components, densities p and q are compared by
 Σ_k φ_k δ_(μ_k, Σ_k) exactly.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ A pipe, and what is packed, is copied first. The chosen columns are read; their 
 columns, are known too.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -4,8 +4,6 @@ A random arrangement of means and covariances is drawn, and then the means' scal
 Everything here is NumPy in float64.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import jax

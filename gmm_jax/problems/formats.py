@@ -4,8 +4,6 @@ A file is divided into parts (ranges of rows, row groups, ranges of bytes), whic
 by the workers of a Dask cluster. A file that is cut off or holds no numbers is named, with the place.
 """
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import stat

@@ -4,8 +4,6 @@ All are pure functions of a key and of static sizes, so `jax.vmap` over keys giv
 `gmm_jax.sample` (labels drawn anew) or from `sample_given_labels` with the counts of `fixed_counts`.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

@@ -4,8 +4,6 @@ A new problem is one function of this file under `@problem`, which returns the t
 Truths are NumPy, in float64; the random ones come from RandomState, whose stream NumPy has frozen for good (NEP 19).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ Parts are ranges of bytes; the lines that begin in one are its rows. They are re
 refuses are read again field by field, which finds missing values and says which field is at fault.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -5,8 +5,6 @@ defaults. Files whose name begins with an underscore are not methods. A file may
 too, which gives the same answers for data sets of one shape at once: sweeps then use it.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """What the methods of other people's programs share: how they are found, what they refuse, on which terms they ran."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import warnings

@@ -1,7 +1,5 @@
 """gmmx's EMFitter in float32, the only precision that it has: maximum likelihood by EM from k-means, on JAX."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 

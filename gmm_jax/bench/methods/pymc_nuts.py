@@ -4,8 +4,6 @@
 χ(dof − i) on its diagonal and N(0, 1) below; an unknown size, the scale that all have in common, by Bartlett too.
 """
 
-from __future__ import annotations
-
 import math
 import time
 import warnings

@@ -1,7 +1,5 @@
 """Figures of data, and of what was fitted to them beside the truth: from samples, mixtures, traces and draws."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ...mixture import Known

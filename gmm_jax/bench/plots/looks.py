@@ -1,7 +1,5 @@
 """Colours, and how components, methods and the truth look in every figure."""
 
-from __future__ import annotations
-
 from colorsys import hsv_to_rgb
 
 import numpy as np

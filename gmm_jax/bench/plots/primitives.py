@@ -1,7 +1,5 @@
 """Drawing primitives: samples, components, uncertainty and trials on a panel, and the numbers they need."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ...mixture import GMM, Status, structure

@@ -1,7 +1,5 @@
 """Figures in one style: their panels, limits, legends and files. The only module that imports Matplotlib and Pillow."""
 
-from __future__ import annotations
-
 import io
 from contextlib import contextmanager
 from functools import wraps
