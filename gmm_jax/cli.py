@@ -218,7 +218,7 @@ def compare(
         json: Print one JSON document on stdout instead of a table.
     """
     from .bench.compare import compare as run_compare
-    from .bench.grid import read_grid
+    from .bench.options import read_grid
     from .bench.runner import How
 
     if file is not None and grid != Grid():

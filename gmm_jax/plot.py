@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from .bench.plots.looks import COMPONENTS, MUTED, colours_of, mixed
+from .bench.plots.looks import COMPONENTS, MUTED, colours_of, mixed, name_components
 from .bench.plots.primitives import draw_cloud, draw_components, draw_data, draw_gaps, draw_trace, on
 from .bench.plots.style import in_style, new_axes
 from .mixture import Fit, Posterior, check_data
@@ -186,9 +186,6 @@ def _draw(ax, x, features, gmm, colours, size=7):
 
 
 def _with_legend(ax, gmm):
-    if gmm is not None and gmm.n_components <= len(COMPONENTS):
-        weights = np.asarray(gmm.weights)
-        for k, colour in enumerate(colours_of(gmm.n_components)):
-            ax.plot([], [], "o", color=colour, markersize=4, label=f"{k + 1}: φ = {weights[k]:.2f}")
-        ax.legend(title="component", title_fontsize=8, loc="best", handletextpad=0.2)
+    if gmm is not None:
+        name_components(ax, [f"{k}: φ = {weight:.2f}" for k, weight in enumerate(np.asarray(gmm.weights), start=1)])
     return ax

@@ -26,7 +26,9 @@ METRICS = {
     "seconds_run": "run s",
 }
 DRAWN = ("kl", "means_error", "seconds_run")
-SCORES = {  # of one trial: head -> column of the rows, format
+SCORES = {  # of one trial: head -> column, format
+    "method": ("method", ""),
+    "KL from truth": ("nearness", ""),
     "held-out ℓ/n": ("test_log_likelihood", ".4f"),
     "ARI": ("ari", ".3f"),
     "R-hat": ("r_hat", ".3f"),
@@ -132,11 +134,9 @@ def case_tables(trials: Sequence[Mapping[str, Any]]) -> tuple[report.Table, repo
     answers, lines = {}, []
     for row in trials:
         answers[row["method"]] = (*in_order(row, truth, spec), Status[row["status"]])
-        row = row | {"seconds_before": row["seconds_trace"] + row["seconds_compile"]}
-        cells = (report.cell(row.get(column), form) for column, form in SCORES.values())
-        lines.append((row["method"], _nearness([row]).removesuffix(" †"), *cells))
-    scores = report.Table(("method", "KL from truth", *SCORES), tuple(lines), notes=NOTES)
-    return report.parameter_rows(truth, spec.known, answers), scores
+        before = row["seconds_trace"] + row["seconds_compile"]
+        lines.append(row | {"nearness": _nearness([row]).removesuffix(" †"), "seconds_before": before})
+    return report.parameter_rows(truth, spec.known, answers), report.table_of(lines, SCORES, NOTES)
 
 
 def in_order(row: Mapping[str, Any], truth: GMM, spec: MixtureSpec) -> tuple[GMM | None, GMM | None]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from ...mixture import Known
 from ..parameters import parameters
-from .looks import COMPONENTS, TRUTH, blend, colours_of, method_looks
+from .looks import COMPONENTS, TRUTH, blend, colours_of, method_looks, name_components
 from .primitives import draw_cloud, draw_components, draw_data, draw_gaps, draw_trace, minus, one_of, seen
 from .style import legend_below, panels_of, pixels_of, same_limits, write_gif
 
@@ -21,11 +21,7 @@ def data(path, x, labels=None):
         if labels is not None:
             draw_data(panels[1], x, labels)
             panels[1].set_title("coloured by component")
-            n_components = int(np.max(labels)) + 1
-            if n_components <= len(COMPONENTS):
-                for k, colour in enumerate(colours_of(n_components)):
-                    panels[1].plot([], [], "o", color=colour, markersize=4, label=f"{k + 1}")
-                panels[1].legend(title="component", title_fontsize=8, loc="best", handletextpad=0.2)
+            name_components(panels[1], range(1, int(np.max(labels)) + 2))
         same_limits(panels, x)
 
 

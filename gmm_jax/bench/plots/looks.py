@@ -25,6 +25,14 @@ def colours_of(n):
     return [*COMPONENTS[:n], *more]
 
 
+def name_components(panel, labels):
+    """A legend with the colour of each component; none for more than there are colours."""
+    if len(labels) <= len(COMPONENTS):
+        for colour, label in zip(colours_of(len(labels)), labels, strict=True):
+            panel.plot([], [], "o", color=colour, markersize=4, label=label)
+        panel.legend(title="component", title_fontsize=8, loc="best", handletextpad=0.2)
+
+
 def blend(gmm, x):
     """(N, 3): the component colours mixed by responsibility."""
     return mixed(np.asarray(responsibilities(gmm, x.astype(np.asarray(gmm.means).dtype))))
