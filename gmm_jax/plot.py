@@ -33,7 +33,7 @@ def scatter(x, fit=None, *, features: Sequence[int] | None = None, labels=None, 
     features = list(range(x.shape[1] if x.shape[1] <= 3 else 2)) if features is None else list(features)
     if not 1 <= len(features) <= 3:
         raise ValueError(f"features must name one to three features; got {features}: see plot.pairs for more.")
-    ax = new_axes(1, 1, 5.0, 4.2, n_features=len(features))[0, 0] if ax is None else ax
+    ax = new_axes(1, 1, 5.0, 4.2, n_features=len(features))[0] if ax is None else ax
     _draw(ax, x, features, gmm, _colours(gmm, x, labels))
     for axis, j in zip("xyz", features, strict=False):
         ax.set(**{f"{axis}label": names[j]})
@@ -45,7 +45,7 @@ def pairs(x, fit=None, *, labels=None, names=None, axes=None):
     """Axes (D, D): each pair of the first six features below the diagonal, and on it the density of each."""
     x, names, gmm = _inputs(x, names, fit)
     d = min(x.shape[1], MOST_FEATURES)
-    axes = np.asarray(new_axes(d, d, 2.3, 2.1) if axes is None else axes).reshape(d, d)
+    axes = np.asarray(new_axes(d * d, d, 2.3, 2.1) if axes is None else axes).reshape(d, d)
     colours = _colours(gmm, x, labels)
     for i in range(d):
         for j in range(d):
@@ -63,16 +63,13 @@ def pairs(x, fit=None, *, labels=None, names=None, axes=None):
 def densities(x, fit, *, names=None, axes=None):
     """Axes (D,): of each feature a histogram, the components' weighted densities and their sum."""
     x, names, gmm = _inputs(x, names, fit)
-    axes = new_axes(-(-x.shape[1] // 3), min(x.shape[1], 3), 3.1, 2.4).ravel() if axes is None else np.ravel(axes)
+    axes = (new_axes(len(names), 3, 3.1, 2.4) if axes is None else np.ravel(axes))[: len(names)]
     colours = _colours(gmm, x, None)
     for j, ax in enumerate(axes):
-        if j >= x.shape[1]:
-            ax.set_axis_off()
-            continue
         _draw(ax, x, [j], gmm, colours)
         ax.set(xlabel=names[j])
     _with_legend(axes[0], gmm)
-    return axes[: x.shape[1]]
+    return axes
 
 
 @in_style
@@ -80,7 +77,7 @@ def responsibilities(x, fit, *, ax=None):
     """Axes with p(component | row) of all rows, stacked, in the order of component and certainty."""
     x, _, gmm = _inputs(x, None, fit)
     r = _responsibilities(gmm, x)
-    ax = new_axes(1, 1, 5.6, 2.6)[0, 0] if ax is None else ax
+    ax = new_axes(1, 1, 5.6, 2.6)[0] if ax is None else ax
     order = np.lexsort((-r.max(axis=1), r.argmax(axis=1)))
     ax.stackplot(np.arange(len(r)), r[order].T, colors=colours_of(r.shape[1]), linewidth=0.0)
     clear = np.mean(r.max(axis=1) > 0.95)
@@ -97,7 +94,7 @@ def traces(result, *, axes=None):
     Args:
         result: of `em.fit_em` or `em.fit_em_restarts` (every fit, the best in colour), or a Posterior.
     """
-    left, right = axes = new_axes(1, 2, 4.1, 3.0)[0] if axes is None else np.ravel(axes)
+    left, right = axes = new_axes(2, 2, 4.1, 3.0) if axes is None else np.ravel(axes)
     draws = result.draws if isinstance(result, Fit) else result
     if isinstance(draws, Posterior):
         for chain in np.asarray(draws.log_density):
@@ -134,16 +131,13 @@ def posterior_of_means(posterior: Posterior, x=None, *, features: Sequence[int] 
     x, names, _ = _inputs(means[:0, 0] if x is None else x, names, None)
     pair = tuple(features)[: x.shape[1]]
     k = means.shape[1]
-    axes = new_axes(-(-k // 3), min(k, 3), 2.9, 2.6).ravel() if axes is None else np.ravel(axes)
+    axes = (new_axes(k, 3, 2.9, 2.6) if axes is None else np.ravel(axes))[:k]
     for j, ax in enumerate(axes):
-        if j >= k:
-            ax.set_axis_off()
-            continue
         draw_cloud(ax, x, {"": means[:: max(len(means) // 1000, 1), j]}, None, pair, {"": {"color": colours_of(k)[j]}})
         ax.set(xlabel=f"μ, {names[pair[0]]}", title=f"component {j + 1}")
         if len(pair) == 2:
             ax.set(ylabel=f"μ, {names[pair[1]]}")
-    return axes[:k]
+    return axes
 
 
 def _inputs(x, names, fit):

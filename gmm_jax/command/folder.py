@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import plot
 from ..bench import landscape, plots, provenance, report
-from ..bench.plots.style import open_figure
+from ..bench.plots.style import panels_of
 from ..mixture import GMM, Fit, MixtureSpec, standardise
 from ..mixture.files import whole_file
 from ..mixture.predictive import predictive
@@ -138,22 +138,19 @@ def _free(name, names):
 def draw(out: Path, x, gmm: GMM, names) -> list[report.Picture]:
     """Pairs of features, densities and responsibilities, as PNG."""
     d = min(len(names), plot.MOST_FEATURES)
-    size, pictures = max(2.2 * d, 4.6), []
-    with open_figure(out / "pairs.png", size, 0.92 * size) as figure:
-        axes = figure.subplots(d, d, squeeze=False)
+    size, some = max(2.2, 4.6 / d), f" (the first {d} of {len(names)})" if d < len(names) else ""
+    captions = {
+        "pairs.png": f"Each pair of features{some}: rows in the colour of their component, ellipses at 1 and 2 sd.",
+        "densities.png": "Each feature: histogram, weighted densities of the components, and their sum.",
+        "responsibilities.png": "p(component | row) of every row: where colours mix, the component is uncertain.",
+    }
+    with panels_of(out / "pairs.png", d * d, d, size, 0.92 * size, extra=0.0) as (_, axes):
         plot.pairs(x, gmm, names=names, axes=axes)
-    some = f" (the first {d} of {len(names)})" if d < len(names) else ""
-    caption = f"Each pair of features{some}: rows in the colour of their component, ellipses at 1 and 2 sd."
-    pictures.append(report.Picture(out / "pairs.png", caption))
-    n_columns = min(len(names), 3)
-    with open_figure(out / "densities.png", 3.1 * n_columns, 2.4 * -(-len(names) // n_columns)) as figure:
-        plot.densities(x, gmm, names=names, axes=figure.subplots(-(-len(names) // n_columns), n_columns, squeeze=False))
-    caption = "Each feature: histogram, weighted densities of the components, and their sum."
-    pictures.append(report.Picture(out / "densities.png", caption))
-    with open_figure(out / "responsibilities.png", 6.2, 2.6) as figure:
-        plot.responsibilities(x, gmm, ax=figure.subplots())
-    caption = "p(component | row) of every row: where colours mix, the component is uncertain."
-    return [*pictures, report.Picture(out / "responsibilities.png", caption)]
+    with panels_of(out / "densities.png", len(names), 3, 3.1, 2.4, extra=0.0) as (_, axes):
+        plot.densities(x, gmm, names=names, axes=axes)
+    with panels_of(out / "responsibilities.png", 1, 1, 6.2, 2.6, extra=0.0) as (_, axes):
+        plot.responsibilities(x, gmm, ax=axes[0])
+    return [report.Picture(out / name, caption) for name, caption in captions.items()]
 
 
 def draw_search(out: Path, fit: Fit, found, x, names) -> list[report.Picture]:
@@ -161,18 +158,15 @@ def draw_search(out: Path, fit: Fit, found, x, names) -> list[report.Picture]:
     shown = found if fit.draws is None else fit
     if shown is None:
         return []
-    with open_figure(out / "trace.png", 8.2, 3.0) as figure:
-        plot.traces(shown, axes=figure.subplots(1, 2))
     what = "EM's log-likelihood by iteration, and what is left to its end." if fit.draws is None else "Every chain."
-    pictures = [report.Picture(out / "trace.png", what)]
+    captions = {"trace.png": what}
+    with panels_of(out / "trace.png", 2, 2, 4.1, 3.0, extra=0.0) as (_, axes):
+        plot.traces(shown, axes=axes)
     if len(fit.info.get("landscape", ())) > 1:
         plots.landscape(out / "landscape.png", fit.info["landscape"])
-        pictures.append(report.Picture(out / "landscape.png", "Where the starts ended: grey is spurious."))
+        captions["landscape.png"] = "Where the starts ended: grey is spurious."
     if fit.draws is not None:
-        k = fit.point.n_components
-        with open_figure(out / "posterior.png", 2.9 * min(k, 3), 2.6 * -(-k // 3)) as figure:
-            axes = figure.subplots(-(-k // 3), min(k, 3), squeeze=False)
+        with panels_of(out / "posterior.png", fit.point.n_components, 3, 2.9, 2.6, extra=0.0) as (_, axes):
             plot.posterior_of_means(fit, x, names=names, axes=axes)
-        caption = "Posterior draws of each μ, with ellipses at 1 and 2 posterior sds."
-        pictures.append(report.Picture(out / "posterior.png", caption))
-    return pictures
+        captions["posterior.png"] = "Posterior draws of each μ, with ellipses at 1 and 2 posterior sds."
+    return [report.Picture(out / name, caption) for name, caption in captions.items()]
