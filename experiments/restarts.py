@@ -1,13 +1,13 @@
-"""How many starts does a problem need, and how often does a race lose the best fit?
+"""How many starts does a problem need, and do swaps of components reach what starts do not?
 
 Data: several data sets from every named problem.
-Estimands: the best optimum, spurious ones aside, that all starts together reach, and how likely one start reaches it.
-Methods: EM from the same k-means++ starts twice: every fit runs to its end, and a race that drops fits.
-Performance: share of runs in which the race's best fit is more than 1e-4 nats below that of all fits, with its upper
-    95 % bound; iterations saved; starts needed for 99 %; optima seen, and the basin mass not seen (Good–Turing).
+Estimands: the best optimum by the criterion, spurious ones aside, and how likely one start reaches the best of all.
+Methods: EM from many independent k-means++ starts; EM from a tenth of them, the best of which goes on by swaps.
+Performance: nats of the criterion by which swaps end above or below the best of all starts, the iterations of both, and
+    the KL divergence of both from the truth; starts needed for 99 %; optima seen, and the basin mass not seen
+    (Good–Turing).
 
-Expected: lost in at most 1 % of the runs, with fewer iterations where optima are many. Found: see
-results/restarts.
+Expected: swaps end lower in at most 1 of 15 runs, with fewer iterations. Found: see results/restarts.
 """
 
 from functools import partial
@@ -17,18 +17,20 @@ import numpy as np
 from gmm_jax import Status, em, problems
 from gmm_jax.bench import plots
 from gmm_jax.bench.runner import derive_key
+from gmm_jax.judge import kl_divergence
 from gmm_jax.judge.landscape import rows_of
 from gmm_jax.shell import experiment
 from shared.cells import RUN, Options, ask, groups, some_of
 
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)
-LOST = 1e-4  # nats
-MOST = 0.01  # share of runs that a race may lose
-LARGE, TOO_LARGE = ("fifty_dimensional",), ("many_components",)  # cost as much as all others together
+SAME = 1e-4  # nats of log-likelihood within which fits are at one optimum
+LOST, MOST = 0.1, 1 / 15  # nats of the criterion that count as lower, and the share of runs in which that may be
+FEWER = 10  # so many times fewer starts are followed by swaps
+LARGE, TOO_LARGE = ("many_components",), ("fifty_dimensional",)  # cost as much as all others together
 
 
 def main(
-    *, names: tuple[str, ...] = (), seeds: int = 25, large_seeds: int = 1, restarts: int = 50, run: Options = RUN
+    *, names: tuple[str, ...] = (), seeds: int = 5, large_seeds: int = 1, restarts: int = 200, run: Options = RUN
 ) -> int:
     """One row a data set to out/restarts; exit code 3 where the expectation is not met.
 
@@ -51,34 +53,37 @@ def main(
 
 
 def one(problem, seed, restarts, folder):
-    """All fits and the race on one data set; of the first one the landscape is drawn."""
+    """All starts and swaps on one data set; of the first one the landscape is drawn."""
     problem = problems.load(problem)
-    x, _ = problem.sample(derive_key(seed, "data", problem.name))
-    key = derive_key(seed, "method", "restarts")
-    options = {"n_restarts": restarts, "config": CONFIG}
-    whole = em.fit_em_restarts(key, x, problem.spec, **options)
-    raced = em.fit_em_restarts(key, x, problem.spec, race=True, **options)
-    optima, best = whole.optima, float(whole.best.log_likelihood)
+    key_x, key = derive_key(seed, "data", problem.name), derive_key(seed, "method", "restarts")
+    x, _ = problem.sample(key_x)
+    alone = em.fit_em_restarts(key, x, problem.spec, n_restarts=restarts, config=CONFIG, swaps=False)
+    fewer = max(restarts // FEWER, 1)
+    swapped = em.fit_em_restarts(key, x, problem.spec, n_restarts=fewer, config=CONFIG, swaps=True)
+    optima, best = alone.optima, float(alone.best.log_likelihood)
     if seed == 0:
-        plots.landscape(folder / f"{problem.name}.png", rows_of(optima, whole.fits.status, x))
-    at_best = ~optima.spurious & (np.abs(optima.log_likelihood - best) <= LOST)
+        plots.landscape(folder / f"{problem.name}.png", rows_of(optima, alone.fits.status, x))
+    at_best = ~optima.spurious & (np.abs(optima.log_likelihood - best) <= SAME)
     share = int(optima.count[at_best].sum()) / restarts
+    ranks = [em.criterion(x, found.best.gmm, problem.spec) for found in (alone, swapped)]
+    kl, swaps_kl = (float(kl_divergence(key_x, problem.truth, found.best.gmm)[0]) for found in (alone, swapped))
     return {
         "n_samples": len(x),
-        "status": Status(int(whole.best.status)).name,
+        "n_components": problem.spec.n_components,
+        "status": Status(int(alone.best.status)).name,
         "optima": optima.count.size,
         "spurious": int(optima.spurious.sum()),
         "share_at_best": share,
         "starts_for_99": starts_for(share),
-        "unseen": whole.effort.unseen.estimate,
-        "unseen_upper": whole.effort.unseen.upper,
+        "unseen": alone.effort.unseen.estimate,
+        "unseen_upper": alone.effort.unseen.upper,
         "log_likelihood": best,
-        "race_loses": best - float(raced.best.log_likelihood),
-        "race_status": Status(int(raced.best.status)).name,
-        "iterations": whole.effort.spent,
-        "race_iterations": raced.effort.spent,
-        "race_merged": raced.effort.merged,
-        "race_dropped": raced.effort.dropped,
+        "kl": kl,
+        "iterations": alone.effort.spent,
+        "swaps_status": Status(int(swapped.best.status)).name,
+        "swaps_gain": ranks[1] - ranks[0],
+        "swaps_kl": swaps_kl,
+        "swaps_iterations": swapped.effort.spent,
     }
 
 
@@ -91,10 +96,10 @@ def starts_for(share):
 
 def verdict(rows):
     """Whether the expectation is met, and the sentence with the numbers."""
-    lost = sum(not row["race_loses"] <= LOST for row in rows)  # NaN is lost
-    upper = 1.0 - 0.05 ** (1.0 / len(rows))
-    bound = f" (none seen: at most {upper:.1%} with 95 % confidence)" if lost == 0 else ""
-    saved = np.median([row["iterations"] / row["race_iterations"] for row in rows])
+    lost = sum(not row["swaps_gain"] >= -LOST for row in rows)  # NaN is lost
+    won = sum(row["swaps_gain"] > LOST for row in rows)
+    saved = np.median([row["iterations"] / row["swaps_iterations"] for row in rows])
+    nearer = np.exp(np.mean([np.log(row["swaps_kl"] / row["kl"]) for row in rows]))
     needed = {
         name: np.median([row["starts_for_99"] or np.inf for row in mine])
         for name, mine in groups(rows, "problem").items()
@@ -103,8 +108,9 @@ def verdict(rows):
     listed = ", ".join(f"{name} {needed[name]:.0f}" for name in many)
     said = f"more than 10 starts for 99 % (median): {listed}" if many else "10 starts do for 99 % on every problem"
     sentence = (
-        f"The race lost the best fit in {lost} of {len(rows)} runs{bound}, with {saved:.1f} times fewer "
-        f"iterations (median); {said}."
+        f"Swaps from a tenth of the starts ended above the best of all starts in {won}, below it in {lost} of "
+        f"{len(rows)} runs, with {saved:.1f} times fewer iterations (median) and {nearer:.2f} of its KL divergence "
+        f"from the truth (geometric mean); {said}."
     )
     return lost <= MOST * len(rows), sentence
 

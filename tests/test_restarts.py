@@ -288,8 +288,6 @@ def test_a_resumed_search_is_the_uninterrupted_one_whatever_the_cores(blobs, tmp
         restarts(blobs + 1e-9, resume=True, **keep)
     with pytest.raises(ValueError, match="is there already"):
         restarts(blobs, **keep)
-    with pytest.raises(ValueError, match="a race keeps no checkpoint"):
-        restarts(blobs, race=True, checkpoint=tmp_path / "race.npz")
 
 
 def test_progress_tells_the_likelihood_in_the_units_of_the_data(blobs):

@@ -7,7 +7,7 @@ import pytest
 from conftest import assert_trees_close
 from gmm_jax import Known, MixtureSpec, problems
 from gmm_jax.em import EMConfig, criterion, fit_em_restarts, restarts
-from gmm_jax.em.search import run_swaps
+from gmm_jax.em.search import are_swaps_wanted, run_swaps
 
 KEY = jax.random.key(0)
 
@@ -62,14 +62,15 @@ def test_what_is_known_stays(nine):
 
 def test_what_may_not_be_called_best_is_no_find(nine, monkeypatch):
     """The winner is judged as the starts are, with the EM step that shows whether it is stationary."""
-    judged = []
+    reasons = []
 
     def strict(*arguments):
-        *others, reasons_of = arguments
+        *others, judge = arguments
 
         def none_may(fits):
-            judged.append(reasons_of(fits))
-            return np.full(judged[-1].shape, "not stationary", object)
+            judged = judge(fits)
+            reasons.append(judged.reason)
+            return judged._replace(reason=np.full(judged.reason.shape, "not stationary", object))
 
         return run_swaps(*others, none_may)
 
@@ -79,7 +80,32 @@ def test_what_may_not_be_called_best_is_no_find(nine, monkeypatch):
     monkeypatch.setattr(restarts, "run_swaps", strict)
     refused = fitted(x, True, key=key)
     assert_trees_close(refused.best, plain.best)
-    assert (judged[0] == "").any()
+    assert (reasons[0] == "").any()
+
+
+def test_what_swaps_found_is_an_optimum_that_no_start_reached(nine):
+    x, key = nine[0], jax.random.key(1)
+    found = fitted(x, True, key=key)
+    optima = found.optima
+    (at,) = np.flatnonzero(optima.log_likelihood == found.best.log_likelihood)
+    assert (optima.count[at], optima.fit[at]) == (0, -1)
+    assert optima.count.sum() == (optima.of_fit >= 0).sum() == 4
+    assert optima.criterion[at] == np.where(optima.spurious, -np.inf, optima.criterion).max()
+    many = fitted(x[None], True, key=key[None])
+    np.testing.assert_array_equal(many[0].optima.count, optima.count)
+    np.testing.assert_allclose(many[0].optima.criterion, optima.criterion, rtol=1e-8)
+
+
+def test_swaps_are_the_default_where_starts_are_few_for_the_components():
+    def wanted(n_components, n_restarts, init="kmeans++", swaps=None):
+        return are_swaps_wanted(MixtureSpec(n_components), n_restarts, init, swaps=swaps)
+
+    assert wanted(4, 10)
+    assert not wanted(3, 10)
+    assert not wanted(4, 9)
+    assert wanted(3, 1, swaps=True)
+    assert not wanted(4, 10, swaps=False)
+    assert not wanted(4, 10, problems.load("many_components").truth)
 
 
 def test_two_components_and_unfinished_fits_are_left_alone(nine):
@@ -94,5 +120,5 @@ def test_a_named_problem_whose_optimum_few_starts_reach():
     problem = problems.load("many_components")
     x, _ = problem.sample(jax.random.key(4))
     truth = fit_em_restarts(KEY, x, problem.spec, init=problem.truth).best.gmm
-    found = fit_em_restarts(jax.random.key(4), x, problem.spec, n_restarts=20, swaps=True).best.gmm
+    found = fit_em_restarts(jax.random.key(4), x, problem.spec, n_restarts=20).best.gmm
     assert criterion(x, found, problem.spec) >= criterion(x, truth, problem.spec) - 0.1

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from test_m_step import make_known
-from test_race import priors
+from test_optima import priors
 
 from conftest import TYPES, assert_trees_close, random_gmm
 from gmm_jax import MixtureSpec, Status

@@ -111,7 +111,6 @@ def take_turns(
     mapping_of: Callable[[Int[Array, ""]], tuple[Map, Rule]],
     iterations: Progress,
     trace: Float[Array, "R C"],
-    column: Int[Array, "max_iter_plus_1"],
     queue: Int[Array, "Q"],
     n_slots: int,
     n_steps: int,
@@ -125,7 +124,7 @@ def take_turns(
     Args:
         mapping_of: the map and the rule of an iteration, by its number.
         iterations: leading axis; the last one has ended and stands for "none".
-        trace: [iteration, column[i]] takes the objective after step i; it is not kept where column[i] is C.
+        trace: [iteration, i] takes the objective after step i; it is not kept where i is C or more.
         queue: their numbers in the order in which they start, filled up with the last one, n_slots times at least.
         n_steps: in a round.
         until: a turn ends at this number of steps.
@@ -142,7 +141,7 @@ def take_turns(
         def step(progress, _):
             moves = (progress.status == Status.RUNNING) & (progress.n_iter < until)
             progress = _choose(moves, _take_one(mapping, progress, rule), progress)
-            return progress, (column[progress.n_iter], progress.value)
+            return progress, (progress.n_iter, progress.value)
 
         return jax.lax.scan(step, progress, None, length=n_steps)
 

@@ -33,10 +33,10 @@ class Optima(NamedTuple):
     gmm: GMM  # leading axis: optima
     log_likelihood: Float[np.ndarray, "M"]
     criterion: Float[np.ndarray, "M"]  # what ranks them, nats: the best is the largest of those that are not spurious
-    count: Int[np.ndarray, "M"]  # fits that reached it
+    count: Int[np.ndarray, "M"]  # fits that reached it from their starts: 0 where only swaps led to it
     spurious: Bool[np.ndarray, "M"]  # degenerate, or no local maximum of the likelihood
     reason: np.ndarray  # (M,) of str: why it is spurious, "" where it is not
-    fit: Int[np.ndarray, "M"]  # the highest fit of it
+    fit: Int[np.ndarray, "M"]  # the highest fit of it, -1 where only swaps led to it
     of_fit: Int[np.ndarray, "R"]  # which optimum each fit reached, -1 for none
 
 
@@ -258,10 +258,10 @@ REMEDIES = {
 }
 
 
-def message_of(fits, best: int, optima: Optima, remarks: Sequence[str]) -> str:
+def message_of(fits, status: Status, of_best: int, optima: Optima, remarks: Sequence[str]) -> str:
     """How a search ended, in sentences: the best fit's status, what was set aside and why, and the remarks."""
-    sentences, of_best = [Status(int(fits.status[best])).advice], optima.of_fit[best]
-    failed = int(np.sum(~eligible(fits) & ~np.isin(fits.status, (Status.MERGED, Status.DROPPED))))
+    sentences = [status.advice]
+    failed = int(np.sum(~eligible(fits)))
     if failed and failed < fits.status.size:
         sentences.append(f"{failed} of {fits.status.size} fits failed")
     if of_best >= 0 and optima.spurious[of_best]:

@@ -1,8 +1,8 @@
 """Many fits on one or many data sets in memory, advanced by compiled loops as far as the host asks.
 
 Each core takes pools of fits, one program for all pools, through a fixed number of slots: when a fit ends, the next of
-its queue takes the slot, so that no slot waits while a fit does. Between two calls the host may look, let fits leave a
-race, show progress, or be interrupted: nothing computed is lost. Fits begin on fast sums, and go on with exact ones
+its queue takes the slot, so that no slot waits while a fit does. Between two calls the host may look, leave fits where
+they are, show progress, or be interrupted: nothing computed is lost. Fits begin on fast sums, and go on with exact ones
 where those are too inexact.
 """
 
@@ -51,9 +51,7 @@ class CompiledFits(Fits):
     problem: tuple  # (z, known, Annotations, config, prior), every leaf with a leading axis of data sets
     n_starts: int
     pools: list[Pool]
-    column: Int[np.ndarray, "max_iter_plus_1"]  # of the trace, for each iteration; C where it is not kept
     exact: Bool[np.ndarray, "R"]  # fits whose sums are exact
-    left: Int[np.ndarray, "R"]  # a status given by the host to a fit that left a race, or RUNNING
     computed: int = 0
     _seen: tuple | None = None
 
@@ -66,11 +64,10 @@ class CompiledFits(Fits):
         return self.exact.size
 
     def look(self) -> tuple[Progress, Float[np.ndarray, "R C"]]:
-        """All fits in NumPy, and the objective after each iteration that is kept (NaN where a fit did not come)."""
+        """All fits in NumPy, and their traces where kept: the objective after each iteration, NaN after the last."""
         if self._seen is None:
             state, trace = _one_by_one(self.pools)
             status = np.where(state.status == INEXACT, np.int32(Status.RUNNING), state.status)
-            status = np.where(self.left == Status.RUNNING, status, self.left).astype(np.int32)
             self._seen = state._replace(status=status), np.where(np.isneginf(trace), np.nan, trace)
         return self._seen
 
@@ -88,11 +85,11 @@ class CompiledFits(Fits):
     def kept(self) -> tuple:
         """What a checkpoint holds, fit by fit: it does not depend on how many cores there are."""
         progress, trace = _one_by_one(self.pools)
-        return progress, trace, self.exact, self.left, np.asarray(self.computed)
+        return progress, trace, self.exact, np.asarray(self.computed)
 
     @kept.setter
     def kept(self, kept: tuple):
-        progress, trace, self.exact, self.left, computed = kept
+        progress, trace, self.exact, computed = kept
         progress = go_on(progress, self.problem[3].max_iter)
         more = ((0, 0), (0, self.pools[0].trace.shape[1] - trace.shape[1]))
         trace = np.pad(trace, more, constant_values=-np.inf)
@@ -104,14 +101,6 @@ class CompiledFits(Fits):
             state = jax.tree.map(put, (pool.progress, pool.trace), (progress, trace))
             pool.progress, pool.trace = jax.device_put(state)
         self.computed, self._seen = int(computed), None
-
-    def values_after(self, n_iter: int) -> Float[np.ndarray, "R"]:
-        """The objective of each fit after n_iter iterations, NaN where it did not come so far."""
-        return self.look()[1][:, self.column[n_iter]]
-
-    def leave(self, which: Bool[np.ndarray, "R"], status: Status) -> None:
-        """These fits are not run any further."""
-        self.left[which], self._seen = status, None
 
     def advance(self, which: Int[np.ndarray, "R"], until: int | None = None) -> bool:
         """These fits, on to iteration `until` (default: their end) or to the next look: whether they are there."""
@@ -136,17 +125,12 @@ class CompiledFits(Fits):
         return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
 
 
-def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | None = None) -> CompiledFits:
-    """Fits at their starts, which have leading axes (data sets, starts).
-
-    `keep` are the iterations after which the objective is kept, ascending and beginning with 0; default: all.
-    """
+def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True) -> CompiledFits:
+    """Fits at their starts, which have leading axes (data sets, starts)."""
     problem = jax.device_put(problem)
     n_starts, max_iter = starts.means.shape[1], problem[3].max_iter
     starts = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), starts)
-    keep = np.arange(max_iter + 1) if keep is None else keep
-    column = np.full(max_iter + 1, keep.size, np.int32)
-    column[keep] = np.arange(keep.size)
+    n_kept = max_iter + 1 if traces else 0
     n_fits, n_features = starts.means.shape[0], starts.means.shape[2]
     work = n_fits * problem[0].shape[1] * _per_row(starts.n_components, n_features)
     n_pools = 1 if work <= ONE_POOL else max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
@@ -155,15 +139,15 @@ def compiled_fits(problem: tuple, starts: GMM, *, keep: Int[np.ndarray, "C"] | N
     width += -width % MOST_SLOTS if width > MOST_SLOTS else 0  # begun so many at a time
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
     sums = "fast" if problem[2].groups is None else "exact"
-    begun = _begin_pools(problem, n_starts, starts, rows, keep.size, sums)
+    begun = _begin_pools(problem, n_starts, starts, rows, n_kept, sums)
     exact = np.full(n_fits, sums == "exact")
     for fits, (progress, _) in zip(members, begun, strict=True):
         exact[fits] |= np.asarray(progress.status)[: fits.size] == INEXACT
     if sums == "fast" and exact.any():
-        again = _begin_pools(problem, n_starts, starts, rows, keep.size, "exact")
+        again = _begin_pools(problem, n_starts, starts, rows, n_kept, "exact")
         begun = [_choose_rows(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
     pools = [Pool(fits, *state) for fits, state in zip(members, begun, strict=True)]
-    return CompiledFits(problem, n_starts, pools, column, exact, np.full(n_fits, Status.RUNNING, np.int32))
+    return CompiledFits(problem, n_starts, pools, exact)
 
 
 def _one_by_one(pools):
@@ -213,7 +197,7 @@ def _task(fits, pool, sums, chosen, until):
     """(pool, program, arguments), None where this pool has nothing to do by such sums."""
     n_fits, width = pool.members.size, pool.progress.n_iter.size
     status, n_iter = (np.asarray(leaf)[:n_fits] for leaf in (pool.progress.status, pool.progress.n_iter))
-    active = ((status == Status.RUNNING) | (status == INEXACT)) & (fits.left[pool.members] == Status.RUNNING)
+    active = (status == Status.RUNNING) | (status == INEXACT)
     queue = np.flatnonzero(active & chosen[pool.members] & (n_iter < until))
     if not queue.size:
         return None
@@ -226,7 +210,7 @@ def _task(fits, pool, sums, chosen, until):
     rounds = max(1, LOOK // (steps * work))
     queue = np.concatenate([queue, np.full(width + slots - queue.size, width - 1)]).astype(np.int32)
     data_set = np.concatenate([pool.members, np.zeros(width - n_fits, int)]) // fits.n_starts
-    orders = (fits.column, queue, data_set, np.int32(until), np.int32(rounds))
+    orders = (queue, data_set, np.int32(until), np.int32(rounds))
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
     quick = fits.n_fits * n_samples * _per_row(n_components, n_features) <= QUICK_WORK
     return pool, program(_advance, arguments, quick=quick, sums=sums, slots=slots, steps=steps), arguments
@@ -244,19 +228,19 @@ def _begin(problem, starts, data_set, real, sums: Precision, n_kept):
         return begin(mapping, first_state(z, start, known, annotations, sums), rule)
 
     progress = jax.lax.map(one, (jnp.arange(real.shape[0]), starts), batch_size=min(MOST_SLOTS, real.shape[0]))
-    trace = jnp.full((real.shape[0], n_kept), -jnp.inf, progress.value.dtype).at[:, 0].set(progress.value)
+    trace = jnp.full((real.shape[0], n_kept), -jnp.inf, progress.value.dtype).at[:, :1].set(progress.value[:, None])
     return progress._replace(status=jnp.where(real, progress.status, jnp.int32(Status.MAX_ITER))), trace
 
 
 @partial(jax.jit, static_argnames=("sums", "slots", "steps"), compiler_options=WIDE)
-def _advance(problem, progress, trace, column, queue, data_set, until, rounds, sums: Precision, slots, steps):
+def _advance(problem, progress, trace, queue, data_set, until, rounds, sums: Precision, slots, steps):
     of_fit = _problem_of(problem, data_set)
 
     def mapping_of(i):
         return em_map(*of_fit(i), sums)
 
     progress = resume(progress, INEXACT)
-    progress, trace, taken = take_turns(mapping_of, progress, trace, column, queue, slots, steps, until, rounds)
+    progress, trace, taken = take_turns(mapping_of, progress, trace, queue, slots, steps, until, rounds)
     return progress, trace, taken * (slots * steps)
 
 

@@ -26,18 +26,15 @@ from .inputs import Data, check_options, open_data, outward, prepare_many, stack
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, message_of, pick, remarks_of, unseen
 from .pool import CompiledFits, compiled_fits
-from .search import calibration_sample, kept_by_race, run_race, run_swaps
+from .search import Judged, Swapped, are_swaps_wanted, run_swaps
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
 
 
 class Effort(NamedTuple):
-    """What a search cost, and what became of its fits."""
+    """What a search cost, and what its starts leave unseen."""
 
     spent: int  # iterations that moved a fit
     wasted: int  # iterations computed for fits that had ended and waited
-    finished: int  # fits run to their end
-    merged: int  # fits that left a race because they followed another
-    dropped: int  # fits that left a race because they were too low
     unseen: Unseen
 
 
@@ -45,8 +42,8 @@ class Restarts(NamedTuple):
     """What many restarts found, in the units and dtype of the data."""
 
     best: EMResult  # what the criterion prefers among fits that are eligible and not spurious; see fit_em_restarts
-    fits: EMResult  # the fit from every start, leading axis R
-    optima: Optima
+    fits: EMResult  # the fit from every start, leading axis R: independent of each other
+    optima: Optima  # what the fits reached, and what swaps led to
     message: str  # how it ended, in sentences: the status of the best fit, and what else should be known
     effort: Effort
     starts: GMM  # where each fit began, leading axis R
@@ -94,8 +91,7 @@ def fit_em_restarts(
     config: EMConfig = EMConfig(),
     prior: Hyperparameters | Sequence[Hyperparameters] | None = None,
     criterion: str = "evidence",
-    swaps: bool = False,
-    race: bool = False,
+    swaps: bool | None = None,
     n_sample: int | None = None,
     block_rows: int | None = None,
     traces: bool | None = None,
@@ -133,16 +129,14 @@ def fit_em_restarts(
             are then ranked by it, and no optimum is called spurious: none is singular. One for each of many data sets.
         criterion: "evidence", or "likelihood": what ranks the optima that are not spurious.
         swaps: go on from the best fit with one component put elsewhere, as many new starts a round as n_restarts,
-            until forty in a row found nothing better: for many components, where few starts lead to the best optimum.
-            The best fit is then none of `fits`, which stay independent; the message says by how much it is better.
-            For rows in memory whose fits run side by side.
-        race: stop fits that follow another (status MERGED) or are too low to win (DROPPED): the same best fit sooner,
-            but a thinner landscape. `optima` count only fits that were run to their end. Fits on rows that are not in
-            memory, or that are run one by one, do not race.
+            until forty in a row found nothing better: with many components few starts lead to the best optimum. The
+            best fit may then be none of `fits`: the message says by how much it is better, and of `optima` it is one
+            that no start reached (count 0, fit -1). For rows in memory whose fits run side by side. By default for
+            four components or more and ten starts or more that are not given. See em/search.py.
         n_sample: restarts are run on so many rows, drawn uniformly, and only the best goes on over all of them.
         block_rows: rows of a stream or a partition that are summed at a time, by default a million numbers.
         traces: whether `fits` keep theirs; by default for one data set.
-        checkpoint: a file that is written every few seconds and at the end. Not for a race or many data sets.
+        checkpoint: a file that is written every few seconds while starts are run. Not for many data sets.
         resume: go on from that file; all other arguments are those it was written with, but config.max_iter may be
             larger. The answer is that of a fit that was never interrupted.
         progress: called between looks with (fits done, fits, best log-likelihood so far, -inf if none is finite).
@@ -153,12 +147,13 @@ def fit_em_restarts(
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}.")
-    n_restarts, file = _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpoint, resume)
+    n_restarts, file = _checked(spec, init, n_restarts, config, n_sample, block_rows, checkpoint, resume)
+    swaps = are_swaps_wanted(spec, n_restarts, init, swaps=swaps)
     if is_many(x):
         if file is not None or n_sample is not None:
             raise ValueError("checkpoint and n_sample are for one data set: leave them out for many.")
         rows = {"sample_weight": sample_weight, "labels": labels, "missing": missing}
-        return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, swaps, race, traces, progress)
+        return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, swaps, traces, progress)
     check_key(key)
     data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample)
     kind = init if isinstance(init, (str, GMM)) else getattr(init, "__qualname__", type(init).__name__)
@@ -166,13 +161,12 @@ def fit_em_restarts(
     marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior), "starts": digest(begun, n_sample)}
     search = None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
-        options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior, "race": race}
+        options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior}
         options |= {"criterion": criterion, "swaps": swaps, "progress": progress}
         search = search_on(key, *data.sample, data.spec, missing=missing, **options)
         init, n_restarts = search.best.gmm, 1
     starts = starts_of(key, data, init, n_restarts)
     fits, division = fits_of(data, source, starts, block_rows)
-    race = race and isinstance(fits, CompiledFits)
     if file is not None:
         rows = (data.z, data.annotations) if data.fingerprint is None else data.fingerprint
         marks |= {"data": digest(rows), "number of cores": digest(division)}
@@ -180,15 +174,13 @@ def fit_em_restarts(
     if resume:
         fits.kept = read_checkpoint(file, fits.kept, keeper.fingerprint)
     ranking = Ranking([data], criterion)
-    interrupted = run(fits, ranking, race=race, progress=progress, keep=keeper.keep)
-    state, trace = fits.final()
-    found = restarts_of(*results_of(state, trace, [data]), state, ranking, starts, fits.computed, race, search)
+    interrupted = run(fits, data.volume, progress, keeper.keep)
+    judged, swapped = judged_fits(fits, ranking), None
     if swaps and not interrupted and isinstance(fits, CompiledFits):
-        reason = np.append(found.optima.reason, "no optimum")[found.optima.of_fit]
         interrupted = True
         with suppress(KeyboardInterrupt):
-            (found,) = with_swaps([key], [data], ranking, state, reason, [found])
-            interrupted = False
+            swapped, interrupted = swapped_fits([key], ranking, judged), False
+    found = restarts_of(judged, swapped, ranking, starts, fits.computed, search)
     if traces is not None and not traces:
         found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
     if interrupted:
@@ -196,31 +188,7 @@ def fit_em_restarts(
     return found
 
 
-def with_swaps(keys, data, ranking, state, reason, found: Sequence[Restarts]) -> list[Restarts]:
-    """The same with the best fits that swaps lead to, where they are better."""
-    seeds, problem = [np.asarray(jax.random.key_data(key)) for key in keys], stack(data)
-
-    def reasons_of(fits):
-        results, after = results_of(*fits, data)
-        return ranking.reasons(results.gmm, after, settled=results.status == Status.CONVERGED)
-
-    begin = partial(compiled_fits, problem)
-    done = run_swaps(seeds, data, ranking, state, reason, begin, reasons_of)
-    if done.state is None:
-        return list(found)
-    results, _ = results_of(*done.state, data)
-    after = []
-    for p, (one, d) in enumerate(zip(found, data, strict=True)):
-        if done.gain[p] > 0.0:
-            sentence = f"swaps of components led {done.gain[p]:.4g} nats (of the criterion) above the best start"
-            said = [Status(int(results.status[p])).advice, sentence, *remarks_of(pick(results.gmm, p), d)]
-            best = outward(pick(results, p), d.spec, d.scaling, d.volume)
-            one = one._replace(best=best, message="; ".join(said) + ".")
-        after.append(one._replace(effort=one.effort._replace(spent=one.effort.spent + int(done.spent[p]))))
-    return after
-
-
-def _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpoint, resume):
+def _checked(spec, init, n_restarts, config, n_sample, block_rows, checkpoint, resume):
     """How many starts, and the file of the checkpoint, once every argument but the data is what it should be."""
     check_type(spec, MixtureSpec, "spec", "MixtureSpec(n_components=3)")
     if not (isinstance(init, (str, GMM)) or callable(init)):
@@ -228,10 +196,7 @@ def _checked(spec, init, n_restarts, config, race, n_sample, block_rows, checkpo
     if n_restarts is None:
         n_restarts = 50 if not isinstance(init, GMM) else 1 if np.ndim(init.means) == 2 else len(init.means)
     check_options(n_restarts, config, n_sample=(n_sample, spec.n_components), block_rows=(block_rows, 1))
-    file = checkpoint_path(checkpoint, resume=resume)
-    if race and file is not None:
-        raise ValueError("a race keeps no checkpoint: leave checkpoint out, or race.")
-    return n_restarts, file
+    return n_restarts, checkpoint_path(checkpoint, resume=resume)
 
 
 def search_on(key, x, weight, labels, spec: MixtureSpec, **options) -> Restarts:
@@ -257,80 +222,82 @@ def fits_of(data: Data, source, starts: GMM, block_rows: int | None = None) -> t
     return hosted_fits(sums, problem, starts), division
 
 
-def run(fits: CompiledFits | HostedFits, ranking: Ranking, *, race: bool, progress, keep) -> bool:
+def run(fits: CompiledFits | HostedFits, volume: float, progress, keep) -> bool:
     """All fits to their end, or as far as Ctrl-C lets them: whether it came. `keep` is a Keeper's."""
-    interrupted, data = True, ranking.data[0]
-
-    def finish(fits, which, *until):
+    interrupted, which = True, fits.running
+    with suppress(KeyboardInterrupt):
         done = False
         while not done:
-            done = fits.advance(which, *until)
+            done = fits.advance(which)
             keep(lambda: fits.kept)
             if progress is not None:
                 values = fits.look()[0].best_value
                 best = np.where(np.isfinite(values), values, -np.inf).max()
-                progress(fits.n_fits - fits.running.size, fits.n_fits, float(best - data.volume))
-
-    def worth():
-        state = fits.look()[0]
-        gmms = state.best.gmm
-        return ranking.worth(gmms, state.best_value, state.status), ranking.reasons(gmms, None) != ""
-
-    with suppress(KeyboardInterrupt):
-        if race:
-            run_race(fits, distinguished(data.inner, data.annotations.labels), worth, finish)
-        finish(fits, fits.running)
+                progress(fits.n_fits - fits.running.size, fits.n_fits, float(best - volume))
         interrupted = False
     keep(lambda: fits.kept, at_once=True)
     return interrupted
 
 
+def swapped_fits(keys, ranking: Ranking, judged: Judged) -> Swapped | None:
+    """What swaps make of the best fits of data sets in memory."""
+    begin = partial(compiled_fits, stack(ranking.data), traces=judged.results.trace.shape[-1] > 1)
+    return run_swaps(keys, ranking, judged, begin, partial(judged_fits, ranking=ranking))
+
+
 # ---- what came of it
 
 
-def results_of(state, trace, data: Sequence[Data]) -> tuple[EMResult, GMM]:
-    """Results of fits, equally many of each data set, and the mixtures one EM step on without a ridge."""
+def judged_fits(fits: CompiledFits | HostedFits, ranking: Ranking) -> Judged:
+    """Fits, equally many of each data set, as far as they have come, and what decides among them."""
+    data, (state, trace) = ranking.data, fits.final()
     each = np.repeat(np.arange(len(data)), state.n_iter.size // len(data))
     known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
     results, after = jax.tree.map(np.asarray, _results(state, trace, known))
-    return results._replace(trace=np.asarray(ended(results.trace, results.n_iter))), after
+    results = results._replace(trace=np.asarray(ended(results.trace, results.n_iter)))
+    reason = ranking.reasons(results.gmm, after, settled=results.status == Status.CONVERGED)
+    worth = ranking.worth(results.gmm, state.best_value, results.status)
+    return Judged(results, state.n_iter, state.best_value, worth, reason)
 
 
 @jax.jit
 def _results(state, trace, known):
     def one(fit, trace, known):
-        # the sums are there, so the step costs no pass over data
+        # one EM step on without a ridge: the sums are there, so it costs no pass over data
         return result_of(fit, trace), m_step(fit.best.moments, fit.best.gmm, known=known)
 
     return jax.vmap(one)(state, trace, known)
 
 
-def restarts_of(results, after, state, ranking, starts, computed, raced, search=None) -> Restarts:
-    """What the fits of one data set found, in its units; `computed` iterations went into them."""
-    data = ranking.data[0]
-    ranked = results._replace(log_likelihood=state.best_value)  # with a prior, the log posterior
-    fit, of_fit = distinct(ranked, distinguished(data.inner, data.annotations.labels), data.n_samples)
-    settled = results.status[fit] == Status.CONVERGED
-    reason = ranking.reasons(pick(results.gmm, fit), pick(after, fit), settled=settled)
-    worth = ranking.worth(pick(results.gmm, fit), ranked.log_likelihood[fit], results.status[fit])
-    of_each = np.append(np.where(reason == "", worth, -np.inf), -np.inf)[of_fit]
-    best = int(best_of(ranked, of_each))
-    remarks = remarks_of(pick(results.gmm, best), data)
-    results = outward(results, data.spec, data.scaling, data.volume)
-    count = np.bincount(of_fit[of_fit >= 0], minlength=fit.size)
-    likelihood, spurious = results.log_likelihood[fit], reason != ""
-    optima = Optima(pick(results.gmm, fit), likelihood, worth - data.volume, count, spurious, reason, fit, of_fit)
-    spent, status = int(state.n_iter.sum()), results.status
-    effort = Effort(
-        spent=spent,
-        wasted=computed - spent,
-        finished=int(np.sum(~np.isin(status, (Status.MERGED, Status.DROPPED, Status.RUNNING)))),
-        merged=int(np.sum(status == Status.MERGED)),
-        dropped=int(np.sum(status == Status.DROPPED)),
-        unseen=unseen(of_fit[calibration_sample(of_fit.size)] if raced else of_fit),
+def restarts_of(judged: Judged, swapped: Swapped | None, ranking, starts, computed, search=None) -> Restarts:
+    """What the fits of one data set and swaps found, in its units; `computed` iterations went into the fits."""
+    data, n_fits, spent = ranking.data[0], judged.value.size, int(judged.n_iter.sum())
+    wasted, remarks = computed - spent, []
+    if swapped is not None:
+        spent += int(swapped.spent[0])
+        if swapped.gain[0] > 0.0:
+            judged = jax.tree.map(lambda *leaves: np.concatenate(leaves), judged, swapped.best)
+            remarks = [f"swaps of components led {swapped.gain[0]:.4g} nats (of the criterion) above the best start"]
+    ranked = judged.results._replace(log_likelihood=judged.value)
+    highest, of_fit = distinct(ranked, distinguished(data.inner, data.annotations.labels), data.n_samples)
+    best = int(best_of(ranked, judged.sound))
+    remarks += remarks_of(pick(judged.results.gmm, best), data)
+    results = outward(judged.results, data.spec, data.scaling, data.volume)
+    of_start = of_fit[:n_fits]
+    optima = Optima(
+        gmm=pick(results.gmm, highest),
+        log_likelihood=results.log_likelihood[highest],
+        criterion=judged.worth[highest] - data.volume,
+        count=np.bincount(of_start[of_start >= 0], minlength=highest.size),
+        spurious=judged.reason[highest] != "",
+        reason=judged.reason[highest],
+        fit=np.where(highest < n_fits, highest, -1),
+        of_fit=of_start,
     )
-    starts, message = data.scaling.outward(starts), message_of(results, best, optima, remarks)
-    return Restarts(pick(results, best), results, optima, message, effort, starts, search)
+    fits = pick(results, slice(n_fits))
+    message = message_of(fits, Status(int(results.status[best])), of_fit[best], optima, remarks)
+    effort = Effort(spent, wasted, unseen(of_start))
+    return Restarts(pick(results, best), fits, optima, message, effort, data.scaling.outward(starts), search)
 
 
 # ---- many data sets
@@ -343,16 +310,14 @@ def is_many(x) -> bool:
     return getattr(x, "ndim", 0) == 3
 
 
-def _fit_many(
-    key, x, spec, n_restarts, init, config, prior, rows, criterion, swaps, race, traces, progress
-) -> ManyRestarts:
+def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, swaps, traces, progress) -> ManyRestarts:
     keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
     check_key(keys[0])
     batches, found, done = prepare_many(keys, x, spec, config, prior, n_restarts, **rows), {}, 0
     for batch in batches:
         many = keys[np.array(list(batch))], list(batch.values())
         show = None if progress is None else partial(_of_all, progress, done * n_restarts, len(x) * n_restarts)
-        some = _fit_batch(*many, n_restarts, init, config, criterion, swaps, race, traces, show)
+        some = _fit_batch(*many, n_restarts, init, config, criterion, swaps, bool(traces), show)
         found |= {p: (some, i) for i, p in enumerate(batch)}
         done += len(batch)
     first = [found[p] for p in range(len(x))]
@@ -369,41 +334,35 @@ def _of_all(progress, before, n_fits, done, _, best):
     progress(before + done, n_fits, best)
 
 
-def _fit_batch(keys, data, n_restarts, init, config, criterion, swaps, race, traces, progress) -> ManyRestarts:
+def _fit_batch(keys, data, n_restarts, init, config, criterion, swaps, traces, progress) -> ManyRestarts:
     """Data sets of one shape, side by side."""
     starts = starts_of_each(keys, data, init, n_restarts)
-    fits = compiled_fits(stack(data), starts, keep=None if traces else kept_by_race(config.max_iter))
-    ranking = Ranking(data, criterion)
-    if run(fits, ranking, race=race, progress=progress, keep=Keeper(None, {}).keep):
+    fits, ranking = compiled_fits(stack(data), starts, traces=traces), Ranking(data, criterion)
+    if run(fits, data[0].volume, progress, Keeper(None, {}).keep):
         raise KeyboardInterrupt
-    state, trace = fits.final()
-    results, after = results_of(state, trace if traces else np.zeros((fits.n_fits, 0), state.value.dtype), data)
-    spent, computed = max(int(state.n_iter.sum()), 1), fits.computed
+    judged = judged_fits(fits, ranking)
+    swapped = swapped_fits(keys, ranking, judged) if swaps else None
+    spent, computed = max(int(judged.n_iter.sum()), 1), fits.computed
 
     def one(p):
-        mine = slice(p * n_restarts, (p + 1) * n_restarts)
-        part = pick((results, after, state), mine)
-        share = computed * int(part[2].n_iter.sum()) // spent
-        return restarts_of(*part, Ranking([data[p]], criterion), pick(starts, p), share, race)
+        mine, alone = pick(judged, slice(p * n_restarts, (p + 1) * n_restarts)), slice(p, p + 1)
+        share = computed * int(mine.n_iter.sum()) // spent
+        mine_swapped = None if swapped is None else pick(swapped, alone)
+        return restarts_of(mine, mine_swapped, Ranking([data[p]], criterion), pick(starts, p), share)
 
-    def of_each(leaf):
-        return leaf.reshape(len(data), n_restarts)
-
-    reason = ranking.reasons(results.gmm, after, settled=results.status == Status.CONVERGED)
-    worth = np.where(reason == "", ranking.worth(results.gmm, state.best_value, results.status), -np.inf)
-    ranked = results._replace(log_likelihood=of_each(state.best_value), status=of_each(results.status))
-    best = np.arange(len(data)) * n_restarts + best_of(ranked, of_each(worth))
+    by_set = jax.tree.map(lambda leaf: leaf.reshape(len(data), n_restarts, *leaf.shape[1:]), judged)
+    of_starts = by_set
+    if swapped is not None:
+        by_set = jax.tree.map(lambda a, b: np.concatenate([a, b[:, None]], axis=1), by_set, swapped.best)
+    best = best_of(by_set.results._replace(log_likelihood=by_set.value), by_set.sound)
+    found = pick(by_set, (np.arange(len(data)), best))
+    each = [outward(pick(found.results, p), d.spec, d.scaling, d.volume) for p, d in enumerate(data)]
     volume = np.array([d.volume for d in data])[:, None]
-    found = pick(results._replace(trace=results.trace[:, :0]), best)
-    found = [outward(pick(found, p), d.spec, d.scaling, d.volume) for p, d in enumerate(data)]
-    if swaps:
-        each = with_swaps(keys, data, ranking, state, reason, [one(p) for p in range(len(data))])
-        found, one = [r.best._replace(trace=r.best.trace[:0]) for r in each], each.__getitem__
     return ManyRestarts(
-        best=jax.tree.map(lambda *leaves: np.stack(leaves), *found),
-        log_likelihood=(of_each(results.log_likelihood) - volume).astype(data[0].scaling.dtype),
-        status=ranked.status,
-        n_iter=of_each(state.n_iter),
-        reason=reason[best],
+        best=jax.tree.map(lambda *leaves: np.stack(leaves), *[r._replace(trace=r.trace[:0]) for r in each]),
+        log_likelihood=(of_starts.results.log_likelihood - volume).astype(data[0].scaling.dtype),
+        status=of_starts.results.status,
+        n_iter=of_starts.n_iter,
+        reason=found.reason,
         _one=one,
     )

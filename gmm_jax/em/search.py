@@ -1,25 +1,18 @@
-"""Which starts deserve more work: a race that stops fits, and swaps that make new ones of the best.
+"""Swaps: the best fit goes on with one component put elsewhere.
 
-**Race.** Fits that cannot win, or that follow another, are not run to their end. Run short, look, keep, finish, in the
-spirit of em-EM. A fit leaves when it is on the way to an optimum that another fit of its data set leads to (MERGED), or
-when even twice the largest gain that any finished fit made from the same iteration on would leave it below the best
-(DROPPED). A fixed random sample of fits never leaves: it calibrates that gain, and what is said of the basins rests on
-it alone. Each data set has a race of its own; arrays are (P, R), data sets by starts.
-
-**Swaps.** Where a component is missing in one place and one too many is in another, no step of EM mends it. New starts
-are the best fit with one component put elsewhere: one whose samples the others explain best goes, to a sample that the
-fit explains badly. After a short EM the best tenth is run to its end; what is worth more than the best fit takes its
-place, until forty swaps in a row found nothing.
+Where a component is missing in one place and one too many is in another, no step of EM mends it, and with many
+components few starts are free of it. New starts are the best fit with one component put elsewhere: one whose samples
+the others explain best goes, to a sample that the fit explains badly. After a short EM the best tenth is run to its
+end; what is worth more than the best fit takes its place, until forty swaps in a row found nothing.
 
 References:
-    Biernacki, Celeux & Govaert (2003), Computational Statistics & Data Analysis 41, for em-EM.
     Zhao, Hautamäki, Kärkkäinen & Fränti (2012), Random swap EM algorithm for Gaussian mixture models, Pattern
     Recognition Letters 33.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -31,181 +24,107 @@ from ..mixture import GMM, MixtureSpec, Status, distinguished, free_parts, struc
 from ..mixture.annotations import pad, padded_size
 from ..mixture.gmm import deviations, log_joint_components_first
 from .criterion import SAME_WORTH, Ranking
+from .fit import EMResult
 from .inputs import START_ROWS, Data
-from .optima import pick, same_mixture
+from .optima import pick
 from .pool import CompiledFits
 
-FIRST = 4  # iterations before the first look; the next looks are at 12, 36, ...
-FACTOR = 3
-LEADERS = 3  # fits, at most a tenth, that are finished after the first look: others must have what to fall short of
-SETTLED = 1.0  # nats that a fit may still gain, by Aitken's estimate, if others are to follow it
-SAFETY = 2.0  # times the largest gain seen that a fit is given credit for
+FEWEST_COMPONENTS = 4  # with fewer, starts find the best optimum by themselves
+FEWEST_STARTS = 10  # who asks for fewer asks for no search
 SHORT = 20  # iterations after which swaps are compared
 KEPT = 10  # one of so many is then run to its end
 PATIENCE = 40  # swaps without success after which a search ends
 MOST_ROUNDS = 50
 
 
-def run_race(fits: CompiledFits, spec: MixtureSpec, worth: Callable[[], tuple], finish: Callable) -> None:
-    """Run the fits until each has ended or left.
+class Judged(NamedTuple):
+    """Fits of data sets, equally many of each and in one row, with what decides among them; standardised."""
 
-    `worth()` is by what fits are ranked, as they are, and which of them are spurious. `finish(fits, which, until)` runs
-    fits to that iteration, without it to their end. The fits keep the objective at least after the iterations
-    `kept_by_race`.
-    """
-    stays = np.isin(np.arange(fits.n_starts), calibration_sample(fits.n_starts))[None]
-    finish(fits, fits.running, FIRST)
-    _merge(fits, stays, spec, FIRST)
-    finish(fits, np.flatnonzero(stays | _leaders(fits)))
-    reached = FIRST
-    while fits.running.size:
-        _drop(fits, stays, reached, *worth())
-        _merge(fits, stays, spec, reached)
-        reached *= FACTOR
-        finish(fits, fits.running, reached)
+    results: EMResult
+    n_iter: Int[np.ndarray, "M"]  # iterations that moved it, past the best one, too
+    value: Float[np.ndarray, "M"]  # log-likelihood, with a prior the log posterior
+    worth: Float[np.ndarray, "M"]  # by what fits are ranked
+    reason: np.ndarray  # (M,) of str: why a fit is spurious, "" where it is not
 
-
-def kept_by_race(max_iter: int) -> Int[np.ndarray, "C"]:
-    """The iterations whose objective a race reads: its looks, and the two before each."""
-    looks = [0, FIRST]
-    while looks[-1] < max_iter:
-        looks.append(looks[-1] * FACTOR)
-    near = np.unique(np.concatenate([np.array(looks) - back for back in range(3)]))
-    return near[(near >= 0) & (near <= max_iter)]
-
-
-def calibration_sample(n_starts: int) -> Int[np.ndarray, "C"]:
-    """A twentieth of the fits, at least five or a tenth: the same fits for the same number of them."""
-    size = max(1, min(5, n_starts // 10), n_starts // 20)
-    return np.sort(np.random.default_rng(n_starts).permutation(n_starts)[:size])
-
-
-def _by_data_set(fits, leaf):
-    """(P·R, ...) as (P, R, ...)."""
-    return leaf.reshape(-1, fits.n_starts, *leaf.shape[1:])
-
-
-def _values(fits):
-    """The objectives, -inf where a fit has none."""
-    values = fits.look()[0].best_value
-    return _by_data_set(fits, np.where(np.isfinite(values), values, -np.inf))
-
-
-def _leaders(fits):
-    rank = np.argsort(np.argsort(-_values(fits), axis=1, kind="stable"), axis=1)
-    return rank < max(1, min(LEADERS, fits.n_starts // 10))
-
-
-def _drop(fits, stays, reached, worth, spurious):
-    state, values = fits.look()[0], _values(fits)
-    status, n_iter = _by_data_set(fits, state.status), _by_data_set(fits, state.n_iter)
-    finished = np.isin(status, (Status.CONVERGED, Status.MAX_ITER)) & (n_iter >= reached)
-    gains = values - _by_data_set(fits, fits.values_after(reached))
-    gained = np.max(np.where(finished & np.isfinite(gains), gains, -np.inf), axis=1, keepdims=True)
-    worth, spurious = _by_data_set(fits, worth), _by_data_set(fits, spurious)
-    best = np.where(finished & ~spurious, worth, -np.inf).max(axis=1, keepdims=True)
-    hopeless = (status == Status.RUNNING) & ~stays & (worth + SAFETY * gained < best)
-    fits.leave(hopeless.ravel(), Status.DROPPED)
-
-
-def _merge(fits, stays, spec, reached):
-    """CompiledFits that are all but at the same optimum follow the highest of them."""
-    state, values = fits.look()[0], _values(fits)
-    status = _by_data_set(fits, state.status)
-    running, rows = status == Status.RUNNING, np.arange(len(status))
-    if not running.any():
-        return
-    gmms = jax.tree.map(lambda leaf: _by_data_set(fits, leaf), state.best.gmm)
-    leads = (running & (_remaining(fits, reached) <= SETTLED)) | (status == Status.CONVERGED)
-    may_follow = running & ~stays
-    follows = np.zeros(status.shape, bool)
-    while (open_sets := leads.any(axis=1) & (may_follow & ~follows).any(axis=1)).any():
-        leader = np.argmax(np.where(leads, values, -np.inf), axis=1)
-        is_leader = (np.arange(fits.n_starts) == leader[:, None]) & open_sets[:, None]
-        near = (may_follow & ~follows | leads) & open_sets[:, None] & ~is_leader
-        near &= np.abs(values - values[rows, leader, None]) <= 2.0 * SETTLED
-        same = same_mixture(gmms, jax.tree.map(lambda leaf, at=leader: leaf[rows, at], gmms), near, spec)
-        follows |= same & may_follow
-        leads &= ~(same | is_leader)
-    fits.leave(follows.ravel(), Status.MERGED)
-
-
-def _remaining(fits, reached):
-    """Aitken's estimate of the gain still to come to a fit that runs, inf where gains do not shrink yet."""
-    v, one, two = (_by_data_set(fits, fits.values_after(reached - back)) for back in range(3))
-    gain, before = v - one, one - two
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = gain / before
-        remaining = np.where((ratio >= 0.0) & (ratio < 1.0), gain * ratio / (1.0 - ratio), np.inf)
-    return np.where(np.abs(gain) <= 1e-9 * np.abs(v), 0.0, remaining)
-
-
-# ---- swaps
+    @property
+    def sound(self) -> Float[np.ndarray, "M"]:
+        """What fits are worth, -inf where spurious."""
+        return np.where(self.reason == "", self.worth, -np.inf)
 
 
 class Swapped(NamedTuple):
-    """What swaps found: the best fit of each data set, where its gain is not 0."""
+    """What swaps found: the best fit of each data set, of value -inf where it is no better than the best start."""
 
-    state: tuple | None  # its progress and trace, leading axis P; None where no round was run
+    best: Judged  # M = P
     gain: Float[np.ndarray, "P"]  # of the criterion, nats; 0 where nothing was found
     spent: Int[np.ndarray, "P"]  # iterations
 
 
+def are_swaps_wanted(spec: MixtureSpec, n_restarts: int, init, *, swaps: bool | None) -> bool:
+    """What was said, or where nothing was: for so many components and starts, if those are not given."""
+    if swaps is not None:
+        return swaps
+    return spec.n_components >= FEWEST_COMPONENTS and n_restarts >= FEWEST_STARTS and not isinstance(init, GMM)
+
+
 def run_swaps(
-    seeds: Sequence,
-    data: Sequence[Data],
+    keys,
     ranking: Ranking,
-    state,
-    reason,
+    judged: Judged,
     begin: Callable[[GMM], CompiledFits],
-    reasons_of: Callable[[tuple], np.ndarray],
-) -> Swapped:
-    """The best fits of the data sets after rounds of swaps, from those in `state`, equally many of each.
+    judge: Callable[[CompiledFits], Judged],
+) -> Swapped | None:
+    """The best fits of the data sets after rounds of swaps, from those that were run, equally many of each.
 
-    `begin` makes fits of starts (P, R); `reason` is why a fit of `state` may not be called best, and `reasons_of` says
-    it of the new ones. A data set whose fits have not converged, or that has fewer than two components that could go
-    elsewhere, is left alone.
+    `begin` makes fits of starts (P, R). A data set none of whose fits has converged and is
+    sound, or that has fewer than two components that could go elsewhere, is left alone; None if that are all.
     """
-    n_sets, n_fits = len(data), state.n_iter.size // len(data)
-    shape = n_sets, n_fits
+    data = ranking.data
+    n_sets, n_fits = len(data), judged.value.size // len(data)
+    first_of_set = np.arange(n_sets) * n_fits
 
-    def sound(state, reason):
-        may = (reason == "") & (state.status == Status.CONVERGED)
-        return np.where(may, ranking.worth(state.best.gmm, state.best_value, state.status), -np.inf).reshape(shape)
+    def best_of_each(fits: Judged) -> Judged:
+        worth = np.where(fits.results.status == Status.CONVERGED, fits.sound, -np.inf)
+        place = worth.reshape(n_sets, n_fits).argmax(axis=1)
+        return pick(fits._replace(worth=worth), first_of_set + place)
 
-    worth = sound(state, reason)
-    top, place = worth.max(axis=1), np.arange(n_sets) * n_fits + worth.argmax(axis=1)
-    best, first, found, spent = pick(state.best.gmm, place), top.copy(), None, np.zeros(n_sets, int)
-    movable = [movable_components(d) for d in data]
-    open_sets = np.isfinite(top) & np.array([m.sum() > 1 for m in movable])
-    idle = np.zeros(n_sets, int)
-    draws = [np.random.default_rng([*seed.ravel().tolist(), 1]) for seed in seeds]
+    best = best_of_each(judged)
+    first, movable = best.worth, [movable_components(d) for d in data]
+    open_sets = np.isfinite(first) & np.array([m.sum() > 1 for m in movable])
+    if not open_sets.any():
+        return None
+    idle, spent = np.zeros(n_sets, int), np.zeros(n_sets, int)
+    draws = [np.random.default_rng([*np.asarray(jax.random.key_data(key)).ravel().tolist(), 1]) for key in keys]
     for _ in range(MOST_ROUNDS):
-        if not open_sets.any():
-            break
-        starts = [swaps(draws[p], pick(best, p), data[p], movable[p], n_fits) for p in range(n_sets)]
+        starts = [swaps(draws[p], pick(best.results.gmm, p), data[p], movable[p], n_fits) for p in range(n_sets)]
         fits = begin(jax.tree.map(lambda *leaves: np.stack(leaves), *starts))
-        fits.leave(np.repeat(~open_sets, n_fits), Status.DROPPED)
-        _to_the_end(fits, SHORT)
-        now = fits.look()[0]
-        early = ranking.worth(now.best.gmm, now.best_value, np.full(now.status.shape, Status.CONVERGED)).reshape(shape)
-        early = np.where(np.isin(now.status, (Status.RUNNING, Status.CONVERGED)).reshape(shape), early, -np.inf)
-        rank = np.argsort(np.argsort(-early, axis=1, kind="stable"), axis=1)
-        dropped = (rank >= max(1, n_fits // KEPT)).ravel() & (now.status == Status.RUNNING)
-        fits.leave(dropped, Status.DROPPED)
-        _to_the_end(fits)
-        now, trace = fits.final()
-        spent += now.n_iter.reshape(shape).sum(axis=1)
-        worth = sound(now, reasons_of((now, trace)))
-        place = np.arange(n_sets) * n_fits + worth.argmax(axis=1)
-        better = open_sets & (worth.max(axis=1) > top + SAME_WORTH)
-        winners = pick((now, trace), place)
-        found = winners if found is None else _where(better, winners, found)
-        best, top = _where(better, winners[0].best.gmm, best), np.where(better, worth.max(axis=1), top)
+        _run(fits, np.flatnonzero(np.repeat(open_sets, n_fits)), SHORT)
+        _run(fits, np.flatnonzero(np.repeat(open_sets, n_fits) & _most_promising(fits, ranking)))
+        swapped = judge(fits)
+        spent += swapped.n_iter.reshape(n_sets, n_fits).sum(axis=1)
+        found = best_of_each(swapped)
+        better = open_sets & (found.worth > best.worth + SAME_WORTH)
+        best = jax.tree.map(lambda new, old, better=better: _where(better, new, old), found, best)
         idle = np.where(better, 0, idle + n_fits)
         open_sets &= idle < PATIENCE
-    gain = np.where(np.isfinite(first), top - np.where(np.isfinite(first), first, 0.0), 0.0)
-    return Swapped(found, gain, spent)
+        if not open_sets.any():
+            break
+    gain = np.where(np.isfinite(first), best.worth - np.where(np.isfinite(first), first, 0.0), 0.0)
+    return Swapped(best._replace(value=np.where(gain > 0.0, best.value, -np.inf)), gain, spent)
+
+
+def _run(fits, which, *until):
+    while not fits.advance(which, *until):
+        pass
+
+
+def _most_promising(fits, ranking) -> Bool[np.ndarray, "M"]:
+    """One of so many fits of each data set, those worth most so far."""
+    now, shape = fits.look()[0], (-1, fits.n_starts)
+    worth = ranking.worth(now.best.gmm, now.best_value, np.full(now.status.shape, Status.CONVERGED))
+    worth = np.where(np.isin(now.status, (Status.RUNNING, Status.CONVERGED)), worth, -np.inf).reshape(shape)
+    rank = np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1)
+    return (rank < max(1, fits.n_starts // KEPT)).ravel()
 
 
 def movable_components(data: Data) -> Bool[np.ndarray, "K"]:
@@ -250,15 +169,6 @@ def _log_joint(gmm, rows):
     return log_joint_components_first(gmm, deviations(gmm, rows))
 
 
-def _to_the_end(fits, *until):
-    while not fits.advance(fits.running, *until):
-        pass
-
-
-def _where(which, a, b):
-    """Rows of `a` where `which`, of `b` elsewhere."""
-
-    def choose(p, q):
-        return np.where(which.reshape(-1, *[1] * (p.ndim - 1)), p, q)
-
-    return jax.tree.map(choose, a, b)
+def _where(which, new, old):
+    """Rows of `new` where `which`, of `old` elsewhere."""
+    return np.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)

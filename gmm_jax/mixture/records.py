@@ -32,8 +32,6 @@ class Status(IntEnum):
     DIVERGENT = 7
     UNMIXED = 8
     FAILED = 9
-    MERGED = 11
-    DROPPED = 12
     UNRELIABLE = 13
     NOT_STATIONARY = 14
     BOUNDARY = 15
@@ -62,8 +60,6 @@ _ADVICE = {
     Status.DIVERGENT: "some NUTS transitions diverged; raise target_accept or n_warmup, or give an informative prior",
     Status.UNMIXED: "chains disagree after relabelling (R-hat above 1.01 or ESS below 400): some are stuck in another "
     "mode, n_draws is too small, or one chain was run, of which nothing can be said",
-    Status.MERGED: "stopped early: on the way to the optimum that another start reached",
-    Status.DROPPED: "stopped early: too low to catch up with the best start",
     Status.UNRELIABLE: "the approximation is too far from the posterior for importance weights to mend it (Pareto "
     "k-hat above 0.7, or not known for want of draws), or smc found no way to it: use nuts, gibbs, or a richer "
     "approximation, and see whether what is known or the prior contradicts the data",

@@ -1,4 +1,4 @@
-"""A race, a batch, and what may be called an optimum."""
+"""Many data sets, and what may be called an optimum."""
 
 import jax
 import numpy as np
@@ -25,33 +25,8 @@ def three():
 
 
 @pytest.fixture(scope="module")
-def both(three):
-    return tuple(fit_em_restarts(KEY, three, SPEC, n_restarts=40, race=race) for race in (False, True))
-
-
-def test_a_race_finds_the_same_best_fit_with_fewer_iterations(both):
-    whole, raced = both
-    np.testing.assert_allclose(raced.best.log_likelihood, whole.best.log_likelihood, atol=1e-4)
-    assert raced.effort.spent < whole.effort.spent
-    assert whole.effort.merged == whole.effort.dropped == 0
-
-
-def test_every_lane_of_a_race_is_accounted_for(both):
-    raced = both[1]
-    effort, status = raced.effort, raced.fits.status
-    assert effort.merged + effort.dropped > 0
-    assert effort.finished + effort.merged + effort.dropped == status.size == 40
-    assert np.all(raced.optima.of_fit[np.isin(status, (Status.MERGED, Status.DROPPED))] == -1)
-    assert raced.optima.count.sum() == np.sum(raced.optima.of_fit >= 0)
-    assert effort.spent == raced.fits.n_iter.sum()
-    assert effort.wasted >= 0
-
-
-def test_a_merged_lane_was_on_the_way_to_an_optimum_that_was_found(both):
-    whole, raced = both
-    merged = np.flatnonzero(raced.fits.status == Status.MERGED)
-    ends = whole.fits.log_likelihood[merged][:, None]
-    assert np.all(np.abs(ends - raced.optima.log_likelihood[None]).min(axis=1) < 1e-3)
+def whole(three):
+    return fit_em_restarts(KEY, three, SPEC, n_restarts=40)
 
 
 def test_good_turing_counts_what_was_seen_once():
@@ -82,19 +57,6 @@ def test_a_batch_is_filled_up_with_rows_of_weight_zero(three):
     np.testing.assert_allclose(best.log_likelihood, oracles.log_likelihood(as_tuple(best.gmm), three[:60]), rtol=1e-10)
 
 
-def test_each_data_set_of_a_batch_has_a_race_of_its_own(three):
-    sets = np.stack(
-        [three, 3.0 * three[:, ::-1] + 7.0, three + 0.1 * np.random.default_rng(0).standard_normal((90, 2))]
-    )
-    whole, raced = (fit_em_restarts(KEY, sets, SPEC, n_restarts=20, race=race) for race in (False, True))
-    np.testing.assert_allclose(raced.best.log_likelihood, whole.best.log_likelihood, atol=1e-4)
-    left = np.isin(raced.status, (Status.MERGED, Status.DROPPED))
-    assert left.any(axis=1).all()
-    assert raced.n_iter.sum() < whole.n_iter.sum()
-    # who stays is not touched, but for the company in which sums are taken
-    np.testing.assert_allclose(raced.log_likelihood[~left], whole.log_likelihood[~left], rtol=1e-13)
-
-
 def test_a_batch_names_the_data_set_at_fault(three):
     with pytest.raises(ValueError, match=r"data set 1: x must be finite; .* row 4"):
         fit_em_restarts(KEY, np.stack([three, np.where(np.arange(90)[:, None] == 4, np.nan, three)]), SPEC)
@@ -116,16 +78,16 @@ def test_data_sets_of_different_size_are_each_as_alone(three):
 # ---- spurious optima
 
 
-def test_an_optimum_is_one_in_any_units(both, three):
-    best = both[0].best.gmm
+def test_an_optimum_is_one_in_any_units(whole, three):
+    best = whole.best.gmm
     assert spurious(three, best, SPEC) == ""
     stretch = np.array([1e-3, 50.0])
     moved = GMM(best.weights, best.means * stretch + 9.0, best.covariances * np.outer(stretch, stretch))
     assert spurious(three * stretch + 9.0, moved, SPEC) == ""
 
 
-def test_what_is_not_an_optimum_has_a_reason(three, both):
-    best = both[0].best.gmm
+def test_what_is_not_an_optimum_has_a_reason(three, whole):
+    best = whole.best.gmm
     shifted = GMM(best.weights, best.means + 0.5, best.covariances)
     assert spurious(three, shifted, SPEC) == "not stationary"
     few = GMM(np.array([0.98, 0.02]), np.array([[1.5, 1.5], three[0]]), np.stack([4.0 * np.eye(2), 0.01 * np.eye(2)]))
@@ -154,7 +116,7 @@ def priors(covariance_type):
 @pytest.mark.parametrize(
     "covariance_type", ["full", "diag", *(pytest.param(t, marks=pytest.mark.slow) for t in ("tied", "spherical"))]
 )
-def test_the_log_posterior_never_falls(covariance_type, three, both):
+def test_the_log_posterior_never_falls(covariance_type, three):
     spec = MixtureSpec(3, covariance_type)
     config = EMConfig(max_iter=60, tol=0.0, reg_covar=0.0)
     found = fit_em_restarts(KEY, three, spec, n_restarts=4, config=config, prior=priors(covariance_type))
@@ -218,7 +180,7 @@ def test_a_higher_optimum_that_was_set_aside_is_named(three):
     assert best > 0
     gap = found.optima.log_likelihood[0] - found.optima.log_likelihood[best]
     assert f"a fit that is {gap:.4g} nats higher was set aside because" in found.message
-    highest = fit_em_restarts(KEY, three[::2], MixtureSpec(4), n_restarts=60, criterion="likelihood")
+    highest = fit_em_restarts(KEY, three[::2], MixtureSpec(4), n_restarts=60, criterion="likelihood", swaps=False)
     assert highest.best.log_likelihood == max(found.optima.log_likelihood[~found.optima.spurious])
 
 
