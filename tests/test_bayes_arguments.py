@@ -23,7 +23,6 @@ ENTRIES = {
     "fit_posterior": lambda key: judge.fit_posterior(key, X, SPEC),
     "recovery": lambda key: judge.recovery(key, GMM, GMM),
     "divergences": lambda key: judge.divergences(key, GMM, GMM),
-    "kl_divergence": lambda key: judge.kl_divergence(key, GMM, GMM),
     "choose_components": lambda key: judge.choose_components(key, X, (1,)),
 }  # fmt: skip
 

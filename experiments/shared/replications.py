@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from gmm_jax import bayes, em, judge
+from gmm_jax import bayes, em, log_prob, sample
 from gmm_jax.bench.parameters import Parameter, parameters
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.em import Bounds
@@ -187,7 +188,11 @@ def _divergences(key, truth, points):
 
 @jax.jit
 def _kl(keys, truth, points):
-    return jax.lax.map(lambda each: judge.kl_divergence(each[0], truth, each[1], 2000)[0], (keys, points))
+    def one(each):
+        x, _ = sample(each[0], truth, 2000)
+        return jnp.mean(log_prob(truth, x) - log_prob(each[1], x))
+
+    return jax.lax.map(one, (keys, points))
 
 
 def mean_with_error(name: str, values: Float[np.ndarray, "R"]) -> dict[str, float]:

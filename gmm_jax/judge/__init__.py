@@ -8,10 +8,8 @@ from .metrics import (
     adjusted_rand_index,
     dense_covariances,
     divergences,
-    kl_divergence,
     log_score,
     mixing_distance,
-    predictive_divergences,
     recovery,
 )
 from .relabel import RELABELLINGS, Relabelled, check_relabelling, relabel
