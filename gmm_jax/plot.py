@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from .bayes.checks import host_mixture
 from .bench.plots.looks import COMPONENTS, MUTED, colours_of, mixed, name_components
 from .bench.plots.primitives import draw_cloud, draw_components, draw_data, draw_gaps, draw_trace, on
 from .bench.plots.style import in_style, new_axes
 from .mixture import Fit, Posterior, check_data
-from .mixture.gmm import mixture_of
 from .mixture.predictive import predictive
 
 MOST_ROWS = 5_000  # drawn as dots, evenly chosen
@@ -149,7 +149,7 @@ def _inputs(x, names, fit):
         raise ValueError(f"names must hold one name a feature, {x.shape[1]}; got {len(names)}.")
     if fit is None:
         return x, names, None
-    gmm = mixture_of(getattr(fit, "point", getattr(fit, "mixture_", fit)), "fit")
+    gmm = host_mixture(fit, "fit")
     if gmm.n_features != x.shape[1]:
         raise ValueError(f"fit has {gmm.n_features} features, but x has {x.shape[1]}: pass the data that were fitted.")
     return x, names, gmm

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from .. import judge
+from ..bayes.checks import host_mixture
 from ..bench import report, store
 from ..judge.choose import BEST
 from ..mixture import Fit, sample
-from ..mixture.gmm import mixture_of
 from ..saving import load
 from . import folder
 from .reading import Reading, rows_of
@@ -22,7 +22,7 @@ SHOWN = ("n_components", "log_likelihood", "n_parameters", "aic", *BEST, "bootst
 def read_model(path: Path):
     """(mixture, names of its features) of a file that `fit --out` or `gmm_jax.save` wrote."""
     found = load(path)
-    gmm = mixture_of(getattr(found, "point", getattr(found, "mixture_", found)), f"the result in {path}")
+    gmm = host_mixture(found, f"the result in {path}")
     if np.ndim(gmm.means) != 2:
         raise ValueError(f"{path} holds {len(gmm.means)} mixtures, not one: save one of them.")
     columns = found.info.get("columns") if isinstance(found, Fit) else getattr(found, "feature_names_in_", None)

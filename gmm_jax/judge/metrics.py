@@ -8,7 +8,6 @@ two mixtures have not equally many components, densities p and q are compared by
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy.special import comb
@@ -155,7 +154,7 @@ def divergences(key: Key[Array, ""], p: GMM, q: GMM | Posterior, n_draws: int = 
     one, of_p = jax.tree.map(lambda leaf: leaf[None], p), _rows(key_p, p, n_draws)
     first = predictive(one, of_p).log_density - predictive(many, of_p).log_density
     second = predictive(many, of_q).log_density - predictive(one, of_q).log_density
-    return jax.tree.map(float, _of_log_ratios(first, second))
+    return _of_log_ratios(first, second)
 
 
 @np.errstate(all="ignore")
@@ -164,15 +163,20 @@ def _rows(key, gmm, n):
     return np.asarray(sample(key, inner, n)[0], float) * scaling.scale + scaling.centre
 
 
-@jax.jit
+@np.errstate(all="ignore")
 def _of_log_ratios(*log_ratio):
     """From log p − log q at draws of p, and log q − log p at draws of q."""
-    square, square_se = _mean_of_both(lambda r: 1.0 - 1.0 / jnp.cosh(0.5 * r), log_ratio)
-    hellinger = jnp.sqrt(square)
-    l1, l1_se = _mean_of_both(lambda r: 2.0 * jnp.abs(jnp.tanh(0.5 * r)), log_ratio)
-    # d√h = dh / 2√h; at 0 there is neither
-    hellinger_se = jnp.where(hellinger == 0.0, 0.0, square_se / (2.0 * jnp.where(hellinger == 0.0, 1.0, hellinger)))
-    return Divergences(*_mean(log_ratio[0]), hellinger, hellinger_se, l1, l1_se)
+    square, square_se = _under_both(lambda r: 1.0 - 1.0 / np.cosh(0.5 * r), log_ratio)
+    l1, l1_se = _under_both(lambda r: 2.0 * np.abs(np.tanh(0.5 * r)), log_ratio)
+    hellinger = np.sqrt(square)
+    hellinger_se = square_se / (2.0 * hellinger) if square else 0.0  # d√h = dh / 2√h; at 0 there is neither
+    return Divergences(*map(float, (*_mean_and_error(log_ratio[0]), hellinger, hellinger_se, l1, l1_se)))
+
+
+def _under_both(function, halves):
+    """Mean and error under (p + q)/2, as many draws from each."""
+    (a, a_se), (b, b_se) = (_mean_and_error(function(half)) for half in halves)
+    return 0.5 * (a + b), 0.5 * np.hypot(a_se, b_se)
 
 
 def few_draws(posterior: Posterior) -> GMM:
@@ -243,13 +247,3 @@ def _transport(source, target, cost):
     if plan.status != 0:
         raise ArithmeticError(f"the transport problem of two mixtures was not solved: {plan.message}")
     return largest * max(float(plan.fun), 0.0)
-
-
-def _mean(values):
-    return jnp.mean(values), jnp.std(values, ddof=1) / np.sqrt(values.size)
-
-
-def _mean_of_both(function, halves):
-    """Mean and error under (p + q)/2, as many draws from each."""
-    (a, a_se), (b, b_se) = (_mean(function(half)) for half in halves)
-    return 0.5 * (a + b), 0.5 * jnp.hypot(a_se, b_se)
