@@ -35,9 +35,7 @@ def in_order(fit: Fit, spec: MixtureSpec) -> Fit:
 
 def trusted(fit: Fit) -> bool:
     """Whether the answer may be used: converged or sampled, and not at a spurious optimum for want of any other."""
-    optima = [row for row in fit.info.get("landscape", ()) if row["optimum"] is not None]
-    spurious = fit.info.get("spurious", bool(optima) and all(row["spurious"] for row in optima))
-    return fit.status in (Status.CONVERGED, Status.SAMPLED) and not spurious
+    return fit.status in (Status.CONVERGED, Status.SAMPLED) and not fit.info.get("spurious", False)
 
 
 def advice(fit: Fit, warnings: Sequence[str]) -> str:

@@ -1,10 +1,6 @@
 """gmm-jax fit --out FOLDER: the model, labels and responsibilities of each row, pictures, and a page to send on."""
 
-import csv
-import io
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +8,7 @@ import jax
 import numpy as np
 
 from .. import plot
-from ..bench import landscape, plots, provenance, report
+from ..bench import landscape, plots, provenance, report, store
 from ..bench.plots.style import panels_of
 from ..mixture import GMM, Fit, MixtureSpec, standardise
 from ..mixture.files import whole_file
@@ -87,19 +83,8 @@ def write_labels(path: Path | None, table: FileBlocks, gmm: GMM, missing: str | 
             for records, components, p in labelled
             for record, component, of_row in zip(records, components.tolist(), p.tolist(), strict=True)
         )
-        write_csv(path, [*names, *added], lines, separator)
+        store.write_csv(path, [*names, *added], lines, separator)
     return np.concatenate(kept)
-
-
-def write_csv(path: Path | None, names, lines: Iterable, separator: str = ",") -> None:
-    """Lines of fields under the names of their columns to a file, whole or not at all, or as they come to stdout."""
-    with nullcontext() if path is None else whole_file(path) as file:
-        text = sys.stdout if path is None else io.TextIOWrapper(file, encoding="utf-8", newline="")
-        writer = csv.writer(text, delimiter=separator, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(lines)
-        if path is not None:
-            text.detach()
 
 
 def _labelled(table, gmm, missing, every, kept) -> Iterator[tuple]:

@@ -48,7 +48,7 @@ def draw_samples(model: Path, n: int, seed: int, out: Path | None, *, force: boo
     folder.check_free(out, force=force)
     rows, components = (np.asarray(part) for part in sample(jax.random.key(seed), gmm, n))
     lines = ([*row, k + 1] for row, k in zip(rows.tolist(), components.tolist(), strict=True))
-    folder.write_csv(out, [*names, "component"], lines)
+    store.write_csv(out, [*names, "component"], lines)
     return 0
 
 
