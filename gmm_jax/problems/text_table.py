@@ -119,15 +119,11 @@ def _by_numpy(lines, layout, columns):
         if separator == "," or any("." in line for line in lines):  # groups of three digits
             raise ValueError
         lines = [line.replace(",", ".") for line in lines]
-    if separator == " ":
-        table = np.loadtxt(lines, comments=None, ndmin=2)
-        if table.shape[1] != len(layout.names):
-            raise ValueError
-        table = table[:, columns]
-    else:
-        if {line.count(separator) for line in lines} != {len(layout.names) - 1 + layout.trailing}:
-            raise ValueError
-        table = np.loadtxt(lines, delimiter=separator, comments=None, ndmin=2, usecols=columns)
+    blank = separator == " "
+    n_fields = {len(line.split()) if blank else line.count(separator) + 1 - layout.trailing for line in lines}
+    if n_fields != {len(layout.names)}:
+        raise ValueError
+    table = np.loadtxt(lines, delimiter=None if blank else separator, comments=None, ndmin=2, usecols=columns)
     if not np.isfinite(table).all() or np.isin(table, layout.missing_numbers).any():
         raise ValueError
     return table
