@@ -14,10 +14,11 @@ from .bayes.checks import host_mixture
 from .bench.plots.looks import COMPONENTS, MUTED, colours_of, mixed, name_components
 from .bench.plots.primitives import draw_cloud, draw_components, draw_data, draw_gaps, draw_trace, on
 from .bench.plots.style import in_style, new_axes
+from .judge.metrics import few_draws
 from .mixture import Fit, Posterior, check_data
 from .mixture.predictive import predictive
 
-MOST_ROWS = 5_000  # drawn as dots, evenly chosen
+MOST_ROWS, MOST_DRAWS = 5_000, 1_000  # drawn as dots, evenly chosen
 MOST_FEATURES = 6  # in a pairs plot
 
 
@@ -125,15 +126,14 @@ def posterior_of_means(posterior: Posterior, x=None, *, features: Sequence[int] 
         x: rows that lie near are grey dots.
     """
     draws = posterior.draws.draws if isinstance(posterior, Fit) else posterior.draws
-    means = np.asarray(draws.means, float)
-    means = means.reshape(-1, *means.shape[-2:])
+    means = np.asarray(few_draws(draws, MOST_DRAWS).means, float)
     names = [f"feature {j + 1}" for j in range(means.shape[-1])] if names is None and x is None else names
     x, names, _ = _inputs(means[:0, 0] if x is None else x, names, None)
     pair = tuple(features)[: x.shape[1]]
     k = means.shape[1]
     axes = (new_axes(k, 3, 2.9, 2.6) if axes is None else np.ravel(axes))[:k]
     for j, ax in enumerate(axes):
-        draw_cloud(ax, x, {"": means[:: max(len(means) // 1000, 1), j]}, None, pair, {"": {"color": colours_of(k)[j]}})
+        draw_cloud(ax, x, {"": means[:, j]}, None, pair, {"": {"color": colours_of(k)[j]}})
         ax.set(xlabel=f"μ, {names[pair[0]]}", title=f"component {j + 1}")
         if len(pair) == 2:
             ax.set(ylabel=f"μ, {names[pair[1]]}")

@@ -81,10 +81,12 @@ def test_it_is_a_distance():
     assert np.isnan(judge.mixing_distance(p, GMM(q.weights, q.means * np.nan, q.covariances)))
 
 
-def test_the_log_score_is_a_mean_with_its_error(x):
+def test_the_score_of_new_samples_is_a_mean_with_its_error(x):
     gmm = random_gmm(0, 3, 2, "full")
     values = oracles.log_prob(as_tuple(gmm), x)
-    np.testing.assert_allclose(judge.log_score(gmm, x), [values.mean(), values.std(ddof=1) / np.sqrt(60)])
+    found = judge.recovery(jax.random.key(0), gmm, gmm, x_test=x)
+    score = found["test_log_likelihood"], found["test_log_likelihood_se"]
+    np.testing.assert_allclose(score, [values.mean(), values.std(ddof=1) / np.sqrt(60)])
 
 
 def test_diagonal_mixtures_are_as_far_apart_as_their_matrices_say():

@@ -5,6 +5,7 @@ two mixtures have not equally many components, densities p and q are compared by
 Σ_k φ_k δ_(μ_k, Σ_k) exactly.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -66,14 +67,15 @@ def recovery(
             metrics["ari_truth"] = adjusted_rand_index(labels, np.argmax(at_truth.responsibilities, axis=1))
     if x_test is not None:
         for name, gmm in (("test_log_likelihood", point), ("test_log_likelihood_truth", truth)):
-            metrics[name], metrics[f"{name}_se"] = log_score(gmm, x_test)
+            values = predictive(jax.tree.map(lambda leaf: leaf[None], gmm), x_test).log_density
+            metrics[name], metrics[f"{name}_se"] = _mean_and_error(values)
     return metrics | (_of_predictive(key, fit.draws, truth, x_test) if getattr(fit, "draws", None) is not None else {})
 
 
 def _of_predictive(key, posterior, truth, x_test):
     found = divergences(key, truth, posterior)._asdict()
     if x_test is not None:
-        values = predictive(few_draws(posterior), x_test).log_density
+        values = predictive(few_draws(posterior.draws, N_PREDICTIVE), x_test).log_density
         found["test_log_likelihood"], found["test_log_likelihood_se"] = _mean_and_error(values)
     return {f"{name.removesuffix('_se')}_predictive{'_se' * name.endswith('_se')}": found[name] for name in found}
 
@@ -146,7 +148,7 @@ def divergences(key: Key[Array, ""], p: GMM, q: GMM | Posterior, n_draws: int = 
     key_p, key_q = jax.random.split(check_key(key))
     p = host_mixture(p, "p")
     if isinstance(q, Posterior):
-        many = few_draws(q)
+        many = few_draws(check_posterior(q).draws, N_PREDICTIVE)
         of_q = predictive_rows(key_q, many, n_draws)
     else:
         q = host_mixture(q, "q", like=p)
@@ -179,17 +181,11 @@ def _under_both(function, halves):
     return 0.5 * (a + b), 0.5 * np.hypot(a_se, b_se)
 
 
-def few_draws(posterior: Posterior) -> GMM:
-    """N_PREDICTIVE of the draws, or as many as there are, evenly spread, with one leading axis."""
-    size = np.size(check_posterior(posterior).log_density)
-    places = np.linspace(0, size - 1, min(size, N_PREDICTIVE)).astype(int)
-    return jax.tree.map(lambda leaf: np.reshape(leaf, (size, *np.shape(leaf)[2:]))[places], posterior.draws)
-
-
-def log_score(gmm: GMM, x: Float[Array, "N D"]) -> tuple[float, float]:
-    """Mean of log p over data that the mixture was not fitted to, nats a sample: (value, standard error)."""
-    gmm = host_mixture(gmm, "gmm")
-    return _mean_and_error(predictive(jax.tree.map(lambda leaf: leaf[None], gmm), check_width(x, "x", gmm)).log_density)
+def few_draws(draws: GMM, most: int) -> GMM:
+    """At most so many of the draws (chains, draws), evenly spread, with one leading axis."""
+    size = math.prod(np.shape(draws.weights)[:2])
+    places = np.linspace(0, size - 1, min(size, most)).astype(int)
+    return jax.tree.map(lambda leaf: np.reshape(leaf, (size, *np.shape(leaf)[2:]))[places], draws)
 
 
 def _mean_and_error(values):

@@ -59,12 +59,7 @@ class FileBlocks:
 
 
 def open_blocks(
-    path,
-    *,
-    columns: Sequence[str] = (),
-    drop: Sequence[str] = (),
-    missing: str | None = None,
-    text: TextFormat = SEEN,
+    path, *, columns: Sequence[str] = (), drop: Sequence[str] = (), missing: str | None = None, text: TextFormat = SEEN
 ) -> FileBlocks:
     """The chosen columns of a file; all by default.
 
