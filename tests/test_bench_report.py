@@ -189,7 +189,7 @@ def page(tmp_path):
     evil = "<script>alert(1)</script>\"'&"
     table = report.parameter_rows(TRUTH, Known(), {evil: (POINT, ERRORS, Status.CONVERGED)})
     table = table._replace(notes=(evil,))
-    section = report.Section(evil, [evil], [table], [report.Picture(tmp_path / "a.png", evil)])
+    section = report.Section(evil, [table], [report.Picture(tmp_path / "a.png", evil)])
     record = {"command": f"gmm-jax demo {evil}", "versions": {"jax": "1.0", evil: evil}, "seeds": [0, 1]}
     return report.write_html(tmp_path / "report.html", evil, f"{evil}\n\nsecond", [section], record).read_text()
 

@@ -211,21 +211,21 @@ def write_report(folder: Path) -> Path:
             plots.recovery(picture.path, rows, metric, problems, methods)
             figures.append(picture)
     lead = lead or figures[:1]
-    sections = [report.Section("Distance from the truth", (), [nearness_table(rows)], lead)]
+    sections = [report.Section("Distance from the truth", [nearness_table(rows)], lead)]
     for place, trials in _groups(rows, "problem", "case").items():
         own = [picture for picture in others if picture.path.name.startswith(f"{stem_of(*place)}_")]
         if own:
             one = len(trials) == len(methods) and all(row.get("truth") for row in trials)
             tables = case_tables(trials) if one else ()
-            sections.append(report.Section(f"{place[0]}, {place[1]}{_knowing(place[1])}", (), tables, own))
+            sections.append(report.Section(f"{place[0]}, {place[1]}{_knowing(place[1])}", tables, own))
             others = [picture for picture in others if picture not in own]
     tables = [table for table in (summary_table(rows), uncertainty_table(rows)) if table.rows]
-    sections.append(report.Section("Every metric", (), tables, [each for each in figures if each not in lead]))
+    sections.append(report.Section("Every metric", tables, [each for each in figures if each not in lead]))
     if others:
         sections.append(report.Section("More pictures of the run", figures=others))
     head = ("problem", "case", "method", "seed", "status", "reason")
     if lines := tuple(tuple(str(row[column]) for column in head) for row in rows if row["status"] not in FINISHED):
-        sections.append(report.Section("Trials whose status is not ok", (), (report.Table(head, lines),)))
+        sections.append(report.Section("Trials whose status is not ok", (report.Table(head, lines),)))
     summary = "\n\n".join(text for text in (record.get("question"), record.get("answer") or verdict(rows)) if text)
     return report.write_html(folder / "report.html", folder.name, summary, sections, record)
 

@@ -49,7 +49,6 @@ class Section(NamedTuple):
     """One part of a report."""
 
     heading: str
-    paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     figures: Sequence[Picture] = ()
 

@@ -46,9 +46,9 @@ def write(
     pictures = draw(out, seen, fit.point, said["columns"]) + draw_search(out, fit, found, seen, said["columns"])
     rows = fit.info.get("landscape", ())
     components = [table for _, table in answer.tables(fit, spec, said["columns"])]
-    sections = [report.Section("The mixture", (), components, pictures)]
+    sections = [report.Section("The mixture", components, pictures)]
     if len(rows) > 1:
-        sections.append(report.Section("Where the starts ended", (), [landscape.table(rows)]))
+        sections.append(report.Section("Where the starts ended", [landscape.table(rows)]))
     summary = f"{said['advice']}\n\n{answer.criteria_of(said)}"
     about = {"command": provenance.command_of(command)} if command else {}
     report.write_html(out / "report.html", answer.title_of(said), summary, sections, about)
