@@ -60,7 +60,7 @@ def one(case, restarts):
     else:
         x, spec = problems.datasets.load(name)[0], MixtureSpec(n_components)
     key = derive_key(0, "method", name)
-    found = em.fit_em_restarts(key, x, spec, n_restarts=restarts, init="random_points", config=CONFIG)
+    found = em.fit_em_restarts(key, x, spec, n_restarts=restarts, init="random_points", config=CONFIG, swaps=False)
     optima = polished(key, x, spec, found)
     about = {"n_samples": len(x), "stopped_at": int(found.optima.count.size)}
     rows = [about | row for row in rows_of(optima, found.fits.status, x)]

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import wraps
 
 import jax
 import numpy as np
 import pytest
 
-from gmm_jax import GMM, Fit, Status, em, problems
+from gmm_jax import GMM, Fit, Status, bayes, em, problems
 from gmm_jax.bench import methods
 from gmm_jax.cli import main
 
@@ -174,8 +175,8 @@ BAD_OPTIONS = {
     "unknown method": (["--method", "gibs"], "did you mean 'gibbs'"),
     "unknown option": (["--option", "n_restart=3"], "did you mean 'n_restarts'"),
     "option without value": (["--option", "n_restarts"], "NAME=VALUE"),
-    "option that is no number": (["--option", "n_restarts=many"], "takes a whole number"),
-    "too many restarts": (["--option", "n_restarts=1e400"], "takes a whole number"),
+    "option that is no number": (["--option", "n_restarts=many"], "n_restarts must be a positive integer; got 'many'"),
+    "too many restarts": (["--option", "n_restarts=1e400"], "n_restarts must be a positive integer; got inf"),
     "an option twice": (["--option", "tol=1", "tol=2"], "option 'tol' is given twice"),
     "an option that is not the user's": (["--option", "progress=1"], "no option 'progress'"),
     "a column twice": (["--columns", "a", "0"], "column 'a' of"),
@@ -315,6 +316,21 @@ def test_an_interrupted_gibbs_does_not_pass_em_off_as_the_posterior(csv, faithfu
     assert "converged" not in document["advice"]
     assert run("fit", path, "--method", "gibbs") == 130
     assert "not the answer of gibbs" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_interrupted_bayes_prints_the_draws_so_far(csv, faithful, monkeypatch, capsys):
+    path = csv("eruptions,waiting\n" + "".join(f"{a},{b}\n" for a, b in faithful))
+
+    @wraps(bayes.sample)  # its options are those of the method
+    def interrupted(key, x, spec, *, n_chains, init, **_):
+        raise bayes.Interrupted(bayes.gibbs(key, x, spec, n_chains=n_chains, init=init, n_warmup=20, n_draws=40))
+
+    monkeypatch.setattr(bayes, "sample", interrupted)
+    assert run("fit", path, "--method", "bayes", "--json") == 130
+    document = json.loads(capsys.readouterr().out)
+    assert (document["method"], document["status"]) == ("bayes", "UNMIXED")
+    assert np.ravel(document["standard_errors"]["means"]).min() > 0.0
+    assert "before bayes began" not in document["advice"]
 
 
 # ---- fit: what the answer says of itself

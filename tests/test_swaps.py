@@ -7,7 +7,7 @@ import pytest
 from conftest import assert_trees_close
 from gmm_jax import Known, MixtureSpec, problems
 from gmm_jax.em import EMConfig, criterion, fit_em_restarts, restarts
-from gmm_jax.em.search import are_swaps_wanted, run_swaps
+from gmm_jax.em.search import run_swaps, starts_and_swaps
 
 KEY = jax.random.key(0)
 
@@ -97,15 +97,16 @@ def test_what_swaps_found_is_an_optimum_that_no_start_reached(nine):
 
 
 def test_swaps_are_the_default_where_starts_are_few_for_the_components():
-    def wanted(n_components, n_restarts, init="kmeans++", swaps=None):
-        return are_swaps_wanted(MixtureSpec(n_components), n_restarts, init, swaps=swaps)
+    def chosen(n_components, n_restarts=None, init="kmeans++", swaps=None):
+        return starts_and_swaps(MixtureSpec(n_components), init, n_restarts, swaps=swaps)
 
-    assert wanted(4, 10)
-    assert not wanted(3, 10)
-    assert not wanted(4, 9)
-    assert wanted(3, 1, swaps=True)
-    assert not wanted(4, 10, swaps=False)
-    assert not wanted(4, 10, problems.load("many_components").truth)
+    assert chosen(4) == (20, True)
+    assert chosen(3) == (50, False)
+    assert chosen(4, 10) == (10, True)
+    assert chosen(4, 9) == (9, False)
+    assert chosen(3, 1, swaps=True) == (1, True)
+    assert chosen(4, 10, swaps=False) == (10, False)
+    assert chosen(20, init=problems.load("many_components").truth) == (1, False)
 
 
 def test_two_components_and_unfinished_fits_are_left_alone(nine):

@@ -34,8 +34,8 @@ from .starts import starts_from_em
 from .target import prepare
 
 ENGINES = ("auto", "gibbs", "nuts")
-NUMBERS = 1e10  # n·K·D of all passes by default: less than a minute on two cores
-PASSES = 24_000, 2_000_000  # least and most by default
+WORK = 1e10  # n·K·D·(D + 7)/8 of all passes by default: less than a minute on two cores
+PASSES = 12_000, 2_000_000  # least and most by default
 N_TEMPERATURES = 12
 MOST_ROWS = 150  # beyond, so many temperatures hardly exchange: tempering is not tried
 GRADIENT = 3  # passes that a gradient costs
@@ -44,11 +44,14 @@ NAMED = 0.01  # share of the draws from which a start is named
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while chains run: `.posterior` holds what they had at the last look, and says so."""
+    """Ctrl-C while chains run: `.posterior` holds what they had at the last look, and says so.
+
+    Where `judge.fit_posterior` asked for it, `.answer` has what can be said of that (its PosteriorFit).
+    """
 
     def __init__(self, posterior: Posterior):
         super().__init__("interrupted; the draws up to the last look are in .posterior")
-        self.posterior = posterior
+        self.posterior, self.answer = posterior, None
 
 
 class Look(NamedTuple):
@@ -77,7 +80,7 @@ def sample(
     engine: str = "auto",
     n_chains: int = 4,
     n_draws: int = 1000,
-    n_restarts: int = 50,
+    n_restarts: int | None = None,
     init: GMM | None = None,
     max_passes: float | None = None,
     budget_seconds: float | None = None,
@@ -92,10 +95,10 @@ def sample(
             tempering where it does not mix on few rows; else nuts.
         n_chains: two or more, as one alone cannot show that another would agree.
         n_draws: kept of each chain, evenly spread over the last two thirds of its run, however long that was.
-        n_restarts: of EM, at whose optima the chains start.
+        n_restarts: of EM, at whose optima the chains start; None: as em.fit_em_restarts has it.
         init: where the chains start instead, as the engines take it.
         max_passes: over the data, by all chains together: a Gibbs sweep of a chain (and temperature) is one, a gradient
-            three. By default as many as take less than a minute on two cores, and 24,000 at least. What comes before
+            three. By default as many as take less than a minute on two cores, and 12,000 at least. What comes before
             the first look is not cut short.
         budget_seconds: nothing is begun that would not end in this time, as far as the last look tells. A result then
             depends on the machine, which it does not with max_passes.
@@ -114,7 +117,7 @@ def sample(
     runs = _runs(engine, x, spec, labels, missing)
     check_count(n_chains, "n_chains", 2)
     check_count(n_draws, "n_draws", 4)
-    budget = _Budget(max_passes, budget_seconds, np.size(x) * spec.n_components)
+    budget = _Budget(max_passes, budget_seconds, np.shape(x), spec.n_components)
     if init is None:
         init, _ = starts_from_em(key_start, x, spec, n_chains, n_restarts=n_restarts, labels=labels, missing=missing)
     options = {"n_chains": n_chains, "n_warmup": n_draws // 2, "n_draws": n_draws, "init": init}
@@ -137,12 +140,13 @@ def sample(
 class _Budget:
     """Passes and seconds that are left."""
 
-    def __init__(self, max_passes, seconds, numbers):
+    def __init__(self, max_passes, seconds, shape, n_components):
         for name, value in (("max_passes", max_passes), ("budget_seconds", seconds)):
             is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
             if value is not None and not (is_number and 0.0 < value < np.inf):
                 raise ValueError(f"{name} must be a positive number, or None for the default; got {value!r}.")
-        self.passes = float(np.clip(NUMBERS / numbers, *PASSES) if max_passes is None else max_passes)
+        work = n_components * np.prod(shape) * (shape[-1] + 7.0) / 8.0
+        self.passes = float(np.clip(WORK / work, *PASSES) if max_passes is None else max_passes)
         self.seconds, self.began = np.inf if seconds is None else float(seconds), time.monotonic()
 
     def allows(self, share, passes, seconds):

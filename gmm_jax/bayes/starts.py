@@ -21,7 +21,7 @@ CLIMB_NUMBERS = 1 << 22  # N·D·K·mixtures that climb at a time
 
 
 def starts_from_em(
-    key, x, spec: MixtureSpec, n_chains: int, *, n_restarts: int = 50, labels=None, missing: str | None = None
+    key, x, spec: MixtureSpec, n_chains: int, *, n_restarts: int | None = None, labels=None, missing: str | None = None
 ) -> tuple[GMM | None, Restarts]:
     """A start for each chain, the best EM optimum and the distinct ones within 10 nats of it (by EM's
     criterion, an approximate evidence) in turn; and EM's fits.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .. import em
+from .. import bayes, em
 from ..bench import methods, report, workers
 from ..bench.methods import em as by_em
 from ..bench.options import read_known
@@ -74,7 +74,7 @@ def fit_file(
 ) -> int:
     """Fit, print and write; returns the exit code: 0 if the answer may be used, 3 if not, and the advice says why.
 
-    At Ctrl-C during EM the best fit so far is printed, and the interruption raised again.
+    At Ctrl-C the best fit so far, or the posterior at its last look, is printed, and the interruption raised again.
     """
     place.check(method)
     folder.check_free(out, force=force)
@@ -119,7 +119,7 @@ def fit_file(
     return 0 if answer.trusted(fit) else 3
 
 
-def _fitted(chosen, key, rows, x, spec, given, place) -> tuple[Fit, em.Restarts | None, em.Interrupted | None]:
+def _fitted(chosen, key, rows, x, spec, given, place) -> tuple[Fit, em.Restarts | None, KeyboardInterrupt | None]:
     """The answer, of EM every start, and how it was interrupted; x is the rows where they are in memory."""
     if chosen.function is by_em.fit:
         search = {name: value for name, value in given.items() if name not in CONFIG}
@@ -131,6 +131,10 @@ def _fitted(chosen, key, rows, x, spec, given, place) -> tuple[Fit, em.Restarts 
         found, interrupted = fit(), None
     except em.Interrupted as error:
         found, interrupted, x = error.restarts, error, None
+    except bayes.Interrupted as error:
+        if error.answer is None:
+            raise
+        return error.answer.fit, None, error
     if isinstance(found, Fit):
         return found, None, None
     options = {"init": given.get("init"), "config": _config(given), "missing": given.get("missing")}
@@ -143,7 +147,7 @@ def _fitted(chosen, key, rows, x, spec, given, place) -> tuple[Fit, em.Restarts 
 def _how_far(method, n_samples, found, given, interrupted):
     """What an interrupted fit is, and that starts were compared on a sample."""
     said = []
-    if interrupted is not None:
+    if isinstance(interrupted, em.Interrupted):
         so_far = f"interrupted: this is the best fit so far, to {n_samples} rows"
         not_it = f"interrupted before {method} began: this is the best EM fit so far, not the answer of {method}"
         said.append(so_far if method == "em" else not_it)

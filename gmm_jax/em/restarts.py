@@ -26,7 +26,7 @@ from .inputs import Data, check_options, open_data, outward, prepare_many, stack
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, message_of, pick, remarks_of, unseen
 from .pool import CompiledFits, compiled_fits
-from .search import Judged, Swapped, are_swaps_wanted, run_swaps
+from .search import Judged, Swapped, run_swaps, starts_and_swaps
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
 
 
@@ -116,7 +116,7 @@ def fit_em_restarts(
             partitions stay with the workers. Or many data sets: (P, N, D), or a list of (N_p, D), each with
             starts of its own; the answer is then a ManyRestarts.
         key: for many data sets, one to be split, or P of them.
-        n_restarts: by default as many as init holds where it is a GMM, 50 else.
+        n_restarts: by default as many as init holds where it is a GMM, 20 where swaps follow, 50 else.
         init: a name (random, random_points, kmeans++, kmeans), a start function (key, x, spec) -> GMM that sees
             standardised rows (at most 16,384, drawn uniformly; see `mixture.starts` for one that takes their number,
             too), or a GMM in the units of the data (one, or with a leading axis for each restart).
@@ -147,8 +147,8 @@ def fit_em_restarts(
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}.")
-    n_restarts, file = _checked(spec, init, n_restarts, config, n_sample, block_rows, checkpoint, resume)
-    swaps = are_swaps_wanted(spec, n_restarts, init, swaps=swaps)
+    n_restarts, swaps = _checked(spec, init, n_restarts, swaps, config, n_sample, block_rows)
+    file = checkpoint_path(checkpoint, resume=resume)
     if is_many(x):
         if file is not None or n_sample is not None:
             raise ValueError("checkpoint and n_sample are for one data set: leave them out for many.")
@@ -188,15 +188,16 @@ def fit_em_restarts(
     return found
 
 
-def _checked(spec, init, n_restarts, config, n_sample, block_rows, checkpoint, resume):
-    """How many starts, and the file of the checkpoint, once every argument but the data is what it should be."""
+def _checked(spec, init, n_restarts, swaps, config, n_sample, block_rows) -> tuple[int, bool]:
+    """How many starts, and whether swaps follow, once every argument but the data is what it should be."""
     check_type(spec, MixtureSpec, "spec", "MixtureSpec(n_components=3)")
     if not (isinstance(init, (str, GMM)) or callable(init)):
         raise ValueError(f"init must be a name, a GMM or a start function; got {kind_of(init)}: pass GMM(φ, μ, Σ).")
-    if n_restarts is None:
-        n_restarts = 50 if not isinstance(init, GMM) else 1 if np.ndim(init.means) == 2 else len(init.means)
+    if swaps not in (True, False, None):
+        raise ValueError(f"swaps must be True, False, or None for the default; got {swaps!r}.")
+    n_restarts, swaps = starts_and_swaps(spec, init, n_restarts, swaps=swaps)
     check_options(n_restarts, config, n_sample=(n_sample, spec.n_components), block_rows=(block_rows, 1))
-    return n_restarts, checkpoint_path(checkpoint, resume=resume)
+    return n_restarts, swaps
 
 
 def search_on(key, x, weight, labels, spec: MixtureSpec, **options) -> Restarts:

@@ -2,8 +2,8 @@
 
 Where a component is missing in one place and one too many is in another, no step of EM mends it, and with many
 components few starts are free of it. New starts are the best fit with one component put elsewhere: one whose samples
-the others explain best goes, to a sample that the fit explains badly. After a short EM the best tenth is run to its
-end; what is worth more than the best fit takes its place, until forty swaps in a row found nothing.
+the others explain best goes, to a sample that the fit explains badly. After a short EM the best quarter is run to its
+end if it may pass the best fit; what is worth more takes its place, until a hundred swaps in a row found nothing.
 
 References:
     Zhao, Hautamäki, Kärkkäinen & Fränti (2012), Random swap EM algorithm for Gaussian mixture models, Pattern
@@ -31,9 +31,10 @@ from .pool import CompiledFits
 
 FEWEST_COMPONENTS = 4  # with fewer, starts find the best optimum by themselves
 FEWEST_STARTS = 10  # who asks for fewer asks for no search
+N_STARTS, N_STARTS_SWAPPED = 50, 20  # by default: alone, and where swaps follow
 SHORT = 20  # iterations after which swaps are compared
-KEPT = 10  # one of so many is then run to its end
-PATIENCE = 40  # swaps without success after which a search ends
+KEPT = 4  # one of so many then goes on
+PATIENCE = 100  # swaps without success after which a search ends
 MOST_ROUNDS = 50
 
 
@@ -60,11 +61,15 @@ class Swapped(NamedTuple):
     spent: Int[np.ndarray, "P"]  # iterations
 
 
-def are_swaps_wanted(spec: MixtureSpec, n_restarts: int, init, *, swaps: bool | None) -> bool:
-    """What was said, or where nothing was: for so many components and starts, if those are not given."""
-    if swaps is not None:
-        return swaps
-    return spec.n_components >= FEWEST_COMPONENTS and n_restarts >= FEWEST_STARTS and not isinstance(init, GMM)
+def starts_and_swaps(spec: MixtureSpec, init, n_restarts: int | None, *, swaps: bool | None) -> tuple[int, bool]:
+    """From how many starts to fit, and whether swaps follow: what was said, or the default where nothing was."""
+    given = isinstance(init, GMM)
+    if n_restarts is None and given:
+        n_restarts = 1 if np.ndim(init.means) == 2 else len(init.means)
+    if swaps is None:
+        enough = n_restarts is None or (isinstance(n_restarts, (int, np.integer)) and n_restarts >= FEWEST_STARTS)
+        swaps = spec.n_components >= FEWEST_COMPONENTS and enough and not given
+    return (N_STARTS_SWAPPED if swaps else N_STARTS) if n_restarts is None else n_restarts, swaps
 
 
 def run_swaps(
@@ -98,8 +103,7 @@ def run_swaps(
     for _ in range(MOST_ROUNDS):
         starts = [swaps(draws[p], pick(best.results.gmm, p), data[p], movable[p], n_fits) for p in range(n_sets)]
         fits = begin(jax.tree.map(lambda *leaves: np.stack(leaves), *starts))
-        _run(fits, np.flatnonzero(np.repeat(open_sets, n_fits)), SHORT)
-        _run(fits, np.flatnonzero(np.repeat(open_sets, n_fits) & _most_promising(fits, ranking)))
+        _run_promising(fits, ranking, open_sets, best.sound)
         swapped = judge(fits)
         spent += swapped.n_iter.reshape(n_sets, n_fits).sum(axis=1)
         found = best_of_each(swapped)
@@ -113,18 +117,34 @@ def run_swaps(
     return Swapped(best._replace(value=np.where(gain > 0.0, best.value, -np.inf)), gain, spent)
 
 
-def _run(fits, which, *until):
-    while not fits.advance(which, *until):
-        pass
+def _run_promising(fits: CompiledFits, ranking: Ranking, open_sets, top: Float[np.ndarray, "P"]) -> None:
+    """Run fits as long as they may pass the best of their data set.
 
+    After a short run it is one of four; from then on, those which are above it if they gain once more what they have
+    gained since the last look, each twice as late as the one before.
+    """
+    n_iter, shape = SHORT, (-1, fits.n_starts)
 
-def _most_promising(fits, ranking) -> Bool[np.ndarray, "M"]:
-    """One of so many fits of each data set, those worth most so far."""
-    now, shape = fits.look()[0], (-1, fits.n_starts)
-    worth = ranking.worth(now.best.gmm, now.best_value, np.full(now.status.shape, Status.CONVERGED))
-    worth = np.where(np.isin(now.status, (Status.RUNNING, Status.CONVERGED)), worth, -np.inf).reshape(shape)
-    rank = np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1)
-    return (rank < max(1, fits.n_starts // KEPT)).ravel()
+    def worth():
+        now = fits.look()[0]
+        worth = ranking.worth(now.best.gmm, now.best_value, np.full(now.status.shape, Status.CONVERGED))
+        return np.where(np.isin(now.status, (Status.RUNNING, Status.CONVERGED)), worth, -np.inf).reshape(shape)
+
+    def run(which):
+        while not fits.advance(np.flatnonzero(which), n_iter):
+            pass
+
+    run(np.repeat(open_sets, fits.n_starts))
+    now = worth()
+    rank = np.argsort(np.argsort(-now, axis=1, kind="stable"), axis=1)
+    which = open_sets[:, None] & (rank < max(1, fits.n_starts // KEPT)) & np.isfinite(now)
+    while which.any():
+        n_iter, before = 2 * n_iter, now
+        run(which.ravel())
+        now = worth()
+        running = (fits.look()[0].status == Status.RUNNING).reshape(shape)
+        gained = np.where(which, now, 0.0) - np.where(which, before, 0.0)
+        which &= running & (now + gained > top[:, None])
 
 
 def movable_components(data: Data) -> Bool[np.ndarray, "K"]:

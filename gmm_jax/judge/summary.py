@@ -50,9 +50,11 @@ def fit_posterior(
     Args:
         engine: auto (`bayes.sample`, which goes on until it has mixed); gibbs or nuts (Markov chains of
             one length), smc, svi or laplace.
-        n_restarts: of EM, 50 by default; smc has none.
+        n_restarts: of EM, by default as many as em.fit_em_restarts has; smc has none.
         options: the engine's own (see `options_of`); another is a ValueError.
 
+    Raises:
+        bayes.Interrupted: at Ctrl-C after the first look of engine auto; `.answer` is what would have been returned.
     """
     check_key(key)
     check_spec(spec)
@@ -69,13 +71,20 @@ def fit_posterior(
     key_start, key_draw = jax.random.split(key)
     draw, starts = getattr(bayes, FUNCTIONS.get(engine, engine)), None
     if engine != "smc":
-        n_restarts = 50 if n_restarts is None else n_restarts
         options["init"], starts = bayes.starts_from_em(key_start, x, spec, options["n_chains"], n_restarts=n_restarts)
-    drawn = draw(key_draw, x, spec, **options)
+    interrupted = None
+    try:
+        drawn = draw(key_draw, x, spec, **options)
+    except bayes.Interrupted as error:
+        drawn, interrupted = error.posterior, error
     delta = options.get("guide") == "delta"
     point = None if delta else _point(jax.random.fold_in(key_draw, 1), drawn, spec, starts)
     fit = summary(drawn, spec, x=x, relabelling=relabelling, chains=engine not in APPROXIMATE, point=point)
-    return PosteriorFit(fit._replace(standard_errors=None) if delta else fit, drawn, starts)
+    found = PosteriorFit(fit._replace(standard_errors=None) if delta else fit, drawn, starts)
+    if interrupted is not None:
+        interrupted.answer = found
+        raise interrupted
+    return found
 
 
 def _point(key, drawn, spec, starts):

@@ -15,9 +15,9 @@ def fit(
     x,
     spec,
     *,
-    n_restarts=50,
+    n_restarts=None,
     init="kmeans++",
-    swaps=False,
+    swaps=None,
     n_sample=None,
     max_iter=1000,
     tol=1e-8,
@@ -32,7 +32,7 @@ def fit(
 
 
 def fit_many(
-    keys, xs, spec, *, n_restarts=50, init="kmeans++", swaps=False, max_iter=1000, tol=1e-8, reg_covar=None
+    keys, xs, spec, *, n_restarts=None, init="kmeans++", swaps=None, max_iter=1000, tol=1e-8, reg_covar=None
 ) -> list[Fit]:
     """`fit` of data sets of one shape, all starts together: the same answers to rounding."""
     config = em.EMConfig(max_iter=max_iter, tol=tol, reg_covar=reg_covar)

@@ -17,7 +17,7 @@ def fit(
     n_warmup=500,
     n_draws=2500,
     n_temperatures=1,
-    n_restarts=50,
+    n_restarts=None,
     relabelling="pivot",
     progress=None,
 ) -> Fit:

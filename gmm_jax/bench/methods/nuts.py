@@ -13,7 +13,7 @@ def fit(
     n_chains=4,
     n_warmup=500,
     n_draws=1000,
-    n_restarts=50,
+    n_restarts=None,
     target_accept=0.8,
     relabelling="pivot",
     progress=None,
