@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmm_jax import GMM, MixtureSpec, bayes, em, log_prob
+from gmm_jax import MixtureSpec, bayes, em, log_prob
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.shell import experiment
 from shared.cells import RUN, Options, ask, groups
+from shared.truths import draw, random_truths
 
 ROWS = {(4, 1, 200): 0.45, (3, 2, 150): 0.78, (2, 3, 100): 0.90, (4, 4, 400): 0.92, (3, 10, 900): 0.98}  # K, D, n
-MEAN_SD, SPREAD, ALPHA, N_CHAINS, N_TEST, BLOCK = 2.0, 0.4, 4.0, 4, 20_000, 10
+N_CHAINS, N_TEST, BLOCK = 4, 20_000, 10
 CONFIG = em.EMConfig(max_iter=3000, tol=1e-9, acceleration="lbfgs")
 CHAIN, SMALL = {"n_warmup": 300, "n_draws": 50, "thin": 20}, {"n_warmup": 10, "n_draws": 10}
 
@@ -60,23 +61,6 @@ def compare(n_components, n_features, n_samples, block, n_truths, chain):
     kl_em, kl_bayes = np.mean(exact - fitted, axis=1), np.mean(exact - predictive, axis=1)
     both = zip(kl_em.tolist(), kl_bayes.tolist(), strict=True)
     return [{"truth": i, "kl_em": a, "kl_bayes": b} for i, (a, b) in enumerate(both)]
-
-
-def random_truths(rng, n, n_components, n_features):
-    """Mixtures with leading (n,)."""
-    shape = (n, n_components, n_features)
-    root = np.eye(n_features) + SPREAD * rng.standard_normal((*shape, n_features))
-    weights = rng.dirichlet(np.full(n_components, ALPHA), n)
-    return GMM(weights, MEAN_SD * rng.standard_normal(shape), root @ np.swapaxes(root, -1, -2))
-
-
-def draw(rng, gmm, n_samples):
-    """(n, n_samples, D) from mixtures with leading (n,)."""
-    n, n_components, n_features = gmm.means.shape
-    labels = np.stack([rng.choice(n_components, n_samples, p=weights) for weights in gmm.weights])
-    noise, roots = rng.standard_normal((n, n_samples, n_features, 1)), np.linalg.cholesky(gmm.covariances)
-    each = zip(gmm.means, roots, labels, noise, strict=True)
-    return np.stack([mean[k] + (root[k] @ e)[..., 0] for mean, root, k, e in each])
 
 
 @jax.jit

@@ -45,3 +45,10 @@ def test_curves_with_lines_of_several_truths_and_numbers_that_are_missing(tmp_pa
     looks = {"expected": {"kl": 0.01}, "logarithmic": ("n",), "from_zero": ("kl",)}
     pictures.curves(tmp_path / "a.png", rows, "n", {"kl": "KL from truth"}, **looks)
     assert is_a_picture(tmp_path / "a.png")
+
+
+def test_ratios_with_a_panel_that_has_none(tmp_path):
+    rows = [{"n": 10.0**i, "overlap": 0.1 / i, "k": i, "ratio": 2.0 ** (i - 2)} for i in (1, 2, 3)]
+    looks = {"size": "k", "edges": {"n": (50.0,)}}
+    pictures.ratios(tmp_path / "a.png", {"some": rows, "none": []}, {"n": "n", "overlap": "ω"}, "ratio", "r", **looks)
+    assert is_a_picture(tmp_path / "a.png")

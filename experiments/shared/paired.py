@@ -1,5 +1,6 @@
 """Methods on the same data sets: the divergence of one as a multiple of another's, with its Monte-Carlo error."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,25 +19,25 @@ class Ratio(NamedTuple):
         return f"{self.value:.2f} ± {self.error:.2f}"
 
 
-def paired_ratio(rows: Rows, method: str, reference: str = "oracle", column: str = "kl") -> Ratio | None:
-    """How many times the reference's a method's `column` is, data set by data set; None where fewer than two have both.
+def paired_ratio(
+    rows: Rows, method: str, reference: str = "oracle", column: str = "kl", place: Sequence[str] = ("problem", "seed")
+) -> Ratio | None:
+    """How many times the reference's kl a method's `column` is, on equal data sets; None where less than two have both.
 
-    The standard error is that of the mean logarithm, times the ratio.
+    The standard error is that of the mean logarithm, times the ratio. Rows of one data set agree in what `place` names.
     """
-    of_method, of_reference = ({_place(r): r for r in rows if r["method"] == m} for m in (method, reference))
+    of_method, of_reference = (
+        {tuple(row[name] for name in place): row for row in rows if row["method"] == m} for m in (method, reference)
+    )
     logs = [
-        np.log(of_method[place][column] / of_reference[place]["kl"])
-        for place in of_method.keys() & of_reference.keys()
-        if _positive(of_method[place].get(column)) and _positive(of_reference[place].get("kl"))
+        np.log(of_method[at][column] / of_reference[at]["kl"])
+        for at in of_method.keys() & of_reference.keys()
+        if _positive(of_method[at].get(column)) and _positive(of_reference[at].get("kl"))
     ]
     if len(logs) < 2:
         return None
     ratio = float(np.exp(np.mean(logs)))
     return Ratio(ratio, ratio * float(np.std(logs, ddof=1)) / len(logs) ** 0.5, len(logs))
-
-
-def _place(row):
-    return row["problem"], row["seed"]
 
 
 def _positive(value):

@@ -72,6 +72,52 @@ def curves(path, rows, axis, panels, *, expected=MappingProxyType({}), logarithm
         legend_below(figure, looks)
 
 
+def ratios(path, panels, axes, column, title, *, size, edges, reach=4.0):
+    """A ratio at places of two log axes, a panel a title: blue below 1, red above, the area by `size`.
+
+    Args:
+        panels: title -> rows, dicts with the axes, the ratio in `column`, and `size`.
+        axes: column -> label of the horizontal and the vertical axis.
+        title: what the ratio is.
+        edges: column -> where classes end, in dashes.
+        reach: times and parts of 1 up to which colours differ.
+    """
+    from matplotlib.colors import LogNorm
+
+    across, up = axes
+    norm = LogNorm(1.0 / reach, reach)
+    sizes = sorted({row[size] for rows in panels.values() for row in rows})
+    with panels_of(path, len(panels), 3, 3.3, 3.2, extra=0.3, sharex=True, sharey=True) as (figure, drawn):
+        for panel, (name, rows) in zip(drawn, panels.items(), strict=True):
+            x, y, c, s = _columns(rows, across, up, column, size)
+            look = {"cmap": "RdBu_r", "norm": norm, "edgecolors": MUTED, "linewidths": 0.5}
+            discs = panel.scatter(x, y, s=_area(s), c=c, zorder=3, **look)
+            for at in edges.get(across, ()):
+                panel.axvline(at, color=GRID, linestyle="--", linewidth=0.9)
+            for at in edges.get(up, ()):
+                panel.axhline(at, color=GRID, linestyle="--", linewidth=0.9)
+            panel.set(xscale="log", yscale="log", xlabel=axes[across], title=name)
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter("")
+        drawn[0].set_ylabel(axes[up])
+        bar = figure.colorbar(discs, ax=list(drawn), label=title, extend="both", pad=0.01)
+        ticks = reach ** np.linspace(-1.0, 1.0, 5)
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        bar.minorticks_off()
+        looks = {f"{size.removeprefix('n_')}: {n:g}": _disc(n) for n in sizes[:: max(len(sizes) - 1, 1)]}
+        legend_below(figure, looks)
+
+
+def _area(size):
+    return 9.0 * np.asarray(size, float)
+
+
+def _disc(size):
+    about = {"marker": "o", "linestyle": "", "color": GRID, "markeredgecolor": MUTED}
+    return about | {"markersize": float(np.sqrt(_area(size)))}
+
+
 def _columns(rows, *names):
     return [np.array([row.get(name) for row in rows], float) for name in names]
 

@@ -24,7 +24,8 @@ SAME_COST = 1e-3  # two optima are one where their matched components differ by 
 SAME_COMPONENT = 1e-3  # two components are one where means and covariances differ by less, in units of their sds
 REPEATED = 1e-5  # relative variance below which samples repeat one value
 FEW = 10  # samples that repeat one value are a component of their own if they are so many times D + 1
-LARGEST_SHIFT = 0.05  # at a stationary point an EM step without a ridge changes no Σ_k and no μ_k by more, relatively
+LARGEST_SHIFT = 0.05  # at a stationary point an EM step without a ridge widens no Σ_k, and moves no μ_k, by more
+LARGEST_HELD = 0.5  # share of a variance of Σ_k that a ridge may add: by so much Σ_k shrinks in an EM step without it
 
 
 class Optima(NamedTuple):
@@ -64,8 +65,9 @@ def spurious(
 
     - a free component has n·φ_k < m + 1 ("tiny component");
     - it is not stationary without regularisation: one EM step moves a free μ_k by more than largest_shift standard
-      deviations, or changes a free Σ_k by more than that share in some direction. A Σ_k that shrinks is allowed where
-      at least 10·m samples repeat one value (a variance below 1e-5 of the data's): zeros are a component of their own;
+      deviations, or in some direction a free Σ_k grows by more than that share, or shrinks by more than half, so that
+      regularisation made most of it. A Σ_k that shrinks is allowed where at least 10·m samples repeat one value (a
+      variance below 1e-5 of the data's): zeros are a component of their own;
     - two components coincide that the data could tell apart: a saddle point.
 
     All are invariant under the maps that the structure allows. Made for fits of any program, in the units of x;
@@ -108,10 +110,10 @@ def reasons(
     if after is not None:
         shrinks, grows, moved = _changes(gmms, after, spread)
         repeats = (support >= FEW * least) & (relative_variances(gmms, spread)[..., 0] < REPEATED)
-        shrinks = np.where(repeats, 0.0, shrinks)
-        changed = np.where(free_covariances, np.maximum(shrinks, grows), 0.0)
-        shift = np.maximum(changed, np.where(free_means, moved, 0.0))
-        still = (shift <= largest_shift).all(axis=1) | ~np.asarray(settled)  # NaN is not still
+        held = np.where(free_covariances & ~repeats, shrinks, 0.0)
+        shift = np.maximum(np.where(free_covariances, grows, 0.0), np.where(free_means, moved, 0.0))
+        still = ((shift <= largest_shift) & (held <= LARGEST_HELD)).all(axis=1)  # NaN is not still
+        still |= ~np.asarray(settled)
         reason[~still & (reason == "")] = "not stationary"
         reason[_coincide(gmms, spec) & (reason == "")] = "coinciding components"
     return reason

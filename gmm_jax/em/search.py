@@ -100,9 +100,15 @@ def run_swaps(
         return None
     idle, spent = np.zeros(n_sets, int), np.zeros(n_sets, int)
     draws = [np.random.default_rng([*np.asarray(jax.random.key_data(key)).ravel().tolist(), 1]) for key in keys]
+
+    def starts_of(p):
+        gmm = pick(best.results.gmm, p)
+        if open_sets[p]:
+            return swaps(draws[p], gmm, data[p], movable[p], n_fits)
+        return jax.tree.map(lambda leaf: np.repeat(leaf[None], n_fits, axis=0), gmm)  # not run
+
     for _ in range(MOST_ROUNDS):
-        starts = [swaps(draws[p], pick(best.results.gmm, p), data[p], movable[p], n_fits) for p in range(n_sets)]
-        fits = begin(jax.tree.map(lambda *leaves: np.stack(leaves), *starts))
+        fits = begin(jax.tree.map(lambda *leaves: np.stack(leaves), *map(starts_of, range(n_sets))))
         _run_promising(fits, ranking, open_sets, best.sound)
         swapped = judge(fits)
         spent += swapped.n_iter.reshape(n_sets, n_fits).sum(axis=1)
