@@ -18,7 +18,7 @@ from gmm_jax import GMM, MixtureSpec, NotSupported, Status, judge, log_prob, per
 from gmm_jax.bayes.diagnostics import diagnostics_of, quantities
 from gmm_jax.bench import conformance, methods
 from gmm_jax.bench.conformance import TRUTH, D, K, Subject
-from gmm_jax.bench.methods import _peers, pymc_nuts
+from gmm_jax.bench.methods import _peers
 from gmm_jax.em import EMConfig, fit_em
 from gmm_jax.mixture import Hyperparameters
 from shared.nutpie_starts import variables
@@ -253,6 +253,20 @@ def test_pymc_has_the_posterior_of_gibbs(easy):
     assert np.all(np.array(gaps) <= 5.0 * np.hypot(*errors))
 
 
+def mixture_of_variables(found, hyper, covariance_type):
+    """What PyMC's model makes of its variables, in NumPy: Λ = T Tᵀ, T = M A, M Mᵀ = C⁻¹."""
+    means = hyper.loc + found["means"] @ np.linalg.inv(np.linalg.cholesky(hyper.precision))
+    if covariance_type in ("diag", "spherical"):
+        return GMM(found["weights"], means, found["covariances"], covariance_type)
+    bartlett = np.sqrt(found["squares"])[..., None] * np.eye(means.shape[-1])
+    bartlett[..., *np.tril_indices(means.shape[-1], -1)] = found["below"]
+    root = found["size_root"] if "size_root" in found else np.linalg.cholesky(hyper.size)
+    factor = np.linalg.inv(root).swapaxes(-1, -2)[..., None, :, :] @ bartlett
+    covariances = np.linalg.inv(factor @ factor.swapaxes(-1, -2))
+    covariances = covariances[..., 0, :, :] if covariance_type == "tied" else covariances
+    return GMM(found["weights"], means, covariances, covariance_type)
+
+
 @pytest.mark.parametrize("size_dof", [None, 4.0])
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
 def test_pymcs_variables_are_those_of_the_mixture_and_back(covariance_type, size_dof):
@@ -265,7 +279,7 @@ def test_pymcs_variables_are_those_of_the_mixture_and_back(covariance_type, size
     if size_dof is not None and matrix:  # begins at its mean
         np.testing.assert_allclose(found["size_squares"][0, 0], np.full((1, n_features), size_dof))
         found["size_root"] = np.linalg.cholesky(size)[None, None]
-    back = pymc_nuts._mixtures(found, hyper, covariance_type)
+    back = mixture_of_variables(found, hyper, covariance_type)
     for leaf in ("weights", "means", "covariances"):
         np.testing.assert_allclose(getattr(back, leaf)[0, 0], getattr(gmm, leaf), rtol=1e-10, atol=1e-12)
 
