@@ -30,7 +30,7 @@ LARGE, TOO_LARGE = ("many_components",), ("fifty_dimensional",)  # cost as much 
 
 
 def main(
-    *, names: tuple[str, ...] = (), seeds: int = 5, large_seeds: int = 1, restarts: int = 200, run: Options = RUN
+    *, names: tuple[str, ...] = (), seeds: int = 3, large_seeds: int = 1, restarts: int = 200, run: Options = RUN
 ) -> int:
     """One row a data set to out/restarts; exit code 3 where the expectation is not met.
 
