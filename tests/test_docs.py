@@ -219,12 +219,6 @@ def test_the_shares_of_criteria_are_those_of_the_rows():
             assert float(said[name]) == float(row[1]), name
 
 
-def test_the_runs_of_the_race_are_those_of_the_results():
-    answer = store.read_json(ROOT / "results" / "restarts" / "provenance.json")["answer"]
-    lost = re.search(r"lost the best fit in (\d+ of \d+) runs", answer).group(1)
-    assert f"lost in {lost} runs" in text_of("guides/methods.md")
-
-
 def test_the_exit_codes_are_those_of_the_shell():
     codes = [int(code) for code in re.findall(r"^\| (\d+) \|", text_of("exit-codes.md"), flags=re.MULTILINE)]
     said = {value for name, value in vars(shell).items() if name.startswith("EXIT_")}
