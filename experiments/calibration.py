@@ -36,13 +36,13 @@ from gmm_jax.bayes.model import site_values, standardised_problem
 from gmm_jax.bayes.target import log_joint_density
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.judge.calibration import counts_below, ranks, uniform_p_value
 from gmm_jax.mixture import ONE_AT_A_TIME, Scaling
 from gmm_jax.mixture.cores import n_workers
 from gmm_jax.mixture.starts import kmeans_plusplus
 from gmm_jax.shell import experiment
 from shared import pictures
 from shared.cells import RUN, Options, ask, groups
+from shared.ranks import counts_below, ranks, uniform_p_value
 
 CASES = ((2, 1), (2, 2), (3, 1), (3, 2))  # components, features
 ALPHA, MEAN_SCALE = 4.0, 3.0  # φ ~ Dir(4), μ_k ~ N(0, 3²), Σ_k ~ IW(d + 4, I)

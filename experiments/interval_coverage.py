@@ -17,10 +17,11 @@ from statistics import NormalDist
 import jax
 import numpy as np
 
-from gmm_jax import em, judge, log_prob, problems
+from gmm_jax import em, log_prob, problems
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.mixture import free_coordinates, standardise, static_masks
 from gmm_jax.shell import experiment
+from shared import bounds
 from shared import replications as many
 from shared.cells import RUN, Options, ask, groups
 
@@ -47,8 +48,8 @@ def measure(replications):
     lots = [range(first, min(first + many.LOT, replications)) for first in range(0, replications, many.LOT)]
     found = [one_lot(problem, seeds) for seeds in lots]
     hits, without, points, effective = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-    bound = judge.cramer_rao(derive_key(0, "bound", PROBLEM), problem.truth, problem.spec, n_samples=N_SAMPLES)
-    efficiency = judge.efficiency(points, problem.truth, problem.spec, bound)
+    bound = bounds.cramer_rao(derive_key(0, "bound", PROBLEM), problem.truth, problem.spec, n_samples=N_SAMPLES)
+    efficiency = bounds.efficiency(points, problem.truth, problem.spec, bound)
     return rows_of(hits, without, effective, efficiency, problem)
 
 

@@ -13,10 +13,11 @@ Found: see results/known_parameters.
 import jax
 import numpy as np
 
-from gmm_jax import align, em, judge, problems
+from gmm_jax import align, em, problems
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.mixture import free_parts
 from gmm_jax.shell import experiment
+from shared.bounds import cramer_rao
 from shared.cells import RUN, Options, ask, groups
 
 PROBLEMS = ("well_separated", "course_2d", "overlapping")
@@ -59,7 +60,7 @@ def one(problem, known, replications, restarts):
     fits = jax.tree.map(lambda leaf: np.asarray(leaf)[ok], found.best.gmm)
     square = np.mean((align(fits, truth, spec).means - truth.means)[:, OTHERS:] ** 2, axis=(1, 2))
     mean, error = float(np.mean(square)), float(np.std(square, ddof=1) / np.sqrt(square.size))
-    bound = judge.cramer_rao(derive_key(0, "bound", problem.name), truth, spec, n_samples=xs.shape[1])
+    bound = cramer_rao(derive_key(0, "bound", problem.name), truth, spec, n_samples=xs.shape[1])
     least = bound.standard_errors.means[OTHERS:][free_parts(spec)[1][OTHERS:]]
     return {
         "n_samples": xs.shape[1],

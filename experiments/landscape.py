@@ -16,9 +16,10 @@ import numpy as np
 from gmm_jax import MixtureSpec, em, problems
 from gmm_jax.bench import landscape, plots, report
 from gmm_jax.bench.runner import derive_key
-from gmm_jax.judge.landscape import curvature, polished, rows_of
+from gmm_jax.judge.landscape import rows_of
 from gmm_jax.shell import experiment
 from shared.cells import RUN, Options, ask, groups
+from shared.stationary import curvature, polished
 
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10)
 CASES = {  # a data set and K, or a named problem

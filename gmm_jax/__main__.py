@@ -1,7 +1,5 @@
 """python -m gmm_jax is the command gmm-jax."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -4,8 +4,6 @@ Each command is a function: its arguments are the options, its docstring their h
 runs. Results go to stdout, progress and errors to stderr; docs/exit-codes.md has the exit codes.
 """
 
-from __future__ import annotations
-
 import functools
 import json as json_format
 import shlex
@@ -220,7 +218,7 @@ def compare(
         json: Print one JSON document on stdout instead of a table.
     """
     from .bench.compare import compare as run_compare
-    from .bench.grid import read_grid
+    from .bench.options import read_grid
     from .bench.runner import How
 
     if file is not None and grid != Grid():

@@ -5,21 +5,20 @@ one: the results of `em`, a `Fit`, a fitted estimator. Without axes a new figure
 in every picture, and are drawn at 1 and 2 standard deviations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from .bench.plots.looks import COMPONENTS, MUTED, colours_of, mixed
+from .bayes.checks import host_mixture
+from .bench.plots.looks import COMPONENTS, MUTED, colours_of, mixed, name_components
 from .bench.plots.primitives import draw_cloud, draw_components, draw_data, draw_gaps, draw_trace, on
 from .bench.plots.style import in_style, new_axes
+from .judge.metrics import few_draws
 from .mixture import Fit, Posterior, check_data
-from .mixture.gmm import mixture_of
 from .mixture.predictive import predictive
 
-MOST_ROWS = 5_000  # drawn as dots, evenly chosen
+MOST_ROWS, MOST_DRAWS = 5_000, 1_000  # drawn as dots, evenly chosen
 MOST_FEATURES = 6  # in a pairs plot
 
 
@@ -35,7 +34,7 @@ def scatter(x, fit=None, *, features: Sequence[int] | None = None, labels=None, 
     features = list(range(x.shape[1] if x.shape[1] <= 3 else 2)) if features is None else list(features)
     if not 1 <= len(features) <= 3:
         raise ValueError(f"features must name one to three features; got {features}: see plot.pairs for more.")
-    ax = new_axes(1, 1, 5.0, 4.2, n_features=len(features))[0, 0] if ax is None else ax
+    ax = new_axes(1, 1, 5.0, 4.2, n_features=len(features))[0] if ax is None else ax
     _draw(ax, x, features, gmm, _colours(gmm, x, labels))
     for axis, j in zip("xyz", features, strict=False):
         ax.set(**{f"{axis}label": names[j]})
@@ -47,7 +46,7 @@ def pairs(x, fit=None, *, labels=None, names=None, axes=None):
     """Axes (D, D): each pair of the first six features below the diagonal, and on it the density of each."""
     x, names, gmm = _inputs(x, names, fit)
     d = min(x.shape[1], MOST_FEATURES)
-    axes = np.asarray(new_axes(d, d, 2.3, 2.1) if axes is None else axes).reshape(d, d)
+    axes = np.asarray(new_axes(d * d, d, 2.3, 2.1) if axes is None else axes).reshape(d, d)
     colours = _colours(gmm, x, labels)
     for i in range(d):
         for j in range(d):
@@ -65,16 +64,13 @@ def pairs(x, fit=None, *, labels=None, names=None, axes=None):
 def densities(x, fit, *, names=None, axes=None):
     """Axes (D,): of each feature a histogram, the components' weighted densities and their sum."""
     x, names, gmm = _inputs(x, names, fit)
-    axes = new_axes(-(-x.shape[1] // 3), min(x.shape[1], 3), 3.1, 2.4).ravel() if axes is None else np.ravel(axes)
+    axes = (new_axes(len(names), 3, 3.1, 2.4) if axes is None else np.ravel(axes))[: len(names)]
     colours = _colours(gmm, x, None)
     for j, ax in enumerate(axes):
-        if j >= x.shape[1]:
-            ax.set_axis_off()
-            continue
         _draw(ax, x, [j], gmm, colours)
         ax.set(xlabel=names[j])
     _with_legend(axes[0], gmm)
-    return axes[: x.shape[1]]
+    return axes
 
 
 @in_style
@@ -82,7 +78,7 @@ def responsibilities(x, fit, *, ax=None):
     """Axes with p(component | row) of all rows, stacked, in the order of component and certainty."""
     x, _, gmm = _inputs(x, None, fit)
     r = _responsibilities(gmm, x)
-    ax = new_axes(1, 1, 5.6, 2.6)[0, 0] if ax is None else ax
+    ax = new_axes(1, 1, 5.6, 2.6)[0] if ax is None else ax
     order = np.lexsort((-r.max(axis=1), r.argmax(axis=1)))
     ax.stackplot(np.arange(len(r)), r[order].T, colors=colours_of(r.shape[1]), linewidth=0.0)
     clear = np.mean(r.max(axis=1) > 0.95)
@@ -99,7 +95,7 @@ def traces(result, *, axes=None):
     Args:
         result: of `em.fit_em` or `em.fit_em_restarts` (every fit, the best in colour), or a Posterior.
     """
-    left, right = axes = new_axes(1, 2, 4.1, 3.0)[0] if axes is None else np.ravel(axes)
+    left, right = axes = new_axes(2, 2, 4.1, 3.0) if axes is None else np.ravel(axes)
     draws = result.draws if isinstance(result, Fit) else result
     if isinstance(draws, Posterior):
         for chain in np.asarray(draws.log_density):
@@ -130,22 +126,18 @@ def posterior_of_means(posterior: Posterior, x=None, *, features: Sequence[int] 
         x: rows that lie near are grey dots.
     """
     draws = posterior.draws.draws if isinstance(posterior, Fit) else posterior.draws
-    means = np.asarray(draws.means, float)
-    means = means.reshape(-1, *means.shape[-2:])
+    means = np.asarray(few_draws(draws, MOST_DRAWS).means, float)
     names = [f"feature {j + 1}" for j in range(means.shape[-1])] if names is None and x is None else names
     x, names, _ = _inputs(means[:0, 0] if x is None else x, names, None)
     pair = tuple(features)[: x.shape[1]]
     k = means.shape[1]
-    axes = new_axes(-(-k // 3), min(k, 3), 2.9, 2.6).ravel() if axes is None else np.ravel(axes)
+    axes = (new_axes(k, 3, 2.9, 2.6) if axes is None else np.ravel(axes))[:k]
     for j, ax in enumerate(axes):
-        if j >= k:
-            ax.set_axis_off()
-            continue
-        draw_cloud(ax, x, {"": means[:: max(len(means) // 1000, 1), j]}, None, pair, {"": {"color": colours_of(k)[j]}})
+        draw_cloud(ax, x, {"": means[:, j]}, None, pair, {"": {"color": colours_of(k)[j]}})
         ax.set(xlabel=f"μ, {names[pair[0]]}", title=f"component {j + 1}")
         if len(pair) == 2:
             ax.set(ylabel=f"μ, {names[pair[1]]}")
-    return axes[:k]
+    return axes
 
 
 def _inputs(x, names, fit):
@@ -157,7 +149,7 @@ def _inputs(x, names, fit):
         raise ValueError(f"names must hold one name a feature, {x.shape[1]}; got {len(names)}.")
     if fit is None:
         return x, names, None
-    gmm = mixture_of(getattr(fit, "point", getattr(fit, "mixture_", fit)), "fit")
+    gmm = host_mixture(fit, "fit")
     if gmm.n_features != x.shape[1]:
         raise ValueError(f"fit has {gmm.n_features} features, but x has {x.shape[1]}: pass the data that were fitted.")
     return x, names, gmm
@@ -188,9 +180,6 @@ def _draw(ax, x, features, gmm, colours, size=7):
 
 
 def _with_legend(ax, gmm):
-    if gmm is not None and gmm.n_components <= len(COMPONENTS):
-        weights = np.asarray(gmm.weights)
-        for k, colour in enumerate(colours_of(gmm.n_components)):
-            ax.plot([], [], "o", color=colour, markersize=4, label=f"{k + 1}: φ = {weights[k]:.2f}")
-        ax.legend(title="component", title_fontsize=8, loc="best", handletextpad=0.2)
+    if gmm is not None:
+        name_components(ax, [f"{k}: φ = {weight:.2f}" for k, weight in enumerate(np.asarray(gmm.weights), start=1)])
     return ax

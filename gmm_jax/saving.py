@@ -4,8 +4,6 @@ An .npz archive holds any result to the last bit: arrays beside a description in
 and what is known of it, for people and other programs: `GMM(**json.load(file)["gmm"])`; `gmm-jax fit --out` writes it.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math
@@ -19,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from . import __version__
-from .bench.store import mixture_record, plain
+from .bench.store import mixture_record, write_json
 from .estimators.base import BaseMixture
 from .mixture import GMM, Fit, Status, validate
 from .mixture.files import write_bytes_atomic
@@ -66,8 +64,7 @@ def load(path: str | Path) -> Any:
 
 def write_model(path: Path, document: dict[str, Any]) -> Path:
     """A mixture with what is known of it, as JSON: `document` has gmm, a `mixture_record`, and any other keys."""
-    record = {"gmm_jax": __version__, "schema": SCHEMA, **document}
-    return write_bytes_atomic(path, (json.dumps(plain(record), indent=1, ensure_ascii=False) + "\n").encode())
+    return write_json(path, {"gmm_jax": __version__, "schema": SCHEMA, **document})
 
 
 def _document(result):

@@ -3,8 +3,6 @@
 Used by the command gmm-jax and by experiments: float64 on CPU, and JAX's compilation cache in the user's cache folder.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

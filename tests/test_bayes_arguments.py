@@ -23,10 +23,7 @@ ENTRIES = {
     "fit_posterior": lambda key: judge.fit_posterior(key, X, SPEC),
     "recovery": lambda key: judge.recovery(key, GMM, GMM),
     "divergences": lambda key: judge.divergences(key, GMM, GMM),
-    "kl_divergence": lambda key: judge.kl_divergence(key, GMM, GMM),
-    "cramer_rao": lambda key: judge.cramer_rao(key, GMM, SPEC, n_samples=10),
     "choose_components": lambda key: judge.choose_components(key, X, (1,)),
-    "ranks": lambda key: judge.ranks(key, np.zeros((3, 1)), np.zeros((3, 5, 1))),
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from gmm_jax.judge.calibration import counts_below, ranks, uniform_band, uniform_p_value
+from shared.ranks import counts_below, ranks, uniform_band, uniform_p_value
 
 KEY = jax.random.key(0)
 N, L, LEVEL = 100, 19, 0.99

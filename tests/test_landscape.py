@@ -7,7 +7,8 @@ import scipy.linalg
 
 from gmm_jax import GMM, MixtureSpec, em
 from gmm_jax.bench.landscape import table
-from gmm_jax.judge.landscape import curvature, polished, rows_of
+from gmm_jax.judge.landscape import rows_of
+from shared.stationary import curvature, polished
 
 SPEC = MixtureSpec(3)
 N_STARTS = 12

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from gmm_jax import MixtureSpec, permute, problems, sample, validate
 from gmm_jax.mixture import structure, validate_spec
@@ -97,14 +98,13 @@ def test_one_component_needs_no_separation():
     assert gmm.means.shape == (1, 3)
 
 
-def test_two_equal_spheres_have_the_error_that_the_separation_was_made_for():
-    truth = problems.separated_mixture(jax.random.key(0), 2, 2, problems.separation_for_error(0.1))
+def test_two_equal_spheres_have_the_error_of_their_separation():
+    """Φ(−separation / 2)."""
+    truth = problems.separated_mixture(jax.random.key(0), 2, 2, -2.0 * norm.ppf(0.1))
     truth = jax.tree.map(np.asarray, truth)
     problem = suite.Problem("pair", "", truth, MixtureSpec(2), 10, "")
     value, error = problem.bayes_error(jax.random.key(5), 20_000)
     assert abs(value - 0.1) < SIGMAS * error
-    with pytest.raises(ValueError, match=r"error must lie in \(0, 0.5\]; got 0.7"):
-        problems.separation_for_error(0.7)
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 101, 500])

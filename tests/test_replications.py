@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from gmm_jax import GMM, align, em, judge, problems
+from gmm_jax import GMM, align, em, problems
 from gmm_jax.em import Bounds
 from gmm_jax.mixture import permute
 from shared import replications as many
+from shared.bounds import cramer_rao
 
 PROBLEM = problems.load("well_separated")
 KEY = jax.random.key(3)
@@ -61,7 +62,7 @@ def test_the_summary_counts_failures_and_leaves_them_out_of_errors(xs):
     failed = np.array([True, False, False, False])
     ends = Bounds(truth_again(4, -1.0), truth_again(4, 1.0))
     found = many.Replications(points, failed, np.zeros(4, bool), {"wide": ends})
-    bound = judge.cramer_rao(KEY, PROBLEM.truth, PROBLEM.spec, n_samples=200, n_draws=2000)
+    bound = cramer_rao(KEY, PROBLEM.truth, PROBLEM.spec, n_samples=200, n_draws=2000)
     row = many.summary(KEY, found, PROBLEM, bound, "wide")
     assert (row["failed"], row["coverage"], row["ambiguous"]) == (0.25, 1.0, 0.0)
     assert row["rmse_means"] == pytest.approx(0.5)

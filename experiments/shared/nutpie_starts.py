@@ -17,7 +17,7 @@ def starts_at(init: GMM, hyper, scaling) -> dict[str, Any]:
 
 
 def variables(gmm, hyper):
-    """The sampled variables at a standardised mixture: the inverse of `pymc_nuts._mixtures`."""
+    """The sampled variables at a standardised mixture: the inverse of what pymc_nuts makes of draws."""
     spread = np.linalg.inv(np.linalg.cholesky(hyper.precision))
     found = {"weights": gmm.weights, "means": (gmm.means - hyper.loc) @ np.linalg.inv(spread)}
     unknown = hyper.size_dof is not None  # the scale starts at its mean

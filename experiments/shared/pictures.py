@@ -6,7 +6,8 @@ import numpy as np
 
 from gmm_jax.bench.plots.looks import COMPONENTS, GRID, MUTED, TRUTH, method_looks
 from gmm_jax.bench.plots.style import legend_below, panels_of
-from gmm_jax.judge.calibration import uniform_band
+
+from .ranks import uniform_band
 
 
 def scaling(path, rows, axes, floor="floor"):

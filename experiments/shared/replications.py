@@ -10,15 +10,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from gmm_jax import bayes, em, judge
+from gmm_jax import bayes, em, log_prob, sample
 from gmm_jax.bench.parameters import Parameter, parameters
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.em import Bounds
 from gmm_jax.mixture import GMM, MixtureSpec, Status, align, ambiguous, assign, match_cost, permute
 from gmm_jax.problems import Problem
+
+from .bounds import CramerRao, cramer_rao, efficiency
 
 LEVEL = 0.95
 CONFIG = em.EMConfig(max_iter=5000, tol=1e-10, reg_covar=0.0, acceleration="lbfgs")
@@ -35,7 +38,7 @@ def study_of(problem: Problem, n: int, replications: int, posteriors: int, **cha
     """
     key_em, key_gibbs, key_judge = (derive_key(n, axis, problem.name) for axis in ("em", "gibbs", "judge"))
     size = {"n_samples": n, "n_draws": BOUND_DRAWS}
-    bound = judge.cramer_rao(derive_key(0, "bound", problem.name), problem.truth, problem.spec, **size)
+    bound = cramer_rao(derive_key(0, "bound", problem.name), problem.truth, problem.spec, **size)
     found: dict[str, list[Replications]] = {"em": [], "gibbs": []}
     lot = min(LOT, LOT_ROWS // n)
     for first in range(0, replications, lot):
@@ -142,7 +145,7 @@ def without(found: Bounds) -> Bool[np.ndarray, "R"]:
 
 
 def summary(
-    key: Key[Array, ""], found: Replications, problem: Problem, bound: judge.CramerRao, kind: str
+    key: Key[Array, ""], found: Replications, problem: Problem, bound: CramerRao, kind: str
 ) -> dict[str, float]:
     """How good the answers are, every number with its Monte-Carlo standard error ..._se.
 
@@ -152,7 +155,7 @@ def summary(
     Returns:
         failed, ambiguous, no_interval: proportions of all data sets; coverage, mean over the free numbers, of all too;
         and of those that did not fail: rmse_weights, rmse_means, rmse_covariances, units of φ, μ, Σ; kl, nats;
-        efficiency with its parts variance and bias (see judge.efficiency); effective_draws, the median, and
+        efficiency with its parts variance and bias (see `bounds`); effective_draws, the median, and
         few_effective, the proportion with fewer than 400.
     """
     truth, good = problem.truth, ~found.failed
@@ -171,7 +174,7 @@ def summary(
         row |= _root(f"rmse_{name}", np.mean(error.reshape(len(error), -1) ** 2, axis=1))
     row |= mean_with_error("kl", _divergences(key, truth, points))
     if good.sum() > 1:
-        of = judge.efficiency(points, truth, problem.spec, bound)
+        of = efficiency(points, truth, problem.spec, bound)
         row |= {"efficiency": of.value, "efficiency_se": of.error, "variance": of.variance, "bias": of.bias}
     if found.effective is not None:
         row |= {"effective_draws": np.median(found.effective), "few_effective": np.mean(found.effective < ENOUGH)}
@@ -185,7 +188,11 @@ def _divergences(key, truth, points):
 
 @jax.jit
 def _kl(keys, truth, points):
-    return jax.lax.map(lambda each: judge.kl_divergence(each[0], truth, each[1], 2000)[0], (keys, points))
+    def one(each):
+        x, _ = sample(each[0], truth, 2000)
+        return jnp.mean(log_prob(truth, x) - log_prob(each[1], x))
+
+    return jax.lax.map(one, (keys, points))
 
 
 def mean_with_error(name: str, values: Float[np.ndarray, "R"]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gmm_jax.bench.methods._peers import gmmx_loop, how_to_get, sklearn_model
+from gmm_jax.bench.methods._peers import how_to_get, sklearn_model
 from gmm_jax.em import EMConfig, fit_em_restarts
 from gmm_jax.mixture import GMM, MixtureSpec
 
@@ -107,7 +107,7 @@ def sklearn_iterations(x, start, reg_covar, n_repeats, *, n_threads=None):
 
 def gmmx(x, start, reg_covar, n_iter):
     """Its jitted loop in float32, the only precision that it has."""
-    from gmmx import GaussianMixtureModelJax
+    from gmmx import EMFitter, GaussianMixtureModelJax
 
     # its loop does not trace where float64 is on
     with jax.enable_x64(False):
@@ -115,10 +115,11 @@ def gmmx(x, start, reg_covar, n_iter):
         model = GaussianMixtureModelJax.from_squeezed(*map(jax.device_put, leaves))
         single = jax.device_put(np.asarray(x, np.float32))
 
-    def run(n):
-        return seconds_of(lambda: gmmx_loop(single, model, max_iter=n, tol=0.0, reg_covar=reg_covar).gmm.means)
+    def fitted(n):
+        with jax.enable_x64(False):
+            return EMFitter(max_iter=n, tol=0.0, reg_covar=reg_covar).fit(single, model).gmm.means
 
-    return _quotient(run, n_iter)
+    return _quotient(lambda n: seconds_of(lambda: fitted(n)), n_iter)
 
 
 def pomegranate(x, start, reg_covar, n_iter):

@@ -18,11 +18,12 @@ import numpy as np
 from gmm_jax import bayes, em, judge, problems
 from gmm_jax.bayes.diagnostics import R_HAT_LIMIT
 from gmm_jax.bench.clock import Clock
-from gmm_jax.bench.methods import jags, pymc_nuts
+from gmm_jax.bench.methods import pymc_nuts
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.mixture import GMM, NotSupported, Posterior
 from shared.nutpie_starts import starts_at
 
+from . import jags
 from .numpyro_mcmc import documented, tutorial
 
 N_STARTS = 10  # of the EM whose optimum all samplers start from

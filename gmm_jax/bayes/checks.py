@@ -1,7 +1,5 @@
 """Arguments of the wrong kind, in a sentence: which argument, which value, what to pass."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 from jaxtyping import Float

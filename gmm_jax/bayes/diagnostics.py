@@ -19,8 +19,6 @@ Reference:
     Analysis 16.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple

@@ -11,8 +11,6 @@ Reference:
     on bridge sampling, J. Mathematical Psychology 81.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import combinations, permutations, product
 from math import lgamma

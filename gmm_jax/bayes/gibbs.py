@@ -7,8 +7,6 @@ Reference:
     Diebolt & Robert (1994), JRSS B 56; Frühwirth-Schnatter (2006), Finite Mixture and Markov Switching Models, ch. 3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -7,8 +7,6 @@ and C | Σ ~ Wishart(g + nν, P⁻¹). Of variances each feature has such a law 
 The only module that imports NumPyro at once, as a distribution is a subclass: others import it inside functions.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -29,7 +27,7 @@ class HierarchicalInverseWishart(dist.Distribution):
         leading = () if n_covariances is None else (n_covariances,)
         super().__init__((), (*leading, *jnp.shape(scale_mean)), validate_args=validate_args)
 
-    def jointly(self, n: int) -> HierarchicalInverseWishart:
+    def jointly(self, n: int) -> "HierarchicalInverseWishart":
         """The law of n covariances under one scale: event (n, ...)."""
         return type(self)(self.dof, self.scale_dof, self.scale_mean, n)
 

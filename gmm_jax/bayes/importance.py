@@ -7,8 +7,6 @@ Reference:
     Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25.
 """
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 from jaxtyping import Bool, Float

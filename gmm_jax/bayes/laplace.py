@@ -9,8 +9,6 @@ Reference:
     Tierney & Kadane (1986), Accurate approximations for posterior moments and marginal densities, JASA 81.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import NamedTuple

@@ -4,8 +4,6 @@ Sites are named after the fields (weights, means, covariances; or scales and cor
 those) and hold only what is free, so Known is honoured by sampling less.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import jax

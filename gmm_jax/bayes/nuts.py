@@ -3,8 +3,6 @@
 Warm-up is Stan's: the step size by dual averaging, the diagonal mass matrix in doubling windows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

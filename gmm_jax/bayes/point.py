@@ -15,8 +15,6 @@ Reference:
     Statistics 25, for randomised sequences.
 """
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key

@@ -12,8 +12,6 @@ Reference:
     Fraley & Raftery (2007), Bayesian regularization for normal mixture estimation, J. Classification 24 (the K^(−2/D)).
 """
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 
 import jax

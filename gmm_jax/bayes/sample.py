@@ -11,8 +11,6 @@ forgotten as it grows. What is left is of the order of the Monte-Carlo error squ
 validity of sequential stopping rules, Annals of Applied Probability 2).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import NamedTuple

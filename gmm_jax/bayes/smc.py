@@ -15,8 +15,6 @@ Reference:
     (2006), Sequential Monte Carlo samplers, JRSS B 68; Dau & Chopin (2022), Waste-free SMC, JRSS B 84.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Where chains start, and which mode a mixture belongs to: EM's optima, and EM's climb to the posterior's modes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

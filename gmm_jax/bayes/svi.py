@@ -3,8 +3,6 @@
 A chain is an independent optimisation from its own start; chains that end apart are in different modes.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import jax

@@ -5,8 +5,6 @@ inside jitted functions: NumPyro's own initialisation evaluates the model operat
 hundreds of programs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any

@@ -12,8 +12,6 @@ Reference:
     Bayesian Analysis 16(4), algorithm 1. Miller & Harrison (2018), JASA 113, for γ_K = γ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -13,8 +13,6 @@ Reference:
     Doucet (2022), Non-reversible parallel tempering, JRSS B 84: why that is best, and temperatures of equal rejection.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import jax

@@ -4,8 +4,6 @@ On CPU a call costs as much as hundreds of numbers, and jax.random.loggamma take
 they were two thirds of a sweep over 500 samples.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
@@ -27,7 +25,7 @@ class Proposals(NamedTuple):
     shrink: Float[Array, "*S"]  # exponential
     key: Key[Array, ""]  # of further ones, where all are rejected
 
-    def at(self, index) -> Proposals:
+    def at(self, index) -> "Proposals":
         """Those of some elements."""
         some = (slice(None), *(index if isinstance(index, tuple) else (index,)))
         return self._replace(normal=self.normal[some], exponential=self.exponential[some], shrink=self.shrink[index])

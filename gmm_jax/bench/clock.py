@@ -3,8 +3,6 @@
 JAX reports when it traces and compiles; nested reports are merged, and running is the rest of the wall time.
 """
 
-from __future__ import annotations
-
 import time
 
 TRACING = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration")

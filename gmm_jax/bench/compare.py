@@ -1,7 +1,5 @@
 """gmm-jax compare and report: methods on named problems over seeds, read back from rows alone."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +26,9 @@ METRICS = {
     "seconds_run": "run s",
 }
 DRAWN = ("kl", "means_error", "seconds_run")
-SCORES = {  # of one trial: head -> column of the rows, format
+SCORES = {  # of one trial: head -> column, format
+    "method": ("method", ""),
+    "KL from truth": ("nearness", ""),
     "held-out ℓ/n": ("test_log_likelihood", ".4f"),
     "ARI": ("ari", ".3f"),
     "R-hat": ("r_hat", ".3f"),
@@ -134,11 +134,9 @@ def case_tables(trials: Sequence[Mapping[str, Any]]) -> tuple[report.Table, repo
     answers, lines = {}, []
     for row in trials:
         answers[row["method"]] = (*in_order(row, truth, spec), Status[row["status"]])
-        row = row | {"seconds_before": row["seconds_trace"] + row["seconds_compile"]}
-        cells = (report.cell(row.get(column), form) for column, form in SCORES.values())
-        lines.append((row["method"], _nearness([row]).removesuffix(" †"), *cells))
-    scores = report.Table(("method", "KL from truth", *SCORES), tuple(lines), notes=NOTES)
-    return report.parameter_rows(truth, spec.known, answers), scores
+        before = row["seconds_trace"] + row["seconds_compile"]
+        lines.append(row | {"nearness": _nearness([row]).removesuffix(" †"), "seconds_before": before})
+    return report.parameter_rows(truth, spec.known, answers), report.table_of(lines, SCORES, NOTES)
 
 
 def in_order(row: Mapping[str, Any], truth: GMM, spec: MixtureSpec) -> tuple[GMM | None, GMM | None]:
@@ -213,21 +211,21 @@ def write_report(folder: Path) -> Path:
             plots.recovery(picture.path, rows, metric, problems, methods)
             figures.append(picture)
     lead = lead or figures[:1]
-    sections = [report.Section("Distance from the truth", (), [nearness_table(rows)], lead)]
+    sections = [report.Section("Distance from the truth", [nearness_table(rows)], lead)]
     for place, trials in _groups(rows, "problem", "case").items():
         own = [picture for picture in others if picture.path.name.startswith(f"{stem_of(*place)}_")]
         if own:
             one = len(trials) == len(methods) and all(row.get("truth") for row in trials)
             tables = case_tables(trials) if one else ()
-            sections.append(report.Section(f"{place[0]}, {place[1]}{_knowing(place[1])}", (), tables, own))
+            sections.append(report.Section(f"{place[0]}, {place[1]}{_knowing(place[1])}", tables, own))
             others = [picture for picture in others if picture not in own]
     tables = [table for table in (summary_table(rows), uncertainty_table(rows)) if table.rows]
-    sections.append(report.Section("Every metric", (), tables, [each for each in figures if each not in lead]))
+    sections.append(report.Section("Every metric", tables, [each for each in figures if each not in lead]))
     if others:
         sections.append(report.Section("More pictures of the run", figures=others))
     head = ("problem", "case", "method", "seed", "status", "reason")
     if lines := tuple(tuple(str(row[column]) for column in head) for row in rows if row["status"] not in FINISHED):
-        sections.append(report.Section("Trials whose status is not ok", (), (report.Table(head, lines),)))
+        sections.append(report.Section("Trials whose status is not ok", (report.Table(head, lines),)))
     summary = "\n\n".join(text for text in (record.get("question"), record.get("answer") or verdict(rows)) if text)
     return report.write_html(folder / "report.html", folder.name, summary, sections, record)
 

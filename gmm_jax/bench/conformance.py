@@ -4,8 +4,6 @@ All checks share one data set of two groups that hardly overlap, and one fit of 
 cannot know anything (NotSupported) is held to the rest of the promises with nothing known.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property

@@ -2,8 +2,6 @@
 truth, EM's iterations from the course's random start, and the notebook's question answered in numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """gmm-jax demo: the course's four experiments as tables in the terminal, then rows, draws, pictures and one report."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping, Sequence

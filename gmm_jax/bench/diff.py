@@ -12,8 +12,6 @@ References:
     Statistics 37: intervals of differences of proportions with one success and one failure added.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

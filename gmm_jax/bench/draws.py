@@ -3,8 +3,6 @@
 Its SHA-256 stands in provenance.json beside the rows; every array has a checksum of its own as well.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from pathlib import Path

@@ -4,11 +4,8 @@ One frozen dataclass: its fields are the options of `gmm-jax compare`, and the k
 it. It imports no JAX, so that the shell can show it at once.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from numbers import Integral
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -82,25 +79,3 @@ class Grid:
                 raise ValueError(f"an option is written METHOD.NAME=VALUE with one of {methods}; got {text!r}.")
             chosen[method] |= [parse_option(text.removeprefix(f"{method}."))]
         return chosen
-
-
-def read_grid(path: Path) -> Grid:
-    """The grid of a JSON file, missing keys as they are by default; a ValueError names what cannot be read."""
-    from .store import read_json
-
-    names = [field.name for field in fields(Grid)]
-    wanted = f"a grid is a JSON object with any of {', '.join(names)}."
-    if not Path(path).is_file():
-        raise ValueError(f"{path} is no file; {wanted}")
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: {wanted}")
-    for name in found:
-        if name not in names:
-            raise ValueError(f"{path}: a grid has no {name!r}, only {', '.join(names)}.")
-    grid = Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
-    try:
-        grid.check()
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return grid

@@ -1,7 +1,5 @@
 """The table of EM's optima for the terminal (see `judge.landscape`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,5 +25,4 @@ def table(rows: Sequence[Mapping[str, Any]], most: int = SHOWN) -> report.Table:
     more = [{"optimum": f"{len(left)} more", "count": sum(row["count"] for row in left)}] if left else []
     shown = [*optima[:most], *more, *(row for row in rows if row["optimum"] is None)]
     shown = [row | {"reason": row.get("reason") or ""} for row in shown]
-    cells = (tuple(report.cell(row.get(column), form) for column, form in COLUMNS.values()) for row in shown)
-    return report.Table(tuple(COLUMNS), tuple(cells))
+    return report.table_of(shown, COLUMNS)

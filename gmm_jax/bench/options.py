@@ -1,30 +1,42 @@
-"""What is typed as NAME=VALUE, and the JSON file that says what is known."""
-
-from __future__ import annotations
+"""What is typed as NAME=VALUE, and the JSON files that say what is known, or which trials to run."""
 
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..mixture import Known
-from .grid import FIELDS
+from .grid import FIELDS, Grid
 
 
 def read_known(path: Path | None) -> Known:
     """Known from a JSON object with any of weights, means, covariances; null where free."""
-    if path is None:
-        return Known()
+    record = {} if path is None else _read_object(path, FIELDS)
+    return Known(**{name: None if value is None else _with_nan(value, path, name) for name, value in record.items()})
+
+
+def read_grid(path: Path) -> Grid:
+    """The checked grid of a JSON file, missing keys as they are by default."""
+    record = _read_object(path, [field.name for field in fields(Grid)])
+    grid = Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+    grid.check()
+    return grid
+
+
+def _read_object(path, names):
+    """The JSON object of a file; a ValueError where it is none, or has another name in it."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f'{path} is not JSON ({error}): write an object like {{"weights": [0.7, 0.3]}}.') from None
-    if not isinstance(record, dict) or not set(record) <= set(FIELDS):
-        raise ValueError(f"{path} must hold a JSON object with any of {', '.join(FIELDS)}.")
-    return Known(**{name: None if value is None else _with_nan(value, path, name) for name, value in record.items()})
+        raise ValueError(f"{path} is not JSON ({error}): write an object with any of {', '.join(names)}.") from None
+    if not isinstance(record, dict) or not set(record) <= set(names):
+        got = json.dumps(record)[:80]
+        raise ValueError(f"{path} must hold a JSON object with any of {', '.join(names)}; got {got}.")
+    return record
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -4,8 +4,6 @@ Of a covariance matrix the lower triangle is named; of a diagonal one its varian
 variance as Σ₁; of a tied one the entries without a component.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ provenance.json is a list with one entry a run that added rows, in order; a run 
 leaves the earlier ones as they are. Nothing in it names a folder, user, host or environment variable.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -4,8 +4,6 @@ A Table is plain text in rows; the same one is printed by Rich and set by Jinja.
 with z = (estimate − truth) / uncertainty, and in the file with the command that made them.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math
@@ -13,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
@@ -51,7 +49,6 @@ class Section(NamedTuple):
     """One part of a report."""
 
     heading: str
-    paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     figures: Sequence[Picture] = ()
 
@@ -116,6 +113,14 @@ def cell(value: Any, form: str) -> str:
     return DASH if value is None or not math.isfinite(value) else format(value, form)
 
 
+def table_of(
+    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]], notes: tuple[str, ...] = ()
+) -> Table:
+    """Rows as text; columns: head -> (name, format of its numbers)."""
+    lines = (tuple(cell(row.get(name), form) for name, form in columns.values()) for row in rows)
+    return Table(tuple(columns), tuple(lines), notes)
+
+
 # ---- terminal
 
 
@@ -150,19 +155,19 @@ def print_table(console, title: str, table: Table) -> None:
 
 
 @contextmanager
-def progress_bar(description: str, total: float | None = None, *, unit: str = "", delay: float = 2.0) -> Iterator:
+def progress_bar(description: str, total: float | None = None, *, unit: str = "") -> Iterator:
     """Yields update(done, total=None, note=""), which shows how far it is, and the time left, on stderr.
 
-    A bar after `delay` seconds if that is a terminal, which leaves nothing behind; else a line now and then, the first
-    after SECONDS_BETWEEN_LINES. Before the first update it compiles. `unit` is what is counted. One at a time.
+    A bar if that is a terminal, which leaves nothing behind; else a line now and then, the first after
+    SECONDS_BETWEEN_LINES. Before the first update it compiles. `unit` is what is counted. One at a time.
     """
     shown = _bar if sys.stderr.isatty() else _lines
-    with shown(description, total, f" {unit}" * bool(unit), delay) as update:
+    with shown(description, total, f" {unit}" * bool(unit)) as update:
         yield update
 
 
 @contextmanager
-def _bar(description, total, unit, delay):
+def _bar(description, total, unit):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -174,12 +179,12 @@ def _bar(description, total, unit, delay):
     def update(done, total=None, note=""):
         progress.update(task, completed=done, total=total, note=_how_far(done, total, unit, note) if unit else note)
 
-    with _after(delay, progress.start, progress.stop):
+    with progress:
         yield update
 
 
 @contextmanager
-def _lines(description, total, unit, delay):
+def _lines(description, total, unit):
     begun, state, ended = time.monotonic(), ["compiling" if unit else "running"], threading.Event()
 
     def update(done, total=None, note=""):
@@ -199,28 +204,6 @@ def _lines(description, total, unit, delay):
 def _how_far(done, total, unit, note):
     of = f"{done:g} of {total:g}{unit}" if total else f"{done:g}{unit}"
     return f"{of}, {note}" if note else of
-
-
-@contextmanager
-def _after(delay, start, stop):
-    """start() after some seconds, unless all is over by then; stop() at the end."""
-    lock, ended = threading.Lock(), False
-
-    def begin():
-        with lock:
-            if not ended:
-                start()
-
-    timer = threading.Timer(delay, begin)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        with lock:
-            ended = True
-            stop()
 
 
 # ---- HTML

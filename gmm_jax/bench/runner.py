@@ -4,8 +4,6 @@ Randomness is derived from the seed by the names of the axes, so all methods see
 same row whatever else is run beside it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing

@@ -4,8 +4,6 @@ A trial is one file, cells/<hash of its configuration>.json, that carries the SH
 read is named with a remedy and never guessed at. JSON has no NaN: numbers that are not finite are written as null.
 """
 
-from __future__ import annotations
-
 import csv
 import enum
 import hashlib
@@ -13,7 +11,9 @@ import io
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..mixture import GMM
-from ..mixture.files import write_bytes_atomic
+from ..mixture.files import whole_file, write_bytes_atomic
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCHEMA = 1  # of a trial's configuration and row; a reader refuses what a later one wrote
@@ -77,18 +77,26 @@ def write_cell(folder, config: Mapping[str, Any], row: Mapping[str, Any]) -> Pat
     return write_json(cell_path(folder, config), {"sha256": _digest(payload), "payload": payload})
 
 
+def write_csv(path: Path | None, names, lines: Iterable, separator: str = ",") -> None:
+    """Lines of fields under the names of their columns to a file, whole or not at all, or as they come to stdout."""
+    with nullcontext() if path is None else whole_file(path) as file:
+        text = sys.stdout if path is None else io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(lines)
+        if path is not None:
+            text.detach()
+
+
 def write_rows(folder, rows: Iterable[Mapping[str, Any]]) -> Path:
     """rows.csv: a column for every key, in the order of first appearance; dicts and lists as compact JSON.
 
     A mixture that is longer than a spreadsheet's field (in 50 dimensions) is left out: its cell has it.
     """
     rows = [plain(row) for row in rows]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_to_field(name, row.get(name)) for name in columns] for row in rows)
-    return write_text_atomic(Path(folder) / "rows.csv", text.getvalue())
+    columns, path = list(dict.fromkeys(key for row in rows for key in row)), Path(folder) / "rows.csv"
+    write_csv(path, columns, ([_to_field(name, row.get(name)) for name in columns] for row in rows))
+    return path
 
 
 def mixture_record(gmm: GMM | None) -> dict[str, Any] | None:

@@ -1,7 +1,5 @@
 """Rows on their way to disk: a folder of results, its progress, and at the end what is needed to repeat it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -40,7 +38,7 @@ class Study:
     def _record(self):
         return self.folder / "provenance.json"
 
-    def __enter__(self) -> Study:
+    def __enter__(self):
         with ExitStack() as stack:
             self.clock = stack.enter_context(Clock())
             self._update = stack.enter_context(progress_bar(self.name, self._steps))

@@ -4,8 +4,6 @@ A process that dies or takes too long costs the job that it runs; another takes 
 its first job (JAX's configuration) is `prepare`, an importable function without arguments.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """What a fit says: its components in one order, tables for the terminal and the report, and one JSON document."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -37,9 +35,7 @@ def in_order(fit: Fit, spec: MixtureSpec) -> Fit:
 
 def trusted(fit: Fit) -> bool:
     """Whether the answer may be used: converged or sampled, and not at a spurious optimum for want of any other."""
-    optima = [row for row in fit.info.get("landscape", ()) if row["optimum"] is not None]
-    spurious = fit.info.get("spurious", bool(optima) and all(row["spurious"] for row in optima))
-    return fit.status in (Status.CONVERGED, Status.SAMPLED) and not spurious
+    return fit.status in (Status.CONVERGED, Status.SAMPLED) and not fit.info.get("spurious", False)
 
 
 def advice(fit: Fit, warnings: Sequence[str]) -> str:

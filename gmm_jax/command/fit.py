@@ -3,8 +3,6 @@
 Rows are in memory, in the file (one pass an iteration), or with the workers of a Dask cluster: x differs, nothing else.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
@@ -86,14 +84,14 @@ def fit_file(
         closing(reading.open(path, columns, drop)) as table,
         nullcontext() if place.scheduler is None else workers.cluster(place.scheduler, prepare=place.prepare),
     ):
-        names, spec = table.names, validate_spec(spec, len(table.names))
+        file, names, spec = Path(table.path.name).name, table.names, validate_spec(spec, len(table.names))
         x = rows_of(table, n_components, reading.marginalise) if place.in_memory else None
         rows = x if place.in_memory else table if place.stream else reading.open_dask(path, columns, drop)
         n_samples = table.n_rows if x is None else len(x)
         if x is not None and n_samples > MANY_ROWS and "n_sample" in given and "n_sample" not in (options or {}):
             given["n_sample"] = MANY_ROWS
         counted = "starts" if method == "em" else "steps"
-        with report.progress_bar(f"{method} on {_name(table.path)}", unit=counted) as update:
+        with report.progress_bar(f"{method} on {file}", unit=counted) as update:
             if "progress" in chosen.options:
                 given["progress"] = lambda done, total, *best: update(done, total, *map("best {:.8g}".format, best))
             fit, found, interrupted = _fitted(chosen, jax.random.key(seed), rows, x, spec, given, place)
@@ -107,7 +105,7 @@ def fit_file(
         notes = [*_how_far(method, n_samples, found, given, interrupted), *table.notes]
         notes += doubtful_features(next(table()) if x is None else x, names)
         notes += dependent_features(table if x is None else x, names)
-        about = {"method": method, "file": _name(table.path), "n_samples": n_samples, "columns": names}
+        about = {"method": method, "file": file, "n_samples": n_samples, "columns": names}
         about |= {"missing": reading.marginalise, "seed": seed, "options": {**(options or {})}}
         said = answer.document(fit, spec, scores, notes, about)
         answer.show(fit, spec, said, as_json=as_json)
@@ -171,10 +169,6 @@ def _written(out, fit, table, x, found, spec, said, command):
 
 def _config(given):
     return em.EMConfig(**{name: given[name] for name in CONFIG if name in given})
-
-
-def _name(file):
-    return str(file) if str(file) == "standard input" else Path(str(file)).name
 
 
 def _method(name, given, place, missing):

@@ -1,12 +1,6 @@
 """gmm-jax fit --out FOLDER: the model, labels and responsibilities of each row, pictures, and a page to send on."""
 
-from __future__ import annotations
-
-import csv
-import io
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +8,8 @@ import jax
 import numpy as np
 
 from .. import plot
-from ..bench import landscape, plots, provenance, report
-from ..bench.plots.style import open_figure
+from ..bench import landscape, plots, provenance, report, store
+from ..bench.plots.style import panels_of
 from ..mixture import GMM, Fit, MixtureSpec, standardise
 from ..mixture.files import whole_file
 from ..mixture.predictive import predictive
@@ -52,9 +46,9 @@ def write(
     pictures = draw(out, seen, fit.point, said["columns"]) + draw_search(out, fit, found, seen, said["columns"])
     rows = fit.info.get("landscape", ())
     components = [table for _, table in answer.tables(fit, spec, said["columns"])]
-    sections = [report.Section("The mixture", (), components, pictures)]
+    sections = [report.Section("The mixture", components, pictures)]
     if len(rows) > 1:
-        sections.append(report.Section("Where the starts ended", (), [landscape.table(rows)]))
+        sections.append(report.Section("Where the starts ended", [landscape.table(rows)]))
     summary = f"{said['advice']}\n\n{answer.criteria_of(said)}"
     about = {"command": provenance.command_of(command)} if command else {}
     report.write_html(out / "report.html", answer.title_of(said), summary, sections, about)
@@ -89,19 +83,8 @@ def write_labels(path: Path | None, table: FileBlocks, gmm: GMM, missing: str | 
             for records, components, p in labelled
             for record, component, of_row in zip(records, components.tolist(), p.tolist(), strict=True)
         )
-        write_csv(path, [*names, *added], lines, separator)
+        store.write_csv(path, [*names, *added], lines, separator)
     return np.concatenate(kept)
-
-
-def write_csv(path: Path | None, names, lines: Iterable, separator: str = ",") -> None:
-    """Lines of fields under the names of their columns to a file, whole or not at all, or as they come to stdout."""
-    with nullcontext() if path is None else whole_file(path) as file:
-        text = sys.stdout if path is None else io.TextIOWrapper(file, encoding="utf-8", newline="")
-        writer = csv.writer(text, delimiter=separator, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(lines)
-        if path is not None:
-            text.detach()
 
 
 def _labelled(table, gmm, missing, every, kept) -> Iterator[tuple]:
@@ -140,22 +123,19 @@ def _free(name, names):
 def draw(out: Path, x, gmm: GMM, names) -> list[report.Picture]:
     """Pairs of features, densities and responsibilities, as PNG."""
     d = min(len(names), plot.MOST_FEATURES)
-    size, pictures = max(2.2 * d, 4.6), []
-    with open_figure(out / "pairs.png", size, 0.92 * size) as figure:
-        axes = figure.subplots(d, d, squeeze=False)
+    size, some = max(2.2, 4.6 / d), f" (the first {d} of {len(names)})" if d < len(names) else ""
+    captions = {
+        "pairs.png": f"Each pair of features{some}: rows in the colour of their component, ellipses at 1 and 2 sd.",
+        "densities.png": "Each feature: histogram, weighted densities of the components, and their sum.",
+        "responsibilities.png": "p(component | row) of every row: where colours mix, the component is uncertain.",
+    }
+    with panels_of(out / "pairs.png", d * d, d, size, 0.92 * size, extra=0.0) as (_, axes):
         plot.pairs(x, gmm, names=names, axes=axes)
-    some = f" (the first {d} of {len(names)})" if d < len(names) else ""
-    caption = f"Each pair of features{some}: rows in the colour of their component, ellipses at 1 and 2 sd."
-    pictures.append(report.Picture(out / "pairs.png", caption))
-    n_columns = min(len(names), 3)
-    with open_figure(out / "densities.png", 3.1 * n_columns, 2.4 * -(-len(names) // n_columns)) as figure:
-        plot.densities(x, gmm, names=names, axes=figure.subplots(-(-len(names) // n_columns), n_columns, squeeze=False))
-    caption = "Each feature: histogram, weighted densities of the components, and their sum."
-    pictures.append(report.Picture(out / "densities.png", caption))
-    with open_figure(out / "responsibilities.png", 6.2, 2.6) as figure:
-        plot.responsibilities(x, gmm, ax=figure.subplots())
-    caption = "p(component | row) of every row: where colours mix, the component is uncertain."
-    return [*pictures, report.Picture(out / "responsibilities.png", caption)]
+    with panels_of(out / "densities.png", len(names), 3, 3.1, 2.4, extra=0.0) as (_, axes):
+        plot.densities(x, gmm, names=names, axes=axes)
+    with panels_of(out / "responsibilities.png", 1, 1, 6.2, 2.6, extra=0.0) as (_, axes):
+        plot.responsibilities(x, gmm, ax=axes[0])
+    return [report.Picture(out / name, caption) for name, caption in captions.items()]
 
 
 def draw_search(out: Path, fit: Fit, found, x, names) -> list[report.Picture]:
@@ -163,18 +143,15 @@ def draw_search(out: Path, fit: Fit, found, x, names) -> list[report.Picture]:
     shown = found if fit.draws is None else fit
     if shown is None:
         return []
-    with open_figure(out / "trace.png", 8.2, 3.0) as figure:
-        plot.traces(shown, axes=figure.subplots(1, 2))
     what = "EM's log-likelihood by iteration, and what is left to its end." if fit.draws is None else "Every chain."
-    pictures = [report.Picture(out / "trace.png", what)]
+    captions = {"trace.png": what}
+    with panels_of(out / "trace.png", 2, 2, 4.1, 3.0, extra=0.0) as (_, axes):
+        plot.traces(shown, axes=axes)
     if len(fit.info.get("landscape", ())) > 1:
         plots.landscape(out / "landscape.png", fit.info["landscape"])
-        pictures.append(report.Picture(out / "landscape.png", "Where the starts ended: grey is spurious."))
+        captions["landscape.png"] = "Where the starts ended: grey is spurious."
     if fit.draws is not None:
-        k = fit.point.n_components
-        with open_figure(out / "posterior.png", 2.9 * min(k, 3), 2.6 * -(-k // 3)) as figure:
-            axes = figure.subplots(-(-k // 3), min(k, 3), squeeze=False)
+        with panels_of(out / "posterior.png", fit.point.n_components, 3, 2.9, 2.6, extra=0.0) as (_, axes):
             plot.posterior_of_means(fit, x, names=names, axes=axes)
-        caption = "Posterior draws of each μ, with ellipses at 1 and 2 posterior sds."
-        pictures.append(report.Picture(out / "posterior.png", caption))
-    return pictures
+        captions["posterior.png"] = "Posterior draws of each μ, with ellipses at 1 and 2 posterior sds."
+    return [report.Picture(out / name, caption) for name, caption in captions.items()]

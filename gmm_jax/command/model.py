@@ -1,7 +1,5 @@
 """gmm-jax predict, sample and plot: what a fitted model says of rows; gmm-jax choose: how many components."""
 
-from __future__ import annotations
-
 import json
 from contextlib import closing
 from pathlib import Path
@@ -10,10 +8,10 @@ import jax
 import numpy as np
 
 from .. import judge
+from ..bayes.checks import host_mixture
 from ..bench import report, store
 from ..judge.choose import BEST
 from ..mixture import Fit, sample
-from ..mixture.gmm import mixture_of
 from ..saving import load
 from . import folder
 from .reading import Reading, rows_of
@@ -24,7 +22,7 @@ SHOWN = ("n_components", "log_likelihood", "n_parameters", "aic", *BEST, "bootst
 def read_model(path: Path):
     """(mixture, names of its features) of a file that `fit --out` or `gmm_jax.save` wrote."""
     found = load(path)
-    gmm = mixture_of(getattr(found, "point", getattr(found, "mixture_", found)), f"the result in {path}")
+    gmm = host_mixture(found, f"the result in {path}")
     if np.ndim(gmm.means) != 2:
         raise ValueError(f"{path} holds {len(gmm.means)} mixtures, not one: save one of them.")
     columns = found.info.get("columns") if isinstance(found, Fit) else getattr(found, "feature_names_in_", None)
@@ -50,7 +48,7 @@ def draw_samples(model: Path, n: int, seed: int, out: Path | None, *, force: boo
     folder.check_free(out, force=force)
     rows, components = (np.asarray(part) for part in sample(jax.random.key(seed), gmm, n))
     lines = ([*row, k + 1] for row, k in zip(rows.tolist(), components.tolist(), strict=True))
-    folder.write_csv(out, [*names, "component"], lines)
+    store.write_csv(out, [*names, "component"], lines)
     return 0
 
 

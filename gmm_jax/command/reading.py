@@ -1,7 +1,5 @@
 """How the user's file is read: the options that all commands with DATA share, and the table that they make of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -6,8 +6,6 @@ complete-data likelihood. So B is the first guess of L-BFGS's inverse Hessian, a
 B Δg is Δf, and no matrix is ever built or solved.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

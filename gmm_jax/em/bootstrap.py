@@ -4,8 +4,6 @@ Each resample's components are paired with the fit's, whole components at once, 
 pairing is doubtful it is counted, because then the spread is that of labels and not of estimates.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import NamedTuple
 

@@ -17,8 +17,6 @@ References:
     Wallace & Freeman (1987), JRSS B 49, for √|I|; Figueiredo & Jain (2002), IEEE PAMI 24, for labelled samples in it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax

@@ -3,8 +3,6 @@
 ℓ(θ) = Σ_n log Σ_k φ_k N(x_n | μ_k, Σ_k) is raised by θ ← m_step(e_step(θ, x)).
 """
 
-from __future__ import annotations
-
 from dataclasses import field
 from functools import partial
 from typing import NamedTuple

@@ -11,8 +11,6 @@ A step is `ask`, what to evaluate next, and `tell`, what has become of it. A loo
 two apart, with a map whose states are evaluated elsewhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -3,8 +3,6 @@
 Starts are drawn here too; on their way out, fits are mapped back to the units of the data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple

@@ -7,8 +7,6 @@ first in φ and μ, then in Σ given the new μ: each conditional step raises it
 unknown scale in the prior is one more latent variable: given Σ it is Wishart (or gamma), and Σ's step needs its mean.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float

@@ -6,8 +6,6 @@ With s̄_t the mean sums of batch t under θ_{t−1}: S_t = (1 − γ_t) S_{t−
 taken about the origin.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial

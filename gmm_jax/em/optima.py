@@ -4,8 +4,6 @@ A mixture's likelihood is unbounded, so the highest value is not the best fit: `
 or is degenerate, and among the others `criterion` ranks (see em/criterion.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

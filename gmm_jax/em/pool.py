@@ -6,8 +6,6 @@ they are, show progress, or be interrupted: nothing computed is lost. Fits begin
 where those are too inexact.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -4,8 +4,6 @@ Entry points: they check, centre and scale the data, run the fits, rank the opti
 are an axis: simulation studies and bootstraps fit many at once, from many starts each, in the same programs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -47,7 +45,7 @@ class Restarts(NamedTuple):
     message: str  # how it ended, in sentences: the status of the best fit, and what else should be known
     effort: Effort
     starts: GMM  # where each fit began, leading axis R
-    search: Restarts | None = None  # what was found on n_sample rows, where the start was looked for there
+    search: "Restarts | None" = None  # what was found on n_sample rows, where the start was looked for there
 
 
 @dataclass(frozen=True)

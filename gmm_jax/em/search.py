@@ -10,8 +10,6 @@ References:
     Recognition Letters 33.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple

@@ -8,8 +8,6 @@ blocks are added in float64 whatever the data. m_step sees no difference.
 fast sums, and go on with exact ones where those are too inexact.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace

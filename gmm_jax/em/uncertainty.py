@@ -4,8 +4,6 @@ With θ the free numbers, I = −∂²ℓ/∂θ² and J = Σ_n s_n s_nᵀ of the
 I⁻¹ J I⁻¹ where it may not. Both hold at an inner maximum only; elsewhere there is a status and no number.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from statistics import NormalDist

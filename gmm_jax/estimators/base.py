@@ -4,8 +4,6 @@ The density of a row is the mean of the mixtures' densities, p(x) = 1/M Σ_m p(x
 responsibilities (see `mixture.predictive`).
 """
 
-from __future__ import annotations
-
 import os
 from functools import partial
 

@@ -4,8 +4,6 @@ Chains start at EM's optima and go on until they have mixed, draws are relabelle
 labels are looked at before anything is called an answer.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 

@@ -4,8 +4,6 @@ What it adds: restarts side by side, every fit of which is kept (`restarts_`), `
 functions, a status with a reason (`status_`, `message_`), ICL and standard errors. Predictions are in `base`.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import replace

@@ -3,8 +3,6 @@
 The names and signatures are scikit-learn's, so that the estimator reads the same with either.
 """
 
-from __future__ import annotations
-
 import inspect
 
 import numpy as np

@@ -13,8 +13,6 @@ Reference:
     Stephens (2000), Dealing with label switching in mixture models, JRSS B 62.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

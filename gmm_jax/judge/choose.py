@@ -6,8 +6,6 @@ too many components hold samples under a prior that likes empty ones, and telesc
 a parameter itself. They are never merged into one score.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial

@@ -11,8 +11,6 @@ Reference:
     Statistics and Computing 27.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -5,13 +5,10 @@ two mixtures have not equally many components, densities p and q are compared by
 Σ_k φ_k δ_(μ_k, Σ_k) exactly.
 """
 
-from __future__ import annotations
-
-from functools import partial
+import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy.special import comb
@@ -19,7 +16,7 @@ from scipy.stats.contingency import crosstab
 
 from ..bayes.checks import check_posterior, check_width, host_mixture
 from ..bayes.point import predictive_rows
-from ..mixture import GMM, Fit, Posterior, align, log_prob, sample, standard_units, structure
+from ..mixture import GMM, Fit, Posterior, align, sample, standard_units, structure
 from ..mixture.checks import check_key
 from ..mixture.gmm import variances_of
 from ..mixture.predictive import predictive
@@ -60,7 +57,7 @@ def recovery(
     metrics = {}
     if point.means.shape == truth.means.shape:
         metrics |= _errors(point, truth)
-    metrics |= {name: float(value) for name, value in divergences(key, truth, point)._asdict().items()}
+    metrics |= divergences(key, truth, point)._asdict()
     metrics["mixing_distance"] = mixing_distance(point, truth)
     if x is not None:
         found, at_truth = (predictive(jax.tree.map(lambda leaf: leaf[None], gmm), x) for gmm in (point, truth))
@@ -70,14 +67,15 @@ def recovery(
             metrics["ari_truth"] = adjusted_rand_index(labels, np.argmax(at_truth.responsibilities, axis=1))
     if x_test is not None:
         for name, gmm in (("test_log_likelihood", point), ("test_log_likelihood_truth", truth)):
-            metrics[name], metrics[f"{name}_se"] = log_score(gmm, x_test)
+            values = predictive(jax.tree.map(lambda leaf: leaf[None], gmm), x_test).log_density
+            metrics[name], metrics[f"{name}_se"] = _mean_and_error(values)
     return metrics | (_of_predictive(key, fit.draws, truth, x_test) if getattr(fit, "draws", None) is not None else {})
 
 
 def _of_predictive(key, posterior, truth, x_test):
-    found = predictive_divergences(key, truth, posterior)._asdict()
+    found = divergences(key, truth, posterior)._asdict()
     if x_test is not None:
-        values = predictive(few_draws(posterior), x_test).log_density
+        values = predictive(few_draws(posterior.draws, N_PREDICTIVE), x_test).log_density
         found["test_log_likelihood"], found["test_log_likelihood_se"] = _mean_and_error(values)
     return {f"{name.removesuffix('_se')}_predictive{'_se' * name.endswith('_se')}": found[name] for name in found}
 
@@ -123,89 +121,71 @@ def adjusted_rand_index(labels: Int[Array, "N"], predicted: Int[Array, "N"]) -> 
 
 
 class Divergences(NamedTuple):
-    """Of the densities p and q, each with its Monte-Carlo standard error; all ()."""
+    """Of the densities p and q, each with its Monte-Carlo standard error."""
 
-    kl: Float[Array, ""]  # E_p[log p − log q], nats; may be negative within its error
-    kl_se: Float[Array, ""]
-    hellinger: Float[Array, ""]  # √(1 − ∫ √(p q)), in [0, 1]
-    hellinger_se: Float[Array, ""]
-    l1: Float[Array, ""]  # ∫ |p − q|, in [0, 2]: twice the total variation
-    l1_se: Float[Array, ""]
+    kl: float  # E_p[log p − log q], nats; may be negative within its error
+    kl_se: float
+    hellinger: float  # √(1 − ∫ √(p q)), in [0, 1]
+    hellinger_se: float
+    l1: float  # ∫ |p − q|, in [0, 2]: twice the total variation
+    l1_se: float
 
 
-def divergences(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_DRAWS) -> Divergences:
+def divergences(key: Key[Array, ""], p: GMM, q: GMM | Posterior, n_draws: int = N_DRAWS) -> Divergences:
     r"""Kullback–Leibler divergence, Hellinger and L1 distance by Monte Carlo, from n_draws of each of p and q.
 
     Under m = (p + q)/2, with r = log p − log q, they are ∫ |p − q| = E_m[2 |tanh(r/2)|] and 1 − ∫ √(p q) =
-    E_m[1 − sech(r/2)]: bounded, and without error where p = q. NaN in, NaN out. Neither changes with units, and the
-    computation is in those in which p has mean 0 and variances 1.
-    """
-    return _divergences(check_key(key), *_in_units_of_first(p, q), n_draws)
+    E_m[1 − sech(r/2)]: bounded, and without error where p = q. NaN in, NaN out. None changes with units.
 
-
-@partial(jax.jit, static_argnames="n_draws")
-def _divergences(key, p, q, n_draws):
-    key_p, key_q = jax.random.split(key)
-    return _of_log_ratios(_log_ratio(key_p, p, q, n_draws), _log_ratio(key_q, q, p, n_draws))
-
-
-@jax.jit
-def _of_log_ratios(*log_ratio):
-    """From log p − log q at draws of p, and log q − log p at draws of q."""
-    square, square_se = _mean_of_both(lambda r: 1.0 - 1.0 / jnp.cosh(0.5 * r), log_ratio)
-    hellinger = jnp.sqrt(square)
-    l1, l1_se = _mean_of_both(lambda r: 2.0 * jnp.abs(jnp.tanh(0.5 * r)), log_ratio)
-    # d√h = dh / 2√h; at 0 there is neither
-    hellinger_se = jnp.where(hellinger == 0.0, 0.0, square_se / (2.0 * jnp.where(hellinger == 0.0, 1.0, hellinger)))
-    return Divergences(*_mean(log_ratio[0]), hellinger, hellinger_se, l1, l1_se)
-
-
-def predictive_divergences(key: Key[Array, ""], p: GMM, posterior: Posterior) -> Divergences:
-    """The same between p and the posterior predictive density, at the same draws of p.
-
-    Of the posterior N_PREDICTIVE draws are taken, evenly spread, which is to add 1/N_PREDICTIVE of a typical draw's
-    divergence from the predictive. Those of the predictive itself come from `bayes.point`: their errors are smaller
-    than what is said.
-    """
-    key_p, key_q = jax.random.split(check_key(key))
-    p = host_mixture(p, "p")
-    one, flat = jax.tree.map(lambda leaf: leaf[None], p), few_draws(posterior)
-    inner, scaling = standard_units(p, float)
-    rows = np.asarray(sample(key_p, inner, N_DRAWS)[0], float) * scaling.scale + scaling.centre
-    own = predictive_rows(key_q, flat, N_DRAWS)
-    first = predictive(one, rows).log_density - predictive(flat, rows).log_density
-    second = predictive(flat, own).log_density - predictive(one, own).log_density
-    return jax.tree.map(float, _of_log_ratios(first, second))
-
-
-def few_draws(posterior: Posterior) -> GMM:
-    """N_PREDICTIVE of the draws, or as many as there are, evenly spread, with one leading axis."""
-    size = np.size(check_posterior(posterior).log_density)
-    places = np.linspace(0, size - 1, min(size, N_PREDICTIVE)).astype(int)
-    return jax.tree.map(lambda leaf: np.reshape(leaf, (size, *np.shape(leaf)[2:]))[places], posterior.draws)
-
-
-def kl_divergence(key: Key[Array, ""], p: GMM, q: GMM, n_draws: int = N_DRAWS):
-    r"""KL(p ‖ q) = E_p[log p(x) − log q(x)] in nats, by Monte Carlo.
-
-    Returns:
-        (value, standard_error), both (). The value may be negative within its error.
+    Args:
+        q: of a posterior its predictive density is meant, as N_PREDICTIVE draws have it, evenly spread, which is to add
+            1/N_PREDICTIVE of a typical draw's divergence from the predictive. Its own draws fill it more evenly than
+            independent ones (`bayes.point`): their errors are smaller than what is said.
 
     Reference:
         Hershey & Olsen (2007), Approximating the KL divergence between Gaussian mixture models, ICASSP.
     """
-    return _kl_divergence(check_key(key), *_in_units_of_first(p, q), n_draws)
+    key_p, key_q = jax.random.split(check_key(key))
+    p = host_mixture(p, "p")
+    if isinstance(q, Posterior):
+        many = few_draws(check_posterior(q).draws, N_PREDICTIVE)
+        of_q = predictive_rows(key_q, many, n_draws)
+    else:
+        q = host_mixture(q, "q", like=p)
+        many, of_q = jax.tree.map(lambda leaf: leaf[None], q), _rows(key_q, q, n_draws)
+    one, of_p = jax.tree.map(lambda leaf: leaf[None], p), _rows(key_p, p, n_draws)
+    first = predictive(one, of_p).log_density - predictive(many, of_p).log_density
+    second = predictive(many, of_q).log_density - predictive(one, of_q).log_density
+    return _of_log_ratios(first, second)
 
 
-@partial(jax.jit, static_argnames="n_draws")
-def _kl_divergence(key, p, q, n_draws):
-    return _mean(_log_ratio(key, p, q, n_draws))
+@np.errstate(all="ignore")
+def _rows(key, gmm, n):
+    inner, scaling = standard_units(gmm, float)
+    return np.asarray(sample(key, inner, n)[0], float) * scaling.scale + scaling.centre
 
 
-def log_score(gmm: GMM, x: Float[Array, "N D"]) -> tuple[float, float]:
-    """Mean of log p over data that the mixture was not fitted to, nats a sample: (value, standard error)."""
-    gmm = host_mixture(gmm, "gmm")
-    return _mean_and_error(predictive(jax.tree.map(lambda leaf: leaf[None], gmm), check_width(x, "x", gmm)).log_density)
+@np.errstate(all="ignore")
+def _of_log_ratios(*log_ratio):
+    """From log p − log q at draws of p, and log q − log p at draws of q."""
+    square, square_se = _under_both(lambda r: 1.0 - 1.0 / np.cosh(0.5 * r), log_ratio)
+    l1, l1_se = _under_both(lambda r: 2.0 * np.abs(np.tanh(0.5 * r)), log_ratio)
+    hellinger = np.sqrt(square)
+    hellinger_se = square_se / (2.0 * hellinger) if square else 0.0  # d√h = dh / 2√h; at 0 there is neither
+    return Divergences(*map(float, (*_mean_and_error(log_ratio[0]), hellinger, hellinger_se, l1, l1_se)))
+
+
+def _under_both(function, halves):
+    """Mean and error under (p + q)/2, as many draws from each."""
+    (a, a_se), (b, b_se) = (_mean_and_error(function(half)) for half in halves)
+    return 0.5 * (a + b), 0.5 * np.hypot(a_se, b_se)
+
+
+def few_draws(draws: GMM, most: int) -> GMM:
+    """At most so many of the draws (chains, draws), evenly spread, with one leading axis."""
+    size = math.prod(np.shape(draws.weights)[:2])
+    places = np.linspace(0, size - 1, min(size, most)).astype(int)
+    return jax.tree.map(lambda leaf: np.reshape(leaf, (size, *np.shape(leaf)[2:]))[places], draws)
 
 
 def _mean_and_error(values):
@@ -263,32 +243,3 @@ def _transport(source, target, cost):
     if plan.status != 0:
         raise ArithmeticError(f"the transport problem of two mixtures was not solved: {plan.message}")
     return largest * max(float(plan.fun), 0.0)
-
-
-@np.errstate(all="ignore")
-def _in_units_of_first(p, q):
-    """Both where p has mean 0 and variances 1, in float64 NumPy, or as they are under a transformation of JAX."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((p, q))):
-        return p, q
-    p = host_mixture(p, "p")
-    q = host_mixture(q, "q", like=p)
-    scaling = standard_units(p, float)[1]
-    if p.covariance_type != "spherical" and q.covariance_type == "spherical":
-        scaling = scaling._replace(scale=np.full(scaling.scale.shape, np.sqrt(np.mean(scaling.scale**2))))
-    dtype = jax.dtypes.canonicalize_dtype(float)
-    return tuple(jax.tree.map(lambda leaf: leaf.astype(dtype), scaling.inward(gmm)) for gmm in (p, q))
-
-
-def _log_ratio(key, p, q, n_draws):
-    x, _ = sample(key, p, n_draws)
-    return log_prob(p, x) - log_prob(q, x)
-
-
-def _mean(values):
-    return jnp.mean(values), jnp.std(values, ddof=1) / np.sqrt(values.size)
-
-
-def _mean_of_both(function, halves):
-    """Mean and error under (p + q)/2, as many draws from each."""
-    (a, a_se), (b, b_se) = (_mean(function(half)) for half in halves)
-    return 0.5 * (a + b), 0.5 * jnp.hypot(a_se, b_se)

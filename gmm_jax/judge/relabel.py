@@ -4,8 +4,6 @@ Every draw m is given the permutation τ_m that makes Σ_j cost_m[τ_m(j), j] le
 from one mixture, or samples that change their component, or information lost about which sample belongs where.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

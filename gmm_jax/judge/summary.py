@@ -1,7 +1,5 @@
 """From data to a posterior in one labelling and one mixture to report: starts, draws, point, labels, mixing."""
 
-from __future__ import annotations
-
 import inspect
 from dataclasses import replace
 from types import MappingProxyType

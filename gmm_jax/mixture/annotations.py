@@ -12,8 +12,6 @@ References:
     (2019), Statistical Analysis with Missing Data, ch. 11.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

@@ -3,8 +3,6 @@
 One size, so that one compiled program serves all blocks, whatever the blocks that come.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A posterior as ArviZ knows it, and back: groups of arrays whose axes have names."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import jax

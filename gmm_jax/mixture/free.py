@@ -3,8 +3,6 @@
 In their own units, not transformed: a mixture's leaves are linear in θ, and what is known is no part of it.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import jax

@@ -3,8 +3,6 @@ r"""The mixture p(x) = Σ_k φ_k N(x | μ_k, Σ_k), its densities, and what can 
 All densities are log densities through Cholesky factors, for one mixture; `jax.vmap` gives many.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import field, replace
 from functools import partial
@@ -36,7 +34,7 @@ class GMM:
 
     weights: Float[Array, "*batch K"]  # φ, on the simplex
     means: Float[Array, "*batch K D"]  # μ, units of the data
-    covariances: Float[Array, "*batch ..."]  # Σ, squared units of the data
+    covariances: Float[Array, "*shape"]  # Σ, squared units of the data
     covariance_type: str = field(default="full", metadata={"static": True})
 
     def __post_init__(self):

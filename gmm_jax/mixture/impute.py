@@ -4,8 +4,6 @@ With r_k = p(k | x_o), m_k = E[x_u | x_o, k] and C_k = cov[x_u | x_o, k]: E[x_u 
 cov[x_u | x_o] = Σ_k r_k (C_k + (m_k − m)(m_k − m)ᵀ).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple

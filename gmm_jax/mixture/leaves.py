@@ -7,8 +7,6 @@ Reference:
     Bentley (1975), Multidimensional binary search trees used for associative searching, Comm. ACM 18.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float, Int
 

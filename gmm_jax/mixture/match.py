@@ -4,8 +4,6 @@ The cost of a pair is the Bhattacharyya distance of the two Gaussians plus (âˆšÏ
 apart, so a swapped answer cannot pass. In NumPy: a program compiled for each shape costs more than it saves.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import permutations
 

@@ -14,8 +14,6 @@ Reference:
     Moore (1999), Very fast EM-based mixture model clustering using multiresolution kd-trees, NIPS 11, for the leaves.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple

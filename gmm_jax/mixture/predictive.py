@@ -4,8 +4,6 @@ With it the mean of their responsibilities, p(k | x). Both are computed in stand
 seconds since 1970 too, and in float64 on the host for rows so far away that every density underflows.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Linux gives a process 65,530 of them. A compiled program takes 20 to 300, and without one the compiler ends the process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path

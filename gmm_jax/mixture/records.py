@@ -3,8 +3,6 @@
 Failure is data inside jit (a Status), and a sentence at the entry points (Status.advice).
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import Any, NamedTuple
 

@@ -5,8 +5,6 @@ With s the scale and c the centre of each feature: z = (x − c) / s, μ = c + s
 log p(x) = log p(z) − Σ_j log s_j. This makes every fit affine equivariant, in float32 too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple

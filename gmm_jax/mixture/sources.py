@@ -4,8 +4,6 @@ Each is checked, summarised and sampled where it lies. The n-th row of positive 
 that the same key samples the same rows wherever they lie.
 """
 
-from __future__ import annotations
-
 import json
 import zlib
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ EM reads Known as a mask inside the M-step; the Bayesian side reads it as the si
 "Case I" (φ and Σ known, learn μ) and "Case II" (nothing known) are two values of MixtureSpec.
 """
 
-from __future__ import annotations
-
 from dataclasses import field, replace
 from typing import Any, NamedTuple
 

@@ -5,8 +5,6 @@ iterates from the start puts the other known parts in (`project`). A function th
 with zeros and how many there are, and is compiled for a few sizes; one that does not is compiled for each size.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable

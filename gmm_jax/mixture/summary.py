@@ -4,8 +4,6 @@ With δ = mean_b − mean_a and n = n_a + n_b, mean = mean_a + δ n_b/n and
 scatter = scatter_a + scatter_b + δ δᵀ n_a n_b/n (Chan, Golub & LeVeque 1983, Am. Stat. 37).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -61,13 +59,13 @@ class DataSummary(NamedTuple):
         return np.flatnonzero(self.label_mass) if self.label_mass.any() else None
 
     @classmethod
-    def of_nothing(cls, n_features: int, n_components: int) -> DataSummary:
+    def of_nothing(cls, n_features: int, n_components: int) -> "DataSummary":
         """Of no rows: zeros."""
         d, k = np.zeros(n_features), np.zeros(n_components)
         return cls(0, 0.0, d, d, np.outer(d, d), d, d, k, np.outer(k, d))
 
 
-def summarise(x, weight, labels, n_components: int) -> DataSummary | None:
+def summarise(x, weight, labels, n_components: int) -> "DataSummary | None":
     """Of the rows of one part; None where none has a positive weight."""
     found = None
     for start in range(0, len(x), BLOCK):
@@ -77,7 +75,7 @@ def summarise(x, weight, labels, n_components: int) -> DataSummary | None:
     return found
 
 
-def merge(a: DataSummary | None, b: DataSummary | None) -> DataSummary | None:
+def merge(a: DataSummary | None, b: DataSummary | None) -> "DataSummary | None":
     """Of the rows of both parts, of which one may be None, or of no rows."""
     if not (a and a.n_rows and b and b.n_rows):
         return a if a and a.n_rows else b

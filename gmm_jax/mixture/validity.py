@@ -1,7 +1,5 @@
 """Whether the numbers of a mixture are those of one: shapes that fit, weights on the simplex, Σ positive definite."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .checks import first_of

@@ -4,14 +4,7 @@ from . import datasets
 from .blocks import FileBlocks, open_blocks, open_dask
 from .checks import dependent_features, doubtful_features
 from .controlled import mixture_with_overlap
-from .generators import (
-    fixed_counts,
-    random_covariance,
-    random_gaussian,
-    random_mixture,
-    separated_mixture,
-    separation_for_error,
-)
+from .generators import fixed_counts, random_covariance, random_gaussian, random_mixture, separated_mixture
 from .overlap import Overlap, overlap
 from .suite import Problem, load, names
 from .text_layout import TextFormat

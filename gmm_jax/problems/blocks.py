@@ -4,8 +4,6 @@ A pipe, and what is packed, is copied first. The chosen columns are read; their 
 columns, are known too.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -61,12 +59,7 @@ class FileBlocks:
 
 
 def open_blocks(
-    path,
-    *,
-    columns: Sequence[str] = (),
-    drop: Sequence[str] = (),
-    missing: str | None = None,
-    text: TextFormat = SEEN,
+    path, *, columns: Sequence[str] = (), drop: Sequence[str] = (), missing: str | None = None, text: TextFormat = SEEN
 ) -> FileBlocks:
     """The chosen columns of a file; all by default.
 
@@ -91,7 +84,7 @@ def open_blocks(
         raise ValueError(f"no column of {file} is left, or one is both chosen and dropped: it has {', '.join(names)}.")
     if content.layout is not None:
         _check_numbers({names[j]: entry for j, entry in content.layout.text_columns.items() if j in chosen}, file)
-    read = partial(_read_chosen, content.read, chosen)
+    read = partial(content.read, chosen)
     return FileBlocks(file, tuple(names[j] for j in chosen), content.parts, read, content.count, content)
 
 
@@ -148,10 +141,6 @@ def _check_numbers(words, file):
             f"{file}, column {name!r} holds text, such as {entry!r}{more}: leave it out with --drop "
             f"{shlex.join(words)}, or say how the file is written (--separator, --decimal, --header)."
         )
-
-
-def _read_chosen(read, chosen, part):
-    return read(part, chosen)
 
 
 def _chosen(columns, names, file):

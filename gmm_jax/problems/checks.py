@@ -4,8 +4,6 @@ Feature j is dependent if regression on the features before it leaves less than 
 such data has no inverse: what is fitted is decided by `reg_covar`, not by the data.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 

@@ -4,8 +4,6 @@ A random arrangement of means and covariances is drawn, and then the means' scal
 Everything here is NumPy in float64.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import jax
@@ -13,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from ..mixture import GMM, structure
-from ..mixture.checks import check_key
+from ..mixture.checks import check_count, check_key
 from .overlap import overlap_of
 
 SIZES = 0.5, 2.0  # largest variances of components lie between, uniform in their logarithm
@@ -80,9 +78,8 @@ def mixture_with_overlap(
 
 def _check_options(n_components, n_features, imbalance, eccentricity, covariance_type):
     structure(covariance_type)
-    for name, value, least in (("n_components", n_components, 2), ("n_features", n_features, 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
+    check_count(n_components, "n_components", 2)
+    check_count(n_features, "n_features")
     if not 1.0 <= imbalance < np.inf:
         raise ValueError(f"imbalance is the largest weight over the smallest, at least 1; got {imbalance!r}.")
     if not 0.0 <= eccentricity < 1.0:
@@ -130,7 +127,7 @@ def _met(weights, means, matrices, mean, maximum):
         return np.exp(log_scale) * means, matrices
 
     first = "mean" if maximum is None else "maximum"
-    found = _solve(partial(_measure, weights, first), spread, mean if maximum is None else maximum)
+    found = _solve(partial(overlap_of, weights), first, spread, mean if maximum is None else maximum)
     if found is None or mean is None or maximum is None:
         return found
     means, matrices = found
@@ -143,18 +140,14 @@ def _met(weights, means, matrices, mean, maximum):
     def swell(log_scale):
         return means, np.where(others[:, None, None], np.exp(-2.0 * log_scale) * matrices, matrices)
 
-    found = _solve(partial(_measure, weights, "mean"), swell, mean)
+    found = _solve(partial(overlap_of, weights), "mean", swell, mean)
     if found is None or overlap_of(weights, *found).maximum > maximum * (1.0 + MET):
         return None
     return found
 
 
-def _measure(weights, name, means, matrices):
-    return getattr(overlap_of(weights, means, matrices), name)
-
-
-def _solve(measure, mixture_at, target):
-    """mixture_at(log scale) whose measure is the target, or None: the largest overlap there is may be below it.
+def _solve(overlap_at, name, mixture_at, target):
+    """mixture_at(log scale) whose overlap of this name is the target, or None: the largest there is may be below it.
 
     Overlap falls with the scale, if not always monotonically: the first crossing from wide to narrow is taken.
     """
@@ -162,7 +155,7 @@ def _solve(measure, mixture_at, target):
 
     def excess(log_scale):
         # in logarithms, as small targets are to be met relatively too
-        return np.log(max(measure(*mixture_at(log_scale)), 1e-300) / target)
+        return np.log(max(getattr(overlap_at(*mixture_at(log_scale)), name), 1e-300) / target)
 
     high = 3.0
     while excess(high) > 0.0:

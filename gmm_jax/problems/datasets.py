@@ -3,8 +3,6 @@
 The file is checked against the SHA-256 of its record whenever it is loaded: published figures belong to a variant.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

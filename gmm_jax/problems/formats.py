@@ -4,14 +4,13 @@ A file is divided into parts (ranges of rows, row groups, ranges of bytes), whic
 by the workers of a Dask cluster. A file that is cut off or holds no numbers is named, with the place.
 """
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -47,7 +46,7 @@ class Content(NamedTuple):
 
     names: list[str]  # of all columns; their numbers from 0 where they have none
     parts: Sequence[Part]
-    read: Callable[[Part, list[int]], Iterator[np.ndarray]]  # blocks (n, D) of the chosen columns of a part
+    read: Callable[[list[int], Part], Iterator[np.ndarray]]  # blocks (n, D) of the chosen columns of a part
     count: Callable[[Part], int]  # rows of a part
     records: Callable[[Part], Iterable[Sequence]]  # the rows of a part as they stand in the file, all columns
     layout: Layout | None = None  # of text
@@ -62,23 +61,23 @@ def open_file(path) -> File:
     if is_stdin or not stat.S_ISREG((seen := Path(path).stat()).st_mode):
         if not is_stdin and stat.S_ISDIR(seen.st_mode):
             raise ValueError(f"{path} is a folder: name a file in it.")
-        copy = NamedTemporaryFile(prefix="gmm-jax-")  # noqa: SIM115 (closed by FileBlocks)
         with sys.stdin.buffer if is_stdin else open(path, "rb") as source:
-            shutil.copyfileobj(source, copy)
-        copy.flush()
-        return _unpacked(File(Path(copy.name), "standard input" if is_stdin else str(path), copy))
+            return _copied("standard input" if is_stdin else str(path), partial(shutil.copyfileobj, source))
     return _unpacked(File(Path(path), str(path)))
+
+
+def _copied(name, write):
+    """What is written to a temporary file, under the name that it had."""
+    copy = NamedTemporaryFile(prefix="gmm-jax-")  # noqa: SIM115 (closed by FileBlocks)
+    write(copy)
+    copy.flush()
+    return _unpacked(File(Path(copy.name), name, copy))
 
 
 def _unpacked(file):
     begin = first_bytes(file)
     unpack = next((how for magic, how in PACKED.items() if begin.startswith(magic)), None)
-    if unpack is None:
-        return file
-    copy = NamedTemporaryFile(prefix="gmm-jax-")  # noqa: SIM115 (closed by FileBlocks)
-    unpack(file, copy)
-    copy.flush()
-    return _unpacked(File(Path(copy.name), file.name.removesuffix(".gz"), copy))
+    return file if unpack is None else _copied(file.name.removesuffix(".gz"), partial(unpack, file))
 
 
 def first_bytes(file) -> bytes:
@@ -154,12 +153,10 @@ def open_npy(file: File) -> Content:
     layout = _layout(file)
     n_rows, n_columns = layout.shape
     parts, columns = list(pairwise([*range(0, n_rows, rows_at_a_time(n_columns)), n_rows])), list(range(n_columns))
-
-    def read(part, chosen):
-        return _read_npy(file, layout, part, chosen)
+    read = partial(_read_npy, file, layout)
 
     def records(part):
-        return (row for block in read(part, columns) for row in block.tolist())
+        return (row for block in read(columns, part) for row in block.tolist())
 
     return Content(list(map(str, columns)), parts, read, lambda part: part[1] - part[0], records)
 
@@ -176,7 +173,7 @@ def _layout(file):
     return _Npy((*table.shape, 1)[:2], table.dtype, not table.flags.c_contiguous, table.offset)
 
 
-def _read_npy(file, layout, part, chosen):
+def _read_npy(file, layout, chosen, part):
     """Read, not mapped: the pages of a map count as memory of ours, and a file cut off under it ends the process."""
     if part[0] == 0 and _layout(file) != layout:
         raise ValueError(f"{file} has changed since it was opened: its rows must stay as they are while they are read.")
@@ -213,14 +210,11 @@ def open_parquet(file: File) -> Content:
         raise ValueError(f"{file} must have columns of different names; it has {', '.join(names) or 'none'}.")
     parts = [(g, g + 1) for g in range(len(sizes))]
 
-    def read(part, chosen):
-        return _read_parquet(file, names, part, chosen)
-
     def records(part):
         with _parquet(file) as content:
             return zip(*content.read_row_group(part[0]).to_pydict().values(), strict=True)
 
-    return Content(names, parts, read, lambda part: sizes[part[0]], records)
+    return Content(names, parts, partial(_read_parquet, file, names), lambda part: sizes[part[0]], records)
 
 
 def _parquet(file):
@@ -232,7 +226,7 @@ def _parquet(file):
         raise ValueError(f"{file} is no whole Parquet file ({error}): write it again.") from None
 
 
-def _read_parquet(file, names, part, chosen):
+def _read_parquet(file, names, chosen, part):
     from pyarrow import ArrowException
 
     names = [names[j] for j in chosen]

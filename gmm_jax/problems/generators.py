@@ -4,11 +4,8 @@ All are pure functions of a key and of static sizes, so `jax.vmap` over keys giv
 `gmm_jax.sample` (labels drawn anew) or from `sample_given_labels` with the counts of `fixed_counts`.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
-from statistics import NormalDist
 
 import jax
 import jax.numpy as jnp
@@ -93,13 +90,6 @@ def separated_mixture(
     return _mixture(weights, means, matrices, covariance_type)
 
 
-def separation_for_error(error: float) -> float:
-    """The separation at which the best rule mistakes this part of the samples of two equal spheres: −2 Φ⁻¹(error)."""
-    if not 0.0 < error <= 0.5:
-        raise ValueError(f"error must lie in (0, 0.5]; got {error!r}: guessing is right for half of two equal parts.")
-    return -2.0 * NormalDist().inv_cdf(error)
-
-
 def fixed_counts(weights: Float[np.ndarray, "K"], n: int) -> Int[np.ndarray, "K"]:
     """n·φ in whole numbers that sum to n: rounded down, the rest to the largest remainders. In NumPy."""
     weights = np.asarray(weights, float)
@@ -119,11 +109,7 @@ def _mixture(weights, means, matrices, covariance_type):
 def _lattice(n_components, n_features):
     """The first K points of the smallest D-cube of whole numbers that has room for them: (K, D) in NumPy."""
     side = math.ceil(n_components ** (1.0 / n_features))
-    rest, columns = np.arange(n_components), []
-    for _ in range(n_features):
-        columns.append(rest % side)
-        rest = rest // side
-    return np.stack(columns, axis=1).astype(float)
+    return (np.arange(n_components)[:, None] // float(side) ** np.arange(n_features)) % side
 
 
 def _closest(points):

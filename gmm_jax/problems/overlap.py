@@ -7,8 +7,6 @@ With x = μ_i + L_i z the event is Q = Σ_l (a_l z_l² + 2 b_l z_l) < c, a quadr
 an integral over its characteristic function. Everything here is NumPy in float64.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

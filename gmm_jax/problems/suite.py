@@ -4,8 +4,6 @@ A new problem is one function of this file under `@problem`, which returns the t
 Truths are NumPy, in float64; the random ones come from RandomState, whose stream NumPy has frozen for good (NEP 19).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, Known, MixtureSpec, affine, responsibilities, sample, structure
-from ..mixture.checks import check_key
+from ..mixture.checks import check_count, check_key
 from ..mixture.gmm import sample_given_labels
 from .generators import fixed_counts
 
@@ -55,7 +53,7 @@ class Problem:
         in the course; counts="multinomial" draws every label anew, and rows are in no order.
         """
         check_key(key)
-        n = self.n_samples if n is None else _positive(n, "n")
+        n = self.n_samples if n is None else int(check_count(n, "n"))
         gmm, centre, scale = _centred(self.truth)
         if counts == "fixed":
             labels = np.repeat(np.arange(gmm.n_components), fixed_counts(gmm.weights, n))
@@ -71,7 +69,7 @@ class Problem:
 
         No classifier does better, so it says how much the components overlap.
         """
-        n_draws = _positive(n_draws, "n_draws")
+        n_draws = int(check_count(n_draws, "n_draws"))
         doubt = np.asarray(_doubt(check_key(key), _centred(self.truth)[0], n_draws), float)
         return float(np.mean(doubt)), float(np.std(doubt) / math.sqrt(n_draws))
 
@@ -267,12 +265,6 @@ def _doubt(key, gmm, n):
     """1 − max_k p(k | x) of n samples x of the mixture."""
     x, _ = sample(key, gmm, n)
     return 1.0 - jnp.max(responsibilities(gmm, x), axis=-1)
-
-
-def _positive(value, name):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {value!r}.")
-    return int(value)
 
 
 def _checked_components(components, n_components):

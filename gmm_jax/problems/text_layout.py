@@ -4,8 +4,6 @@ Of the separators and decimal signs the pair is taken with which most fields are
 What the lines leave open is said in a note, with the option that decides it.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import re

@@ -4,8 +4,6 @@ Parts are ranges of bytes; the lines that begin in one are its rows. They are re
 refuses are read again field by field, which finds missing values and says which field is at fault.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import math
@@ -47,7 +45,7 @@ def open_text(file, given: TextFormat, missing: str | None) -> Content:
     if layout.has_names and not any(rows(part) for part in parts):
         raise ValueError(f"{file} has names of columns but no rows.")
 
-    def read(part, columns):
+    def read(columns, part):
         lines = rows(part)
         if lines:
             yield _table(lines, layout, columns, missing, partial(_place, file, given, parts, part))
@@ -121,15 +119,11 @@ def _by_numpy(lines, layout, columns):
         if separator == "," or any("." in line for line in lines):  # groups of three digits
             raise ValueError
         lines = [line.replace(",", ".") for line in lines]
-    if separator == " ":
-        table = np.loadtxt(lines, comments=None, ndmin=2)
-        if table.shape[1] != len(layout.names):
-            raise ValueError
-        table = table[:, columns]
-    else:
-        if {line.count(separator) for line in lines} != {len(layout.names) - 1 + layout.trailing}:
-            raise ValueError
-        table = np.loadtxt(lines, delimiter=separator, comments=None, ndmin=2, usecols=columns)
+    blank = separator == " "
+    n_fields = {len(line.split()) if blank else line.count(separator) + 1 - layout.trailing for line in lines}
+    if n_fields != {len(layout.names)}:
+        raise ValueError
+    table = np.loadtxt(lines, delimiter=None if blank else separator, comments=None, ndmin=2, usecols=columns)
     if not np.isfinite(table).all() or np.isin(table, layout.missing_numbers).any():
         raise ValueError
     return table

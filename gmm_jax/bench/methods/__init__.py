@@ -5,8 +5,6 @@ defaults. Files whose name begins with an underscore are not methods. A file may
 too, which gives the same answers for data sets of one shape at once: sweeps then use it.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -86,6 +84,10 @@ def check_options(method: Method, options: dict[str, Any]) -> None:
             near = _nearest(option, method.options)
             raise ValueError(f"method {method.name!r} has no option {option!r}{near}; it has {_list(method.options)}.")
         default = method.options[option]
+        if default is None and option.startswith("n_"):  # a number that the library chooses
+            if value is None:
+                continue
+            default = 20
         whole = _is_number(value) and float(value).is_integer()
         if _is_number(default) and not (whole or (isinstance(default, float) and _is_number(value))):
             kind = "a number" if isinstance(default, float) else "a whole number"

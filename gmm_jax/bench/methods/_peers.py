@@ -1,7 +1,5 @@
 """What the methods of other people's programs share: how they are found, what they refuse, on which terms they ran."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import warnings
@@ -129,11 +127,3 @@ def sklearn_model(kind: str, x, n_components: int, options, n_threads: int | Non
         model.fit(x)
     model.density_evaluations_ = sum(rows) * n_components
     return model
-
-
-def gmmx_loop(x, model, **options):
-    """gmmx's jitted loop: its result, in the arrays of float32 that it needs; it does not trace where float64 is on."""
-    from gmmx import EMFitter
-
-    with jax.enable_x64(False):
-        return EMFitter(**options).fit(x, model)

@@ -1,7 +1,5 @@
 """What the Bayesian methods report besides their posterior: what it cost, and on which terms it was had."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 

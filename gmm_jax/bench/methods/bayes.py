@@ -1,7 +1,5 @@
 """Posterior by bayes.sample, which goes on until it has mixed; its point is the mixture nearest to the predictive."""
 
-from __future__ import annotations
-
 from ... import judge
 from ...mixture import Fit
 from ._posterior import on_terms

@@ -1,7 +1,5 @@
 """Maximum likelihood by EM: the best of many restarts, with standard errors from the observed information."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ... import em

@@ -3,8 +3,6 @@
 n_temperatures above 1 lets stuck chains go (see bayes.gibbs); arrivals then counts what came from the prior.
 """
 
-from __future__ import annotations
-
 from ... import judge
 from ...mixture import Fit
 from ._posterior import on_terms

@@ -1,7 +1,5 @@
 """Laplace's approximation of the posterior: a Gaussian at the mode that EM's best optimum leads to."""
 
-from __future__ import annotations
-
 from ... import judge
 from ...mixture import Fit
 

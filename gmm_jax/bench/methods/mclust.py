@@ -1,7 +1,5 @@
 """R's mclust through Rscript: EM from hierarchical clustering (Scrucca et al. 2016, The R Journal 8)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

@@ -1,7 +1,5 @@
 """Posterior by NUTS: BlackJAX on the NumPyro model's potential, chains started at EM's optima."""
 
-from __future__ import annotations
-
 from ... import judge
 from ...mixture import Fit
 from ._posterior import gradients, on_terms

@@ -1,7 +1,5 @@
 """Not a method but a bound: maximum likelihood when the labels are known."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import jax

@@ -4,8 +4,6 @@
 χ(dof − i) on its diagonal and N(0, 1) below; an unknown size, the scale that all have in common, by Bartlett too.
 """
 
-from __future__ import annotations
-
 import math
 import time
 import warnings
@@ -65,7 +63,8 @@ class Sampler:
         nutpie = require("nutpie")
         options = {"target_accept": target_accept, "cores": n_threads, "seed": seed_of(key)}
         trace = nutpie.sample(self._compiled, **self._size, **options)
-        draws = _mixtures(trace.posterior, self._hyper, self._problem.spec.covariance_type)
+        leaves = (np.asarray(trace.posterior[name]) for name in ("weights", "mu", "covariances"))
+        draws = GMM(*leaves, self._problem.spec.covariance_type)
         stats = {name: np.asarray(trace.sample_stats[name]) for name in ("diverging", "n_steps")}
         status = Status.DIVERGENT if stats["diverging"].any() else Status.SAMPLED
         return posterior_of(self._problem, self._scaling, draws, stats, status)
@@ -78,7 +77,7 @@ def _model(z, hyper, covariance_type):
     spread = np.linalg.inv(np.linalg.cholesky(hyper.precision))
     with pm.Model() as model:
         log_weights = pt.log(pm.Dirichlet("weights", hyper.alpha))
-        means = hyper.loc + pm.Normal("means", shape=(n_components, n_features)) @ spread
+        means = pm.Deterministic("mu", hyper.loc + pm.Normal("means", shape=(n_components, n_features)) @ spread)
         whiten = _whiteners(pm, pt, hyper, covariance_type, n_components, n_features)
         joint = []
         for k in range(n_components):
@@ -105,13 +104,16 @@ def _whiteners(pm, pt, hyper, covariance_type, n_components, n_features):
     root = np.linalg.cholesky(hyper.size)  # of C: M = root⁻ᵀ
     if hyper.size_dof is not None:  # C ~ Wishart(size_dof, size / size_dof)
         inner, _ = _bartlett(pm, pt, "size_", hyper.size_dof, 1, n_features)
-        root = pm.Deterministic("size_root", (root / math.sqrt(hyper.size_dof)) @ inner[0])
+        root = (root / math.sqrt(hyper.size_dof)) @ inner[0]
     outer = pt.linalg.inv(pt.as_tensor_variable(root)).T
+    factors = [outer @ bartlett[k] for k in range(n_matrices)]
+    inverses = [pt.linalg.inv(factor) for factor in factors]
+    covariances = [inverse.T @ inverse for inverse in inverses]
+    pm.Deterministic("covariances", covariances[0] if covariance_type == "tied" else pt.stack(covariances))
 
     def whitener(k):
-        factor = outer @ bartlett[k]
         log_det = pt.sum(0.5 * pt.log(squares[k])) + pt.sum(pt.log(pt.diagonal(outer)))
-        return lambda residual: (residual @ factor, log_det)
+        return lambda residual: (residual @ factors[k], log_det)
 
     return [whitener(k % n_matrices) for k in range(n_components)]
 
@@ -125,21 +127,3 @@ def _bartlett(pm, pt, prefix, dof, n_matrices, n_features):
         below = pm.Normal(f"{prefix}below", shape=(n_matrices, len(places[0])))
         bartlett = bartlett[:, places[0], places[1]].set(below)
     return bartlett[:, corner, corner].set(pt.sqrt(squares)), squares
-
-
-def _mixtures(draws, hyper, covariance_type):
-    """The sampled variables as mixtures with leading axes (chains, draws), standardised."""
-    spread = np.linalg.inv(np.linalg.cholesky(hyper.precision))
-    weights, means = np.asarray(draws["weights"]), hyper.loc + np.asarray(draws["means"]) @ spread
-    if covariance_type in ("diag", "spherical"):
-        return GMM(weights, means, np.asarray(draws["covariances"]), covariance_type)
-    squares = np.asarray(draws["squares"])
-    bartlett = np.zeros((*squares.shape, squares.shape[-1]))
-    if squares.shape[-1] > 1:
-        bartlett[..., *np.tril_indices(squares.shape[-1], -1)] = np.asarray(draws["below"])
-    corner = np.arange(squares.shape[-1])
-    bartlett[..., corner, corner] = np.sqrt(squares)
-    root = np.linalg.cholesky(hyper.size) if hyper.size_dof is None else np.asarray(draws["size_root"])[..., None, :, :]
-    factor = np.linalg.inv(np.linalg.inv(root).swapaxes(-1, -2) @ bartlett)  # T⁻¹
-    covariances = np.swapaxes(factor, -1, -2) @ factor
-    return GMM(weights, means, covariances[..., 0, :, :] if covariance_type == "tied" else covariances, covariance_type)

@@ -1,7 +1,5 @@
 """scikit-learn's BayesianGaussianMixture, with its own defaults and its own prior: variational Bayes from k-means."""
 
-from __future__ import annotations
-
 from ...mixture import Fit
 from ._peers import free_data, sklearn_fit
 

@@ -1,7 +1,5 @@
 """scikit-learn's GaussianMixture, with its own defaults: maximum likelihood by EM from k-means."""
 
-from __future__ import annotations
-
 from ...mixture import Fit
 from ._peers import free_data, sklearn_fit
 

@@ -1,7 +1,5 @@
 """Posterior by sequential Monte Carlo: independent runs from the prior, all modes and labellings, and the evidence."""
 
-from __future__ import annotations
-
 from ... import judge
 from ...mixture import Fit
 

@@ -1,7 +1,5 @@
 """Variational approximation of the posterior (NumPyro): quick, but with guide "normal" its sds come out too small."""
 
-from __future__ import annotations
-
 from ... import judge
 from ...mixture import Fit
 

@@ -1,12 +1,11 @@
 """Figures of data, and of what was fitted to them beside the truth: from samples, mixtures, traces and draws."""
 
-from __future__ import annotations
-
 import numpy as np
 
+from ...judge.metrics import few_draws
 from ...mixture import Known
 from ..parameters import parameters
-from .looks import COMPONENTS, TRUTH, blend, colours_of, method_looks
+from .looks import COMPONENTS, TRUTH, blend, colours_of, method_looks, name_components
 from .primitives import draw_cloud, draw_components, draw_data, draw_gaps, draw_trace, minus, one_of, seen
 from .style import legend_below, panels_of, pixels_of, same_limits, write_gif
 
@@ -23,11 +22,7 @@ def data(path, x, labels=None):
         if labels is not None:
             draw_data(panels[1], x, labels)
             panels[1].set_title("coloured by component")
-            n_components = int(np.max(labels)) + 1
-            if n_components <= len(COMPONENTS):
-                for k, colour in enumerate(colours_of(n_components)):
-                    panels[1].plot([], [], "o", color=colour, markersize=4, label=f"{k + 1}")
-                panels[1].legend(title="component", title_fontsize=8, loc="best", handletextpad=0.2)
+            name_components(panels[1], range(1, int(np.max(labels)) + 2))
         same_limits(panels, x)
 
 
@@ -161,7 +156,7 @@ def posterior_of_means(path, x, draws_by_method, truth=None):
     """
     x = np.asarray(x)
     pairs = {1: [(0,)], 3: [(0, 1), (0, 2), (1, 2)]}.get(x.shape[1], [(0, 1)])
-    draws = {name: np.asarray(_thinned(gmm).means, float) for name, gmm in draws_by_method.items()}
+    draws = {name: np.asarray(few_draws(gmm, MOST_DRAWS).means, float) for name, gmm in draws_by_method.items()}
     n_components = min(next(iter(draws.values())).shape[1], MOST_COMPONENTS)
     places = [(k, pair) for k in range(n_components) for pair in pairs]
     looks = method_looks(draws)
@@ -171,10 +166,3 @@ def posterior_of_means(path, x, draws_by_method, truth=None):
             draw_cloud(panel, x, clouds, None if truth is None else np.asarray(truth.means)[k], pair, looks)
             panel.set_title(f"component {k + 1}")
         legend_below(figure, {name: look | {"marker": "o", "linestyle": ""} for name, look in looks.items()})
-
-
-def _thinned(draws):
-    """At most 1000 draws, evenly chosen, with one leading axis."""
-    n_chains, n_draws = np.shape(draws.weights)[:2]
-    chosen = np.linspace(0, n_chains * n_draws - 1, min(MOST_DRAWS, n_chains * n_draws)).astype(int)
-    return one_of(draws, np.divmod(chosen, n_draws))

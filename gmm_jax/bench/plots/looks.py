@@ -1,7 +1,5 @@
 """Colours, and how components, methods and the truth look in every figure."""
 
-from __future__ import annotations
-
 from colorsys import hsv_to_rgb
 
 import numpy as np
@@ -25,6 +23,14 @@ def colours_of(n):
     hues = [(0.13 + 0.618034 * i) % 1.0 for i in range(n - len(COMPONENTS))]
     more = ["#" + "".join(f"{round(255 * part):02x}" for part in hsv_to_rgb(hue, 0.65, 0.75)) for hue in hues]
     return [*COMPONENTS[:n], *more]
+
+
+def name_components(panel, labels):
+    """A legend with the colour of each component; none for more than there are colours."""
+    if len(labels) <= len(COMPONENTS):
+        for colour, label in zip(colours_of(len(labels)), labels, strict=True):
+            panel.plot([], [], "o", color=colour, markersize=4, label=label)
+        panel.legend(title="component", title_fontsize=8, loc="best", handletextpad=0.2)
 
 
 def blend(gmm, x):

@@ -1,7 +1,5 @@
 """Drawing primitives: samples, components, uncertainty and trials on a panel, and the numbers they need."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ...mixture import GMM, Status, structure
@@ -37,15 +35,15 @@ def draw_components(panel, gmm, x, *, truth=False, radii=(1.0, 2.0)):
         lines = [panel.plot(at, density, **look)[0] for density, look in zip(densities, looks, strict=True)]
         total = {"color": INK, "linewidth": 0.9} | ({"linestyle": DASHED} if truth else {})
         return lines + panel.plot(at, densities.sum(axis=0), **total)
-    means, covariances = marginal(gmm, n_seen)
+    shown = on(gmm, range(n_seen))
     artists = []
-    for mean, covariance, look in zip(means, covariances, looks, strict=True):
+    for mean, covariance, look in zip(shown.means, shown.covariances, looks, strict=True):
         for radius in radii:
             width = (0.9 if radius == 2.0 else 1.6) * (0.75 if n_seen == 3 else 1.0)
             fade = {"alpha": 0.45} if n_seen == 3 and radius == 2.0 else {}
             for curve in ellipse(mean, covariance, radius, sparse=radius == 2.0):
                 artists += panel.plot(*curve, linewidth=width, **look, **fade)
-    return artists + panel.plot(*means.T, "+", color=INK, markersize=6, markeredgewidth=1.1)
+    return artists + panel.plot(*shown.means.T, "+", color=INK, markersize=6, markeredgewidth=1.1)
 
 
 def draw_cloud(panel, x, clouds, truth, pair, looks):
@@ -121,13 +119,6 @@ def seen(x):
     return x if x.shape[1] <= 3 else x[:, :2]
 
 
-def marginal(gmm, n_seen):
-    """(K, n) means and (K, n, n) covariances of the features that are drawn."""
-    means = np.asarray(gmm.means, float)
-    matrices = np.asarray(structure(gmm.covariance_type).dense(gmm.covariances, *means.shape), float)
-    return means[:, :n_seen], matrices[:, :n_seen, :n_seen]
-
-
 def on(gmm, features):
     """The mixture of some features alone: its exact marginal."""
     means = np.asarray(gmm.means, float)
@@ -137,10 +128,10 @@ def on(gmm, features):
 
 def component_densities(gmm, at):
     """(K, G): φ_k N(· | μ_k, Σ_k) at the points (G, n), of the first n features."""
-    means, covariances = marginal(gmm, at.shape[1])
-    d = at[None] - means[:, None]
-    squares = np.einsum("kni,kij,knj->kn", d, np.linalg.inv(covariances), d)
-    scale = np.asarray(gmm.weights) / np.sqrt(np.linalg.det(2.0 * np.pi * covariances))
+    shown = on(gmm, range(at.shape[1]))
+    d = at[None] - shown.means[:, None]
+    squares = np.einsum("kni,kij,knj->kn", d, np.linalg.inv(shown.covariances), d)
+    scale = shown.weights / np.sqrt(np.linalg.det(2.0 * np.pi * shown.covariances))
     return scale[:, None] * np.exp(-0.5 * squares)
 
 

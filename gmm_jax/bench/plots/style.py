@@ -1,7 +1,5 @@
 """Figures in one style: their panels, limits, legends and files. The only module that imports Matplotlib and Pillow."""
 
-from __future__ import annotations
-
 import io
 from contextlib import contextmanager
 from functools import wraps
@@ -17,7 +15,7 @@ STYLE = Path(__file__).with_name("style.mplstyle")
 
 
 @contextmanager
-def open_figure(path, width, height, dpi=DPI, layout="constrained"):
+def open_figure(path, width, height):
     """A figure that is written to path as a small PNG, at once or not at all; nowhere if path is None."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,7 +23,7 @@ def open_figure(path, width, height, dpi=DPI, layout="constrained"):
     from PIL import Image
 
     with matplotlib.rc_context(fname=STYLE):
-        figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
         if path is not None:
@@ -44,14 +42,22 @@ def panels_of(path, n, most, width, height, *, extra=0.4, least=0.0, n_features=
         width, height: inches of a panel; `extra` is added to the height of the figure, whose width is at least `least`.
         options: of `Figure.subplots`.
     """
-    n_rows = max(-(-n // most), 1)
-    n_columns = max(-(-n // n_rows), 1)
-    subplot = {"projection": "3d"} if n_features == 3 else {}
+    n_rows, n_columns = _grid_of(n, most)
     with open_figure(path, max(width * n_columns, least), height * n_rows + extra) as figure:
-        panels = figure.subplots(n_rows, n_columns, squeeze=False, subplot_kw=subplot, **options).ravel()
-        for panel in panels[n:]:
-            panel.set_axis_off()
-        yield figure, panels[:n]
+        yield figure, _panels(figure, n, most, n_features, **options)
+
+
+def _grid_of(n, most):
+    n_rows = max(-(-n // most), 1)
+    return n_rows, max(-(-n // n_rows), 1)
+
+
+def _panels(figure, n, most, n_features, **options):
+    subplot = {"projection": "3d"} if n_features == 3 else {}
+    panels = figure.subplots(*_grid_of(n, most), squeeze=False, subplot_kw=subplot, **options).ravel()
+    for panel in panels[n:]:
+        panel.set_axis_off()
+    return panels[:n]
 
 
 def in_style(draw):
@@ -67,13 +73,13 @@ def in_style(draw):
     return styled
 
 
-def new_axes(n_rows, n_columns, width, height, *, n_features=2):
-    """(n_rows, n_columns) axes of a new figure of pyplot, which shows it where there is a screen; inches of each."""
+def new_axes(n, most, width, height, *, n_features=2):
+    """The same panels, (n,) axes, in a new figure of pyplot, which shows it where there is a screen."""
     from matplotlib import pyplot
 
-    size, subplot = (width * n_columns, height * n_rows), {"projection": "3d"} if n_features == 3 else {}
-    options = {"figsize": size, "squeeze": False, "layout": "constrained", "subplot_kw": subplot}
-    return pyplot.subplots(n_rows, n_columns, **options)[1]
+    n_rows, n_columns = _grid_of(n, most)
+    figure = pyplot.figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
+    return _panels(figure, n, most, n_features)
 
 
 def pixels_of(figure):

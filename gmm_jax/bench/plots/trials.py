@@ -1,7 +1,5 @@
 """Figures of many trials, from rows alone: recovery by every method, and where starts end."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .looks import COMPONENTS, GRID, INK, MUTED, method_looks

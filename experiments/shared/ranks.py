@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 from scipy.stats import binom
 
-from ..mixture.checks import check_key
+from gmm_jax.mixture.checks import check_key
 
 HALVINGS = 40
 

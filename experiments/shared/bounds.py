@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..bayes.checks import check_spec, host_mixture
-from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, match, permute, sample, validate, validate_spec
-from ..mixture.checks import check_key
-from ..mixture.free import free_coordinates, inverse_root, score_products, static_masks
+from gmm_jax.bayes.checks import check_spec, host_mixture
+from gmm_jax.mixture import GMM, ONE_AT_A_TIME, MixtureSpec, match, permute, sample, validate, validate_spec
+from gmm_jax.mixture.checks import check_key
+from gmm_jax.mixture.free import free_coordinates, inverse_root, score_products, static_masks
 
 SINGULAR = 1e-10  # least eigenvalue of the information's correlation matrix
 N_BLOCKS = 20  # of draws: the spread between them is the Monte-Carlo error

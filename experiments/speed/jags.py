@@ -9,33 +9,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ... import bayes, judge
-from ...bayes.model import Problem
-from ...bayes.target import prepare
-from ...mixture import GMM, Fit, NotSupported, Posterior, Status, predict
-from ...mixture.checks import check_count
-from ._peers import ask_r, check_answer, free_data, seed_of
-from ._posterior import on_terms, posterior_of
-
-NEEDS = ("Rscript",)
+from gmm_jax import bayes
+from gmm_jax.bayes.model import Problem
+from gmm_jax.bayes.target import prepare
+from gmm_jax.bench.methods._peers import ask_r, check_answer, free_data, seed_of
+from gmm_jax.bench.methods._posterior import posterior_of
+from gmm_jax.mixture import GMM, NotSupported, Posterior, Status, predict
+from gmm_jax.mixture.checks import check_count
 
 HERE = Path(__file__)  # beside which lie its program in R and its model in BUGS
-
-
-def fit(
-    key, x, spec, *, n_chains=4, n_warmup=500, n_draws=1000, n_restarts=None, relabelling="pivot", timeout=600.0
-) -> Fit:
-    judge.check_relabelling(relabelling)
-    key_start, key_draw = jax.random.split(key)
-    check_supported(spec, x)
-    init, starts = bayes.starts_from_em(key_start, x, spec, n_chains, n_restarts=n_restarts)
-    if init is None:
-        raise NotSupported("jags starts at EM's optima, and EM found none: use gibbs.")
-    size = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
-    run = sample(key_draw, x, spec, init, timeout=timeout, **size)
-    answer = judge.summary(run.posterior, spec, x=np.asarray(x), relabelling=relabelling)
-    found = judge.PosteriorFit(answer, run.posterior, starts)
-    return on_terms(found, x, spec, n_chains * (n_warmup + n_draws), threads=1, precision="float64")
 
 
 class Run(NamedTuple):
