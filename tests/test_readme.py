@@ -87,7 +87,7 @@ def test_every_link_leads_to_a_file_of_the_checkout(page):
 
 def test_what_is_generated_is_what_rows_and_sources_say():
     for page, text in readme.generated().items():
-        assert text == text_of(page), "python experiments/readme.py writes it anew"
+        assert text == text_of(page), f"{page}: python experiments/readme.py writes it anew"
 
 
 def test_the_headline_is_short_and_shows_where_methods_differ():
