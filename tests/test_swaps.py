@@ -65,7 +65,7 @@ def test_what_may_not_be_called_best_is_no_find(nine, monkeypatch):
     reasons = []
 
     def strict(*arguments):
-        *others, judge = arguments
+        *others, judge, _ = arguments
 
         def none_may(fits):
             judged = judge(fits)

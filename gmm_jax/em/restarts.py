@@ -137,7 +137,8 @@ def fit_em_restarts(
         checkpoint: a file that is written every few seconds while starts are run. Not for many data sets.
         resume: go on from that file; all other arguments are those it was written with, but config.max_iter may be
             larger. The answer is that of a fit that was never interrupted.
-        progress: called between looks with (fits done, fits, best log-likelihood so far, -inf if none is finite).
+        progress: called between looks, and after each round of swaps, with (fits done, fits, best log-likelihood
+            so far, -inf if none is finite).
 
     Raises:
         Interrupted: at Ctrl-C during the iterations, with every fit as far as it came.
@@ -177,7 +178,7 @@ def fit_em_restarts(
     if swaps and not interrupted and isinstance(fits, CompiledFits):
         interrupted = True
         with suppress(KeyboardInterrupt):
-            swapped, interrupted = swapped_fits([key], ranking, judged), False
+            swapped, interrupted = swapped_fits([key], ranking, judged, progress), False
     found = restarts_of(judged, swapped, ranking, starts, fits.computed, search)
     if traces is not None and not traces:
         found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
@@ -238,10 +239,10 @@ def run(fits: CompiledFits | HostedFits, volume: float, progress, keep) -> bool:
     return interrupted
 
 
-def swapped_fits(keys, ranking: Ranking, judged: Judged) -> Swapped | None:
+def swapped_fits(keys, ranking: Ranking, judged: Judged, progress) -> Swapped | None:
     """What swaps make of the best fits of data sets in memory."""
-    begin = partial(compiled_fits, stack(ranking.data), traces=judged.results.trace.shape[-1] > 1)
-    return run_swaps(keys, ranking, judged, begin, partial(judged_fits, ranking=ranking))
+    begin = partial(compiled_fits, stack(ranking.data), traces=judged.results.trace.shape[-1] > 0)
+    return run_swaps(keys, ranking, judged, begin, partial(judged_fits, ranking=ranking), progress)
 
 
 # ---- what came of it
@@ -340,7 +341,7 @@ def _fit_batch(keys, data, n_restarts, init, config, criterion, swaps, traces, p
     if run(fits, data[0].volume, progress, Keeper(None, {}).keep):
         raise KeyboardInterrupt
     judged = judged_fits(fits, ranking)
-    swapped = swapped_fits(keys, ranking, judged) if swaps else None
+    swapped = swapped_fits(keys, ranking, judged, progress) if swaps else None
     spent, computed = max(int(judged.n_iter.sum()), 1), fits.computed
 
     def one(p):

@@ -76,6 +76,7 @@ def run_swaps(
     judged: Judged,
     begin: Callable[[GMM], CompiledFits],
     judge: Callable[[CompiledFits], Judged],
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> Swapped | None:
     """The best fits of the data sets after rounds of swaps, from those that were run, equally many of each.
 
@@ -113,6 +114,8 @@ def run_swaps(
         found = best_of_each(swapped)
         better = open_sets & (found.worth > best.worth + SAME_WORTH)
         best = jax.tree.map(lambda new, old, better=better: _where(better, new, old), found, best)
+        if progress is not None:
+            progress(judged.value.size, judged.value.size, float(best.value.max() - data[0].volume))
         idle = np.where(better, 0, idle + n_fits)
         open_sets &= idle < PATIENCE
         if not open_sets.any():
