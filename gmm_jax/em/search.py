@@ -80,8 +80,8 @@ def run_swaps(
 ) -> Swapped | None:
     """The best fits of the data sets after rounds of swaps, from those that were run, equally many of each.
 
-    `begin` makes fits of starts (P, R). A data set is left alone where no fit has both converged and is sound, and where
-    fewer than two components could go elsewhere; None where that is so of all.
+    `begin` makes fits of starts (P, R). A data set is left alone where no sound fit has converged, or fewer than
+    two components could go elsewhere; None where that is so of all.
     """
     data = ranking.data
     n_sets, n_fits = len(data), judged.value.size // len(data)
