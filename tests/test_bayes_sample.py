@@ -9,7 +9,9 @@ from test_bayes_references import mcse
 from conftest import random_gmm
 from gmm_jax import GMM, MixtureSpec, NotSupported, Prior, Status, bayes, em, judge
 from gmm_jax import sample as draw
-from gmm_jax.bayes.target import first_that, run_chunks
+from gmm_jax.bayes.model import assemble
+from gmm_jax.bayes.target import constrain, first_that, prepare, run_chunks, unconstrained_starts
+from gmm_jax.mixture import structure
 
 KEY = jax.random.key(0)
 
@@ -189,3 +191,24 @@ def test_labels_keep_their_components_and_gaps_are_drawn():
     groups = [np.nanmean(x[labels == k], axis=0) for k in (0, 1)]
     np.testing.assert_allclose(found.draws.means.mean((0, 1)), groups, atol=0.4)
     np.testing.assert_array_equal(found.named, [0, 1])
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_chains_start_near_the_start_that_is_given_in_sds_of_each_component(covariance_type):
+    """A jitter in units of the data leaves a narrow component, and a chain may never come back."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0.0, 1.0, (60, 2)), 5.0 + 1e-4 * rng.normal(0.0, 1.0, (60, 2))])
+    spec = MixtureSpec(2, covariance_type)
+    init = em.fit_em_restarts(KEY, x, spec, n_restarts=4, init="kmeans").best.gmm
+    problem, scaling = prepare(x, spec, 3)
+    starts = unconstrained_starts(KEY, problem, scaling, init, 3)
+    near = [scaling.outward(assemble(problem, constrain(problem, u)[0])) for u in starts]
+    for gmm in near:
+        for k in range(2):
+            covariance = structure(covariance_type).dense(np.asarray(init.covariances), 2, 2)[k]
+            away = np.linalg.solve(np.linalg.cholesky(covariance), np.asarray(gmm.means)[k] - init.means[k])
+            assert 0.0 < np.linalg.norm(away) < 1.0
+        ratio = np.asarray(gmm.covariances) / np.where(init.covariances == 0.0, 1.0, init.covariances)
+        assert np.all(ratio[init.covariances != 0.0] < 2.0)
+        np.testing.assert_allclose(gmm.weights, init.weights, atol=0.2)
+    assert not np.array_equal(near[0].means, near[1].means)

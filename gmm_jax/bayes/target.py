@@ -19,6 +19,7 @@ from ..mixture import GMM, Posterior, Status, project, structure, validate_spec
 from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size, put_gaps
 from ..mixture.checks import check_count, check_key, kind_of
 from ..mixture.cores import divide, together
+from ..mixture.factor import cholesky
 from ..mixture.scaling import Scaling, check_data, check_labels, standardise
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
 from .checks import check_spec
@@ -101,13 +102,22 @@ def _coordinates(problem, gmms):
 
 @jax.jit
 def _around(key, problem, gmms):
-    def one(gmm):
-        # a weight of zero has no unconstrained coordinate
-        safe = replace(gmm, weights=(gmm.weights + 1e-3) / jnp.sum(gmm.weights + 1e-3))
-        return unconstrain(problem, project(safe, problem.spec.known))
+    """Points around mixtures, near for each component: a sweep from elsewhere would leave a narrow one for good."""
+    kind = structure(problem.spec.covariance_type)
 
-    u = jax.vmap(one)(gmms)
-    return u + JITTER * jax.random.normal(key, u.shape, u.dtype)
+    def one(key, gmm):
+        key_weights, key_means, key_sizes = jax.random.split(key, 3)
+        shape, dtype = gmm.means.shape, gmm.means.dtype
+        # a weight of zero has no unconstrained coordinate
+        weights = (gmm.weights + 1e-3) * jnp.exp(JITTER * jax.random.normal(key_weights, shape[:1], dtype))
+        roots = cholesky(kind.dense(gmm.covariances, *shape))
+        means = gmm.means + JITTER * jnp.einsum("kij,kj->ki", roots, jax.random.normal(key_means, shape, dtype))
+        n_sizes = (shape[0] if kind.per_component else 1, *[1] * (gmm.covariances.ndim - 1))
+        covariances = gmm.covariances * jnp.exp(JITTER * jax.random.normal(key_sizes, n_sizes, dtype))
+        near = replace(gmm, weights=weights / jnp.sum(weights), means=means, covariances=covariances)
+        return unconstrain(problem, project(near, problem.spec.known))
+
+    return jax.vmap(one)(jax.random.split(key, gmms.weights.shape[0]), gmms)
 
 
 def bijectors(problem: Problem) -> dict:
