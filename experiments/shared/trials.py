@@ -21,7 +21,7 @@ from gmm_jax.bayes.point import predictive_rows
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.parameters import parameters
 from gmm_jax.em import Bounds
-from gmm_jax.judge.metrics import few_draws
+from gmm_jax.judge.metrics import N_PREDICTIVE, few_draws
 from gmm_jax.mixture import Status, ambiguous, assign, match_cost, permute
 from gmm_jax.mixture.predictive import predictive
 
@@ -137,7 +137,8 @@ def _fit(model, x, one_thread):
 
 
 def _of_posterior(model, divergence):
-    row = {"kl_predictive": divergence(few_draws(model.posterior_)), "r_hat": model.rhat_, "ess": model.ess_}
+    draws = few_draws(model.posterior_.draws, N_PREDICTIVE)
+    row = {"kl_predictive": divergence(draws), "r_hat": model.rhat_, "ess": model.ess_}
     return row | {name: model.info_.get(name) for name in ("passes", "mixing")}
 
 
