@@ -2,7 +2,7 @@
 Methods on the same data sets
 =============================
 
-Divergence from the truth of three methods on two problems, read from the committed rows: nothing is fitted here.
+Divergence from the truth of four methods on four problems, read from the committed rows: nothing is fitted here.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from gmm_jax.bench.plots.looks import method_looks
 
 rows = store.read_rows(Path(gmm_jax.__file__).parents[1] / "results" / "recovery")
 problems = ("course_2d", "overlapping", "unbalanced", "round_clusters")
-methods = ("oracle", "em", "gibbs", "nuts")
+methods = ("oracle", "em", "sklearn_em", "bayes")
 
 figure, panel = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for method, look in method_looks(methods).items():

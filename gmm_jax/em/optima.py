@@ -249,6 +249,15 @@ def pick(tree, index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
+def choose(which: Bool[np.ndarray, "M"], new, old):
+    """The same pytree: rows of `new` where `which`, of `old` elsewhere."""
+
+    def chosen(a, b):
+        return np.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(chosen, new, old)
+
+
 # ---- in words
 
 REMEDIES = {

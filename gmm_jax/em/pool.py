@@ -19,7 +19,7 @@ from ..mixture.cores import n_workers, program, side_by_side
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
 from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
-from .optima import pick
+from .optima import choose, pick
 from .sums import Fits, go_on
 
 SLOT_NUMBERS = 1 << 16  # slots·K·rows: half a MiB of float64 for the responsibilities of a block
@@ -146,7 +146,8 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True) -> Compil
         exact[fits] |= np.asarray(progress.status)[: fits.size] == INEXACT
     if sums == "fast" and exact.any():
         again = _begin_pools(problem, n_starts, starts, rows, n_kept, "exact")
-        begun = [_choose_rows(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
+        chosen = [choose(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
+        begun = jax.device_put(chosen)
     pools = [Pool(fits, *state) for fits, state in zip(members, begun, strict=True)]
     return CompiledFits(problem, n_starts, pools, exact)
 
@@ -166,15 +167,6 @@ def _begin_pools(problem, n_starts, starts, rows, n_kept, sums):
         arguments = (problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0)
         calls.append((program(_begin, arguments, quick=True, sums=sums, n_kept=n_kept), arguments))
     return side_by_side(calls, _n_threads(problem, starts.n_components, sums))
-
-
-def _choose_rows(first, a, b):
-    """Rows of `a` where `first`, of `b` elsewhere."""
-
-    def choose(p, q):
-        return np.where(first.reshape(-1, *[1] * (p.ndim - 1)), p, q)
-
-    return jax.device_put(jax.tree.map(choose, a, b))
 
 
 def _n_threads(problem, n_components, sums):

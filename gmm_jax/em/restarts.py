@@ -127,7 +127,7 @@ def fit_em_restarts(
             are then ranked by it, and no optimum is called spurious: none is singular. One for each of many data sets.
         criterion: "evidence", or "likelihood": what ranks the optima that are not spurious.
         swaps: go on from the best fit with one component put elsewhere, as many new starts a round as n_restarts,
-            until forty in a row found nothing better: with many components few starts lead to the best optimum. The
+            until a hundred in a row found nothing better: with many components few starts lead to the best optimum. The
             best fit may then be none of `fits`: the message says by how much it is better, and of `optima` it is one
             that no start reached (count 0, fit -1). None are tried where more than a third of the starts led to the
             best. For rows in memory whose fits run side by side. By default for four components or more and ten starts
@@ -351,10 +351,9 @@ def _fit_batch(keys, data, n_restarts, init, config, criterion, swaps, traces, p
         mine_swapped = None if swapped is None else pick(swapped, alone)
         return restarts_of(mine, mine_swapped, Ranking([data[p]], criterion), pick(starts, p), share)
 
-    by_set = jax.tree.map(lambda leaf: leaf.reshape(len(data), n_restarts, *leaf.shape[1:]), judged)
-    of_starts = by_set
+    of_starts = by_set = jax.tree.map(lambda leaf: leaf.reshape(len(data), n_restarts, *leaf.shape[1:]), judged)
     if swapped is not None:
-        by_set = jax.tree.map(lambda a, b: np.concatenate([a, b[:, None]], axis=1), by_set, swapped.best)
+        by_set = jax.tree.map(lambda a, b: np.concatenate([a, b[:, None]], axis=1), of_starts, swapped.best)
     best = best_of(by_set.results._replace(log_likelihood=by_set.value), by_set.sound)
     found = pick(by_set, (np.arange(len(data)), best))
     each = [outward(pick(found.results, p), d.spec, d.scaling, d.volume) for p, d in enumerate(data)]

@@ -24,7 +24,7 @@ from ..mixture.gmm import deviations, log_joint_components_first
 from .criterion import SAME_WORTH, Ranking
 from .fit import EMResult
 from .inputs import START_ROWS, Data
-from .optima import pick
+from .optima import choose, pick
 from .pool import CompiledFits
 
 FEWEST_COMPONENTS = 4  # with fewer, starts find the best optimum by themselves
@@ -116,14 +116,14 @@ def run_swaps(
         spent += swapped.n_iter.reshape(n_sets, n_fits).sum(axis=1)
         found = best_of_each(swapped)
         better = open_sets & (found.worth > best.worth + SAME_WORTH)
-        best = jax.tree.map(lambda new, old, better=better: _where(better, new, old), found, best)
+        best = choose(better, found, best)
         if progress is not None:
             progress(judged.value.size, judged.value.size, float(best.value.max() - data[0].volume))
         idle = np.where(better, 0, idle + n_fits)
         open_sets &= idle < PATIENCE
         if not open_sets.any():
             break
-    gain = np.where(np.isfinite(first), best.worth - np.where(np.isfinite(first), first, 0.0), 0.0)
+    gain = np.subtract(best.worth, first, where=np.isfinite(first), out=np.zeros(n_sets))
     return Swapped(best._replace(value=np.where(gain > 0.0, best.value, -np.inf)), gain, spent)
 
 
@@ -137,8 +137,8 @@ def _run_promising(fits: CompiledFits, ranking: Ranking, open_sets, top: Float[n
 
     def worth():
         now = fits.look()[0]
-        worth = ranking.worth(now.best.gmm, now.best_value, np.full(now.status.shape, Status.CONVERGED))
-        return np.where(np.isin(now.status, (Status.RUNNING, Status.CONVERGED)), worth, -np.inf).reshape(shape)
+        all_of_them = ranking.worth(now.best.gmm, now.best_value, np.full(now.status.shape, Status.CONVERGED))
+        return np.where(np.isin(now.status, (Status.RUNNING, Status.CONVERGED)), all_of_them, -np.inf).reshape(shape)
 
     def run(which):
         while not fits.advance(np.flatnonzero(which), n_iter):
@@ -197,8 +197,3 @@ def swaps(draw: np.random.Generator, gmm: GMM, data: Data, movable: Bool[np.ndar
 @jax.jit
 def _log_joint(gmm, rows):
     return log_joint_components_first(gmm, deviations(gmm, rows))
-
-
-def _where(which, new, old):
-    """Rows of `new` where `which`, of `old` elsewhere."""
-    return np.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)
