@@ -7,6 +7,7 @@ and what is known of it, for people and other programs: `GMM(**json.load(file)["
 import io
 import json
 import math
+import re
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from importlib import import_module
@@ -47,7 +48,7 @@ def load(path: str | Path) -> Any:
     """What `save` has written: the same record. A .json file is a Fit, or a GMM where it holds nothing else.
 
     Raises:
-        ValueError: the file is damaged, of another schema, or no result of gmm_jax.
+        ValueError: the file is damaged, of another schema or a newer version, or no result of gmm_jax.
     """
     content = Path(path).read_bytes()
     try:
@@ -59,7 +60,7 @@ def load(path: str | Path) -> Any:
             return _decoded(about["result"], archive)
     except (ValueError, KeyError, TypeError, AttributeError, ImportError, EOFError, BadZipFile) as error:
         said = f"{path} is no whole result of gmm_jax {__version__}"
-        raise ValueError(f"{said} ({error or type(error).__name__}): save it again.") from None
+        raise ValueError(f"{said} ({error or type(error).__name__}): save it again with this version.") from None
 
 
 def write_model(path: Path, document: dict[str, Any]) -> Path:
@@ -89,9 +90,15 @@ def _fit_of(document):
 def _check_schema(about):
     if not isinstance(about, dict) or "schema" not in about:
         raise ValueError("it names no schema")
+    version = str(about.get("version", about.get("gmm_jax")))
     if about["schema"] != SCHEMA:
-        version = about.get("version", about.get("gmm_jax"))
         raise ValueError(f"it was written by version {version} in schema {about['schema']}, this reads {SCHEMA}")
+    if _numbers(version) > _numbers(__version__):
+        raise ValueError(f"it was written by version {version}, which is newer")
+
+
+def _numbers(version):
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 # ---- records as JSON and arrays

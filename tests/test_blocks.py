@@ -300,7 +300,7 @@ def test_missing_values_are_nan_where_they_are_asked_for_and_else_an_error_with_
     (tmp_path / "x.csv").write_text("a,b\n1,NA\n?,2\n,3\nnan,null\n")
     rows = next(open_blocks(tmp_path / "x.csv", missing="marginalise")())
     np.testing.assert_array_equal(rows, [[1, np.nan], [np.nan, 2], [np.nan, 3], [np.nan, np.nan]])
-    with pytest.raises(ValueError, match=r"line 2, column 'b': 'NA' is a missing value; fit with --missing"):
+    with pytest.raises(ValueError, match=r"line 2, column 'b': 'NA' is a missing value; add --missing"):
         next(open_blocks(tmp_path / "x.csv")())
 
 

@@ -142,7 +142,7 @@ BAD_TABLES = {
     "names alone": ("a,b\n", "names of columns but no rows"),
     "a word": (GOOD + "\n1,seven", "line 32, column 'b': 'seven' is no number"),
     "a word in the first row without names": ("1,NA\n2,3\n4,5\n", "line 1, column '1': 'NA' is a missing value"),
-    "nan": (GOOD + "\nnan,1", "line 32, column 'a': 'nan' is a missing value; fit with --missing"),
+    "nan": (GOOD + "\nnan,1", "line 32, column 'a': 'nan' is a missing value; add --missing"),
     "nan in the first row": ("nan,1\n2,3\n", "line 1, column '0': 'nan' is a missing value"),
     "inf": (GOOD + "\n1,-inf", "line 32, column 'b': -inf is not finite"),
     "a gap": (GOOD + "\n1,", "line 32, column 'b': no value"),

@@ -59,6 +59,23 @@ def test_a_form_that_is_hardly_curved_is_nearly_normal(bend):
     np.testing.assert_allclose(got, stats.norm.cdf(c, scale=2.0 * np.sqrt(b @ b)), atol=1e-9 + abs(bend))
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "c", "want"),
+    [
+        (
+            [0.0565, 0.0459, 0.0316, 0.0178, 0.0138, 0.0106, 0.0065, 0.0047, -0.00033],
+            [0.454, 0.0163, 0.152, 0.106, -0.0531, -0.00367, -0.0346, -0.0401, -0.0195],
+            -4.7,
+            2.26562564363962e-14,
+        ),
+        ([0.4713, 0.007284, 0.1953, -0.0002417], [0.219, -0.2328, -0.1291, -0.0316], -4.424, 8.64026266909991e-29),
+    ],
+)
+def test_far_beyond_the_end_of_all_terms_but_a_nearly_linear_one(a, b, c, want):
+    """Against the integral along a straight line through the saddle point, by mpmath's quadrature in 15 digits."""
+    np.testing.assert_allclose(quadratic_form_cdf(np.array(a), np.array(b), c), want, rtol=1e-8)
+
+
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_overlap_is_what_the_best_rule_confuses(covariance_type):
     n = 40_000

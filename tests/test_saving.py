@@ -94,13 +94,20 @@ def test_a_damaged_file_is_one_sentence(suffix, found, tmp_path):
             gmm_jax.load(path)
 
 
-def test_another_schema_is_refused(found, tmp_path, monkeypatch):
-    for suffix in (".npz", ".json"):
-        with monkeypatch.context() as patch:
-            patch.setattr("gmm_jax.saving.SCHEMA", 2)
-            path = gmm_jax.save(tmp_path / f"m{suffix}", found.best.gmm)
-        with pytest.raises(ValueError, match=r"written by version 0.1.0 in schema 2, this reads 1"):
-            gmm_jax.load(path)
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SCHEMA", 2, "written by version 0.1.0 in schema 2, this reads 1"),
+        ("__version__", "0.10.0", "written by version 0.10.0, which is newer"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_another_schema_and_a_newer_version_are_refused(name, value, said, suffix, found, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(f"gmm_jax.saving.{name}", value)
+        path = gmm_jax.save(tmp_path / f"m{suffix}", found.best.gmm)
+    with pytest.raises(ValueError, match=said):
+        gmm_jax.load(path)
 
 
 def test_a_file_cannot_name_what_is_no_record(found, tmp_path):

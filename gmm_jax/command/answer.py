@@ -15,15 +15,17 @@ ONE_TABLE = 10  # rows: more of them are a table for each component
 MOST_FEATURES = 6  # whose covariances are shown
 NAMED = 8  # of them, in a title
 CRITERIA = ("log_likelihood", "n_parameters", "aic", "bic", "icl")
-NEAR = 2  # decimals in which weights are compared, so that two seeds order components alike
+NEAR = 2, 6  # decimals in which weights, and means in units of their feature, are compared: two seeds order alike
 
 
 def in_order(fit: Fit, spec: MixtureSpec) -> Fit:
-    """The fit with its components by weight, then by the first mean; in the order of what is known, if anything is."""
+    """The fit with its components by weight, then by the first mean that differs; as it is where anything is known."""
     means, weights = np.asarray(fit.point.means, float), np.asarray(fit.point.weights, float)
     if not all(mask.all() for mask in free_parts(spec)):
         return fit
-    order = np.lexsort((means[:, 0], -np.round(weights, NEAR)))
+    size = np.abs(means).max(0)  # a constant column's means differ by rounding alone
+    last_first = np.round(means / np.where(size > 0.0, size, 1.0), NEAR[1]).T[::-1]
+    order = np.lexsort((*last_first, -np.round(weights, NEAR[0])))
     errors, draws = fit.standard_errors, fit.draws
     if draws is not None:
         places = np.broadcast_to(order, np.shape(draws.draws.weights))

@@ -62,6 +62,6 @@ def rows_of(table, n_components: int, missing: str | None):
     if len(bad):
         row, column = bad[0]
         value = x[row, column]
-        remedy = "drop or impute the row" + (", or fit with --missing marginalise" if np.isnan(value) else "")
+        remedy = "drop or impute the row" + (", or add --missing marginalise" if np.isnan(value) else "")
         raise ValueError(f"{file}, row {row}, column {table.names[column]!r}: {value} is not finite; {remedy}.")
     return check_data(x, n_components=n_components, name=str(file).rpartition("/")[2], missing=missing)

@@ -7,6 +7,7 @@ With x = μ_i + L_i z the event is Q = Σ_l (a_l z_l² + 2 b_l z_l) < c, a quadr
 an integral over its characteristic function. Everything here is NumPy in float64.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from ..mixture import GMM, structure, validate
 ACCURACY = 1e-9  # relative, of each ω_{j|i}: the integral is refined until two in a row agree so far
 FINEST = 1 << 14  # points of the integral beyond which it is given up
 SLOPE = 0.5  # of the contour against the imaginary axis; below 1, as s² must keep a negative real part
+NEARLY_LINEAR = 0.3, 0.1  # |s a| of a term that ends the integrand as a Gaussian; the second where the first fails
 FURTHEST = 60.0  # in sinh⁻¹ of the distance from the saddle; |s|^(−1/2), the slowest decay there is, leaves 1e-13
 
 
@@ -100,25 +102,34 @@ def _upper_tail(a, b, c):
         return 0.0
     top = _exponent(a, b, c, saddle).real
     width = 1.0 / np.sqrt(np.sum(_curvature(a, b, saddle)) + 1.0 / saddle**2)
-    reach = _gaussian_reach(a, b, saddle)
-    felt = np.abs(a) > max(0.1 / reach, 1e-300)  # curved before the integrand has died of a factor exp(2 s² b²)
-    towards = SLOPE * np.sign(c + np.sum(b[felt] ** 2 / a[felt]))
-    furthest = min(FURTHEST, np.arcsinh(reach / width))
-    for slope in (towards, -towards):  # where Q can hardly be so large the sign is rounding; the wrong one diverges
-        n_points, previous = 32, np.nan
-        while n_points <= FINEST:
-            value = _trapezoid(a, b, c, saddle, top, width, slope, furthest, n_points)
-            if np.isfinite(value) and abs(value - previous) <= ACCURACY * value:
+    for linear in NEARLY_LINEAR:
+        reach = _gaussian_reach(a, b, saddle, linear)
+        felt = np.abs(a) > max(linear / reach, 1e-300)  # curved before the integrand has died of a factor exp(2 s² b²)
+        towards = SLOPE * np.sign(c + np.sum(b[felt] ** 2 / a[felt]))
+        furthest = min(FURTHEST, np.arcsinh(reach / width))
+        for slope in (towards, -towards):  # where Q can hardly be so large the sign is rounding; the wrong one diverges
+            value = _refined(partial(_trapezoid, a, b, c, saddle, top, width, slope, furthest))
+            if value is not None:
                 return float(np.exp(top) * value)
-            previous, n_points = value, 2 * n_points
     raise ArithmeticError(f"the distribution of a quadratic form did not converge at c={c:.6g} with a={a}, b={b}.")
 
 
-def _gaussian_reach(a, b, saddle):
+def _refined(integral):
+    """integral(n_points) with the points doubled until it does not change, or None where it does not settle."""
+    n_points, previous = 32, np.nan
+    while n_points <= FINEST:
+        value = integral(n_points)
+        if np.isfinite(value) and abs(value - previous) <= ACCURACY * value:
+            return value
+        previous, n_points = value, 2 * n_points
+    return None
+
+
+def _gaussian_reach(a, b, saddle, linear):
     """How far from the saddle the integrand lives, if a nearly linear term z_l ends it as a Gaussian; else infinity."""
     with np.errstate(divide="ignore", invalid="ignore"):  # of a = b = 0 nothing is felt
         reach = 6.0 / np.abs(b)  # exp(−2·36·(1 − slope²)) is below 1e-23
-        nearly_linear = np.abs(a) * (saddle + reach) < 0.1
+        nearly_linear = np.abs(a) * (saddle + reach) < linear
     return np.min(reach[nearly_linear], initial=np.inf)
 
 

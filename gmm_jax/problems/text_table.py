@@ -133,7 +133,7 @@ def _wrong(field, layout):
     value = layout.number(field)
     if value is not None and math.isnan(value):
         said = f"{field!r} is a missing value" if field else "no value"
-        return f"{said}; fit with --missing marginalise, or drop the row."
+        return f"{said}; add --missing marginalise, or drop the row."
     if value is not None:
         return f"{field} is not finite; drop or impute the row."
     return f"{field!r} is no number (decimal sign {layout.decimal!r}); mend it, or leave the column out with --drop."
