@@ -16,6 +16,7 @@ from gmm_jax.em import sums as sums_of_em
 from gmm_jax.estimators.gaussian import random_responsibilities
 from gmm_jax.mixture import annotations, e_step, programs
 from gmm_jax.mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size
+from gmm_jax.mixture.moments import BLOCK_ROWS
 from gmm_jax.mixture.starts import STARTS
 
 KEY, SPEC = jax.random.key(0), MixtureSpec(2)
@@ -34,7 +35,7 @@ def without_padding(monkeypatch):
 
     def switch():
         for module in (annotations, inputs_of_em, sums_of_em):
-            monkeypatch.setattr(module, "padded_size", lambda n, *_: n)
+            monkeypatch.setattr(module, "padded_size", lambda n, *_, **__: n)
 
     return switch
 
@@ -45,6 +46,16 @@ def test_sizes_are_few_and_at_most_a_fifth_larger():
     assert np.all(sizes >= n)
     assert np.all(sizes[n >= 32] <= 1.2 * n[n >= 32])
     assert np.unique(sizes[(n > 64) & (n <= 16_384)]).size == 4 * 8  # four to an octave
+
+
+def test_sizes_of_quick_runs_are_fewer_and_compute_at_most_twice_the_rows():
+    n = np.arange(33, 8193)
+    sizes = np.array([padded_size(int(rows), quick=True) for rows in n])
+    computed = np.where(sizes <= BLOCK_ROWS, sizes, -(-n // BLOCK_ROWS) * BLOCK_ROWS)  # empty blocks are not
+    assert np.all(sizes >= n)
+    assert np.all(computed < 2 * n)
+    assert np.unique(sizes).size == 6
+    assert padded_size(8193, quick=True) == padded_size(8193)
 
 
 @pytest.mark.parametrize("sums", ["fast", "exact"])
@@ -116,10 +127,10 @@ def test_sizes_and_weights_share_programs(x):
         return sum(key[1][0].__name__ == "_advance" for key in programs._programs)
 
     options = {"n_restarts": 3, "config": EMConfig(max_iter=37)}  # as no other test has
-    before, sizes = compiled(), (98, 105, 112, 113, 120, 128)
+    before, sizes = compiled(), (98, 105, 112, 128, 129, 150)
     for n in sizes:
         fit_em_restarts(KEY, x[:n], SPEC, **options)
-    assert compiled() - before == len({padded_size(n) for n in sizes}) == 2
+    assert compiled() - before == len({padded_size(n, quick=True) for n in sizes}) == 2
     x = x[:128]
     for seed in range(3):
         weight = np.random.default_rng(seed).permutation(len(x)) < 125 - seed
@@ -140,7 +151,7 @@ def test_data_sets_of_many_sizes_come_back_in_their_order(x):
     backwards = fit_em_restarts(keys[::-1], sets[::-1], SPEC, n_restarts=3)
     alone = fit_em_restarts(keys[3], sets[3], SPEC, n_restarts=3)
     assert calls[-1] == (12, 12)
-    assert len({padded_size(n) for n in sizes}) > 2
+    assert len({padded_size(n, quick=True) for n in sizes}) == 2
     np.testing.assert_allclose(found.log_likelihood, backwards.log_likelihood[::-1], rtol=1e-9)
     np.testing.assert_allclose(found.log_likelihood[3], alone.fits.log_likelihood, rtol=1e-9)
     np.testing.assert_allclose(found[3].best.gmm.means, found.best.gmm.means[3], rtol=0.0)

@@ -102,10 +102,10 @@ def test_swaps_are_the_default_where_starts_are_few_for_the_components():
 
     assert chosen(4) == (20, True)
     assert chosen(3) == (50, False)
-    assert chosen(4, 10) == (10, True)
-    assert chosen(4, 9) == (9, False)
+    assert chosen(4, 20) == (20, True)
+    assert chosen(4, 19) == (19, False)
     assert chosen(3, 1, swaps=True) == (1, True)
-    assert chosen(4, 10, swaps=False) == (10, False)
+    assert chosen(4, 20, swaps=False) == (20, False)
     assert chosen(20, init=problems.load("many_components").truth) == (1, False)
 
 

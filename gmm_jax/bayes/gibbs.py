@@ -22,7 +22,7 @@ from ..em.m_step import law_of_size
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, Status, moments, project, put, share
 from ..mixture.annotations import condition, groups_at_once, strike_out, there, ungroup
 from ..mixture.checks import check_count, check_key
-from ..mixture.cores import divide, on_each, together
+from ..mixture.cores import divide, in_batches, on_each, together
 from ..mixture.covariance import structure
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
@@ -236,7 +236,7 @@ def _draw_gaps(key, gmm, problem):
         return (d + jnp.where(seen[:, None], 0.0, e - expected)).transpose(2, 0, 1), density.T
 
     keys = jax.random.split(key, groups.rows.shape[0])
-    drawn = jax.lax.map(one, (keys, *groups), batch_size=groups_at_once(groups, gmm))
+    drawn = in_batches(one, (keys, *groups), groups_at_once(groups, gmm))
     d, density = (ungroup(groups, leaf, problem.z.shape[0]) for leaf in drawn)
     return d.transpose(1, 2, 0), density.T
 

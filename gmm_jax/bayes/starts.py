@@ -10,6 +10,7 @@ import numpy as np
 from ..em import EMConfig, Restarts, fit_em, fit_em_restarts
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Status, check_data, standardise, validate_spec
 from ..mixture.checks import check_count
+from ..mixture.cores import in_batches
 from .checks import check_spec
 from .prior import default_prior, hyperparameters
 
@@ -66,4 +67,4 @@ def _climb(z, gmms, known, prior):
     def one(gmm):
         return fit_em(z, gmm, known=known, prior=prior, config=EMConfig(tol=CLIMB_TOL)).gmm
 
-    return jax.lax.map(one, gmms, batch_size=max(1, CLIMB_NUMBERS // (z.size * gmms.n_components)))
+    return in_batches(one, gmms, CLIMB_NUMBERS // (z.size * gmms.n_components))

@@ -18,7 +18,7 @@ from ..em.inputs import starts_inward
 from ..mixture import GMM, Posterior, Status, project, structure, validate_spec
 from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size, put_gaps
 from ..mixture.checks import check_count, check_key, kind_of
-from ..mixture.cores import divide, together
+from ..mixture.cores import divide, in_batches, together
 from ..mixture.factor import cholesky
 from ..mixture.scaling import Scaling, check_data, check_labels, standardise
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
@@ -223,7 +223,7 @@ def over_draws(function, draws, numbers, *, sums=True):
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
     one_by_one = sums and jax.default_backend() == "cpu"
-    values = jax.lax.map(function, flat, batch_size=None if one_by_one else max(1, DRAW_NUMBERS // numbers))
+    values = jax.lax.map(function, flat) if one_by_one else in_batches(function, flat, DRAW_NUMBERS // numbers)
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), values)
 
 

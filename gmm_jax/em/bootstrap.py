@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, ambiguous, assign, distinguished, match_cost
 from ..mixture.annotations import there
 from ..mixture.checks import check_count, check_key, check_type
+from ..mixture.cores import in_batches
 from ..mixture.gmm import GMM, mixture_of, permute, sample
 from ..mixture.moments import log_likelihood
 from ..mixture.scaling import QUIET
@@ -76,7 +77,7 @@ def bootstrap(
     """
     check_key(key)
     check_count(n_resamples, "n_resamples", 2)
-    data, inner = at_result(x, result, spec, sample_weight, labels, missing, config)
+    data, inner = at_result(x, result, spec, sample_weight, labels, missing, config, n_resamples)
     if parametric and any(leaf is not None for leaf in data.annotations[:3]):
         raise NotSupported(
             "the parametric bootstrap samples complete rows, each counted once, without labels: use bootstrap, "
@@ -98,10 +99,10 @@ def bootstrap(
     )
 
 
-def at_result(x, result, spec, sample_weight, labels, missing, config) -> tuple[Data, GMM]:
+def at_result(x, result, spec, sample_weight, labels, missing, config, n_fits=1) -> tuple[Data, GMM]:
     """The data and the result's mixture, standardised; a ValueError where that mixture was not fitted to these data."""
     check_type(config, EMConfig, "config", "EMConfig(max_iter=1000)")
-    data = prepare(x, spec, sample_weight, config, None, labels=labels, missing=missing)
+    data = prepare(x, spec, sample_weight, config, None, labels=labels, missing=missing, n_fits=n_fits)
     gmm = mixture_of(result, "result")
     got = (*np.shape(gmm.means), gmm.covariance_type)
     if got != (wanted := (spec.n_components, data.z.shape[1], spec.covariance_type)):
@@ -150,4 +151,4 @@ def _refit(key, z, rows, gmm, known, config, n_resamples, parametric):
         found = _fit(x, gmm, known, rows._replace(weight=count), config, None)
         return found.gmm, found.status
 
-    return jax.lax.map(one, jax.random.split(key, n_resamples), batch_size=AT_A_TIME)
+    return in_batches(one, jax.random.split(key, n_resamples), AT_A_TIME)

@@ -14,13 +14,14 @@ from jaxtyping import Float
 from ..mixture import GMM, Hyperparameters, MixtureSpec, free_parts, structure, validate, validate_spec
 from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size, same_size
 from ..mixture.checks import check_count, check_type
-from ..mixture.cores import divide, n_workers, on_each, together
+from ..mixture.cores import QUICK_WORK, divide, n_workers, on_each, together
 from ..mixture.leaves import in_leaves
 from ..mixture.match import exchangeable
-from ..mixture.moments import BLOCK_ROWS
+from ..mixture.moments import BLOCK_ROWS, products_of_row
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
 from ..mixture.starts import (
+    QUICK_NUMBERS,
     draw_for_each,
     draw_starts,
     in_known_order,
@@ -64,8 +65,8 @@ class Data(NamedTuple):
         return jax.dtypes.canonicalize_dtype(self.scaling.dtype)
 
 
-def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, size=0) -> Data:
-    """Rows in memory, those of weight zero left out, filled up to a size of programs, or to `size`."""
+def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, n_fits=1, size=None) -> Data:
+    """Rows in memory, those of weight zero left out, filled up to a size of programs for n_fits, or to `size`."""
     names = tuple(map(str, getattr(x, "columns", ())))
     x = check_data(x, missing=missing)
     spec = validate_spec(spec, x.shape[1])
@@ -88,13 +89,19 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
         "means_of_labelled": labelled_means(with_gaps, labels, spec.n_components, weight),
     }
     z, groups = missing_groups(with_gaps, missing)
-    n_rows, size = len(z), max(size, padded_size(len(z)))
+    n_rows, size = len(z), size or size_for(len(z), x.shape[1], spec, n_fits)
     if groups is None:
         z, weight, labels = in_leaves(z, weight, labels, n_filled=size)
     annotations = pad_annotations(Annotations(weight, labels, groups), n_rows, size)
     n_samples = n_rows if weight is None else float(np.sum(weight))
     found = data_of(pad(z, size), annotations, spec, scaling, config, prior, n_samples, spread)
     return found._replace(n_rows=n_rows, **of_starts)
+
+
+def size_for(n_rows: int, n_features: int, spec: MixtureSpec, n_fits: int) -> int:
+    """The size of programs in which so many rows are fitted so many times."""
+    work = n_fits * n_rows * products_of_row(spec.n_components, n_features)
+    return padded_size(n_rows, quick=work <= QUICK_WORK)
 
 
 def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> Data:
@@ -117,14 +124,14 @@ def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> 
     )
 
 
-def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, missing, n_sample):
+def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, missing, n_sample, n_fits):
     """The data set wherever its rows lie, and their source, None where they are in memory."""
     seed = np.asarray(jax.random.key_data(key))
     rows, alike = {"sample_weight": sample_weight, "labels": labels}, (seed, spec, config, prior)
     most = max(START_ROWS, n_sample or 1)
     source = open_source(x, spec.n_components, seed=seed, n_sample=most, alike=alike, **rows)
     if source is None:
-        data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing)
+        data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing, n_fits=n_fits)
         if len(data.for_starts) > START_ROWS:  # the same rows as of a stream
             data = data._replace(for_starts=data.for_starts[sampled_rows(seed, len(data.for_starts), START_ROWS)])
         if n_sample is None:
@@ -252,7 +259,8 @@ def prepare_many(
     sizes, n_features = _sizes(keys, x, sample_weight, labels), np.shape(x[0])[-1]
     prior = [prior] * len(x) if isinstance(prior, Hyperparameters) or prior is None else prior
     batches = _of_like_size(sizes, n_features, n_restarts * spec.n_components * n_features**2)
-    size = {p: padded_size(max(len(x[q]) for q in batch)) for batch in batches for p in batch}
+    most = {p: (max(len(x[q]) for q in batch), n_restarts * len(batch)) for batch in batches for p in batch}
+    size = {p: size_for(n, n_features, spec, n_fits) for p, (n, n_fits) in most.items()}
     data = []
     for p, rows in enumerate(x):
         weight, of_rows = (None if given is None else np.asarray(given[p]) for given in (sample_weight, labels))
@@ -314,7 +322,8 @@ def starts_of_each(keys, data: Sequence[Data], init, n_restarts: int) -> GMM:
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
     rows = np.stack([pad(d.for_starts, len(d.z)) for d in data])
     problem = (keys, rows, np.stack([d.annotations.n_rows for d in data]), inner)
-    drawn = on_each(draw_for_each, divide(problem), start=start_function(init), n_starts=n_restarts)
+    quick = rows.size * n_restarts <= QUICK_NUMBERS
+    drawn = on_each(draw_for_each, divide(problem), quick=quick, start=start_function(init), n_starts=n_restarts)
     starts = together(drawn, len(data))
     if data[0].inner.known.means is None and exchangeable(data[0].inner).all():
         return starts

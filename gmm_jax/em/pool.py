@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import GMM, WIDE, Precision, Status
-from ..mixture.cores import n_workers, program, side_by_side
-from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS
+from ..mixture.cores import QUICK_WORK, n_workers, program, side_by_side
+from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS, products_of_row
 from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import choose, pick
@@ -29,7 +29,6 @@ LARGEST_POOL = 1024  # fits: enough that few slots wait for the slowest
 STEPS = 4  # of few samples, that a fit takes before its slot may change hands: handing over costs as much as one
 TURNS = 4  # fits a slot has at least, so that slots are seldom idle at the end
 ONE_POOL = 1 << 17  # multiplications of one step of all fits, up to which a second core costs more than it saves
-QUICK_WORK = 1 << 22  # multiplications of one step of all fits, up to which they run for less than a compilation takes
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
 
@@ -130,7 +129,7 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True) -> Compil
     starts = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), starts)
     n_kept = max_iter + 1 if traces else 0
     n_fits, n_features = starts.means.shape[0], starts.means.shape[2]
-    work = n_fits * problem[0].shape[1] * _per_row(starts.n_components, n_features)
+    work = n_fits * problem[0].shape[1] * products_of_row(starts.n_components, n_features)
     n_pools = 1 if work <= ONE_POOL else max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
     members = np.array_split(np.arange(n_fits), n_pools)
     width = members[0].size + 1
@@ -178,12 +177,7 @@ def _n_threads(problem, n_components, sums):
     _, n_samples, n_features = problem[0].shape
     exact_rows = max(256, BLOCK_NUMBERS // (n_components * n_features))
     rows = min(n_samples, exact_rows if sums == "exact" else BLOCK_ROWS)
-    return n_workers() if _per_row(n_components, n_features) * rows <= SMALL_PRODUCT else 1
-
-
-def _per_row(n_components, n_features):
-    """Multiplications of a row in each of the two products of an E-step."""
-    return n_components * (n_features + 1) * (n_features + 2) // 2
+    return n_workers() if products_of_row(n_components, n_features) * rows <= SMALL_PRODUCT else 1
 
 
 def _task(fits, pool, sums, chosen, until):
@@ -205,7 +199,7 @@ def _task(fits, pool, sums, chosen, until):
     data_set = np.concatenate([pool.members, np.zeros(width - n_fits, int)]) // fits.n_starts
     orders = (queue, data_set, np.int32(until), np.int32(rounds))
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
-    quick = fits.n_fits * n_samples * _per_row(n_components, n_features) <= QUICK_WORK
+    quick = fits.n_fits * n_samples * products_of_row(n_components, n_features) <= QUICK_WORK
     return pool, program(_advance, arguments, quick=quick, sums=sums, slots=slots, steps=steps), arguments
 
 

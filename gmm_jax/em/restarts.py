@@ -130,7 +130,7 @@ def fit_em_restarts(
             until a hundred in a row found nothing better: with many components few starts lead to the best optimum. The
             best fit may then be none of `fits`: the message says by how much it is better, and of `optima` it is one
             that no start reached (count 0, fit -1). None are tried where more than a third of the starts led to the
-            best. For rows in memory whose fits run side by side. By default for four components or more and ten starts
+            best. For rows in memory whose fits run side by side. By default for four components or more and 20 starts
             or more that are not given. See em/search.py.
         n_sample: restarts are run on so many rows, drawn uniformly, and only the best goes on over all of them.
         block_rows: rows of a stream or a partition that are summed at a time, by default a million numbers.
@@ -155,7 +155,7 @@ def fit_em_restarts(
         rows = {"sample_weight": sample_weight, "labels": labels, "missing": missing}
         return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, swaps, traces, progress)
     check_key(key)
-    data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample)
+    data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample, n_restarts)
     kind = init if isinstance(init, (str, GMM)) else getattr(init, "__qualname__", type(init).__name__)
     begun = jax.random.key_data(key), kind, n_restarts
     marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior), "starts": digest(begun, n_sample)}

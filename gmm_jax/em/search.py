@@ -28,8 +28,7 @@ from .optima import choose, pick
 from .pool import CompiledFits
 
 FEWEST_COMPONENTS = 4  # with fewer, starts find the best optimum by themselves
-FEWEST_STARTS = 10  # who asks for fewer asks for no search
-N_STARTS, N_STARTS_SWAPPED = 50, 20  # by default: alone, and where swaps follow
+N_STARTS, N_STARTS_SWAPPED = 50, 20  # by default: alone, and where swaps follow; who asks for fewer wants no search
 EASY = 1 / 3  # share of the starts that lead to the best optimum from which none other is looked for
 SHORT = 20  # iterations after which swaps are compared
 KEPT = 4  # one of so many then goes on
@@ -66,7 +65,7 @@ def starts_and_swaps(spec: MixtureSpec, init, n_restarts: int | None, *, swaps: 
     if n_restarts is None and given:
         n_restarts = 1 if np.ndim(init.means) == 2 else len(init.means)
     if swaps is None:
-        enough = n_restarts is None or (isinstance(n_restarts, (int, np.integer)) and n_restarts >= FEWEST_STARTS)
+        enough = n_restarts is None or (isinstance(n_restarts, (int, np.integer)) and n_restarts >= N_STARTS_SWAPPED)
         swaps = spec.n_components >= FEWEST_COMPONENTS and enough and not given
     return (N_STARTS_SWAPPED if swaps else N_STARTS) if n_restarts is None else n_restarts, swaps
 
@@ -175,7 +174,7 @@ def swaps(draw: np.random.Generator, gmm: GMM, data: Data, movable: Bool[np.ndar
     """
     rows = data.for_starts
     rows = rows[:: -(-len(rows) // START_ROWS)]
-    joint = np.asarray(_log_joint(gmm, pad(rows, padded_size(len(rows)))), float)[:, : len(rows)]
+    joint = np.asarray(_log_joint(gmm, pad(rows, padded_size(len(rows), quick=True))), float)[:, : len(rows)]
     log_prob = np.logaddexp.reduce(joint, axis=0)
     lost = -np.log1p(-np.minimum(np.exp(joint - log_prob), 1.0 - 1e-9)).sum(axis=1)
     leave = np.where(movable, np.exp(-lost / max(np.median(lost), 1e-9)), 0.0) + 1e-9 * movable

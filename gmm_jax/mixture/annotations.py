@@ -1,7 +1,8 @@
 """Row annotations: weights (how often a row counts), labels (its component), gaps (what of it was not seen).
 
-Each new shape is a program to compile, so entry points fill rows up to one of a few sizes, four to an octave, and say
-how many there are in a number that is no part of the shape. Rows that fill up are zeros, and count nowhere.
+Each new shape is a program to compile, so entry points fill rows up to one of a few sizes, four to an octave, and fewer
+for what runs for less than a compilation takes; how many rows there are is a number that is no part of the shape. Rows
+that fill up are zeros, and count nowhere.
 
 A row of which only the features o were seen has the density Σ_k φ_k N(x_o | μ_k,o, Σ_k,oo): where values are missing at
 random, that is all that it says (Rubin 1976, Biometrika 63). A row that is known to come from component k has the
@@ -26,6 +27,7 @@ MARGINALISE = "marginalise"
 LARGEST_GROUP = 512  # rows
 MOST_FILLED = 1 << 16  # rows that `filled_up` copies
 SIZES = (32, 38, 45, 54, 64)  # of rows, times a power of two
+QUICK_SIZES = (64, 128, 256, 512, 2048, 8192)  # of rows of a quick run; from 512 on, blocks that are empty cost nothing
 GROUP_SIZES = tuple(range(1, 17))  # of groups, the same
 GROUP_NUMBERS = 1 << 18  # K·D·(rows + D) of the groups that are taken at once
 
@@ -46,8 +48,10 @@ class Annotations(NamedTuple):
     n_rows: Int[Array, ""] | None = None  # rows that are there, the first ones; None: all
 
 
-def padded_size(n: int, sizes: tuple[int, ...] = SIZES) -> int:
-    """The least size of at least n rows that programs are compiled for: at most a fifth more."""
+def padded_size(n: int, sizes: tuple[int, ...] = SIZES, *, quick: bool = False) -> int:
+    """The least size of at least n rows that programs are compiled for: at most a fifth more, unless it is quick."""
+    if quick and n <= QUICK_SIZES[-1]:
+        return min(size for size in QUICK_SIZES if size >= n)
     octave = max(0, int(n - 1).bit_length() - int(sizes[-1] - 1).bit_length())
     return min(size << octave for size in sizes if size << octave >= n)
 
@@ -83,7 +87,8 @@ def filled_up(x: Float[Array, "N D"], rows: Annotations) -> tuple[Float[Array, "
     if isinstance(x, jax.Array) and len(x.devices()) > 1:
         return x, rows
     make_room()
-    size, host = padded_size(len(x)), [None if leaf is None else np.asarray(leaf) for leaf in (x, *rows[:2])]
+    size = padded_size(len(x), quick=True)
+    host = [None if leaf is None else np.asarray(leaf) for leaf in (x, *rows[:2])]
     return pad(host[0], size), pad_annotations(Annotations(*host[1:], rows.groups), len(x), size)
 
 

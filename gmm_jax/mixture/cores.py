@@ -19,6 +19,7 @@ Call = tuple[Any, tuple]  # a compiled program and its arguments
 ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 WIDE = ONE_AT_A_TIME | {"xla_cpu_prefer_vector_width": 512}  # a tenth off an E-step, where the processor has them
 # two thirds of the compiler's time and a third of its maps of memory, for programs up to a sixth slower
+QUICK_WORK = 1 << 22  # multiplications of one step, up to which all steps take less time than their compilation
 QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 
 
@@ -71,16 +72,34 @@ def _parts(rows, size, n_parts):
     return [jax.tree.map(lambda leaf, index=index: leaf[index], rows) for index in places]
 
 
-def on_each(function, parts: Sequence, *shared, **static) -> list:
+def on_each(function, parts: Sequence, *shared, quick: bool = False, **static) -> list:
     """function(part, *shared, **static) of every part, side by side; what is static is given by name."""
     shared = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), shared)
-    calls = [(program(function, (part, *shared), **static), (part, *shared)) for part in parts]
+    calls = [(program(function, (part, *shared), quick=quick, **static), (part, *shared)) for part in parts]
     return side_by_side(calls, n_workers())
 
 
 def together(parts: Sequence, n_rows: int):
     """The first n_rows rows of all parts, in NumPy."""
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[:n_rows], *parts)
+
+
+def in_batches(function, rows, most: int):
+    """function of each row of a tree's leading axis, inside a program: at most so many side by side.
+
+    The last row fills up the last batch, so that `function` is traced and compiled once: `lax.map` has another program
+    for what remains.
+    """
+    n_rows = jax.tree.leaves(rows)[0].shape[0]
+    n_batches = -(-n_rows // max(1, most))
+    if n_batches <= 1:
+        return jax.vmap(function)(rows)
+    size = -(-n_rows // n_batches)
+    if n_batches * size > n_rows:
+        places = np.minimum(np.arange(n_batches * size), n_rows - 1)
+        rows = jax.tree.map(lambda leaf: leaf[places], rows)
+    found = jax.lax.map(function, rows, batch_size=size)
+    return jax.tree.map(lambda leaf: leaf[:n_rows], found)
 
 
 def program(function, arguments: tuple, *, quick: bool = False, **static):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from .cores import ONE_AT_A_TIME
+from .cores import ONE_AT_A_TIME, in_batches
 from .covariance import structure
 from .gmm import GMM, LEAVES, log_prob, sample
 from .records import NotSupported, Posterior, Status
@@ -106,5 +106,5 @@ def _over_draws(function, draws, batch_size):
     """function of each of the (C, S) draws, batch_size at a time."""
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
-    values = jax.lax.map(function, flat, batch_size=batch_size)
+    values = jax.lax.map(function, flat) if batch_size is None else in_batches(function, flat, batch_size)
     return values.reshape(*shape, *values.shape[1:])

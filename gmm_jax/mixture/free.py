@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .annotations import Annotations, counts
+from .cores import in_batches
 from .covariance import structure
 from .gmm import GMM, log_prob_of_rows
 from .spec import MixtureSpec, free_parts
@@ -63,13 +64,9 @@ def score_products(x: Float[Array, "N D"], gmm: GMM, masks, rows: Annotations | 
 def each_direction(along, theta: Float[Array, "P"]):
     """along(e_i) of the P unit vectors, with leading axis P.
 
-    A few at a time: all at once hold p copies of every intermediate number. Zeros fill up the last few, so that `along`
-    is traced and compiled once.
+    A few at a time: all at once hold p copies of every intermediate number.
     """
-    n_times = max(1, -(-theta.size // COLUMNS))
-    at_once = -(-theta.size // n_times)
-    found = jax.lax.map(along, jnp.eye(n_times * at_once, theta.size, dtype=theta.dtype), batch_size=at_once)
-    return jax.tree.map(lambda leaf: leaf[: theta.size], found)
+    return in_batches(along, jnp.eye(theta.size, dtype=theta.dtype), COLUMNS)
 
 
 def inverse_root(information: Float[np.ndarray, "p p"], margin: float) -> Float[np.ndarray, "p p"] | None:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from .annotations import Annotations, condition, groups_at_once, missing_groups, strike_out, ungroup
 from .checks import check_count, check_key, first_of, float_array, native, real_array, tree_dataclass
+from .cores import in_batches
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
 from .factor import cholesky, last_axes
 from .forks import check_process
@@ -109,7 +110,7 @@ def _log_joint_of_groups(gmm, x, groups):
         members, seen = group
         return condition(gmm, jnp.take(x, members, axis=0), seen)[0].T  # (B, K)
 
-    joint = jax.lax.map(one, tuple(groups), batch_size=groups_at_once(groups, gmm))
+    joint = in_batches(one, tuple(groups), groups_at_once(groups, gmm))
     return ungroup(groups, joint, x.shape[0])
 
 

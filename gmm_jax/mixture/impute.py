@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .annotations import MARGINALISE, condition, groups_at_once, missing_groups, ungroup
+from .cores import in_batches
 from .covariance import outer, structure
 from .gmm import GMM, mixture_of, responsibilities_of_rows
 from .scaling import QUIET, check_data, standard_units
@@ -63,7 +64,7 @@ def impute(gmm: GMM, x: Float[Array, "N D"]) -> Imputed:
 @jax.jit
 def _impute(gmm, x, groups):
     r = responsibilities_of_rows(gmm, x, groups)
-    found = jax.lax.map(partial(_of_group, gmm, x, r), tuple(groups), batch_size=groups_at_once(groups, gmm))
+    found = in_batches(partial(_of_group, gmm, x, r), tuple(groups), groups_at_once(groups, gmm))
     return tuple(ungroup(groups, leaf, x.shape[0]) for leaf in found)
 
 

@@ -320,6 +320,11 @@ def _about_their_mean(columns, weight):
     return centre, jnp.where(there, columns - centre[:, None], jnp.zeros_like(columns))
 
 
+def products_of_row(n_components: int, n_features: int) -> int:
+    """Multiplications of a row in each of the two products of an E-step from statistics."""
+    return n_components * (n_features + 1) * (n_features + 2) // 2
+
+
 def weigh(statistics: Float[Array, "S N"], r: Float[Array, "K N"]) -> Float[Array, "S K"]:
     """Σ_n r_kn s_n. Statistics first, both contracted over their last axis: the order in which the product is fast."""
     return jax.lax.dot_general(statistics, r, (((1,), (1,)), ((), ())))

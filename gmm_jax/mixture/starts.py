@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from .annotations import Annotations, pad, padded_size, there, total_count
-from .cores import program
+from .cores import in_batches, program
 from .covariance import structure
 from .gmm import GMM, permute
 from .match import assign, exchangeable
@@ -26,7 +26,7 @@ from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
 DRAWN_AT_ONCE = 256  # starts: their distances to rows stay in the cache
-QUICK_NUMBERS = 1 << 20  # N·D·starts up to which drawing takes less time than its compilation
+QUICK_NUMBERS = 1 << 24  # N·D·starts up to which drawing takes less time than its compilation
 PLACING_NUMBERS = 1 << 20  # K²·D²·starts at a time: 8 MiB of float64
 START_ROWS = 20  # complete rows for each component, for starts to do without the incomplete ones
 
@@ -162,7 +162,7 @@ def draw_for_each(problem: tuple, start: Callable, n_starts: int) -> GMM:
         key, x, n_rows, spec = problem
         return starts_from(jax.random.split(key, n_starts), x, n_rows, spec, start)
 
-    return jax.lax.map(of_one, problem, batch_size=max(1, DRAWN_AT_ONCE // n_starts))
+    return in_batches(of_one, problem, DRAWN_AT_ONCE // n_starts)
 
 
 def starts_from(keys: Key[Array, "R"], x: Float[Array, "N D"], n_rows, spec: MixtureSpec, start: Callable) -> GMM:
@@ -177,7 +177,7 @@ def rows_of_start(start: Callable, x: Float[np.ndarray, "n D"]) -> tuple:
     """(rows, their number) as that start function wants them: filled up where it takes a number of rows, else None."""
     if not takes_n_rows(start):
         return x, None
-    return pad(x, padded_size(len(x))), np.int32(len(x))
+    return pad(x, padded_size(len(x), quick=True)), np.int32(len(x))
 
 
 def takes_n_rows(start: Callable) -> bool:
@@ -230,8 +230,8 @@ def _placing_costs(starts, known):
         starts = replace(starts, covariances=kind.dense(starts.covariances, *size), covariance_type="full")
         held = None if known.covariances is None else kind.dense(known.covariances, *size)
         known = replace(known, covariances=held)
-    at_once = max(1, PLACING_NUMBERS // (size[0] * starts.covariances[0].size))
-    return jax.lax.map(partial(_placing_cost, known), starts, batch_size=at_once)
+    at_once = PLACING_NUMBERS // (size[0] * starts.covariances[0].size)
+    return in_batches(partial(_placing_cost, known), starts, at_once)
 
 
 def _placing_cost(known, gmm):
