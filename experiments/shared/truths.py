@@ -8,12 +8,21 @@ from gmm_jax import GMM
 MEAN_SD, SPREAD, ALPHA = 2.0, 0.4, 4.0
 
 
-def random_truths(rng: np.random.Generator, n: int, n_components: int, n_features: int) -> GMM:
-    """Mixtures with leading (n,)."""
+def random_truths(
+    rng: np.random.Generator,
+    n: int,
+    n_components: int,
+    n_features: int,
+    *,
+    mean_sd: float = MEAN_SD,
+    even: bool = False,
+) -> GMM:
+    """Mixtures with leading (n,); even: of equal weights."""
     shape = (n, n_components, n_features)
     root = np.eye(n_features) + SPREAD * rng.standard_normal((*shape, n_features))
     weights = rng.dirichlet(np.full(n_components, ALPHA), n)
-    return GMM(weights, MEAN_SD * rng.standard_normal(shape), root @ np.swapaxes(root, -1, -2))
+    weights = np.full_like(weights, 1.0 / n_components) if even else weights
+    return GMM(weights, mean_sd * rng.standard_normal(shape), root @ np.swapaxes(root, -1, -2))
 
 
 def draw(rng: np.random.Generator, gmm: GMM, n_samples: int) -> Float[np.ndarray, "n N D"]:
