@@ -87,6 +87,18 @@ def test_it_is_nearer_to_the_predictive_than_any_relabelled_mean():
     assert abs(np.mean(score(found, rows) - score(again, rows))) < 1e-3
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_component_without_samples_takes_none_from_the_others(given):
+    """In a tenth of the draws two components are one, and the third, 0.3 %, is a draw from the prior."""
+    truth = GMM(np.full(3, 1 / 3), np.array([[0.0], [4.0], [16.0]]), np.ones((3, 1, 1)))
+    weights, means = np.array([1 / 3, 2 / 3 - 0.003, 0.003]), np.array([[16.0], [2.0], [60.0]])
+    empty = GMM(weights, means, np.array([1.0, 5.0, 1e4])[:, None, None])
+    draws = posterior_of(jax.tree.map(lambda *leaves: np.stack([[*[leaves[0]] * 9, leaves[1]]] * 2), truth, empty))
+    draws = draws._replace(log_density=np.tile(np.append(np.zeros(9), -1.0), (2, 1)))
+    point = align(bayes.point_estimate(KEY, draws, SPEC, init=truth if given else None).gmm, truth)
+    np.testing.assert_allclose(point.means, truth.means, atol=0.2)
+
+
 def test_labels_of_the_draws_do_not_matter():
     """Scrambled draws have the same estimate up to what the rows of another key change."""
     draws = near(TRUTH, 0, n_chains=2, n_draws=200, noise=0.2)

@@ -5,6 +5,9 @@ KL(p_θ ‖ q); among mixtures of K components it is the one with the smallest K
 constant. So it is the Bayes estimate of the density within the model, and needs no labels. To find it is maximum
 likelihood, EM once more, on draws of the predictive.
 
+A component that holds no samples is a draw from the prior, whose tails are heavy: a few rows so far out that the
+nearest mixture would spend a component on them. These are left out.
+
 The draws are a randomised Sobol sequence, not independent ones: its first coordinate chooses the component of a
 posterior draw, in an order in which neighbours are alike, the others are its normals. Each component's rows so fill
 space evenly, which in few dimensions is worth many times as many independent rows.
@@ -15,18 +18,22 @@ Reference:
     Statistics 25, for randomised sequences.
 """
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..em import EMConfig, EMResult, fit_em_restarts
-from ..mixture import GMM, MixtureSpec, Posterior, structure
+from ..mixture import GMM, MixtureSpec, Posterior, Status, structure
 from ..mixture.checks import check_count, check_key
 from .checks import check_posterior, check_spec, host_mixture
 from .diagnostics import aligned, highest
 
 MOST_DRAWS = 1000  # of the posterior, evenly spread: the others would add less than their error
 CONFIG = EMConfig(max_iter=2000, tol=1e-9, reg_covar=0.0, acceleration="lbfgs")
+FAR, MOST_FAR = 1e-9, 0.01  # probability of a row so far from a component, and the most that may be left out for it
+COMPARED = 9  # draws by which that is judged
 EDGE = 2.0**-40  # of a uniform number: a normal is at most 7 sds
 NUMBERS = 1 << 22  # of factors that are held at a time
 
@@ -61,9 +68,31 @@ def point_estimate(
     draws = aligned(_thinned(posterior, MOST_DRAWS), first, spec)
     mean = jax.tree.map(lambda leaf: np.mean(leaf, axis=(0, 1)), draws)
     starts = jax.tree.map(lambda *leaves: np.stack(leaves), first, mean)
-    rows = predictive_rows(key, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws), n_draws)
-    # of data's optima the criterion prefers another than the likeliest at times; here that one is the nearest
-    return fit_em_restarts(key, rows, spec, init=starts, config=CONFIG, criterion="likelihood").best
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
+    rows = predictive_rows(key, flat, n_draws)
+    rows = rows[_near(flat, rows)]
+    for config in (CONFIG, replace(CONFIG, acceleration="none")):  # bold steps may empty a component
+        # of data's optima the criterion prefers another than the likeliest at times; here that one is the nearest
+        found = fit_em_restarts(key, rows, spec, init=starts, config=config, criterion="likelihood").best
+        if Status(int(found.status)).ok:
+            break
+    return found
+
+
+def _near(gmms, rows):
+    """Which rows are not far from every component of most mixtures (M, ...); and more, where far ones are many."""
+    from scipy.stats import chi2
+
+    some = np.unique(np.linspace(0, len(gmms.weights) - 1, COMPARED).round().astype(int))
+
+    def distance(draw):
+        components = np.arange(gmms.n_components)
+        roots, means = _factors(gmms, np.full_like(components, draw), components), gmms.means[draw]
+        each = [np.linalg.solve(root, (rows - mean).T) for root, mean in zip(roots, means, strict=True)]
+        return np.min([np.sum(y * y, axis=0) for y in each], axis=0)
+
+    typical = np.median([distance(draw) for draw in some], axis=0)
+    return typical <= max(chi2.isf(FAR, rows.shape[1]), np.quantile(typical, 1.0 - MOST_FAR))
 
 
 def predictive_rows(key: Key[Array, ""], gmms: GMM, n: int) -> Float[np.ndarray, "n D"]:

@@ -32,7 +32,7 @@ from .starts import starts_from_em
 from .target import prepare
 
 ENGINES = ("auto", "gibbs", "nuts")
-WORK = 1.2e10  # n·K·D·(D + 7)/8 of all passes by default: less than a minute on two cores
+WORK = 1.65e10  # n·K·D·(D + 7)/8 of all passes by default: less than a minute on two cores
 PASSES = 12_000, 2_000_000  # least and most by default
 N_TEMPERATURES = 12
 MOST_ROWS = 150  # beyond, so many temperatures hardly exchange: tempering is not tried
