@@ -128,6 +128,7 @@ def where_rows(ratio, coverage):
         for method, much in {"em": 1.0, "bayes": ratio[truth // 2], "sklearn_em": 1.0}.items():
             row = head | {"method": method, "kl": 0.1 * much * (1 + truth), "status": "SAMPLED"} | SECONDS
             ours = {"coverage": coverage, "z_square": 4.0 + truth % 2, "length": much, "kl_predictive": 0.1}
+            ours |= {"ambiguous": False}
             rows.append(row if method == "sklearn_em" else row | ours)
     return rows
 
@@ -152,10 +153,11 @@ def test_a_trial_without_an_answer_covers_nothing():
     assert "coverage 100.0%" in WHERE.of_errors([row for row in rows if row["method"] == "bayes"])
     for row in rows[:3]:  # one of six truths
         row.update(status="FAILED", kl=None, coverage=None, z_square=None, length=None)
+    rows[-2].update(ambiguous=True, z_square=1e9)  # of the last truth, whose error says nothing
     said = WHERE.of_errors([row for row in rows if row["method"] == "bayes"])
     assert f"coverage {5 / 6:.1%}" in said
-    assert "none in 1 of 6 trials" in said
-    assert f"standard errors {1 / np.sqrt((3 * 5 + 2 * 4) / 5) - 1:+.0%}" in said
+    assert "of 6 trials; in the 4 whose pairing with the truth is clear" in said
+    assert f"standard errors are {1 / np.sqrt((2 * 5 + 2 * 4) / 4) - 1:+.0%}" in said
 
 
 def test_a_paired_ratio_is_of_rows_that_agree_in_the_columns_asked_for():
