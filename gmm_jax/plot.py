@@ -20,6 +20,7 @@ from .mixture.predictive import predictive
 
 MOST_ROWS, MOST_DRAWS = 5_000, 1_000  # drawn as dots, evenly chosen
 MOST_FEATURES = 6  # in a pairs plot
+SURE = 0.95  # probability of its component from which a row is not in doubt
 
 
 @in_style
@@ -81,10 +82,10 @@ def responsibilities(x, fit, *, ax=None):
     ax = new_axes(1, 1, 5.6, 2.6)[0] if ax is None else ax
     order = np.lexsort((-r.max(axis=1), r.argmax(axis=1)))
     ax.stackplot(np.arange(len(r)), r[order].T, colors=colours_of(r.shape[1]), linewidth=0.0)
-    clear = np.mean(r.max(axis=1) > 0.95)
+    clear = np.mean(r.max(axis=1) > SURE)
     ax.set(xlim=(0, max(len(r) - 1, 1)), ylim=(0, 1))
     ax.set(xlabel="rows, by component and certainty", ylabel="p(component | row)")
-    ax.set_title(f"{clear:.0%} of the rows belong to one component with p > 0.95")
+    ax.set_title(f"{clear:.0%} of the rows belong to one component with p > {SURE:g}")
     return ax
 
 

@@ -101,6 +101,9 @@ def test_fit_writes_all_that_is_promised(european, tmp_path, capsys):
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "Größe" in html
     assert "data:image/png" in html
+    shares = np.bincount(np.argmax(p, axis=1)) / len(p)
+    taken = f"2 components take {shares[0]:.0%} and {shares[1]:.0%} of the rows; {np.mean(p.max(axis=1) > 0.95):.0%} of"
+    assert taken in html
 
 
 def test_nothing_is_overwritten_without_force(european, model, table, tmp_path, capsys):

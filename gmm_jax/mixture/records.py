@@ -48,8 +48,8 @@ class Status(IntEnum):
 
 _ADVICE = {
     Status.RUNNING: "still running: the iteration was interrupted before it ended",
-    Status.CONVERGED: "converged: what the stopping rule watches fell to tol",
-    Status.MAX_ITER: "stopped at max_iter before what the stopping rule watches fell to tol; raise max_iter or tol",
+    Status.CONVERGED: "converged: the stopping criterion fell to tol",
+    Status.MAX_ITER: "stopped at max_iter before the stopping criterion fell to tol; raise max_iter or tol",
     Status.SAMPLED: "all draws were taken",
     Status.DECREASED: "the log-likelihood fell, which EM cannot do in exact arithmetic; use float64 or raise reg_covar",
     Status.COLLAPSED: "a component collapsed (fewer than one sample's mass, or a singular covariance); "
