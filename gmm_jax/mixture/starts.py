@@ -26,6 +26,7 @@ from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
 DRAWN_AT_ONCE = 256  # starts: their distances to rows stay in the cache
+FEWEST_ROWS = 512  # that a program is compiled for: with fewer it would not be faster
 QUICK_NUMBERS = 1 << 24  # N·D·starts up to which drawing takes less time than its compilation
 PLACING_NUMBERS = 1 << 20  # K²·D²·starts at a time: 8 MiB of float64
 START_ROWS = 20  # complete rows for each component, for starts to do without the incomplete ones
@@ -177,7 +178,7 @@ def rows_of_start(start: Callable, x: Float[np.ndarray, "n D"]) -> tuple:
     """(rows, their number) as that start function wants them: filled up where it takes a number of rows, else None."""
     if not takes_n_rows(start):
         return x, None
-    return pad(x, padded_size(len(x), quick=True)), np.int32(len(x))
+    return pad(x, padded_size(max(len(x), FEWEST_ROWS), quick=True)), np.int32(len(x))
 
 
 def takes_n_rows(start: Callable) -> bool:
