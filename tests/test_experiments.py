@@ -28,7 +28,7 @@ TAKEN = ("coverage",)  # packages of which others make use where they are instal
 STARTS_ANEW = ("course_2d", "course_3d", "recovery")
 LACKS = {
     "scale": "the rows on a Dask cluster are measured once EM takes a Dask array",
-    "where_bayes_pays": "no rows yet",
+    "search": "no rows yet",
 }
 
 

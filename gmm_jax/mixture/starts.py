@@ -25,7 +25,7 @@ from .moments import BLOCK_ROWS, add_blocks, parts_of, recentred, weigh
 from .spec import MixtureSpec, put
 
 LLOYD_STEPS = 25
-DRAWN_AT_ONCE = 256  # starts: their distances to rows stay in the cache
+DRAWN_AT_ONCE = 256  # starts, on an accelerator
 FEWEST_ROWS = 512  # that a program is compiled for: with fewer it would not be faster
 QUICK_NUMBERS = 1 << 24  # N·D·starts up to which drawing takes less time than its compilation
 PLACING_NUMBERS = 1 << 20  # K²·D²·starts at a time: 8 MiB of float64
@@ -163,7 +163,8 @@ def draw_for_each(problem: tuple, start: Callable, n_starts: int) -> GMM:
         key, x, n_rows, spec = problem
         return starts_from(jax.random.split(key, n_starts), x, n_rows, spec, start)
 
-    return in_batches(of_one, problem, DRAWN_AT_ONCE // n_starts)
+    # on a CPU many at a time are no faster, and take three times as long to compile
+    return in_batches(of_one, problem, 1 if jax.default_backend() == "cpu" else DRAWN_AT_ONCE // n_starts)
 
 
 def starts_from(keys: Key[Array, "R"], x: Float[Array, "N D"], n_rows, spec: MixtureSpec, start: Callable) -> GMM:
