@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ..mixture import GMM, Hyperparameters, MixtureSpec, free_parts, structure, validate, validate_spec
-from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size, same_size
+from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, same_size
 from ..mixture.checks import check_count, check_type
-from ..mixture.cores import QUICK_WORK, divide, n_workers, on_each, together
+from ..mixture.cores import divide, n_workers, on_each, together
 from ..mixture.leaves import in_leaves
 from ..mixture.match import exchangeable
-from ..mixture.moments import BLOCK_ROWS, products_of_row
+from ..mixture.moments import BLOCK_ROWS
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
 from ..mixture.starts import (
@@ -31,7 +31,7 @@ from ..mixture.starts import (
     takes_n_rows,
 )
 from ..mixture.summary import covariance_of, sampled_rows
-from .fit import EMConfig, EMResult
+from .fit import EMConfig, EMResult, size_for
 from .optima import pick
 
 START_ROWS = 1 << 14  # starts are drawn from so many rows, chosen evenly from all
@@ -96,12 +96,6 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
     n_samples = n_rows if weight is None else float(np.sum(weight))
     found = data_of(pad(z, size), annotations, spec, scaling, config, prior, n_samples, spread)
     return found._replace(n_rows=n_rows, **of_starts)
-
-
-def size_for(n_rows: int, n_features: int, spec: MixtureSpec, n_fits: int) -> int:
-    """The size of programs in which so many rows are fitted so many times."""
-    work = n_fits * n_rows * products_of_row(spec.n_components, n_features)
-    return padded_size(n_rows, quick=work <= QUICK_WORK)
 
 
 def data_of(z, annotations, spec, scaling, config, prior, n_samples, spread) -> Data:
@@ -259,8 +253,7 @@ def prepare_many(
     sizes, n_features = _sizes(keys, x, sample_weight, labels), np.shape(x[0])[-1]
     prior = [prior] * len(x) if isinstance(prior, Hyperparameters) or prior is None else prior
     batches = _of_like_size(sizes, n_features, n_restarts * spec.n_components * n_features**2)
-    most = {p: (max(len(x[q]) for q in batch), n_restarts * len(batch)) for batch in batches for p in batch}
-    size = {p: size_for(n, n_features, spec, n_fits) for p, (n, n_fits) in most.items()}
+    size = {p: size_for(max(len(x[q]) for q in b), n_features, spec, n_restarts * len(b)) for b in batches for p in b}
     data = []
     for p, rows in enumerate(x):
         weight, of_rows = (None if given is None else np.asarray(given[p]) for given in (sample_weight, labels))
