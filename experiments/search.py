@@ -17,21 +17,19 @@ import jax
 import numpy as np
 
 from gmm_jax import MixtureSpec, em
-from gmm_jax.bayes.point import predictive_rows
 from gmm_jax.bench.clock import Clock
 from gmm_jax.bench.runner import derive_key
 from gmm_jax.mixture import Status
-from gmm_jax.mixture.predictive import predictive
 from gmm_jax.shell import experiment
 from shared.cells import RUN, Options, ask, groups
 from shared.paired import paired_ratio
+from shared.trials import divergence_from, one
 from shared.truths import draw, random_truths
 
 SIZES = ((20, 2, 2000, 2.5), (10, 2, 1000, 2.0), (15, 3, 1500, 2.0))  # K, D, n, sd of the means
 SIZE = ("n_components", "n_features", "n_samples", "mean_sd")
 SMALL = (4, 2, 300, 2.0)
 SALT = 19  # other truths than those of other experiments
-N_TEST = 1 << 15  # draws of the truth, for divergences from it
 STARTS = {"60 starts": 60, "200 starts": 200}
 LOST = 0.1  # nats of the criterion that count as lower
 MOST_LOST, MOST_TIME, MOST_KL = 2 / 30, 0.2, 0.92
@@ -54,16 +52,13 @@ def compare(n_components, n_features, n_samples, mean_sd, truth):
     rng = np.random.default_rng([n_components, n_features, n_samples, truth, SALT])
     gmm = random_truths(rng, 1, n_components, n_features, mean_sd=mean_sd, even=True)
     x, gmm = draw(rng, gmm, n_samples)[0], jax.tree.map(lambda leaf: leaf[0], gmm)
-    test = predictive_rows(derive_key(truth, "test", "search"), jax.tree.map(lambda leaf: leaf[None], gmm), N_TEST)
-    exact = predictive(jax.tree.map(lambda leaf: leaf[None], gmm), test).log_density
+    divergence = divergence_from(derive_key(truth, "test", "search"), gmm)
     key, spec, rows = derive_key(truth, "method", "search"), MixtureSpec(n_components), []
     methods = {"default": {}, **{name: {"n_restarts": n, "swaps": False} for name, n in STARTS.items()}}
     for name, options in {**methods, "from the truth": {"init": gmm}}.items():
         with Clock() as clock:
             found = em.fit_em_restarts(key, x, spec, **options)
-        fit = jax.tree.map(lambda leaf: np.asarray(leaf)[None], found.best.gmm)
-        row = {"method": name, "status": Status(int(found.best.status)).name}
-        row |= {"kl": float(np.mean(exact - predictive(fit, test).log_density))}
+        row = {"method": name, "status": Status(int(found.best.status)).name, "kl": divergence(one(found.best.gmm))}
         row |= {"log_likelihood": float(found.best.log_likelihood)}
         row |= {"criterion": em.criterion(x, found.best.gmm, spec), "iterations": found.effort.spent}
         rows.append(row | clock.seconds)

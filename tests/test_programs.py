@@ -11,7 +11,7 @@ from conftest import EPS, TYPES, assert_trees_close, random_gmm
 from gmm_jax import Known, MixtureSpec
 from gmm_jax.bayes import gibbs
 from gmm_jax.em import EMConfig, bootstrap, fit_em, fit_em_restarts, standard_errors
-from gmm_jax.em import fit as fit_of_em
+from gmm_jax.em import inputs as inputs_of_em
 from gmm_jax.em import sums as sums_of_em
 from gmm_jax.estimators.gaussian import random_responsibilities
 from gmm_jax.mixture import annotations, e_step, programs
@@ -34,7 +34,7 @@ def without_padding(monkeypatch):
     """A switch: from its call on, every array has the rows that it is given."""
 
     def switch():
-        for module in (annotations, fit_of_em, sums_of_em):
+        for module in (annotations, inputs_of_em, sums_of_em):
             monkeypatch.setattr(module, "padded_size", lambda n, *_, **__: n)
 
     return switch

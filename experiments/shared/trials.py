@@ -7,7 +7,7 @@ paired with the truth's, whole components at once, before an interval is looked 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from statistics import NormalDist
 from typing import Any
@@ -45,13 +45,7 @@ def trials(methods: Iterable[str], key: Key[Array, ""], x: Float[np.ndarray, "N 
         key: of the draws from the truth.
         seed: the methods' random_state.
     """
-    test = predictive_rows(key, _one(truth), N_TEST)
-    exact = predictive(_one(truth), test).log_density
-
-    def divergence(gmms):
-        return float(np.mean(exact - predictive(gmms, test).log_density))
-
-    rows = []
+    divergence, rows = divergence_from(key, truth), []
     for name in methods:
         model, row = estimator(name, truth.n_components, random_state=seed), {"method": name}
         with Clock() as clock:
@@ -60,11 +54,24 @@ def trials(methods: Iterable[str], key: Key[Array, ""], x: Float[np.ndarray, "N 
             except Exception as error:  # a failed trial is a row
                 row |= {"status": Status.FAILED.name, "reason": f"{type(error).__name__}: {error}"}
         if "status" not in row:
-            row |= {"status": status_of(model).name, "kl": divergence(_one(_mixture(model)))}
+            row |= {"status": status_of(model).name, "kl": divergence(one(_mixture(model)))}
             row |= {} if name.startswith("sklearn") else intervals_of(model, x, truth)
             row |= _of_posterior(model, divergence) if name == "bayes" else {}
         rows.append(row | clock.seconds)
     return rows
+
+
+def divergence_from(key: Key[Array, ""], truth: GMM) -> Callable[[GMM], float]:
+    """KL(truth ‖ ·) of the mean density of mixtures (M, ...), in nats, on the same draws of the truth for all."""
+    test = predictive_rows(key, one(truth), N_TEST)
+    exact = predictive(one(truth), test).log_density
+    return lambda gmms: float(np.mean(exact - predictive(gmms, test).log_density))
+
+
+def one(gmm: GMM) -> GMM:
+    """The mixture with a leading axis of one."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], gmm)
+
 
 
 def estimator(name: str, n_components: int, **options: Any):
@@ -105,7 +112,7 @@ def intervals_of(
         bounds, (low, high) = found.transformed, found.raw
         middle = jax.tree.map(lambda a, b: (a + b) / 2.0, low, high)  # the maximum to which the fit leads
         sd = jax.tree.map(lambda a, b: (b - a) / (2.0 * z), low, high)
-    cost = match_cost(_one(truth), model.mixture_, spec)
+    cost = match_cost(one(truth), model.mixture_, spec)
     order = assign(cost)
     mixtures = middle, sd, *bounds, permute(truth, order[0])
     at, error, low, high, true = (entries(gmm, parameters(truth)) for gmm in mixtures)
@@ -144,7 +151,3 @@ def _of_posterior(model, divergence):
 
 def _mixture(model):
     return GMM(model.weights_, model.means_, model.covariances_)
-
-
-def _one(gmm):
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], gmm)

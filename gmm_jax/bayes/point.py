@@ -79,22 +79,6 @@ def point_estimate(
     return found
 
 
-def _near(gmms, rows):
-    """Which rows are not far from every component of most mixtures (M, ...); and more, where far ones are many."""
-    from scipy.stats import chi2
-
-    some = np.unique(np.linspace(0, len(gmms.weights) - 1, COMPARED).round().astype(int))
-
-    def distance(draw):
-        components = np.arange(gmms.n_components)
-        roots, means = _factors(gmms, np.full_like(components, draw), components), gmms.means[draw]
-        each = [np.linalg.solve(root, (rows - mean).T) for root, mean in zip(roots, means, strict=True)]
-        return np.min([np.sum(y * y, axis=0) for y in each], axis=0)
-
-    typical = np.median([distance(draw) for draw in some], axis=0)
-    return typical <= max(chi2.isf(FAR, rows.shape[1]), np.quantile(typical, 1.0 - MOST_FAR))
-
-
 def predictive_rows(key: Key[Array, ""], gmms: GMM, n: int) -> Float[np.ndarray, "n D"]:
     """Rows from the mean density of mixtures (M, ...), n rounded up to a power of two, of a randomised Sobol sequence.
 
@@ -122,6 +106,22 @@ def predictive_rows(key: Key[Array, ""], gmms: GMM, n: int) -> Float[np.ndarray,
         offsets = np.einsum("nij,nj->ni", factors[place], normals[part])
         rows[part] = means[draw[chosen[part]], component[chosen[part]]] + offsets
     return rows.astype(np.asarray(gmms.means).dtype)
+
+
+def _near(gmms, rows):
+    """Which rows are not far from every component of most mixtures (M, ...); and more, where far ones are many."""
+    from scipy.stats import chi2
+
+    some = np.unique(np.linspace(0, len(gmms.weights) - 1, COMPARED).round().astype(int))
+
+    def distance(draw):
+        components = np.arange(gmms.n_components)
+        roots, means = _factors(gmms, np.full_like(components, draw), components), gmms.means[draw]
+        each = [np.linalg.solve(root, (rows - mean).T) for root, mean in zip(roots, means, strict=True)]
+        return np.min([np.sum(y * y, axis=0) for y in each], axis=0)
+
+    typical = np.median([distance(draw) for draw in some], axis=0)
+    return typical <= max(chi2.isf(FAR, rows.shape[1]), np.quantile(typical, 1.0 - MOST_FAR))
 
 
 def _factors(gmms, draw, component):

@@ -18,7 +18,7 @@ from ..em.inputs import starts_inward
 from ..mixture import GMM, Posterior, Status, project, structure, validate_spec
 from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size, put_gaps
 from ..mixture.checks import check_count, check_key, kind_of
-from ..mixture.cores import divide, in_batches, together
+from ..mixture.cores import divide, over_draws, together
 from ..mixture.factor import cholesky
 from ..mixture.scaling import Scaling, check_data, check_labels, standardise
 from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
@@ -198,13 +198,13 @@ def read_draws(problem: Problem, draws):
         density = log_joint_density(problem, values)
         return assemble(problem, values), density, density + jacobian
 
-    return over_draws(one, draws, problem.z.size)
+    return of_draws(one, draws, problem.z.size)
 
 
 @jax.jit
 def density_of(problem: Problem, gmms: GMM):
     """log density (C, S) of standardised mixtures with leading (C, S)."""
-    return over_draws(lambda gmm: log_joint_density(problem, site_values(problem, gmm)), gmms, problem.z.size)
+    return of_draws(lambda gmm: log_joint_density(problem, site_values(problem, gmm)), gmms, problem.z.size)
 
 
 @jax.jit
@@ -212,19 +212,15 @@ def prior_of(problem: Problem, gmms: GMM):
     """log p(θ) (C, S) of standardised mixtures with leading (C, S)."""
     *_, n_components, n_features = gmms.means.shape
     numbers = n_components * n_features * n_features
-    return over_draws(lambda gmm: log_prior(problem, site_values(problem, gmm)), gmms, numbers, sums=False)
+    return of_draws(lambda gmm: log_prior(problem, site_values(problem, gmm)), gmms, numbers, sums=False)
 
 
-def over_draws(function, draws, numbers, *, sums=True):
+def of_draws(function, draws, numbers, *, sums=True):
     """function of each draw (C, S), which takes so many numbers: some at a time, as all at once would fill the memory.
 
     Sums over the data are taken draw by draw on a core, where each is then taken in one way and not in both.
     """
-    shape = jax.tree.leaves(draws)[0].shape[:2]
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
-    one_by_one = sums and jax.default_backend() == "cpu"
-    values = jax.lax.map(function, flat) if one_by_one else in_batches(function, flat, DRAW_NUMBERS // numbers)
-    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), values)
+    return over_draws(function, draws, 1 if sums and jax.default_backend() == "cpu" else DRAW_NUMBERS // numbers)
 
 
 def run_chunks(advance: Callable[[list, int], list], chains, n_warmup: int, n_draws: int, size: int, progress=None):

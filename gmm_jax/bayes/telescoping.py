@@ -32,7 +32,7 @@ from .checks import check_spec
 from .gibbs import CHUNK, draw_components, draw_weights
 from .model import assemble
 from .prior import conjugate
-from .target import constrain, over_draws, prepare, run_chunks, unconstrained_starts
+from .target import constrain, of_draws, prepare, run_chunks, unconstrained_starts
 from .variates import draw_noise
 
 
@@ -184,4 +184,4 @@ def log_sizes(counts: Float[Array, "K"], concentration: Float[Array, "K"]) -> Fl
 
 @jax.jit
 def _log_likelihood(problem, draws):
-    return over_draws(lambda gmm: log_likelihood(gmm, problem.z, problem.annotations), draws, problem.z.size)
+    return of_draws(lambda gmm: log_likelihood(gmm, problem.z, problem.annotations), draws, problem.z.size)

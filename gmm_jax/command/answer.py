@@ -5,11 +5,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..bench import landscape, report, store
-from ..mixture import Fit, MixtureSpec, Status, free_parts, permute
+from ..mixture import GMM, Fit, MixtureSpec, Status, free_parts, permute
 from ..mixture.gmm import variances_of
+from ..mixture.predictive import predictive
+from ..plot import SURE
 
 ONE_TABLE = 10  # rows: more of them are a table for each component
 MOST_FEATURES = 6  # whose covariances are shown
@@ -52,6 +55,19 @@ def advice(fit: Fit, warnings: Sequence[str]) -> str:
     if "r_hat" in fit.info and "ess_bulk" in fit.info:
         said.append(f"R-hat {fit.info['r_hat']:.3f} and {fit.info['ess_bulk']:.0f} effective draws in the worst number")
     return "; ".join([*warnings, *said]) + "."
+
+
+def verdict(gmm: GMM, x: np.ndarray, missing: str | None) -> str:
+    """What shares of the rows the components take, and of how many rows there is no doubt, in a sentence."""
+    if gmm.n_components == 1:
+        return "One component takes all rows."
+    p = predictive(jax.tree.map(lambda leaf: np.asarray(leaf)[None], gmm), x, missing=missing).responsibilities
+    shares = np.bincount(np.argmax(p, axis=1), minlength=gmm.n_components) / len(p)
+    each = [f"{share:.0%}" for share in shares]
+    taken = f"{', '.join(each[:-1])} and {each[-1]}"
+    taken = taken if len(each) <= NAMED else f"{min(shares):.0%} to {max(shares):.0%}"
+    sure = np.mean(p.max(axis=1) > SURE)
+    return f"{len(each)} components take {taken} of the rows; {sure:.0%} of these belong to one with p > {SURE:g}."
 
 
 def document(fit: Fit, spec: MixtureSpec, scores: Mapping, warnings: Sequence[str], about: Mapping) -> dict[str, Any]:

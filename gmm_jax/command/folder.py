@@ -49,7 +49,7 @@ def write(
     sections = [report.Section("The mixture", components, pictures)]
     if len(rows) > 1:
         sections.append(report.Section("Where the starts ended", [landscape.table(rows)]))
-    summary = "\n\n".join((verdict(fit.point, seen, said["missing"]), said["advice"], answer.criteria_of(said)))
+    summary = "\n\n".join((answer.verdict(fit.point, seen, said["missing"]), said["advice"], answer.criteria_of(said)))
     about = {"command": provenance.command_of(command)} if command else {}
     report.write_html(out / "report.html", answer.title_of(said), summary, sections, about)
     return ["model.json", labels.name, *(Path(picture.path).name for picture in pictures), "report.html"]
@@ -115,19 +115,6 @@ def _write_parquet(path, table, names, labelled):
 
 def _free(name, names):
     return name if name not in names else _free(f"{name}_", names)
-
-
-def verdict(gmm: GMM, x: np.ndarray, missing: str | None) -> str:
-    """What shares of the rows the components take, and of how many rows there is no doubt, in a sentence."""
-    if gmm.n_components == 1:
-        return "One component takes all rows."
-    p = predictive(jax.tree.map(lambda leaf: np.asarray(leaf)[None], gmm), x, missing=missing).responsibilities
-    shares = np.bincount(np.argmax(p, axis=1), minlength=gmm.n_components) / len(p)
-    each = [f"{share:.0%}" for share in shares]
-    taken = f"{', '.join(each[:-1])} and {each[-1]}"
-    taken = taken if len(each) <= answer.NAMED else f"{min(shares):.0%} to {max(shares):.0%}"
-    sure = np.mean(p.max(axis=1) > plot.SURE)
-    return f"{len(each)} components take {taken} of the rows; {sure:.0%} of these belong to one with p > {plot.SURE:g}."
 
 
 # ---- pictures

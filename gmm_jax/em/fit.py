@@ -12,21 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import Annotations, Hyperparameters, Known, MixtureSpec, Status, project, structure
-from ..mixture.annotations import filled_up, padded_size, total_count
+from ..mixture import Annotations, Hyperparameters, Known, Status, project, structure
+from ..mixture.annotations import filled_up, total_count
 from ..mixture.checks import check_count, check_type, tree_dataclass
-from ..mixture.cores import QUICK_WORK
 from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations, given
-from ..mixture.moments import (
-    FastMoments,
-    Moments,
-    kappa_squared,
-    kappa_squared_limit,
-    moments,
-    products_of_row,
-    take_sums,
-)
+from ..mixture.moments import FastMoments, Moments, kappa_squared, kappa_squared_limit, moments, take_sums
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
@@ -119,12 +110,6 @@ def fit_em(
     x, rows = filled_up(x, Annotations(sample_weight, labels, groups))
     result = _fit(x, init, known, rows, config, prior)
     return result._replace(trace=ended(result.trace, result.n_iter))
-
-
-def size_for(n_rows: int, n_features: int, spec: MixtureSpec, n_fits: int) -> int:
-    """The size of programs in which so many rows are fitted so many times."""
-    work = n_fits * n_rows * products_of_row(spec.n_components, n_features)
-    return padded_size(n_rows, quick=work <= QUICK_WORK)
 
 
 def _checked(x, init, known, config, missing=None):

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ..mixture import GMM, Hyperparameters, MixtureSpec, free_parts, structure, validate, validate_spec
-from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, same_size
+from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size, same_size
 from ..mixture.checks import check_count, check_type
-from ..mixture.cores import divide, n_workers, on_each, together
+from ..mixture.cores import QUICK_WORK, divide, n_workers, on_each, together
 from ..mixture.leaves import in_leaves
 from ..mixture.match import exchangeable
-from ..mixture.moments import BLOCK_ROWS
+from ..mixture.moments import BLOCK_ROWS, work_of_step
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
 from ..mixture.starts import (
@@ -31,7 +31,7 @@ from ..mixture.starts import (
     takes_n_rows,
 )
 from ..mixture.summary import covariance_of, sampled_rows
-from .fit import EMConfig, EMResult, size_for
+from .fit import EMConfig, EMResult
 from .optima import pick
 
 START_ROWS = 1 << 14  # starts are drawn from so many rows, chosen evenly from all
@@ -65,8 +65,11 @@ class Data(NamedTuple):
         return jax.dtypes.canonicalize_dtype(self.scaling.dtype)
 
 
-def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, n_fits=1, size=None) -> Data:
-    """Rows in memory, those of weight zero left out, filled up to a size of programs for n_fits, or to `size`."""
+def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None, n_fits=1, n_largest=0) -> Data:
+    """Rows in memory, those of weight zero left out, filled up to the size of the programs that fit them.
+
+    n_fits: of these rows and of others like them, the largest of which has n_largest rows.
+    """
     names = tuple(map(str, getattr(x, "columns", ())))
     x = check_data(x, missing=missing)
     spec = validate_spec(spec, x.shape[1])
@@ -89,7 +92,8 @@ def prepare(x, spec, sample_weight, config, prior, *, labels=None, missing=None,
         "means_of_labelled": labelled_means(with_gaps, labels, spec.n_components, weight),
     }
     z, groups = missing_groups(with_gaps, missing)
-    n_rows, size = len(z), size or size_for(len(z), x.shape[1], spec, n_fits)
+    n_rows, n_most = len(z), max(len(z), n_largest)
+    size = padded_size(n_most, quick=work_of_step(n_fits, n_most, spec.n_components, x.shape[1]) <= QUICK_WORK)
     if groups is None:
         z, weight, labels = in_leaves(z, weight, labels, n_filled=size)
     annotations = pad_annotations(Annotations(weight, labels, groups), n_rows, size)
@@ -122,8 +126,7 @@ def open_data(key, x, spec: MixtureSpec, sample_weight, config, prior, labels, m
     """The data set wherever its rows lie, and their source, None where they are in memory."""
     seed = np.asarray(jax.random.key_data(key))
     rows, alike = {"sample_weight": sample_weight, "labels": labels}, (seed, spec, config, prior)
-    most = max(START_ROWS, n_sample or 1)
-    source = open_source(x, spec.n_components, seed=seed, n_sample=most, alike=alike, **rows)
+    source = open_source(x, spec.n_components, seed=seed, n_sample=max(START_ROWS, n_sample or 1), alike=alike, **rows)
     if source is None:
         data = prepare(x, spec, sample_weight, config, prior, labels=labels, missing=missing, n_fits=n_fits)
         if len(data.for_starts) > START_ROWS:  # the same rows as of a stream
@@ -253,12 +256,12 @@ def prepare_many(
     sizes, n_features = _sizes(keys, x, sample_weight, labels), np.shape(x[0])[-1]
     prior = [prior] * len(x) if isinstance(prior, Hyperparameters) or prior is None else prior
     batches = _of_like_size(sizes, n_features, n_restarts * spec.n_components * n_features**2)
-    size = {p: size_for(max(len(x[q]) for q in b), n_features, spec, n_restarts * len(b)) for b in batches for p in b}
+    like = {p: {"n_fits": n_restarts * len(b), "n_largest": max(sizes[q] for q in b)} for b in batches for p in b}
     data = []
     for p, rows in enumerate(x):
         weight, of_rows = (None if given is None else np.asarray(given[p]) for given in (sample_weight, labels))
         try:
-            data.append(prepare(rows, spec, weight, config, prior[p], labels=of_rows, missing=missing, size=size[p]))
+            data.append(prepare(rows, spec, weight, config, prior[p], labels=of_rows, missing=missing, **like[p]))
         except ValueError as error:
             raise ValueError(f"data set {p}: {error}") from error
     return [dict(zip(batch, _alike([data[p] for p in batch]), strict=True)) for batch in batches]

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import GMM, WIDE, Precision, Status
 from ..mixture.cores import QUICK_WORK, n_workers, program, side_by_side
-from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS, products_of_row
+from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS, work_of_step
 from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import choose, pick
@@ -129,7 +129,7 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True) -> Compil
     starts = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), starts)
     n_kept = max_iter + 1 if traces else 0
     n_fits, n_features = starts.means.shape[0], starts.means.shape[2]
-    work = n_fits * problem[0].shape[1] * products_of_row(starts.n_components, n_features)
+    work = work_of_step(n_fits, problem[0].shape[1], starts.n_components, n_features)
     n_pools = 1 if work <= ONE_POOL else max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
     members = np.array_split(np.arange(n_fits), n_pools)
     width = members[0].size + 1
@@ -177,7 +177,7 @@ def _n_threads(problem, n_components, sums):
     _, n_samples, n_features = problem[0].shape
     exact_rows = max(256, BLOCK_NUMBERS // (n_components * n_features))
     rows = min(n_samples, exact_rows if sums == "exact" else BLOCK_ROWS)
-    return n_workers() if products_of_row(n_components, n_features) * rows <= SMALL_PRODUCT else 1
+    return n_workers() if work_of_step(1, rows, n_components, n_features) <= SMALL_PRODUCT else 1
 
 
 def _task(fits, pool, sums, chosen, until):
@@ -199,7 +199,7 @@ def _task(fits, pool, sums, chosen, until):
     data_set = np.concatenate([pool.members, np.zeros(width - n_fits, int)]) // fits.n_starts
     orders = (queue, data_set, np.int32(until), np.int32(rounds))
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
-    quick = fits.n_fits * n_samples * products_of_row(n_components, n_features) <= QUICK_WORK
+    quick = work_of_step(fits.n_fits, n_samples, n_components, n_features) <= QUICK_WORK
     return pool, program(_advance, arguments, quick=quick, sums=sums, slots=slots, steps=steps), arguments
 
 

@@ -85,13 +85,15 @@ def together(parts: Sequence, n_rows: int):
 
 
 def in_batches(function, rows, most: int):
-    """function of each row of a tree's leading axis, inside a program: at most so many side by side.
+    """function of each row of a tree's leading axis, inside a program: at most so many side by side, or one by one.
 
     The last row fills up the last batch, so that `function` is traced and compiled once: `lax.map` has another program
     for what remains.
     """
+    if most <= 1:
+        return jax.lax.map(function, rows)
     n_rows = jax.tree.leaves(rows)[0].shape[0]
-    n_batches = -(-n_rows // max(1, most))
+    n_batches = -(-n_rows // most)
     if n_batches <= 1:
         return jax.vmap(function)(rows)
     size = -(-n_rows // n_batches)
@@ -100,6 +102,13 @@ def in_batches(function, rows, most: int):
         rows = jax.tree.map(lambda leaf: leaf[places], rows)
     found = jax.lax.map(function, rows, batch_size=size)
     return jax.tree.map(lambda leaf: leaf[:n_rows], found)
+
+
+def over_draws(function, draws, most: int):
+    """The same of each of the draws, whose leading axes are (chains, draws)."""
+    shape = jax.tree.leaves(draws)[0].shape[:2]
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), in_batches(function, flat, most))
 
 
 def program(function, arguments: tuple, *, quick: bool = False, **static):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from .cores import ONE_AT_A_TIME, in_batches
+from .cores import ONE_AT_A_TIME, over_draws
 from .covariance import structure
 from .gmm import GMM, LEAVES, log_prob, sample
 from .records import NotSupported, Posterior, Status
@@ -93,18 +93,10 @@ def _inward(draws, x):
 
 @partial(jax.jit, compiler_options=ONE_AT_A_TIME)
 def _pointwise(draws, z):
-    return _over_draws(lambda gmm: log_prob(gmm, z), draws, max(1, NUMBERS // (z.size * draws.n_components)))
+    return over_draws(lambda gmm: log_prob(gmm, z), draws, NUMBERS // (z.size * draws.n_components))
 
 
 @partial(jax.jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
 def _predict(key, draws, n):
     keys = jax.random.split(key, draws.weights.shape[:2])
-    return _over_draws(lambda pair: sample(pair[0], pair[1], n)[0], (keys, draws), None)
-
-
-def _over_draws(function, draws, batch_size):
-    """function of each of the (C, S) draws, batch_size at a time."""
-    shape = jax.tree.leaves(draws)[0].shape[:2]
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
-    values = jax.lax.map(function, flat) if batch_size is None else in_batches(function, flat, batch_size)
-    return values.reshape(*shape, *values.shape[1:])
+    return over_draws(lambda pair: sample(pair[0], pair[1], n)[0], (keys, draws), 1)

@@ -320,9 +320,9 @@ def _about_their_mean(columns, weight):
     return centre, jnp.where(there, columns - centre[:, None], jnp.zeros_like(columns))
 
 
-def products_of_row(n_components: int, n_features: int) -> int:
-    """Multiplications of a row in each of the two products of an E-step from statistics."""
-    return n_components * (n_features + 1) * (n_features + 2) // 2
+def work_of_step(n_fits: int, n_samples: int, n_components: int, n_features: int) -> int:
+    """Multiplications in each of the two products of an E-step from statistics, of all fits together."""
+    return n_fits * n_samples * n_components * (n_features + 1) * (n_features + 2) // 2
 
 
 def weigh(statistics: Float[Array, "S N"], r: Float[Array, "K N"]) -> Float[Array, "S K"]:
