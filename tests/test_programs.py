@@ -203,3 +203,42 @@ def test_groups_of_gaps_are_filled_up_to_few_numbers(x):
     found = taken(gmm, pad(filled, 96), groups=rows.groups, n_rows=rows.n_rows)
     assert_trees_close(found, expected, rtol=1e-11, atol=1e-11)
     assert len(rows.groups.rows) == padded_size(len(groups.rows), annotations.GROUP_SIZES)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("known", [False, True])
+def test_components_that_stay_empty_change_nothing(x, covariance_type, known):
+    parts = Known(means=np.array([x[0], [np.nan, np.nan]])) if known else Known()
+    spec, options = MixtureSpec(2, covariance_type, parts), {"n_restarts": 3, "config": EMConfig(max_iter=30)}
+    alone = fit_em_restarts(KEY, x, spec, **options)
+    among = fit_em_restarts(KEY, x, spec, programs_for=4, **options)
+    assert_trees_close(among.fits, alone.fits, rtol=1e-9, atol=1e-9)
+    assert_trees_close(among.best, alone.best, rtol=1e-9, atol=1e-9)
+
+
+def test_data_sets_and_gaps_are_fitted_among_empty_components_too(x):
+    gaps = x.copy()
+    gaps[::7, 0] = np.nan
+    some = {"n_restarts": 2, "config": EMConfig(max_iter=20)}
+    for rows, options in ((gaps, some | {"missing": "marginalise"}), ([x[:70], x[:60]], some)):
+        alone, among = (fit_em_restarts(KEY, rows, SPEC, programs_for=p, **options) for p in (0, 3))
+        assert_trees_close(among.best, alone.best, rtol=1e-9, atol=1e-9)
+
+
+def test_a_loop_over_numbers_of_components_compiles_once(x):
+    def compiled():
+        return sum(key[1][0].__name__ == "_advance" for key in programs._programs)
+
+    before = compiled()
+    for n_components in range(1, 6):
+        options = {"n_restarts": 3, "config": EMConfig(max_iter=41)}  # as no other test has
+        fit_em_restarts(KEY, x, MixtureSpec(n_components), programs_for=5, **options)
+    assert compiled() - before <= 2  # fast sums, and exact ones where components are narrow
+
+
+def test_a_component_without_samples_is_no_fault_where_others_make_its_covariance(x):
+    parts = Known(np.array([np.nan, 0.0]), np.array([[np.nan, np.nan], [0.0, 0.0]]))
+    found = fit_em_restarts(KEY, x, MixtureSpec(2, "tied", parts), n_restarts=2)
+    one = fit_em_restarts(KEY, x, MixtureSpec(1, "tied"), n_restarts=1)
+    assert_trees_close(found.best.gmm.covariances, one.best.gmm.covariances, rtol=1e-9, atol=1e-12)
+    assert found.best.log_likelihood == pytest.approx(float(one.best.log_likelihood), rel=1e-9)

@@ -265,7 +265,8 @@ def _fault(state, known, *, may_be_empty):
     free_means = _free(known.means, mass)
     free_covariances = _free(known.covariances, mass) if kind.per_component else _free(known.covariances, mass[:1])
     singular = ~(rcond >= 100.0 * jnp.finfo(rcond.dtype).eps)  # NaN counts as singular
-    empty = (mass < 1.0) & (free_means | free_covariances)
+    needed = free_means | free_covariances if kind.per_component else free_means  # all samples make a tied Σ
+    empty = (mass < 1.0) & needed
     collapsed = ~factored | jnp.any(singular & free_covariances)
     collapsed = collapsed if may_be_empty else collapsed | jnp.any(empty)
     fault = jnp.where(collapsed, jnp.int32(Status.COLLAPSED), jnp.int32(Status.RUNNING))

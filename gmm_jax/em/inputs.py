@@ -318,8 +318,8 @@ def starts_of_each(keys, data: Sequence[Data], init, n_restarts: int) -> GMM:
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
     rows = np.stack([pad(d.for_starts, len(d.z)) for d in data])
     problem = (keys, rows, np.stack([d.annotations.n_rows for d in data]), inner)
-    quick = rows.size * n_restarts <= QUICK_NUMBERS
-    drawn = on_each(draw_for_each, divide(problem), quick=quick, start=start_function(init), n_starts=n_restarts)
+    how = {"compiled_for": "once" if rows.size * n_restarts <= QUICK_NUMBERS else "speed"}
+    drawn = on_each(draw_for_each, divide(problem), **how, start=start_function(init), n_starts=n_restarts)
     starts = together(drawn, len(data))
     if data[0].inner.known.means is None and exchangeable(data[0].inner).all():
         return starts

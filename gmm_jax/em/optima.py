@@ -88,9 +88,7 @@ def _em_step(x, gmm, known, weight, labels):
     return m_step(e_step(gmm, x, weight, labels=labels, sums="exact"), gmm, known=known)
 
 
-def reasons(
-    gmms, after, spec, spread, n_samples, largest_shift=LARGEST_SHIFT, *, settled=True
-):
+def reasons(gmms, after, spec, spread, n_samples, largest_shift=LARGEST_SHIFT, *, settled=True):
     """(M,) of str: see `spurious`. `after` are the mixtures after one EM step without a ridge, None: not asked.
 
     `spread` is S, (D, D) or one for each mixture, and n_samples a number or (M, 1). `settled`: which of them say that

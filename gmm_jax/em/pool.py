@@ -6,7 +6,7 @@ they are, show progress, or be interrupted: nothing computed is lost. Fits begin
 where those are too inexact.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, WIDE, Precision, Status
+from ..mixture import GMM, WIDE, Moments, Precision, Status, structure
 from ..mixture.cores import QUICK_WORK, n_workers, program, side_by_side
+from ..mixture.empty import known_empty, with_empty
 from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS, work_of_step
 from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
@@ -29,6 +30,7 @@ LARGEST_POOL = 1024  # fits: enough that few slots wait for the slowest
 STEPS = 4  # of few samples, that a fit takes before its slot may change hands: handing over costs as much as one
 TURNS = 4  # fits a slot has at least, so that slots are seldom idle at the end
 ONE_POOL = 1 << 17  # multiplications of one step of all fits, up to which a second core costs more than it saves
+FIRST_WORK = 1 << 24  # multiplications of the first E-step of all fits, up to which it is compiled for once
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
 
@@ -49,6 +51,7 @@ class CompiledFits(Fits):
     n_starts: int
     pools: list[Pool]
     exact: Bool[np.ndarray, "R"]  # fits whose sums are exact
+    n_real: int  # components of the mixtures; the programs may be for more, see `compiled_fits`
     computed: int = 0
     _seen: tuple | None = None
 
@@ -65,7 +68,8 @@ class CompiledFits(Fits):
         if self._seen is None:
             state, trace = _one_by_one(self.pools)
             status = np.where(state.status == INEXACT, np.int32(Status.RUNNING), state.status)
-            self._seen = state._replace(status=status), np.where(np.isneginf(trace), np.nan, trace)
+            state = state._replace(status=status, best=_without_empty(state.best, self.n_real))
+            self._seen = state, np.where(np.isneginf(trace), np.nan, trace)
         return self._seen
 
     def exactly(self, which: Int[np.ndarray, "R"], best: EMState) -> tuple[EMState, Float[np.ndarray, "R"]]:
@@ -73,10 +77,10 @@ class CompiledFits(Fits):
         width = min(MOST_SLOTS, self.pools[0].progress.n_iter.size)
         rows = [which[i : i + width] for i in range(0, which.size, width)]
         filled = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in rows]
-        begun = _begin_pools(self.problem, self.n_starts, best.gmm, filled, self.pools[0].trace.shape[1], "exact")
-        return jax.tree.map(
-            lambda *leaves: np.concatenate(leaves)[: which.size], *[(p.state, p.value) for p, _ in begun]
-        )
+        gmm = with_empty(best.gmm, self.n_components)
+        begun = _begin_pools(self.problem, self.n_starts, gmm, filled, self.pools[0].trace.shape[1], "exact")
+        found = [(_without_empty(p.state, self.n_real), p.value) for p, _ in begun]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: which.size], *found)
 
     @property
     def kept(self) -> tuple:
@@ -122,8 +126,16 @@ class CompiledFits(Fits):
         return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
 
 
-def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True) -> CompiledFits:
-    """Fits at their starts, which have leading axes (data sets, starts)."""
+def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_components: int = 0) -> CompiledFits:
+    """Fits at their starts, which have leading axes (data sets, starts).
+
+    n_components: programs are compiled for so many, if starts have no more, and the others stay empty.
+    """
+    n_real = starts.n_components
+    if n_components >= n_real and problem[4] is None:
+        z, known, *others = problem
+        problem = (z, known_empty(known, pick(starts, (slice(None), 0)), n_components), *others)
+        starts = with_empty(starts, n_components)
     problem = jax.device_put(problem)
     n_starts, max_iter = starts.means.shape[1], problem[3].max_iter
     starts = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), starts)
@@ -148,7 +160,26 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True) -> Compil
         chosen = [choose(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
         begun = jax.device_put(chosen)
     pools = [Pool(fits, *state) for fits, state in zip(members, begun, strict=True)]
-    return CompiledFits(problem, n_starts, pools, exact)
+    return CompiledFits(problem, n_starts, pools, exact, n_real)
+
+
+def _without_empty(states: EMState, n_components: int) -> EMState:
+    """States, leading axis, without components that stand only in the programs."""
+    if states.gmm.n_components == n_components:
+        return states
+    per_component = structure(states.gmm.covariance_type).per_component
+
+    def first(tree):
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:, :n_components], tree)
+
+    def of_covariance(leaf):
+        return first(leaf) if per_component else np.asarray(leaf)
+
+    gmm, whitener, moments, kappa_squared = states
+    gmm = replace(gmm, weights=first(gmm.weights), means=first(gmm.means), covariances=of_covariance(gmm.covariances))
+    mass, shift, second, log_likelihood = moments
+    moments = Moments(first(mass), first(shift), of_covariance(second), np.asarray(log_likelihood))
+    return EMState(gmm, of_covariance(whitener), moments, np.asarray(kappa_squared))
 
 
 def _one_by_one(pools):
@@ -161,10 +192,12 @@ def _one_by_one(pools):
 
 
 def _begin_pools(problem, n_starts, starts, rows, n_kept, sums):
-    calls = []
+    calls, n_samples = [], problem[0].shape[1]
+    work = work_of_step(starts.weights.shape[0], n_samples, *starts.means.shape[1:])
+    compiled_for = "once" if work <= FIRST_WORK else "quick"
     for index in rows:
         arguments = (problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0)
-        calls.append((program(_begin, arguments, quick=True, sums=sums, n_kept=n_kept), arguments))
+        calls.append((program(_begin, arguments, compiled_for=compiled_for, sums=sums, n_kept=n_kept), arguments))
     return side_by_side(calls, _n_threads(problem, starts.n_components, sums))
 
 
@@ -200,7 +233,8 @@ def _task(fits, pool, sums, chosen, until):
     orders = (queue, data_set, np.int32(until), np.int32(rounds))
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
     quick = work_of_step(fits.n_fits, n_samples, n_components, n_features) <= QUICK_WORK
-    return pool, program(_advance, arguments, quick=quick, sums=sums, slots=slots, steps=steps), arguments
+    compiled_for = "quick" if quick else "speed"
+    return pool, program(_advance, arguments, compiled_for=compiled_for, sums=sums, slots=slots, steps=steps), arguments
 
 
 @partial(jax.jit, static_argnames=("sums", "n_kept"), compiler_options=WIDE)

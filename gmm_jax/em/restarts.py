@@ -16,15 +16,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
-from ..mixture.checks import check_key, check_type, kind_of
+from ..mixture.checks import check_count, check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
+from ..mixture.sources import is_many
 from .criterion import CRITERIA, Ranking, best_of
 from .fit import EMConfig, EMResult, ended, result_of
 from .inputs import Data, check_options, open_data, outward, prepare_many, stack, starts_of, starts_of_each
 from .m_step import m_step
 from .optima import Optima, Unseen, distinct, message_of, pick, remarks_of, unseen
 from .pool import CompiledFits, compiled_fits
-from .search import Judged, Swapped, run_swaps, starts_and_swaps
+from .search import Judged, Search, Swapped, run_swaps, starts_and_swaps
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
 
 
@@ -95,6 +96,7 @@ def fit_em_restarts(
     traces: bool | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    programs_for: int = 0,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Restarts | ManyRestarts:
     """EM from n_restarts starts on every core, many at a time, or few on much data one by one; every fit is kept.
@@ -138,6 +140,9 @@ def fit_em_restarts(
         checkpoint: a file that is written every few seconds while starts are run. Not for many data sets.
         resume: go on from that file; all other arguments are those it was written with, but config.max_iter may be
             larger. The answer is that of a fit that was never interrupted.
+        programs_for: the largest K of a loop over numbers of components, which then compiles once, at the price that a
+            step costs as much as with so many. It changes the answer by rounding only, and nothing at all where rows
+            are not in memory, or with a prior.
         progress: called between looks, and after each round of swaps, with (fits done, fits, best log-likelihood
             so far, -inf if none is finite).
 
@@ -147,26 +152,27 @@ def fit_em_restarts(
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}.")
+    check_count(programs_for, "programs_for", 0)
     n_restarts, swaps = _checked(spec, init, n_restarts, swaps, config, n_sample, block_rows)
     file = checkpoint_path(checkpoint, resume=resume)
     if is_many(x):
         if file is not None or n_sample is not None:
             raise ValueError("checkpoint and n_sample are for one data set: leave them out for many.")
         rows = {"sample_weight": sample_weight, "labels": labels, "missing": missing}
-        return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, swaps, traces, progress)
+        how = Search(criterion, swaps, bool(traces), programs_for, progress)
+        return _fit_many(key, x, spec, n_restarts, init, config, prior, rows, how)
     check_key(key)
     data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample, n_restarts)
     kind = init if isinstance(init, (str, GMM)) else getattr(init, "__qualname__", type(init).__name__)
     begun = jax.random.key_data(key), kind, n_restarts
     marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior), "starts": digest(begun, n_sample)}
-    search = None
+    how, search = Search(criterion, swaps, traces is None or bool(traces), programs_for, progress), None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
-        options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior}
-        options |= {"criterion": criterion, "swaps": swaps, "progress": progress}
-        search = search_on(key, *data.sample, data.spec, missing=missing, **options)
+        options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior, "missing": missing}
+        search = search_on(key, *data.sample, data.spec, **options, **how._replace(traces=True)._asdict())
         init, n_restarts = search.best.gmm, 1
     starts = starts_of(key, data, init, n_restarts)
-    fits, division = fits_of(data, source, starts, block_rows)
+    fits, division = fits_of(data, source, starts, block_rows, programs_for)
     if file is not None:
         rows = (data.z, data.annotations) if data.fingerprint is None else data.fingerprint
         marks |= {"data": digest(rows), "number of cores": digest(division)}
@@ -179,9 +185,9 @@ def fit_em_restarts(
     if swaps and not interrupted and isinstance(fits, CompiledFits):
         interrupted = True
         with suppress(KeyboardInterrupt):
-            swapped, interrupted = swapped_fits([key], ranking, judged, progress), False
+            swapped, interrupted = swapped_fits([key], ranking, judged, how), False
     found = restarts_of(judged, swapped, ranking, starts, fits.computed, search)
-    if traces is not None and not traces:
+    if not how.traces:
         found = found._replace(fits=found.fits._replace(trace=found.fits.trace[:, :0]))
     if interrupted:
         raise Interrupted(found)
@@ -208,7 +214,7 @@ def search_on(key, x, weight, labels, spec: MixtureSpec, **options) -> Restarts:
     return search
 
 
-def fits_of(data: Data, source, starts: GMM, block_rows: int | None = None) -> tuple[CompiledFits | HostedFits, int]:
+def fits_of(data: Data, source, starts: GMM, block_rows=None, programs_for=0) -> tuple[CompiledFits | HostedFits, int]:
     """Fits at their starts, and into how many parts each sum is cut."""
     n_fits, division = len(starts.weights), 1
     if source is not None:
@@ -217,7 +223,8 @@ def fits_of(data: Data, source, starts: GMM, block_rows: int | None = None) -> t
         if data.annotations.groups is None:
             division = n_parts(*data.z.shape, data.spec.n_components, n_fits)
         if division == 1:
-            return compiled_fits(stack([data]), jax.tree.map(lambda leaf: leaf[None], starts)), 1
+            starts = jax.tree.map(lambda leaf: leaf[None], starts)
+            return compiled_fits(stack([data]), starts, n_components=programs_for), 1
         sums = in_parts(data.z, data.annotations, division)
     problem = Problem(np.asarray(data.n_samples, data.dtype), data.inner.known, data.config, data.prior)
     return hosted_fits(sums, problem, starts), division
@@ -240,10 +247,11 @@ def run(fits: CompiledFits | HostedFits, volume: float, progress, keep) -> bool:
     return interrupted
 
 
-def swapped_fits(keys, ranking: Ranking, judged: Judged, progress) -> Swapped | None:
+def swapped_fits(keys, ranking: Ranking, judged: Judged, how: Search) -> Swapped | None:
     """What swaps make of the best fits of data sets in memory."""
-    begin = partial(compiled_fits, stack(ranking.data), traces=judged.results.trace.shape[-1] > 0)
-    return run_swaps(keys, ranking, judged, begin, partial(judged_fits, ranking=ranking), progress)
+    options = {"traces": judged.results.trace.shape[-1] > 0, "n_components": how.programs_for}
+    begin = partial(compiled_fits, stack(ranking.data), **options)
+    return run_swaps(keys, ranking, judged, begin, partial(judged_fits, ranking=ranking), how.progress)
 
 
 # ---- what came of it
@@ -304,21 +312,15 @@ def restarts_of(judged: Judged, swapped: Swapped | None, ranking, starts, comput
 # ---- many data sets
 
 
-def is_many(x) -> bool:
-    """Whether x holds many data sets: an array (P, N, D), or a list of (N_p, D)."""
-    if isinstance(x, (list, tuple)):
-        return bool(len(x)) and all(np.ndim(rows) == 2 for rows in x)
-    return getattr(x, "ndim", 0) == 3
-
-
-def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, criterion, swaps, traces, progress) -> ManyRestarts:
+def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, how: Search) -> ManyRestarts:
     keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
     check_key(keys[0])
     batches, found, done = prepare_many(keys, x, spec, config, prior, n_restarts, **rows), {}, 0
     for batch in batches:
         many = keys[np.array(list(batch))], list(batch.values())
-        show = None if progress is None else partial(_of_all, progress, done * n_restarts, len(x) * n_restarts)
-        some = _fit_batch(*many, n_restarts, init, config, criterion, swaps, bool(traces), show)
+        counted = done * n_restarts, len(x) * n_restarts
+        show = None if how.progress is None else partial(_of_all, how.progress, *counted)
+        some = _fit_batch(*many, n_restarts, init, config, how._replace(progress=show))
         found |= {p: (some, i) for i, p in enumerate(batch)}
         done += len(batch)
     first = [found[p] for p in range(len(x))]
@@ -335,21 +337,22 @@ def _of_all(progress, before, n_fits, done, _, best):
     progress(before + done, n_fits, best)
 
 
-def _fit_batch(keys, data, n_restarts, init, config, criterion, swaps, traces, progress) -> ManyRestarts:
+def _fit_batch(keys, data, n_restarts, init, config, how: Search) -> ManyRestarts:
     """Data sets of one shape, side by side."""
     starts = starts_of_each(keys, data, init, n_restarts)
-    fits, ranking = compiled_fits(stack(data), starts, traces=traces), Ranking(data, criterion)
-    if run(fits, data[0].volume, progress, Keeper(None, {}).keep):
+    fits = compiled_fits(stack(data), starts, traces=how.traces, n_components=how.programs_for)
+    ranking = Ranking(data, how.criterion)
+    if run(fits, data[0].volume, how.progress, Keeper(None, {}).keep):
         raise KeyboardInterrupt
     judged = judged_fits(fits, ranking)
-    swapped = swapped_fits(keys, ranking, judged, progress) if swaps else None
+    swapped = swapped_fits(keys, ranking, judged, how) if how.swaps else None
     spent, computed = max(int(judged.n_iter.sum()), 1), fits.computed
 
     def one(p):
         mine, alone = pick(judged, slice(p * n_restarts, (p + 1) * n_restarts)), slice(p, p + 1)
         share = computed * int(mine.n_iter.sum()) // spent
         mine_swapped = None if swapped is None else pick(swapped, alone)
-        return restarts_of(mine, mine_swapped, Ranking([data[p]], criterion), pick(starts, p), share)
+        return restarts_of(mine, mine_swapped, Ranking([data[p]], how.criterion), pick(starts, p), share)
 
     of_starts = by_set = jax.tree.map(lambda leaf: leaf.reshape(len(data), n_restarts, *leaf.shape[1:]), judged)
     if swapped is not None:

@@ -36,6 +36,16 @@ PATIENCE = 100  # swaps without success after which a search ends
 MOST_ROUNDS = 50
 
 
+class Search(NamedTuple):
+    """How fits are run and ranked: arguments of `fit_em_restarts`."""
+
+    criterion: str
+    swaps: bool
+    traces: bool
+    programs_for: int
+    progress: Callable[[int, int, float], None] | None
+
+
 class Judged(NamedTuple):
     """Fits of data sets, equally many of each and in one row, with what decides among them; standardised."""
 

@@ -21,10 +21,13 @@ from .. import bayes, em
 from ..bayes.prior import with_sparse_weights
 from ..mixture import MixtureSpec, Posterior, Prior, Status, check_data, sample
 from ..mixture.checks import check_key
+from ..mixture.moments import work_of_step
 from .criteria import information_criteria, leave_one_out
 
 SIGNIFICANT = 0.05
 SMC_RUNS = 4
+CONFIG = em.EMConfig(acceleration="lbfgs")  # with more components than there are groups plain EM crawls
+QUICK_WORK = 1 << 25  # multiplications of one step, up to which programs are shared by several K
 MORE = 7  # components beyond the largest K asked for, so that telescoping's probabilities are of all K that matter
 
 
@@ -35,6 +38,7 @@ class Task:
     key: Key[Array, ""]
     x: Float[np.ndarray, "N D"]
     spec: MixtureSpec
+    largest: int  # of the numbers of components
     n_restarts: int
     n_bootstrap: int
     n_draws: int
@@ -47,7 +51,13 @@ class Task:
     @cached_property
     def fit(self) -> em.EMResult:
         """The best of EM's restarts."""
-        return em.fit_em_restarts(self.key_for("fit"), self.x, self.spec, n_restarts=self.n_restarts).best
+        return self.restarts(self.key_for("fit"), self.x, self.spec).best
+
+    def restarts(self, key: Key[Array, ""], x: Float[Array, "*P N D"], spec: MixtureSpec) -> Any:
+        """EM's restarts, in the same programs for all K where a step costs less than a compilation."""
+        quick = work_of_step(self.n_restarts, x.size // x.shape[-1], self.largest, x.shape[-1]) <= QUICK_WORK
+        options = {"n_restarts": self.n_restarts, "config": CONFIG, "programs_for": self.largest if quick else 0}
+        return em.fit_em_restarts(key, x, spec, **options)
 
     @cached_property
     def explicit(self) -> MixtureSpec:
@@ -95,7 +105,7 @@ def choose_components(
     rows = []
     for k in ks:
         spec = MixtureSpec(k, covariance_type, prior=prior)
-        task = Task(jax.random.fold_in(key, k), x, spec, n_restarts, n_bootstrap, n_draws, refit)
+        task = Task(jax.random.fold_in(key, k), x, spec, max(ks), n_restarts, n_bootstrap, n_draws, refit)
         row = {"n_components": k}
         for name in filter(CRITERIA.__contains__, criteria):
             row |= CRITERIA[name](task)
@@ -182,8 +192,7 @@ def bootstrap(task: Task) -> dict[str, Any]:
     drawn = np.asarray(_samples(keys[2:], task.fit.gmm, len(task.x)))
     sets = np.concatenate([task.x[None], drawn.astype(task.x.dtype)])
     larger = replace(task.spec, n_components=task.spec.n_components + 1)
-    small = em.fit_em_restarts(keys[0], sets, task.spec, n_restarts=task.n_restarts)
-    large = em.fit_em_restarts(keys[1], sets, larger, n_restarts=task.n_restarts)
+    small, large = task.restarts(keys[0], sets, task.spec), task.restarts(keys[1], sets, larger)
     statistic = 2.0 * (large.best.log_likelihood - small.best.log_likelihood)
     ended = [np.isin(found.best.status, (Status.CONVERGED, Status.MAX_ITER)) for found in (small, large)]
     usable = (small.reason == "") & (large.reason == "") & ended[0] & ended[1]

@@ -18,9 +18,13 @@ Call = tuple[Any, tuple]  # a compiled program and its arguments
 # factor.py), but not every library's do, NumPyro's among them
 ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 WIDE = ONE_AT_A_TIME | {"xla_cpu_prefer_vector_width": 512}  # a tenth off an E-step, where the processor has them
-# two thirds of the compiler's time and a third of its maps of memory, for programs up to a sixth slower
 QUICK_WORK = 1 << 22  # multiplications of one step, up to which all steps take less time than their compilation
 QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+COMPILED = {  # what a program is compiled for -> options of the compiler
+    "speed": {},
+    "quick": QUICK,  # two thirds of the time and a third of the maps of memory, for programs up to a sixth slower
+    "once": QUICK | {"xla_backend_optimization_level": 0},  # half of that, for programs up to five times slower
+}
 
 
 def n_workers() -> int:
@@ -72,10 +76,12 @@ def _parts(rows, size, n_parts):
     return [jax.tree.map(lambda leaf, index=index: leaf[index], rows) for index in places]
 
 
-def on_each(function, parts: Sequence, *shared, quick: bool = False, **static) -> list:
+def on_each(function, parts: Sequence, *shared, compiled_for: str = "speed", **static) -> list:
     """function(part, *shared, **static) of every part, side by side; what is static is given by name."""
     shared = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), shared)
-    calls = [(program(function, (part, *shared), quick=quick, **static), (part, *shared)) for part in parts]
+    calls = [
+        (program(function, (part, *shared), compiled_for=compiled_for, **static), (part, *shared)) for part in parts
+    ]
     return side_by_side(calls, n_workers())
 
 
@@ -111,15 +117,15 @@ def over_draws(function, draws, most: int):
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), in_batches(function, flat, most))
 
 
-def program(function, arguments: tuple, *, quick: bool = False, **static):
+def program(function, arguments: tuple, *, compiled_for: str = "speed", **static):
     """A jitted function with these static arguments, compiled for these arguments and for any thread.
 
     Settings of JAX belong to a thread, and a function that is traced in another one would not know the caller's: it is
-    compiled here. `quick`: with half the work for the compiler, for what runs for less than that.
+    compiled here. `compiled_for`: "speed", or "quick" or "once", with less work for the compiler.
     """
     leaves, tree = jax.tree.flatten(arguments)
     shapes = tuple((leaf.shape, _held_as(leaf.dtype)) for leaf in leaves)
-    return compiled(function, tree, shapes, tuple(static.items()), quick, jax.dtypes.canonicalize_dtype(float))
+    return compiled(function, tree, shapes, tuple(static.items()), compiled_for, jax.dtypes.canonicalize_dtype(float))
 
 
 def _held_as(dtype):
@@ -129,22 +135,23 @@ def _held_as(dtype):
 
 
 @kept
-def compiled(function, tree, shapes, static, quick, widest):
+def compiled(function, tree, shapes, static, compiled_for, widest):
     """The program for arguments of these shapes; `widest` is JAX's float64, or float32 while x64 is off."""
     arguments = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
-    return function.lower(*arguments, **dict(static)).compile(compiler_options=_quick() if quick else None)
+    return function.lower(*arguments, **dict(static)).compile(compiler_options=_options(compiled_for))
 
 
 @cache
-def _quick():
-    """Options for a quick compilation, as far as this version of XLA knows them."""
-    if jax.default_backend() != "cpu":
+def _options(compiled_for):
+    """Options of the compiler, as far as this version of XLA knows them."""
+    options = COMPILED[compiled_for]
+    if not options or jax.default_backend() != "cpu":
         return None
     try:
-        jax.jit(lambda x: x).lower(np.float32(0.0)).compile(compiler_options=QUICK)
+        jax.jit(lambda x: x).lower(np.float32(0.0)).compile(compiler_options=options)
     except jax.errors.JaxRuntimeError:
         return None
-    return QUICK
+    return options
 
 
 @cache

@@ -41,6 +41,13 @@ def open_source(x, n_components: int, *, sample_weight, labels, seed, n_sample: 
     return open_dask(*rows) if lazy else open_sharded(*rows, alike)
 
 
+def is_many(x) -> bool:
+    """Whether x holds many data sets: an array (P, N, D), or a list of (N_p, D)."""
+    if isinstance(x, (list, tuple)):
+        return bool(len(x)) and all(np.ndim(rows) == 2 for rows in x)
+    return getattr(x, "ndim", 0) == 3
+
+
 def is_sharded(x) -> bool:
     """Whether x is a jax.Array that lies on several devices."""
     return isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and len(x.sharding.device_set) > 1

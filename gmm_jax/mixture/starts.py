@@ -146,8 +146,8 @@ def draw_starts(
 def _draw(key, x, spec, start, n_starts):
     rows, n_rows = rows_of_start(start, x)
     arguments = key, rows, n_rows, jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), spec)
-    quick = n_starts * rows.size <= QUICK_NUMBERS
-    return program(_draw_of, arguments, quick=quick, start=start, n_starts=n_starts)(*arguments)
+    compiled_for = "once" if n_starts * rows.size <= QUICK_NUMBERS else "speed"
+    return program(_draw_of, arguments, compiled_for=compiled_for, start=start, n_starts=n_starts)(*arguments)
 
 
 @partial(jax.jit, static_argnames=("start", "n_starts"))
