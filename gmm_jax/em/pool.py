@@ -109,13 +109,12 @@ class CompiledFits(Fits):
         until = config.max_iter if until is None else min(until, config.max_iter)
         chosen = np.zeros(self.n_fits, bool)
         chosen[which] = True
-        tasks = [
-            task
-            for sums, mask in (("fast", chosen & ~self.exact), ("exact", chosen & self.exact))
-            for pool in self.pools
-            if (task := _task(self, pool, sums, mask, until)) is not None
-        ]
-        n_threads = _n_threads(self.problem, self.n_components, "exact" if self.exact.any() else "fast")
+        for sums, mask in (("fast", chosen & ~self.exact), ("exact", chosen & self.exact)):
+            # exact sums wait until no fit is left with fast ones: a few at a time would leave most slots idle
+            tasks = [task for pool in self.pools if (task := _task(self, pool, sums, mask, until)) is not None]
+            if tasks:
+                break
+        n_threads = _n_threads(self.problem, self.n_components, sums)
         for (pool, *_), answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
             pool.progress, pool.trace, computed = answer
             self.computed += int(computed)

@@ -27,7 +27,7 @@ from .spec import MixtureSpec, put
 LLOYD_STEPS = 25
 DRAWN_AT_ONCE = 256  # starts, on an accelerator
 FEWEST_ROWS = 512  # that a program is compiled for: with fewer it would not be faster
-QUICK_NUMBERS = 1 << 24  # N·D·starts up to which drawing takes less time than its compilation
+FEW_NUMBERS = 1 << 22  # N·D·starts up to which drawing takes less time than its compilation
 PLACING_NUMBERS = 1 << 20  # K²·D²·starts at a time: 8 MiB of float64
 START_ROWS = 20  # complete rows for each component, for starts to do without the incomplete ones
 
@@ -146,7 +146,7 @@ def draw_starts(
 def _draw(key, x, spec, start, n_starts):
     rows, n_rows = rows_of_start(start, x)
     arguments = key, rows, n_rows, jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), spec)
-    compiled_for = "once" if n_starts * rows.size <= QUICK_NUMBERS else "speed"
+    compiled_for = "once" if n_starts * rows.size <= FEW_NUMBERS else "quick"
     return program(_draw_of, arguments, compiled_for=compiled_for, start=start, n_starts=n_starts)(*arguments)
 
 
