@@ -41,7 +41,7 @@ SMOKE = {
 }
 
 
-def main(*, seeds: int = 10, place: Here = HERE) -> int:
+def main(*, seeds: int = 20, place: Here = HERE) -> int:
     """Every method on every named problem; rows, pictures and report to out/recovery.
 
     The mixtures themselves stay in the folder's cells: as columns of the rows they would be megabytes.
