@@ -66,9 +66,9 @@ def draw_pictures(model: Path, data: Path, reading: Reading, out: Path, *, force
 
 def choose(data: Path, columns, drop, reading: Reading, *, ks, covariance_type, criteria, seed, as_json: bool) -> int:
     """Print a row for each number of components and a column for each criterion, and what each prefers."""
-    with closing(reading.open(data, columns, drop)) as table, report.progress_bar("choose"):
-        x = rows_of(table, max(ks), None)
-        rows = judge.choose_components(jax.random.key(seed), x, ks, criteria=criteria, covariance_type=covariance_type)
+    with closing(reading.open(data, columns, drop)) as table, report.progress_bar("choose", unit="numbers") as update:
+        x, options = rows_of(table, max(ks), None), {"criteria": criteria, "covariance_type": covariance_type}
+        rows = judge.choose_components(jax.random.key(seed), x, ks, **options, progress=update)
     found = judge.choices(rows)
     if as_json:
         print(json.dumps(store.plain({"rows": rows, "choices": found}), allow_nan=False))

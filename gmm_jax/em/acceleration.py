@@ -72,19 +72,21 @@ class Point(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The last point, the moves before it, and the curvature along them."""
+    """The last point, once there is one, the moves before it, and the curvature along them."""
 
     last: Point
+    begun: Bool[Array, ""]
     moves: Point  # leading axis M
     curvature: Float[Array, "M"]  # −Δu · Δg of each move, positive; 0 where there is none
     plain_next: Bool[Array, ""]  # the next step must be plain
 
 
-def start_memory(chart: Chart, gradient: Callable, state: Any) -> Memory:
-    """A memory without moves."""
-    here = _look(chart, gradient, state, chart.image(state))
-    moves = jax.tree.map(lambda leaf: jnp.zeros((MEMORY, *leaf.shape), leaf.dtype), here)
-    return Memory(here, moves, jnp.zeros((MEMORY,), here.coordinates.dtype), jnp.zeros((), bool))
+def start_memory(chart: Chart, state: Any) -> Memory:
+    """A memory without a point."""
+    zeros = jnp.zeros_like(chart.flatten(chart.parameters(state)))
+    moves = jnp.zeros((MEMORY, *zeros.shape), zeros.dtype)
+    no = jnp.zeros((), bool)
+    return Memory(Point(zeros, zeros, zeros), no, Point(moves, moves, moves), jnp.zeros((MEMORY,), zeros.dtype), no)
 
 
 def propose(chart: Chart, gradient: Callable, memory: Memory, state: Any) -> tuple[Any, Bool[Array, ""], Memory]:
@@ -120,13 +122,14 @@ def _remember(memory, here):
     move = jax.tree.map(jnp.subtract, here, memory.last)
     curvature = -jnp.sum(move.coordinates * move.gradient)
     size = jnp.sqrt(jnp.sum(move.coordinates**2) * jnp.sum(move.gradient**2))
-    useful = curvature > jnp.finfo(curvature.dtype).eps * size
+    useful = memory.begun & (curvature > jnp.finfo(curvature.dtype).eps * size)
 
     def push(new, old):
         return jnp.where(useful, jnp.concatenate([new[None], old[:-1]]), old)
 
     moves = jax.tree.map(push, move, memory.moves)
-    return memory._replace(last=here, moves=moves, curvature=push(curvature, memory.curvature))
+    curvatures = push(curvature, memory.curvature)
+    return memory._replace(last=here, begun=jnp.ones((), bool), moves=moves, curvature=curvatures)
 
 
 def _direction(memory):

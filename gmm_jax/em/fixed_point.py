@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..mixture import Status
 from .acceleration import Chart, Memory, forget, propose, start_memory
 
+SETTLED = 1e-2  # gain in units of the rule from which on bold steps are tried: far from a maximum they end anywhere
 STOPS = ("gain", "relative", "aitken", "gradient")
 
 
@@ -72,7 +73,7 @@ def begin(mapping: Map, state: Any, rule: Rule) -> Progress:
     done = Status.MAX_ITER if rule.max_iter == 0 else Status.RUNNING
     fault = mapping.fault(state)
     status = _select([fault != Status.RUNNING, ~jnp.isfinite(value)], [fault, Status.NON_FINITE], done)
-    memory = None if mapping.chart is None else start_memory(mapping.chart, mapping.gradient, state)
+    memory = None if mapping.chart is None else start_memory(mapping.chart, state)
     return Progress(state, state, value, value, value, zero, zero, status, jnp.zeros_like(value), memory)
 
 
@@ -242,12 +243,15 @@ def _converged(mapping, new, gain, plain, progress, rule):
 
 
 def _learn(memory, progress, gain, plain, taken, rejected, rule):
-    """After a rejection a plain step, and after a small gain as many as it takes to decide: Aitken's rule needs two."""
+    """After a rejection a plain step, and after a small gain as many as it takes to decide: Aitken's rule needs two.
+
+    Plain ones as well until the gain is moderate.
+    """
     if memory is None:
         return None
     undecided = ~plain | ((progress.gain == 0.0) & (rule.stop == "aitken"))
     to_decide = _is_small(gain, progress, rule) & undecided & (rule.tol > 0.0) & (rule.stop != "gradient")
-    learnt = forget(memory, rejected)._replace(plain_next=rejected | to_decide)
+    learnt = forget(memory, rejected)._replace(plain_next=rejected | to_decide | (gain > SETTLED * rule.unit))
     return _choose(taken | rejected, learnt, progress.memory)
 
 

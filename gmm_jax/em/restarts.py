@@ -164,8 +164,8 @@ def fit_em_restarts(
     check_key(key)
     data, source = open_data(key, x, spec, sample_weight, config, prior, labels, missing, n_sample, n_restarts)
     kind = init if isinstance(init, (str, GMM)) else getattr(init, "__qualname__", type(init).__name__)
-    begun = jax.random.key_data(key), kind, n_restarts
-    marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior), "starts": digest(begun, n_sample)}
+    marks = {"spec or options": digest(spec, replace(config, max_iter=0), prior, programs_for)}
+    marks["starts"] = digest(jax.random.key_data(key), kind, n_restarts, n_sample)
     how, search = Search(criterion, swaps, traces is None or bool(traces), programs_for, progress), None
     if n_sample is not None and not isinstance(init, GMM) and n_sample < data.n_rows:
         options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior, "missing": missing}

@@ -6,7 +6,7 @@ too many components hold samples under a prior that likes empty ones, and telesc
 a parameter itself. They are never merged into one score.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -27,7 +27,8 @@ from .criteria import information_criteria, leave_one_out
 SIGNIFICANT = 0.05
 SMC_RUNS = 4
 CONFIG = em.EMConfig(acceleration="lbfgs")  # with more components than there are groups plain EM crawls
-QUICK_WORK = 1 << 25  # multiplications of one step, up to which programs are shared by several K
+SHARED = 6  # K up to a multiple of this share programs, so that no row depends on the others
+QUICK_WORK = 1 << 25  # multiplications of one step, up to which they do
 MORE = 7  # components beyond the largest K asked for, so that telescoping's probabilities are of all K that matter
 
 
@@ -38,7 +39,6 @@ class Task:
     key: Key[Array, ""]
     x: Float[np.ndarray, "N D"]
     spec: MixtureSpec
-    largest: int  # of the numbers of components
     n_restarts: int
     n_bootstrap: int
     n_draws: int
@@ -54,9 +54,10 @@ class Task:
         return self.restarts(self.key_for("fit"), self.x, self.spec).best
 
     def restarts(self, key: Key[Array, ""], x: Float[Array, "*P N D"], spec: MixtureSpec) -> Any:
-        """EM's restarts, in the same programs for all K where a step costs less than a compilation."""
-        quick = work_of_step(self.n_restarts, x.size // x.shape[-1], self.largest, x.shape[-1]) <= QUICK_WORK
-        options = {"n_restarts": self.n_restarts, "config": CONFIG, "programs_for": self.largest if quick else 0}
+        """EM's restarts, in programs for several K where a step costs less than a compilation."""
+        shared = -(-spec.n_components // SHARED) * SHARED
+        quick = work_of_step(self.n_restarts, x.size // x.shape[-1], shared, x.shape[-1]) <= QUICK_WORK
+        options = {"n_restarts": self.n_restarts, "config": CONFIG, "programs_for": shared if quick else 0}
         return em.fit_em_restarts(key, x, spec, **options)
 
     @cached_property
@@ -82,6 +83,7 @@ def choose_components(
     n_bootstrap: int = 99,
     n_draws: int = 1000,
     refit: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Criteria for the number of components: one row for each K of ks.
 
@@ -92,6 +94,7 @@ def choose_components(
         n_bootstrap: data sets from the fit of K components: p-values are multiples of 1 / (n_bootstrap + 1).
         n_draws: of each of 4 chains.
         refit: whether leave-one-out draws anew where its importance weights fail.
+        progress: called after each of ks with (how many are done, how many there are).
 
     Columns that are probabilities: bootstrap_p, occupied_probability and those of telescoping. The others order models:
     a difference in elpd of a few standard errors, or in evidence that doubling the prior's scales undoes, says little.
@@ -105,11 +108,13 @@ def choose_components(
     rows = []
     for k in ks:
         spec = MixtureSpec(k, covariance_type, prior=prior)
-        task = Task(jax.random.fold_in(key, k), x, spec, max(ks), n_restarts, n_bootstrap, n_draws, refit)
+        task = Task(jax.random.fold_in(key, k), x, spec, n_restarts, n_bootstrap, n_draws, refit)
         row = {"n_components": k}
         for name in filter(CRITERIA.__contains__, criteria):
             row |= CRITERIA[name](task)
         rows.append(row | {name: float(values[k]) for name, values in overall.items()})
+        if progress is not None:
+            progress(len(rows), len(ks))
     return rows
 
 
