@@ -73,7 +73,6 @@ def one(gmm: GMM) -> GMM:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], gmm)
 
 
-
 def estimator(name: str, n_components: int, **options: Any):
     """One of METHODS with scikit-learn's interface, not fitted."""
     from sklearn import mixture as sklearn_mixture

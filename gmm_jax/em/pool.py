@@ -231,8 +231,8 @@ def _task(fits, pool, sums, chosen, until):
     data_set = np.concatenate([pool.members, np.zeros(width - n_fits, int)]) // fits.n_starts
     orders = (queue, data_set, np.int32(until), np.int32(rounds))
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
-    quick = work_of_step(fits.n_fits, n_samples, n_components, n_features) <= QUICK_WORK
-    compiled_for = "quick" if quick else "speed"
+    of_all = work_of_step(fits.n_fits, n_samples, n_components, n_features)
+    compiled_for = "quick" if of_all <= QUICK_WORK else "speed"
     return pool, program(_advance, arguments, compiled_for=compiled_for, sums=sums, slots=slots, steps=steps), arguments
 
 

@@ -28,7 +28,7 @@ SIGNIFICANT = 0.05
 SMC_RUNS = 4
 CONFIG = em.EMConfig(acceleration="lbfgs")  # with more components than there are groups plain EM crawls
 SHARED = 6  # K up to a multiple of this share programs, so that no row depends on the others
-QUICK_WORK = 1 << 25  # multiplications of one step, up to which they do
+SHARED_WORK = 1 << 25  # multiplications of one step, up to which they do
 MORE = 7  # components beyond the largest K asked for, so that telescoping's probabilities are of all K that matter
 
 
@@ -56,7 +56,7 @@ class Task:
     def restarts(self, key: Key[Array, ""], x: Float[Array, "*P N D"], spec: MixtureSpec) -> Any:
         """EM's restarts, in programs for several K where a step costs less than a compilation."""
         shared = -(-spec.n_components // SHARED) * SHARED
-        quick = work_of_step(self.n_restarts, x.size // x.shape[-1], shared, x.shape[-1]) <= QUICK_WORK
+        quick = work_of_step(self.n_restarts, x.size // x.shape[-1], shared, x.shape[-1]) <= SHARED_WORK
         options = {"n_restarts": self.n_restarts, "config": CONFIG, "programs_for": shared if quick else 0}
         return em.fit_em_restarts(key, x, spec, **options)
 

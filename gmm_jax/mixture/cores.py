@@ -79,9 +79,8 @@ def _parts(rows, size, n_parts):
 def on_each(function, parts: Sequence, *shared, compiled_for: str = "speed", **static) -> list:
     """function(part, *shared, **static) of every part, side by side; what is static is given by name."""
     shared = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), shared)
-    calls = [
-        (program(function, (part, *shared), compiled_for=compiled_for, **static), (part, *shared)) for part in parts
-    ]
+    each = [(part, *shared) for part in parts]
+    calls = [(program(function, arguments, compiled_for=compiled_for, **static), arguments) for arguments in each]
     return side_by_side(calls, n_workers())
 
 
