@@ -156,7 +156,7 @@ def test_cases_of_one_problem_are_not_pooled_and_one_seed_has_no_quartiles(tmp_p
     plots.recovery(tmp_path / "a.png", rows, "kl", ["one"], ["em"])
     assert drawn == [[1.0], [2.0]]
     assert [label.get_text() for label in said[0].get_yticklabels()] == ["one, Case I", "one, Case II"]
-    assert said[0].get_title(loc="left").startswith("kl: one seed;")
+    assert said[0].get_title(loc="left").startswith("kl: one seed\n")
 
 
 def test_many_components_have_different_colours():

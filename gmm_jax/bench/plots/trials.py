@@ -77,5 +77,5 @@ def recovery(path, rows, metric, problems, methods):
         panel.grid(axis="x")
         seeds = len({row.get("seed") for row in rows})
         over = "one seed" if seeds == 1 else f"median and quartiles over {seeds} seeds"
-        panel.set_title(f"{metric.replace('_', ' ')}: {over}; × not converged or unmixed, right: without a value")
+        panel.set_title(f"{metric.replace('_', ' ')}: {over}\n× not converged or unmixed, right: without a value")
         legend_below(figure, looks)
