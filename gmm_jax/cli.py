@@ -17,7 +17,7 @@ import tyro
 from . import __version__
 from .bench.grid import Grid
 from .command.reading import Reading
-from .shell import EXIT_OK, EXIT_USAGE, configure_jax, guarded
+from .shell import EXIT_OK, EXIT_USAGE, compile_quickly, configure_jax, guarded
 
 Named = Annotated[str, tyro.conf.arg(metavar="NAME"), tyro.conf.Positional]
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER"), tyro.conf.Positional]
@@ -55,8 +55,12 @@ def demo(seed: Whole = 0, methods: Texts = ("em", "nuts", "gibbs"), out: Path = 
         json: Print one JSON document on stdout instead of tables.
     """
     from .bench import demo
+    from .bench.runner import How
+    from .mixture.cores import n_workers
 
-    return demo.demo(_known_methods(methods), seed=_checked(seed), results=out, as_json=json)
+    compile_quickly()
+    how = How(n_workers() if n_workers() > 1 else 0, prepare=configure_jax)
+    return demo.demo(_known_methods(methods), seed=_checked(seed), results=out, how=how, as_json=json)
 
 
 def fit(

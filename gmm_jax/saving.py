@@ -19,7 +19,6 @@ import numpy as np
 
 from . import __version__
 from .bench.store import mixture_record, write_json
-from .estimators.base import BaseMixture
 from .mixture import GMM, Fit, Status, validate
 from .mixture.files import write_bytes_atomic
 
@@ -136,7 +135,7 @@ def _decoded(tree, arrays):
         if issubclass(kind, Enum):
             return kind[tree["value"]]
         state = {name: _decoded(value, arrays) for name, value in tree["fields"].items()}
-        if not issubclass(kind, BaseMixture):
+        if not _is_estimator(kind):
             return kind(**state)
         found = kind.__new__(kind)
         vars(found).update(state)
@@ -154,7 +153,11 @@ def _decoded(tree, arrays):
 def is_record(kind: type) -> bool:
     """Whether it is a class of ours whose state is numbers, texts and other such records."""
     ours = kind.__module__.startswith("gmm_jax.")
-    return ours and (is_dataclass(kind) or hasattr(kind, "_fields") or issubclass(kind, BaseMixture))
+    return ours and (is_dataclass(kind) or hasattr(kind, "_fields") or _is_estimator(kind))
+
+
+def _is_estimator(kind):
+    return kind.__module__.startswith("gmm_jax.estimators.")
 
 
 def _state(value):

@@ -7,18 +7,9 @@ the modules named in LENIENT are not.
 import gc
 import os
 import signal
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# compiling is most of the time of a test, and most of compiling is LLVM's optimisation, which small data do not need,
-# and XLA's way of fusing: without either it is a tenth. XLA ends the process where it does not know a flag
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0"
-    + version("jax").startswith("0.10.")
-    * " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
-)
 
 import hypothesis
 import jax
@@ -28,6 +19,7 @@ import pytest
 import oracles
 from gmm_jax import GMM, Posterior, Status, permute
 from gmm_jax.mixture import programs
+from gmm_jax.shell import compile_quickly
 
 LENIENT = ("test_bayes", "test_bench", "test_cli", "test_experiments", "test_readme", "test_docs", "test_estimator")
 LENIENT += ("test_choose", "test_modes", "test_summary")
@@ -39,6 +31,7 @@ MOST_MAPS = 30_000
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+compile_quickly()  # small data do not need LLVM's optimisation, and compiling is most of the time of a test
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_platforms", "cpu")
 _cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gmm_jax" / "tests"

@@ -26,13 +26,14 @@ from ..mixture.cores import divide, in_batches, on_each, together
 from ..mixture.covariance import structure
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
-from ..mixture.moments import Moments, Precision, chosen, e_step, ill_conditioned
+from ..mixture.moments import Moments, Precision, chosen, e_step, ill_conditioned, work_of_step
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, conjugate
 from .target import begin, constrain, finish, first_that, prepare, prior_of, run_chunks
 from .tempering import exchange, first_temperatures, in_line, powers, respaced, spread_order
 from .variates import Noise, Proposals, draw_noise, inverse_wishart, log_gamma, wishart
 
+LONG_WORK = 1 << 28  # multiplications of the sums, which take seconds where LLVM has not optimised them
 CHUNK = 250  # sweeps between two looks from the host
 PLACING = 50  # the same, where the host places the temperatures
 
@@ -90,12 +91,15 @@ def gibbs(
     def advance(parts, start):
         nonlocal rows
         sums = "fast" if fast and not any(np.any(chains.ill_conditioned) for chains in parts) else "exact"
-        done = on_each(_advance, parts, problem, hyper, rows, n_sweeps=size, sums=sums)
+        compiled_for = "long" if start * work > LONG_WORK else "speed"
+        how = {"compiled_for": compiled_for, "n_sweeps": size, "sums": sums}
+        done = on_each(_advance, parts, problem, hyper, rows, **how)
         if tempered and start + size <= n_warmup:
             rates = together([output.exchange_rate for _, output in done], n_chains)
             rows = respaced(rows, np.mean(rates, axis=(0, 1)))
         return done
 
+    work = work_of_step(n_chains * n_temperatures, *problem.z.shape[:1], spec.n_components, problem.z.shape[1])
     fast = not tempered and problem.annotations.groups is None
     rows = first_temperatures(n_temperatures, problem.z.shape[0]).astype(problem.z.dtype)
     chains = _begin(key, problem, first, n_temperatures)

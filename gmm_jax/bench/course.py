@@ -11,8 +11,10 @@ import numpy as np
 from .. import em
 from ..mixture import GMM, MixtureSpec, Status
 from ..mixture.starts import random
+from .clock import Clock
 from .compare import in_order
-from .runner import CASES, Cell, Trial, derive_key, run
+from .runner import CASES, HERE, Cell, How, Trial, derive_key, run
+from .workers import Lost
 
 COURSE_MAX_ITER = 150
 COURSE_TOL = 1e-4  # on the summed log-likelihood, as in the notebook
@@ -39,47 +41,100 @@ class Iterations(NamedTuple):
     tried: int = 1  # starts, of which this is the last
 
 
+class CaseJob(NamedTuple):
+    """What is to be run on one data set in one case: all that decides its answer."""
+
+    problem: str
+    case: str
+    methods: Mapping[str, Mapping[str, Any]]  # name -> options, beside the oracle
+    n_random_starts: int  # 0: none
+    seed: int
+
+
+class CaseRun(NamedTuple):
+    """What was found in one case."""
+
+    trials: dict[str, Trial]  # by method, the oracle first
+    iterations: Iterations
+    starts: em.Restarts | None  # from the course's random starts, every one kept
+    seconds: dict[str, float]  # as a Clock has them
+
+
 class Course(NamedTuple):
     """Everything that was run on one problem."""
 
     problem: str
-    trials: dict[str, dict[str, Trial]]  # case -> method -> trial
-    iterations: dict[str, Iterations]  # case -> EM from a random start
-    starts: em.Restarts  # of the last case, from the course's random starts, every one kept
+    cases: dict[str, CaseRun]
     answer: str  # the notebook's question, in numbers
     numbers: dict[str, Any]  # the same, for machines
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [trial.row for run in self.cases.values() for trial in run.trials.values()]
 
-def run_course(
-    problem: str,
+    @property
+    def starts(self) -> em.Restarts:
+        """Of the last case."""
+        return list(self.cases.values())[-1].starts
+
+
+def run_case(job: CaseJob) -> CaseRun:
+    """Every method on one data set, EM's iterations from a random start, and where random starts end."""
+    problem, case, methods, n_random_starts, seed = job
+    with Clock() as clock:
+        cells = [
+            Cell(problem, CASES[case], method=name, seed=seed, options=tuple(sorted(options.items())))
+            for name, options in ({"oracle": {}} | dict(methods)).items()
+        ]
+        trials = {cell.method: run(cell) for cell in cells}
+        x, spec = trials["oracle"].x, trials["oracle"].spec
+        found = trials["em"].fit if "em" in methods else None
+        best = -np.inf if found is None else found.info["log_likelihood"]
+        iterations = course_iterations(derive_key(seed, "course", problem, case), x, spec, best)
+        starts = None
+        if n_random_starts:
+            key = derive_key(seed, "random starts", problem)
+            starts = em.fit_em_restarts(key, x, spec, n_restarts=n_random_starts, init="random")
+    return CaseRun(trials, iterations, starts, clock.seconds)
+
+
+def run_courses(
+    problems: Sequence[str],
     methods: Mapping[str, Mapping[str, Any]],
     *,
     cases: Sequence[str] = tuple(CASES),
     n_random_starts: int = N_RANDOM_STARTS,
     seed: int = 0,
+    how: How = HERE,
     step: Callable[[str], None] = lambda label: None,
-) -> Course:
-    """The cases (Case II last) on one data set by every method (name -> options), with the oracle first.
+) -> list[Course]:
+    """The cases (Case II last) on one data set of each problem by every method (name -> options), oracle first.
 
-    `step(label)` is called before each piece of work. The question stays open without both cases by "em".
+    `step(label)` is called after each case. The question stays open without both cases by "em".
+
+    Raises:
+        RuntimeError: a process ended before its answer.
     """
-    trials: dict[str, dict[str, Trial]] = {case: {} for case in cases}
-    iterations = {}
-    for case in cases:
-        for name, options in ({"oracle": {}} | dict(methods)).items():
-            step(f"{problem}, {case}: {name}")
-            chosen = tuple(sorted(options.items()))
-            trials[case][name] = run(Cell(problem, CASES[case], method=name, seed=seed, options=chosen))
-        x, spec = trials[case]["oracle"].x, trials[case]["oracle"].spec
-        found = trials[case]["em"].fit if "em" in methods else None
-        best = -np.inf if found is None else found.info["log_likelihood"]
-        iterations[case] = course_iterations(derive_key(seed, "course", problem, case), x, spec, best)
-    step(f"{problem}: random starts")
-    key = derive_key(seed, "random starts", problem)
-    starts = em.fit_em_restarts(key, x, spec, n_restarts=n_random_starts, init="random")
-    fits = [trials[case]["em"].fit if "em" in methods and case in cases else None for case in CASES]
-    numbers = compare_cases(trials, starts) if all(fit and fit.standard_errors for fit in fits) else {}
-    return Course(problem, trials, iterations, starts, ANSWER.format(**numbers) if numbers else OPEN, numbers)
+    jobs = [
+        CaseJob(problem, case, dict(methods), n_random_starts if case == cases[-1] else 0, seed)
+        for problem in reversed(problems)  # what takes longest first
+        for case in reversed(cases)
+    ]
+    found = {}
+    for place, done in how.answers(run_case, jobs):
+        job = jobs[place]
+        label = f"{job.problem}, {job.case}"
+        if isinstance(done, Lost):
+            raise RuntimeError(f"{label}: {done.reason}")
+        found[job.problem, job.case] = done
+        step(label)
+    return [_course(problem, {case: found[problem, case] for case in cases}) for problem in problems]
+
+
+def _course(problem, runs):
+    fits = [runs[case].trials["em"].fit if case in runs and "em" in runs[case].trials else None for case in CASES]
+    numbers = compare_cases(runs) if all(fit and fit.standard_errors for fit in fits) else {}
+    return Course(problem, runs, ANSWER.format(**numbers) if numbers else OPEN, numbers)
 
 
 def course_iterations(key, x, spec: MixtureSpec, best: float = -np.inf) -> Iterations:
@@ -102,9 +157,9 @@ def course_iterations(key, x, spec: MixtureSpec, best: float = -np.inf) -> Itera
 _random_start = jax.jit(random)
 
 
-def compare_cases(trials: Mapping[str, Mapping[str, Trial]], starts: em.Restarts) -> dict[str, Any]:
+def compare_cases(runs: Mapping[str, CaseRun]) -> dict[str, Any]:
     """The numbers that answer QUESTION, about EM's means in the truth's order."""
-    found = [trials[case]["em"] for case in CASES]
+    found, starts = [runs[case].trials["em"] for case in CASES], list(runs.values())[-1].starts
     (one, se_one), (two, se_two) = ([gmm.means for gmm in in_order(t.row, t.truth, t.spec)] for t in found)
     gap, true = np.abs(one - two), found[0].truth.means
     ended = np.isin(starts.fits.status, (Status.CONVERGED, Status.MAX_ITER))

@@ -9,9 +9,9 @@ from ..judge.landscape import rows_of
 from ..mixture import align
 from . import plots, report, store
 from .compare import case_tables, in_order, stem_of, write_report
-from .course import N_RANDOM_STARTS, NEAR_BEST, QUESTION, run_course
+from .course import N_RANDOM_STARTS, NEAR_BEST, QUESTION, run_courses
 from .draws import write_draws
-from .runner import CASES, FAILED, KNOWING
+from .runner import CASES, FAILED, HERE, KNOWING, How
 from .study import Study
 
 PROBLEMS = ("course_2d", "course_3d")
@@ -27,19 +27,23 @@ def demo(
     results="results",
     name: str = "demo",
     command: str = "gmm-jax demo",
+    how: How = HERE,
     as_json: bool = False,
 ) -> int:
     """Run, print, draw, write to results/NAME; returns the exit code (3 where a trial failed)."""
-    n_steps = len(problems) * (len(cases) * (len(methods) + 1) + 1)
     config = {"problems": list(problems), "seed": seed}
-    with Study(QUESTION, name, results, config, steps=n_steps, seeds=[seed], command=command) as study:
-        options = {"cases": cases, "n_random_starts": n_random_starts, "seed": seed, "step": study.step}
-        courses = [run_course(problem, methods, **options) for problem in problems]
-        rows = [trial.row for course in courses for trials in course.trials.values() for trial in trials.values()]
+    steps = len(problems) * len(cases)
+    with Study(QUESTION, name, results, config, steps=steps, seeds=[seed], command=command) as study:
+        options = {"cases": cases, "n_random_starts": n_random_starts, "seed": seed, "how": how, "step": study.step}
+        courses = run_courses(problems, methods, **options)
+        rows = [row for course in courses for row in course.rows]
         study.put(*rows)
-    spent = study.clock.so_far()
+    of_cases = [run.seconds for course in courses for run in course.cases.values()]
+    spent = {name: sum(seconds[name] for seconds in of_cases) for name in of_cases[0]} | {
+        "seconds": study.clock.so_far()["seconds"]
+    }
     if not as_json:
-        _print(courses, spent)
+        _print(courses, spent, how.workers)
     with report.progress_bar("drawing pictures"):
         pictures = [picture for course in courses for picture in _drawn(course, study.folder)]
         checksums = {name: digest for course in courses for name, digest in _kept(course, study.folder)}
@@ -57,13 +61,13 @@ def demo(
     return 3 if failed else 0
 
 
-def _print(courses, seconds):
+def _print(courses, seconds, n_workers):
     """Every table, what their notes say once, the answer, and the time."""
     console, notes = report.console(), {}
     for course in courses:
-        for case in course.trials:
+        for case, run in course.cases.items():
             heads = f"{course.problem}, {case} ({KNOWING[case]})", ""
-            rows = [trial.row for trial in course.trials[case].values()]
+            rows = [trial.row for trial in run.trials.values()]
             for title, table in zip(heads, case_tables(rows), strict=True):
                 free = tuple(row for row in table.rows if "known" not in row)
                 report.print_table(console, title, table._replace(rows=free, notes=()))
@@ -74,9 +78,11 @@ def _print(courses, seconds):
     console.print(f"\n«{QUESTION}»", style="italic")
     for course in courses:
         console.print(f"\n{course.problem}: {course.answer}")
+    where = f" on {n_workers} processes side by side, which slows each down" if n_workers else ""
     console.print(
-        f"\n{seconds['seconds']:.1f} s: {seconds['seconds_trace']:.1f} s tracing, {seconds['seconds_compile']:.1f} s "
-        f"compiling or loading compiled programs, {seconds['seconds_run']:.1f} s running."
+        f"\n{seconds['seconds']:.1f} s{where}: {seconds['seconds_trace']:.1f} s tracing, "
+        f"{seconds['seconds_compile']:.1f} s compiling or loading compiled programs, {seconds['seconds_run']:.1f} s "
+        "running."
     )
 
 
@@ -85,11 +91,11 @@ def _print(courses, seconds):
 
 def _drawn(course, folder):
     """The data, then the pictures of each case; where the last one's random starts end."""
-    oracle = next(iter(course.trials.values()))["oracle"]
+    oracle = next(iter(course.cases.values())).trials["oracle"]
     pictures = [(f"{course.problem}_data.png", "The samples.", plots.data, oracle.x, oracle.labels)]
-    for case in course.trials:
+    for case, run in course.cases.items():
         stem = stem_of(course.problem, case)
-        pictures += [(f"{stem}_{suffix}", *rest) for suffix, *rest in _case_figures(course, case)]
+        pictures += [(f"{stem}_{suffix}", *rest) for suffix, *rest in _case_figures(case, run)]
     ends = rows_of(course.starts.optima, course.starts.fits.status, oracle.x)
     caption = f"{case}: where {course.starts.fits.status.size} of the course's random starts end."
     pictures.append((f"{course.problem}_landscape.png", caption, plots.landscape, ends))
@@ -100,17 +106,17 @@ def _drawn(course, folder):
 
 def _kept(course, folder):
     """(file, checksum) of every posterior's draws."""
-    for case, trials in course.trials.items():
-        for name, trial in trials.items():
+    for case, run in course.cases.items():
+        for name, trial in run.trials.items():
             if trial.fit is not None and trial.fit.draws is not None:
                 file = f"{stem_of(course.problem, case)}_{name}.nc"
                 yield file, write_draws(folder / "draws" / file, trial.fit.draws.to_datatree(trial.x))
 
 
-def _case_figures(course, case):
+def _case_figures(case, run):
     """Every method's answer beside the truth, then EM's iterations from one of the course's random starts."""
-    steps, oracle = course.iterations[case], course.trials[case]["oracle"]
-    done = {name: trial for name, trial in course.trials[case].items() if trial.fit is not None}
+    steps, oracle = run.iterations, run.trials["oracle"]
+    done = {name: trial for name, trial in run.trials.items() if trial.fit is not None}
     x, labels, truth, path = oracle.x, oracle.labels, oracle.truth, (oracle.x, steps.gmms, steps.log_likelihood)
     found = {name: in_order(trial.row, truth, oracle.spec) for name, trial in done.items()}
     points = {name: point for name, (point, _) in found.items()}

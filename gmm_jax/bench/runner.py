@@ -71,13 +71,18 @@ class How:
         if self.timeout is not None and self.scheduler is not None:
             raise ValueError("a cluster keeps no time: leave timeout out, or take workers in place of a scheduler.")
 
-    def rows(self, cells: Sequence[Cell]) -> Iterator[tuple[int, dict | Lost]]:
-        """(place of the cell, its row or Lost) as they come."""
+    @property
+    def here(self) -> bool:
+        """In this process."""
+        return not self.workers and self.timeout is None and self.scheduler is None
+
+    def answers(self, work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """(place of the job, work(job) or Lost) as they come; elsewhere `work` is to be importable."""
+        if self.here:
+            return ((place, work(job)) for place, job in enumerate(jobs))
         if self.scheduler is not None:
-            return on_cluster(row_of, cells, self.scheduler, n_workers=self.workers or 2, prepare=self.prepare)
-        if self.workers or self.timeout is not None:
-            return in_processes(row_of, cells, max(self.workers, 1), timeout=self.timeout, prepare=self.prepare)
-        return _rows_here(cells)
+            return on_cluster(work, jobs, self.scheduler, n_workers=self.workers or 2, prepare=self.prepare)
+        return in_processes(work, jobs, max(self.workers, 1), timeout=self.timeout, prepare=self.prepare)
 
 
 HERE = How()
@@ -192,7 +197,8 @@ def run_grid(
     seeds = sorted({cell.seed for cell in cells})
     about = {"command": command, "seeds": seeds, "steps": len(missing), "rows": ()}
     study = Study(doc, name, results, {"cells": len(cells), **config}, **about)
-    with study, closing(how.rows([cells[i] for i in missing])) as coming:
+    todo = [cells[i] for i in missing]
+    with study, closing(_rows_here(todo) if how.here else how.answers(row_of, todo)) as coming:
         try:
             for place, row in coming:
                 i = missing[place]

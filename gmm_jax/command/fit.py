@@ -19,12 +19,16 @@ from ..bench.methods import em as by_em
 from ..bench.options import read_known
 from ..judge import information_criteria, penalised
 from ..mixture import Fit, MixtureSpec, Status, n_parameters, validate_spec
+from ..mixture.moments import work_of_step
 from ..problems import dependent_features, doubtful_features
+from ..shell import compile_quickly
 from . import answer, folder
 from .reading import Reading, rows_of
 
 BEYOND_MEMORY = {"n_restarts": 10, "n_sample": 10_000}  # where an iteration is a pass over a file
 CONFIG = ("max_iter", "tol", "reg_covar")  # options of EM that are its EMConfig's
+QUICK = ("em", "gibbs", "bayes")  # methods that run on few numbers for less time than their programs are compiled
+LITTLE_WORK = 1 << 14  # multiplications of one E-step, the same
 MANY_ROWS = 10_000  # from so many on, starts are compared on as many, drawn at random
 
 
@@ -88,6 +92,8 @@ def fit_file(
         x = rows_of(table, n_components, reading.marginalise) if place.in_memory else None
         rows = x if place.in_memory else table if place.stream else reading.open_dask(path, columns, drop)
         n_samples = table.n_rows if x is None else len(x)
+        if x is not None and method in QUICK and work_of_step(1, len(x), n_components, len(names)) <= LITTLE_WORK:
+            compile_quickly()
         if x is not None and n_samples > MANY_ROWS and "n_sample" in given and "n_sample" not in (options or {}):
             given["n_sample"] = MANY_ROWS
         counted = "starts" if method == "em" else "steps"

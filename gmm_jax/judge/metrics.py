@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy.special import comb
-from scipy.stats.contingency import crosstab
 
 from ..bayes.checks import check_posterior, check_width, host_mixture
 from ..bayes.point import predictive_rows
@@ -108,6 +107,8 @@ def adjusted_rand_index(labels: Int[Array, "N"], predicted: Int[Array, "N"]) -> 
     Reference:
         Hubert & Arabie (1985), Comparing partitions, J. Classification 2.
     """
+    from scipy.stats.contingency import crosstab
+
     if np.shape(labels) != np.shape(predicted):
         raise ValueError(f"labels and predicted must be as long; got {np.shape(labels)} and {np.shape(predicted)}.")
     table = crosstab(np.asarray(labels), np.asarray(predicted)).count

@@ -20,10 +20,12 @@ ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 WIDE = ONE_AT_A_TIME | {"xla_cpu_prefer_vector_width": 512}  # a tenth off an E-step, where the processor has them
 QUICK_WORK = 1 << 22  # multiplications of one step, up to which all steps take less time than their compilation
 QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+LEAST = "--xla_backend_optimization_level=0"  # in XLA_FLAGS: LLVM does not optimise the programs of this process
 COMPILED = {  # what a program is compiled for -> options of the compiler
     "speed": {},
     "quick": QUICK,  # two thirds of the time and a third of the maps of memory, for programs up to a sixth slower
     "once": QUICK | {"xla_backend_optimization_level": 0},  # half of that, for programs up to five times slower
+    "long": {"xla_backend_optimization_level": 3},  # speed also in a process that compiles in another way
 }
 
 
@@ -120,8 +122,10 @@ def program(function, arguments: tuple, *, compiled_for: str = "speed", **static
     """A jitted function with these static arguments, compiled for these arguments and for any thread.
 
     Settings of JAX belong to a thread, and a function that is traced in another one would not know the caller's: it is
-    compiled here. `compiled_for`: "speed", or "quick" or "once", with less work for the compiler.
+    compiled here. `compiled_for`: "speed", or "quick" or "once", with less work for the compiler, or "long".
     """
+    if compiled_for == "long" and LEAST not in os.environ.get("XLA_FLAGS", ""):
+        compiled_for = "speed"
     leaves, tree = jax.tree.flatten(arguments)
     shapes = tuple((leaf.shape, _held_as(leaf.dtype)) for leaf in leaves)
     return compiled(function, tree, shapes, tuple(static.items()), compiled_for, jax.dtypes.canonicalize_dtype(float))

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
-from .annotations import check_missing
+from .annotations import check_missing, padded_size
 from .covariance import structure
 from .forks import check_process
 from .gmm import GMM, log_joint
@@ -21,7 +20,7 @@ from .records import NotSupported
 from .scaling import Scaling, standard_units
 
 BLOCK_NUMBERS = 1 << 22  # K·D·rows of one block of densities: 32 MiB of float64
-LEAST_ROWS = 256  # of a block
+LEAST_ROWS, FEW_ROWS = 256, 4096  # of a block: the least, and up to which there are powers of two only
 ROUNDING = 1e-3  # nats of a log density, above which rows are taken in float64 and apart
 FARTHEST = 1e150  # sds: beyond it responsibilities are at their limit
 
@@ -47,7 +46,7 @@ def predictive(gmms: GMM, x: Float[Array, "N D"], *, missing: str | None = None)
     narrow = z.astype(inner.means.dtype)  # what float32 cannot hold is infinite, and far
     if missing is not None and np.isnan(z).any():
         return _of_what_was_seen(inner, narrow, scaling, missing)
-    rows = power_of_two(max(LEAST_ROWS, min(len(z), BLOCK_NUMBERS // math.prod(np.shape(gmms.means)[1:]))))
+    rows = _block_rows(min(len(z), BLOCK_NUMBERS // math.prod(np.shape(gmms.means)[1:])))
     blocks = []
     for i in range(0, len(z), rows):
         padded = np.pad(narrow[i : i + rows], ((0, max(0, i + rows - len(z))), (0, 0)))
@@ -72,6 +71,11 @@ def pooled_units(gmms: GMM, dtype) -> tuple[GMM, Scaling]:
     return standard_units(one, dtype, gmms)
 
 
+def _block_rows(n):
+    """Few shapes, and for many rows few that fill up."""
+    return power_of_two(max(LEAST_ROWS, n)) if n <= FEW_ROWS else padded_size(n)
+
+
 def power_of_two(n: int) -> int:
     """The next one: with few shapes, one program serves many sizes of data."""
     return 1 << (int(n) - 1).bit_length()
@@ -82,14 +86,16 @@ def _mean_over_mixtures(mixtures: GMM, z: Float[Array, "N D"]):
     """log mean_m p(z_n | θ_m) and mean_m p(k | z_n, θ_m), one mixture at a time."""
 
     def add(sums, gmm):
-        joint = log_joint(gmm, z)
-        log_density = logsumexp(joint, axis=1)
-        return (jnp.logaddexp(sums[0], log_density), sums[1] + jax.nn.softmax(joint, axis=1)), None
+        joint = log_joint(gmm, z).T  # sums over rows of one component after the other are a third quicker
+        highest = jnp.max(joint, axis=0, keepdims=True)
+        ratios = jnp.exp(joint - highest)
+        total = jnp.sum(ratios, axis=0, keepdims=True)
+        return (jnp.logaddexp(sums[0], (highest + jnp.log(total))[0]), sums[1] + ratios / total), None
 
     n_mixtures, n_components = mixtures.weights.shape
-    nothing = jnp.full(z.shape[0], -jnp.inf, z.dtype), jnp.zeros((z.shape[0], n_components), z.dtype)
+    nothing = jnp.full(z.shape[0], -jnp.inf, z.dtype), jnp.zeros((n_components, z.shape[0]), z.dtype)
     (log_sum, r), _ = jax.lax.scan(add, nothing, mixtures)
-    return log_sum - math.log(n_mixtures), r / n_mixtures
+    return log_sum - math.log(n_mixtures), r.T / n_mixtures
 
 
 def _of_what_was_seen(mixtures, z, scaling, missing):
