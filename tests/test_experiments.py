@@ -12,10 +12,13 @@ import pytest
 import readme
 from gmm_jax import GMM, Fit, Posterior, Status, problems
 from gmm_jax.bench import methods, plots, store
+from gmm_jax.bench.course import run_courses
 from gmm_jax.bench.demo import demo
 from gmm_jax.bench.draws import read_draws
-from gmm_jax.bench.provenance import read_provenance
+from gmm_jax.bench.provenance import STAMP, read_provenance
+from gmm_jax.bench.runner import HERE, How
 from gmm_jax.bench.study import Study
+from gmm_jax.shell import configure_jax
 from shared import pictures
 from shared.cells import Run, ask
 
@@ -170,6 +173,17 @@ def test_the_course_leaves_its_pictures_and_a_report_without_any_outside_address
     html = (folder / "report.html").read_text()
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert "https://" not in html
+
+
+def test_the_course_is_the_same_on_two_processes():
+    """Every number that is no time."""
+    here, beside = (
+        run_courses(("course_2d",), {}, n_random_starts=4, how=how) for how in (HERE, How(2, prepare=configure_jax))
+    )
+    for one, other in zip(here[0].rows, beside[0].rows, strict=True):
+        for name, value in one.items():
+            if not name.startswith("seconds") and name not in STAMP:
+                assert value == other[name] or np.allclose(value, other[name], rtol=1e-9, atol=1e-12), name
 
 
 def test_the_course_leaves_the_draws_of_a_sampler_and_their_picture(tmp_path, monkeypatch):
