@@ -15,6 +15,9 @@ import textwrap
 from html import escape
 from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
+
+from gmm_jax.bench import Grid
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -35,6 +38,8 @@ def setup(app):
 
     from docutils.nodes import SkipNode
 
+    for annotated in (Grid, Grid.__init__):  # the types without what they say to the shell
+        annotated.__annotations__ = get_type_hints(annotated)
     app.add_html_math_renderer("mathml", (inline, None), (display, None))
     app.connect("config-inited", lambda app, config: write_pages())
     app.connect("source-read", links_within)
@@ -96,8 +101,9 @@ def fields_of(obj) -> list[str]:
     source = textwrap.dedent(inspect.getsource(obj))
     text, (node,) = source.splitlines(), ast.parse(source).body
     said = []
-    for each in node.body:
-        if isinstance(each, ast.AnnAssign) and not each.target.id.startswith("_"):
+    for each, following in zip(node.body, [*node.body[1:], None], strict=True):
+        described = isinstance(following, ast.Expr)  # by a docstring of its own, with which it is listed
+        if isinstance(each, ast.AnnAssign) and not each.target.id.startswith("_") and not described:
             comment = text[each.end_lineno - 1][each.end_col_offset :].partition("#")[2].strip()
             kind = ast.unparse(each.annotation).replace("'", '"')
             said.append(f"    {each.target.id}: `{kind}` {comment}".rstrip())

@@ -95,7 +95,7 @@ def _drawn(course, folder):
     pictures = [(f"{course.problem}_data.png", "The samples.", plots.data, oracle.x, oracle.labels)]
     for case, run in course.cases.items():
         stem = stem_of(course.problem, case)
-        pictures += [(f"{stem}_{suffix}", *rest) for suffix, *rest in _case_figures(case, run)]
+        pictures += [(f"{stem}_{suffix}", *rest) for suffix, *rest in _case_figures(f"{course.problem}, {case}", run)]
     ends = rows_of(course.starts.optima, course.starts.fits.status, oracle.x)
     caption = f"{case}: where {course.starts.fits.status.size} of the course's random starts end."
     pictures.append((f"{course.problem}_landscape.png", caption, plots.landscape, ends))

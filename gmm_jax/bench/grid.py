@@ -22,7 +22,7 @@ class Grid:
     problems: Names = ("course_2d",)
     """Named problems; see `gmm-jax list`."""
     methods: Names = ("oracle", "em", "gibbs")
-    """Methods, see `gmm-jax list`, or module:function."""
+    """Methods; see `gmm-jax list`. One of your own is `module:function`."""
     option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METHOD.NAME=VALUE [...]")] = ()
     """Options of the methods."""
     known: tuple[Literal["weights", "means", "covariances"], ...] = ()
