@@ -62,7 +62,7 @@ def device() -> str:
 
     kind = jax.devices()[0].device_kind
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_cpu() or 'cpu'}, {cores} cores" if kind == "cpu" else kind
+    return f"{_cpu() or 'cpu'}, {cores} core{'s' * (cores > 1)}" if kind == "cpu" else kind
 
 
 def makers(rows: Iterable[Mapping[str, Any]]) -> list[str]:
