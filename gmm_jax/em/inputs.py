@@ -21,7 +21,7 @@ from ..mixture.moments import BLOCK_ROWS, work_of_step
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
 from ..mixture.starts import (
-    FEW_NUMBERS,
+    compiled_for,
     draw_for_each,
     draw_starts,
     in_known_order,
@@ -318,8 +318,9 @@ def starts_of_each(keys, data: Sequence[Data], init, n_restarts: int) -> GMM:
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
     rows = np.stack([pad(d.for_starts, len(d.z)) for d in data])
     problem = (keys, rows, np.stack([d.annotations.n_rows for d in data]), inner)
-    how = {"compiled_for": "once" if rows.size * n_restarts <= FEW_NUMBERS else "quick"}
-    drawn = on_each(draw_for_each, divide(problem), **how, start=start_function(init), n_starts=n_restarts)
+    start = start_function(init)
+    how = {"compiled_for": compiled_for(start, rows.size * n_restarts * inner.n_components)}
+    drawn = on_each(draw_for_each, divide(problem), **how, start=start, n_starts=n_restarts)
     starts = together(drawn, len(data))
     if data[0].inner.known.means is None and exchangeable(data[0].inner).all():
         return starts

@@ -131,7 +131,9 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_compone
     n_components: programs are compiled for so many, if starts have no more, and the others stay empty.
     """
     n_real = starts.n_components
-    if n_components >= n_real and problem[4] is None:
+    if work_of_step(starts.weights[..., 0].size, problem[0].shape[1], n_real, starts.n_features) <= QUICK_WORK:
+        n_components = max(n_components, n_real + n_real % 2)
+    if n_components > n_real and problem[4] is None:
         z, known, *others = problem
         problem = (z, known_empty(known, pick(starts, (slice(None), 0)), n_components), *others)
         starts = with_empty(starts, n_components)

@@ -20,7 +20,7 @@ from .records import NotSupported
 from .scaling import Scaling, standard_units
 
 BLOCK_NUMBERS = 1 << 22  # K·D·rows of one block of densities: 32 MiB of float64
-LEAST_ROWS, FEW_ROWS = 256, 4096  # of a block: the least, and up to which there are powers of two only
+FEW_ROWS = (512, 4096)  # of a block, up to which there are no other sizes
 ROUNDING = 1e-3  # nats of a log density, above which rows are taken in float64 and apart
 FARTHEST = 1e150  # sds: beyond it responsibilities are at their limit
 
@@ -73,7 +73,7 @@ def pooled_units(gmms: GMM, dtype) -> tuple[GMM, Scaling]:
 
 def _block_rows(n):
     """Few shapes, and for many rows few that fill up."""
-    return power_of_two(max(LEAST_ROWS, n)) if n <= FEW_ROWS else padded_size(n)
+    return next((rows for rows in FEW_ROWS if rows >= n), padded_size(n))
 
 
 def power_of_two(n: int) -> int:

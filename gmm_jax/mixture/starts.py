@@ -27,7 +27,7 @@ from .spec import MixtureSpec, put
 LLOYD_STEPS = 25
 DRAWN_AT_ONCE = 256  # starts, on an accelerator
 FEWEST_ROWS = 512  # that a program is compiled for: with fewer it would not be faster
-FEW_NUMBERS = 1 << 22  # N·D·starts up to which drawing takes less time than its compilation
+FEW_NUMBERS = 1 << 17  # K·N·D·starts, times Lloyd's steps, up to which drawing takes a hundredth of its compilation
 PLACING_NUMBERS = 1 << 20  # K²·D²·starts at a time: 8 MiB of float64
 START_ROWS = 20  # complete rows for each component, for starts to do without the incomplete ones
 
@@ -71,15 +71,25 @@ def kmeans_plusplus(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSp
 
 
 def kmeans(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, n_rows=None) -> GMM:
-    """Lloyd's algorithm from k-means++ centres, a fixed number of steps; then as from_means."""
+    """Lloyd's algorithm from k-means++ centres until they stay, at most LLOYD_STEPS; then as from_means."""
+    counted = jnp.concatenate([jnp.ones((x.shape[0], 1), x.dtype), x], axis=1)
 
-    def lloyd(means, _):
-        one_hot = _one_hot(_nearest(x, means, n_rows), means.shape[0], x.dtype)  # (K, N)
-        count = jnp.sum(one_hot, axis=1)[:, None]
-        moved = one_hot @ x / jnp.maximum(count, 1.0)
-        return put(spec.known.means, jnp.where(count > 0.0, moved, means)), None
+    def lloyd(state):
+        step, means, _ = state
 
-    means = jax.lax.scan(lloyd, _seed(key, x, spec, n_rows), None, length=LLOYD_STEPS)[0]
+        def block(rows, new):
+            distances = jnp.sum((rows[:, 1:].T[None] - means[:, :, None]) ** 2, axis=1)
+            one_hot = _one_hot(jnp.argmin(distances, axis=0), spec.n_components, x.dtype)
+            return weigh(rows.T, one_hot if new is None else jnp.where(new[None], one_hot, 0.0))
+
+        sums = add_blocks(block, counted, None, BLOCK_ROWS, n_rows)
+        count = sums[0][:, None]
+        moved = jnp.where(count > 0.0, sums[1:].T / jnp.maximum(count, 1.0), means)
+        moved = put(spec.known.means, moved)
+        return step + 1, moved, jnp.any(moved != means)
+
+    begin = jnp.int32(0), _seed(key, x, spec, n_rows), jnp.asarray(True)
+    _, means, _ = jax.lax.while_loop(lambda state: state[2] & (state[0] < LLOYD_STEPS), lloyd, begin)
     return from_means(x, means, spec, n_rows)
 
 
@@ -146,8 +156,13 @@ def draw_starts(
 def _draw(key, x, spec, start, n_starts):
     rows, n_rows = rows_of_start(start, x)
     arguments = key, rows, n_rows, jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), spec)
-    compiled_for = "once" if n_starts * rows.size <= FEW_NUMBERS else "quick"
-    return program(_draw_of, arguments, compiled_for=compiled_for, start=start, n_starts=n_starts)(*arguments)
+    how = {"compiled_for": compiled_for(start, n_starts * rows.size * spec.n_components)}
+    return program(_draw_of, arguments, **how, start=start, n_starts=n_starts)(*arguments)
+
+
+def compiled_for(start: Callable, n_numbers: int) -> str:
+    """What a program is compiled for that draws starts from so many numbers: K·N·D·starts."""
+    return "once" if n_numbers * (LLOYD_STEPS if start is kmeans else 1) <= FEW_NUMBERS else "quick"
 
 
 @partial(jax.jit, static_argnames=("start", "n_starts"))
