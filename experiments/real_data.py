@@ -64,7 +64,7 @@ def one(source, restarts):
         "log_likelihood": float(found.best.log_likelihood),
         "optima": int(sound.sum()),
         "spurious": int((~sound).sum()),
-        "share_at_best": int(found.optima.count[sound][0]) / restarts,
+        "share_at_best": int(found.optima.count[sound][:1].sum()) / restarts,
     } | sklearn_of(key, x, spec, restarts)
 
 

@@ -11,6 +11,7 @@ from gmm_jax import GMM, Known, MixtureSpec, Status
 from gmm_jax.em import EMConfig, fit_em_restarts, m_step, spurious
 from gmm_jax.em.optima import reasons, unseen
 from gmm_jax.mixture import Hyperparameters, e_step
+from gmm_jax.problems import datasets
 
 KEY = jax.random.key(0)
 SPEC = MixtureSpec(3)
@@ -92,6 +93,15 @@ def test_what_is_not_an_optimum_has_a_reason(three, whole):
     assert spurious(three, shifted, SPEC) == "not stationary"
     few = GMM(np.array([0.98, 0.02]), np.array([[1.5, 1.5], three[0]]), np.stack([4.0 * np.eye(2), 0.01 * np.eye(2)]))
     assert spurious(three, few, MixtureSpec(2)) == "tiny component"
+
+
+def test_where_variances_are_known_few_samples_are_a_component():
+    """SAS, PROC FMM, getting started: five components of one variance, two of them with about three samples."""
+    x, known = datasets.load("galaxies_roeder")[0] / 1000.0, Known(covariances=np.full((5, 1, 1), 0.9025))
+    found = fit_em_restarts(KEY, x, MixtureSpec(5, known=known), n_restarts=20)
+    assert found.optima.spurious.sum() < found.optima.spurious.size
+    np.testing.assert_allclose(found.best.log_likelihood, -206.104443, atol=1e-5)
+    assert not any(found.optima.spurious[found.optima.log_likelihood >= found.best.log_likelihood - 1e-6])
 
 
 def test_an_optimum_held_up_by_its_ridge_is_not_stationary(three):

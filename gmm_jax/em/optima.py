@@ -21,6 +21,7 @@ from .m_step import m_step
 SAME_COST = 1e-3  # two optima are one where their matched components differ by less than this in total
 SAME_COMPONENT = 1e-3  # two components are one where means and covariances differ by less, in units of their sds
 REPEATED = 1e-5  # relative variance below which samples repeat one value
+ONE_MORE = 0.9  # sample: of what belongs to a component wholly a little is shared
 FEW = 10  # samples that repeat one value are a component of their own if they are so many times D + 1
 LARGEST_SHIFT = 0.05  # at a stationary point an EM step without a ridge widens no Σ_k, and moves no μ_k, by more
 LARGEST_HELD = 0.5  # share of a variance of Σ_k that a ridge may add: by so much Σ_k shrinks in an EM step without it
@@ -59,9 +60,9 @@ def spurious(
     """Why this fit cannot be called a maximum-likelihood optimum of x, or "" where it can.
 
     With m the fewest samples that determine a covariance of this structure (D + 1 if full, 2 if diagonal or spherical,
-    1 if tied) it cannot if
+    1 if tied, or known) it cannot if
 
-    - a free component has n·φ_k < m + 1 ("tiny component");
+    - a free component has n·φ_k < m + 0.9, fewer than m + 1 samples ("tiny component");
     - it is not stationary without regularisation: one EM step moves a free μ_k by more than largest_shift standard
       deviations, or in some direction a free Σ_k grows by more than that share, or shrinks by more than half, so that
       regularisation made most of it. A Σ_k that shrinks is allowed where at least 10·m samples repeat one value (a
@@ -98,7 +99,7 @@ def reasons(gmms, after, spec, spread, n_samples, largest_shift=LARGEST_SHIFT, *
     # that determine a covariance of that structure together with a mean
     least = {"full": spread.shape[-1] + 1, "tied": 1}.get(gmms.covariance_type, 2)
     count = n_samples * np.asarray(gmms.weights, float)
-    tiny = (count < least + 1) & (free_means | free_covariances)
+    tiny = (count < np.where(free_covariances, least, 1) + ONE_MORE) & (free_means | free_covariances)
     reason = np.where(tiny.any(axis=1), "tiny component", "").astype(object)
     if not reason.size or not np.any(spread):
         return reason
