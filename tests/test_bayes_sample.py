@@ -7,7 +7,7 @@ from test_bayes_evidence import SPECS, X, assert_exact
 from test_bayes_references import mcse
 
 from conftest import random_gmm
-from gmm_jax import GMM, MixtureSpec, NotSupported, Prior, Status, bayes, em, judge
+from gmm_jax import GMM, Known, MixtureSpec, NotSupported, Prior, Status, bayes, em, judge
 from gmm_jax import sample as draw
 from gmm_jax.bayes.model import assemble
 from gmm_jax.bayes.target import constrain, first_that, prepare, run_chunks, unconstrained_starts
@@ -111,12 +111,20 @@ def test_a_wall_that_gibbs_does_not_pass_is_passed_by_tempering():
 # ---- bad luck: a status with a reason, and the draws so far
 
 
+LEFT = GMM(np.array([2, 1]) / 3, np.array([[-3.0, 0], [6, 0]]), np.stack([np.diag([10.0, 1]), np.eye(2)]))
+RIGHT = GMM(LEFT.weights, -LEFT.means, LEFT.covariances)
+ON_BOTH_SIDES = jax.tree.map(lambda a, b: np.stack([a, a, b, b]), LEFT, RIGHT)
+
+
+def test_chains_behind_a_wall_jump_over_it():
+    found = bayes.sample(KEY, three_groups(150), MixtureSpec(2), init=ON_BOTH_SIDES, n_draws=300, max_passes=40_000)
+    assert found.status == Status.SAMPLED, found.message
+    assert np.all(found.stats["jumps"] > 10)
+
+
 def test_chains_behind_a_wall_are_unmixed_and_it_is_said_where_they_lie():
-    left = GMM(np.array([2, 1]) / 3, np.array([[-3.0, 0], [6, 0]]), np.stack([np.diag([10.0, 1]), np.eye(2)]))
-    right = GMM(left.weights, -left.means, left.covariances)
-    starts = jax.tree.map(lambda a, b: np.stack([a, a, b, b]), left, right)
-    spec = MixtureSpec(2)
-    found = bayes.sample(KEY, three_groups(150), spec, init=starts, n_draws=300, max_passes=4000)
+    spec = MixtureSpec(2, known=Known(weights=LEFT.weights))  # with known parts nothing jumps
+    found = bayes.sample(KEY, three_groups(150), spec, init=ON_BOTH_SIDES, n_draws=300, max_passes=4000)
     assert found.status == Status.UNMIXED
     assert np.all(np.isfinite(found.log_density))
     assert found.draws.means.shape == (4, 300, 2, 2)

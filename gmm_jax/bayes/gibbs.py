@@ -27,6 +27,7 @@ from ..mixture.covariance import structure
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.moments import Moments, Precision, chosen, e_step, ill_conditioned, work_of_step
+from .jumps import EVERY, check_modes, jump
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, conjugate
 from .target import begin, constrain, finish, first_that, prepare, prior_of, run_chunks
@@ -48,6 +49,7 @@ def gibbs(
     n_draws: int = 1000,
     init: GMM | None = None,
     n_temperatures: int = 1,
+    modes: GMM | None = None,
     labels: Int[Array, "N"] | None = None,
     missing: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -60,6 +62,8 @@ def gibbs(
         n_temperatures: of parallel tempering, from the prior to the posterior (see tempering.py). With 1, which is
             none, a chain can stay in one mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at
             n_temperatures times the cost and memory. They are placed in the warm-up, which should then be longer.
+        modes: mixtures, leading axis, between which chains also try to jump (see jumps.py), with nothing known;
+            `bayes.jumps.modes_of` finds them. Components should stand in the order that those of `init` have.
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random, and draws these entries with the labels.
         progress: called between chunks with (sweeps done, sweeps).
@@ -67,22 +71,26 @@ def gibbs(
             sweeps, of which again n_draws are kept, evenly spread, after a warm-up in the same proportion.
 
     Returns:
-        Posterior; stats: occupied (C, S), the number of components that hold a sample; with tempering also arrivals
-        (C,), how many mixtures came all the way from the prior: as many independent starts, and with none a chain may
-        as well be stuck; and exchange_rate (C, n_temperatures − 1), the acceptance between neighbours.
+        Posterior; stats: occupied (C, S), the number of components that hold a sample; with modes also jumps (C,), how
+        many of a chain's were accepted; with tempering arrivals (C,), how many mixtures came all the way from the
+        prior: as many independent starts, and with none a chain may as well be stuck; and exchange_rate
+        (C, n_temperatures − 1), the acceptance between neighbours.
 
     Raises:
-        NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma; or tempering is asked
-            for with labels or missing values.
+        NotSupported: the prior is not Dirichlet, normal, and inverse Wishart or inverse gamma; or tempering or jumps
+            are asked for with labels or missing values, or jumps with tempering or known parts.
     """
     check_count(n_temperatures, "n_temperatures")
     tempered = n_temperatures > 1
-    annotated = {"labels": labels, "missing": missing, "padded": not tempered}
-    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, **annotated)
-    if tempered and (problem.annotations.labels is not None or problem.annotations.groups is not None):
+    how = {"labels": labels, "missing": missing, "padded": not tempered}
+    problem, scaling, first, key = begin(key, x, spec, init, n_chains, n_warmup, n_draws, **how)
+    annotated = problem.annotations.labels is not None or problem.annotations.groups is not None
+    if tempered and annotated:
         raise NotSupported(
             "tempering (n_temperatures > 1) has neither labels nor missing values: use n_temperatures=1, or nuts."
         )
+    if modes is not None and (tempered or annotated):
+        raise NotSupported("jumps between modes have no tempering, labels or missing values: leave modes out.")
     hyper = conjugate(problem, "gibbs")
     size = min(PLACING if tempered else CHUNK, 50 * -(-(n_warmup + n_draws) // 50))
     if tempered:  # else rows keep the order of their labels and gaps
@@ -93,7 +101,7 @@ def gibbs(
         sums = "fast" if fast and not any(np.any(chains.ill_conditioned) for chains in parts) else "exact"
         compiled_for = "long" if start * work > LONG_WORK else "speed"
         how = {"compiled_for": compiled_for, "n_sweeps": size, "sums": sums}
-        done = on_each(_advance, parts, problem, hyper, rows, **how)
+        done = on_each(_advance, parts, problem, hyper, rows, modes, **how)
         if tempered and start + size <= n_warmup:
             rates = together([output.exchange_rate for _, output in done], n_chains)
             rows = respaced(rows, np.mean(rates, axis=(0, 1)))
@@ -103,9 +111,14 @@ def gibbs(
     fast = not tempered and problem.annotations.groups is None
     rows = first_temperatures(n_temperatures, problem.z.shape[0]).astype(problem.z.dtype)
     chains = _begin(key, problem, first, n_temperatures)
+    if modes is not None:
+        check_modes(modes, spec, problem.z.shape[1])
+        modes = jax.tree.map(lambda leaf: np.asarray(leaf, problem.z.dtype), scaling.inward(modes))
 
     def posterior_of(kept):
         stats = {"occupied": kept.occupied}
+        if modes is not None:
+            stats |= {"jumps": kept.jumps[:, -1]}
         if tempered:
             stats |= {"arrivals": kept.arrived.sum(axis=1), "exchange_rate": kept.exchange_rate.mean(axis=1)}
         log_density = kept.log_likelihood + np.asarray(prior_of(problem, kept.gmm))
@@ -120,6 +133,7 @@ class Chain(NamedTuple):
     key: Array
     gmms: GMM  # one for each temperature, (L, ...)
     climbs: Array  # (L,) whether the mixture was last at the prior, and not at the top
+    jumps: Array  # () accepted so far
     ill_conditioned: Array  # () whether the next sums are to be taken from deviations, for some mixture
 
 
@@ -131,6 +145,7 @@ class Output(NamedTuple):
     occupied: Array  # () its components that hold a sample, by the labels that the sweep draws
     arrived: Array  # () whether it has come all the way from the prior
     exchange_rate: Array  # (L − 1,)
+    jumps: Array  # () accepted so far
 
 
 @partial(jax.jit, static_argnames="n_temperatures")
@@ -139,7 +154,7 @@ def _begin(key, problem, starts, n_temperatures):
     tiled = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], n_temperatures, axis=1), gmms)
     n_chains = starts.shape[0]
     keys, climbs = jax.random.split(key, n_chains), jnp.zeros((n_chains, n_temperatures), bool)
-    return Chain(keys, tiled, climbs, jax.vmap(_any_ill_conditioned)(tiled))
+    return Chain(keys, tiled, climbs, jnp.zeros(n_chains, int), jax.vmap(_any_ill_conditioned)(tiled))
 
 
 def _any_ill_conditioned(gmms):
@@ -148,20 +163,26 @@ def _any_ill_conditioned(gmms):
 
 
 @partial(jax.jit, static_argnames=("n_sweeps", "sums"), compiler_options=ONE_AT_A_TIME)
-def _advance(chains, problem, hyper, rows, n_sweeps, sums):
+def _advance(chains, problem, hyper, rows, modes, n_sweeps, sums):
     n_temperatures = rows.size
     power = powers(rows, problem.z.shape[0]) if n_temperatures > 1 else None  # multiplying by 1 cost 7 %
 
     def step(chain, numbered):
         turn, key_exchange, keys = numbered
+        key_exchange, key_jump = jax.random.split(key_exchange) if modes is not None else (key_exchange, None)
         source, rate = exchange(key_exchange, problem.z, rows, chain.gmms, turn)
         gmms, climbs = jax.tree.map(lambda leaf: leaf[source], (chain.gmms, chain.climbs))
         arrived = climbs[-1]
         climbs = climbs.at[-1].set(False).at[0].set(n_temperatures > 1)
         swept = jax.vmap(partial(sweep, sums=sums), in_axes=(0, None, None, 0, 0))(keys, problem, hyper, gmms, power)
         before, top = jax.tree.map(lambda leaf: leaf[-1], (gmms, swept))
-        output = Output(before, top.log_likelihood, jnp.sum(top.counts > 0.0), arrived, rate)
-        return chain._replace(gmms=swept.gmm, climbs=climbs), output
+        gmms, jumped = swept.gmm, jnp.zeros(n_temperatures, bool)
+        if modes is not None:
+            each = jax.vmap(partial(jump, key_jump, problem, modes, sums))
+            gmms, jumped = jax.lax.cond(turn % EVERY == 0, each, lambda gmms: (gmms, jumped), gmms)
+        jumps = chain.jumps + jumped[-1]
+        output = Output(before, top.log_likelihood, jnp.sum(top.counts > 0.0), arrived, rate, jumps)
+        return chain._replace(gmms=gmms, climbs=climbs, jumps=jumps), output
 
     def run(chain):
         # an even number of sweeps, so that turns go on from one call to the next

@@ -2,7 +2,9 @@ r"""The posterior that goes on until it has mixed: it starts at EM's optima, wit
 
 Chains of Gibbs sweeps (or of NUTS where the prior is not semi-conjugate) are looked at after 1, 2, 4, ... times the
 first number of steps, and end as soon as R-hat is at most 1.01 and bulk and tail ESS are at least 400, in quantities
-without labels and in one labelling. Where half of the budget does not suffice, parallel tempering has the other half.
+without labels and in one labelling. Where EM has several optima that may carry mass, and parameters are few, chains of
+Gibbs also jump between their modes (jumps.py). Where half of the budget does not suffice, few rows have parallel
+tempering with the other half.
 
 Does a stop that looks at the draws bias them? It could if it looked often and at their values. Here it looks only when
 the run has doubled, so a handful of times; at agreement between chains and at autocorrelation, which are the same for
@@ -19,13 +21,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..em.optima import SAME_COST
-from ..mixture import GMM, MixtureSpec, NotSupported, Posterior, Status, distinguished
+from ..mixture import GMM, MixtureSpec, NotSupported, Posterior, Status, align, distinguished
 from ..mixture.checks import check_count, check_key
 from ..mixture.match import distance
 from .checks import check_spec
 from .diagnostics import Diagnostics, least_mixed
 from .gibbs import gibbs
+from .jumps import distinct, modes_of
 from .nuts import nuts
 from .prior import conjugate
 from .starts import starts_from_em
@@ -89,8 +91,8 @@ def sample(
     """Posterior draws that have mixed, or the best there are and a message that says what was tried.
 
     Args:
-        engine: "gibbs", "nuts", or "auto": gibbs where the prior is semi-conjugate (the default one is), and parallel
-            tempering where it does not mix on few rows; else nuts.
+        engine: "gibbs", "nuts", or "auto": gibbs where the prior is semi-conjugate (the default one is), with jumps
+            between modes, and parallel tempering where it does not mix on few rows; else nuts.
         n_chains: two or more, as one alone cannot show that another would agree.
         n_draws: kept of each chain, evenly spread over the last two thirds of its run, however long that was.
         n_restarts: of EM, at whose optima the chains start; None: as em.fit_em_restarts has it.
@@ -118,6 +120,9 @@ def sample(
     budget = _Budget(max_passes, budget_seconds, np.shape(x), spec.n_components)
     if init is None:
         init, _ = starts_from_em(key_start, x, spec, n_chains, n_restarts=n_restarts, labels=labels, missing=missing)
+    modes = modes_of(init, x, spec) if runs[0] == "gibbs" and labels is None and missing is None else None
+    if modes is not None:
+        init = align(init, jax.tree.map(lambda leaf: leaf[0], modes), spec)
     options = {"n_chains": n_chains, "n_warmup": n_draws // 2, "n_draws": n_draws, "init": init}
     options |= {"labels": labels, "missing": missing, "progress": progress}
     looks: dict[str, Look] = {}  # the last one of each run
@@ -125,7 +130,7 @@ def sample(
         for place, (run, one_key) in enumerate(zip(runs, (key_run, key_tempered), strict=False), start=1):
             if looks:
                 options["init"] = jax.tree.map(lambda leaf: leaf[:, -1], looks[runs[0]].posterior.draws)
-            _go_on(run, one_key, x, spec, options, budget, place / len(runs), looks)
+            _go_on(run, one_key, x, spec, options, modes, budget, place / len(runs), looks)
             if looks[runs[0]].mixed:
                 break
     except KeyboardInterrupt:
@@ -152,13 +157,15 @@ class _Budget:
         return passes <= share * self.passes and time.monotonic() + seconds - self.began <= share * self.seconds
 
 
-def _go_on(run, key, x, spec, options, budget, share, looks):
+def _go_on(run, key, x, spec, options, modes, budget, share, looks):
     """One engine until its draws have mixed or this share of the budget is spent: its last look among `looks`."""
     n_steps = options["n_chains"] * (options["n_warmup"] + options["n_draws"])
     before, began, n_looks = sum(look.passes for look in looks.values()), time.monotonic(), 0
     rows = None if options["missing"] is not None else x  # co-clustering is of whole rows
     if run == "tempered gibbs":
         options = options | {"n_temperatures": N_TEMPERATURES}
+    if run == "gibbs":
+        options = options | {"modes": modes}
     cost = options.get("n_temperatures", 1)
     if looks and not budget.allows(share, before + n_steps * cost, 0.0):
         return
@@ -210,11 +217,7 @@ def _answer(looks, starts, spec, said=""):
 def _where(posterior, starts, spec):
     """In words: near which of the distinct starts, EM's optima, how many of the draws lie, overall and by chain."""
     spec = distinguished(spec, posterior.named)
-    modes: list[GMM] = []
-    for i in range(len(starts.weights)):
-        one = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], starts)
-        if all(distance(one, mode, spec) >= SAME_COST for mode in modes):
-            modes.append(one)
+    modes = distinct(starts, spec)
     step = max(1, posterior.log_density.shape[1] // COUNTED)
     draws = jax.tree.map(lambda leaf: np.asarray(leaf)[:, ::step], posterior.draws)
     nearest = np.argmin([distance(draws, mode, spec) for mode in modes], axis=0)  # (C, S)
