@@ -29,10 +29,6 @@ EXPERIMENTS = readme.experiments()
 
 TAKEN = ("coverage",)  # packages of which others make use where they are installed
 STARTS_ANEW = ("course_2d", "course_3d", "recovery")
-LACKS = {
-    "scale": "the rows on a Dask cluster are measured once EM takes a Dask array",
-    "search": "no rows yet",
-}
 
 
 def where(name, out, *, smoke):
@@ -96,8 +92,6 @@ def test_no_file_of_the_experiments_hides_a_package(name):
 @pytest.mark.parametrize("name", [n for n in EXPERIMENTS if n not in STARTS_ANEW])
 def test_with_the_committed_rows_the_default_arguments_have_nothing_left_to_measure(name, tmp_path, monkeypatch):
     """README's commands make README's numbers: defaults were those of other runs in seven of twenty experiments."""
-    if name in LACKS:
-        pytest.xfail(LACKS[name])
     shutil.copytree(ROOT / "results" / name, tmp_path / name)
     before = store.read_rows(tmp_path / name)
     monkeypatch.setattr(Study, "put", never)

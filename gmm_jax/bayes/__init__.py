@@ -1,7 +1,8 @@
 """The posterior: one NumPyro model, its prior, and one engine a file: (key, x, spec, ...) -> Posterior."""
 
 from .evidence import Evidence, bridge, pool
-from .gibbs import gibbs, gibbs_batch
+from .gibbs import gibbs
+from .gibbs_batch import gibbs_batch
 from .importance import corrected_moments
 from .laplace import laplace
 from .model import model

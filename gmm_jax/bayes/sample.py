@@ -38,7 +38,6 @@ WORK = 1.65e10  # n·K·D·(D + 7)/8 of all passes by default: less than a minut
 PASSES = 12_000, 2_000_000  # least and most by default
 N_TEMPERATURES = 12
 MOST_ROWS = 150  # beyond, so many temperatures hardly exchange: tempering is not tried
-GRADIENT = 3  # passes that a gradient costs
 COUNTED = 100  # draws of each chain that are counted to the starts they are near to
 NAMED = 0.01  # share of the draws from which a start is named
 
@@ -97,9 +96,9 @@ def sample(
         n_draws: kept of each chain, evenly spread over the last two thirds of its run, however long that was.
         n_restarts: of EM, at whose optima the chains start; None: as em.fit_em_restarts has it.
         init: where the chains start instead, as the engines take it.
-        max_passes: over the data, by all chains together: a Gibbs sweep of a chain (and temperature) is one, a gradient
-            three. By default as many as take less than a minute on two cores, and 12,000 at least. What comes before
-            the first look is not cut short.
+        max_passes: over the data, by all chains together: a Gibbs sweep of a chain (and temperature) is one, and so is
+            a gradient. By default as many as take less than a minute on two cores, and 12,000 at least. What comes
+            before the first look is not cut short.
         budget_seconds: nothing is begun that would not end in this time, as far as the last look tells. A result then
             depends on the machine, which it does not with max_passes.
         labels, missing: as the engines take them.
@@ -172,7 +171,7 @@ def _go_on(run, key, x, spec, options, modes, budget, share, looks):
 
     def until(posterior):
         nonlocal n_looks
-        each = GRADIENT * float(np.mean(posterior.stats["n_steps"])) if run == "nuts" else cost
+        each = float(np.mean(posterior.stats["n_steps"])) if run == "nuts" else cost
         look = Look(run, n_steps * 2**n_looks * each, posterior, least_mixed(posterior, spec, rows))
         looks[run], n_looks = look, n_looks + 1
         goes_on = budget.allows(share, before + 2 * look.passes, time.monotonic() - began)

@@ -14,14 +14,13 @@ from jaxtyping import Float
 from ..mixture import GMM, Hyperparameters, MixtureSpec, free_parts, structure, validate, validate_spec
 from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size, same_size
 from ..mixture.checks import check_count, check_type
-from ..mixture.cores import QUICK_WORK, divide, n_workers, on_each, together
+from ..mixture.cores import QUICK_WORK, n_workers
 from ..mixture.leaves import in_leaves
 from ..mixture.match import exchangeable
 from ..mixture.moments import BLOCK_ROWS, work_of_step
 from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
 from ..mixture.sources import open_source
 from ..mixture.starts import (
-    compiled_for,
     draw_for_each,
     draw_starts,
     in_known_order,
@@ -318,10 +317,7 @@ def starts_of_each(keys, data: Sequence[Data], init, n_restarts: int) -> GMM:
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
     rows = np.stack([pad(d.for_starts, len(d.z)) for d in data])
     problem = (keys, rows, np.stack([d.annotations.n_rows for d in data]), inner)
-    start = start_function(init)
-    how = {"compiled_for": compiled_for(start, rows.size * n_restarts * inner.n_components)}
-    drawn = on_each(draw_for_each, divide(problem), **how, start=start, n_starts=n_restarts)
-    starts = together(drawn, len(data))
+    starts = draw_for_each(problem, start_function(init), n_restarts)
     if data[0].inner.known.means is None and exchangeable(data[0].inner).all():
         return starts
     ordered = [apart(in_known_order(pick(starts, p), d.inner), d.inner) for p, d in enumerate(data)]

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from .annotations import Annotations, pad, padded_size, there, total_count
-from .cores import in_batches, program
+from .cores import divide, in_batches, on_each, program, together
 from .covariance import structure
 from .gmm import GMM, permute
 from .match import assign, exchangeable
@@ -156,11 +156,18 @@ def draw_starts(
 def _draw(key, x, spec, start, n_starts):
     rows, n_rows = rows_of_start(start, x)
     arguments = key, rows, n_rows, jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), spec)
-    how = {"compiled_for": compiled_for(start, n_starts * rows.size * spec.n_components)}
+    how = {"compiled_for": _compiled_for(start, n_starts * rows.size * spec.n_components)}
     return program(_draw_of, arguments, **how, start=start, n_starts=n_starts)(*arguments)
 
 
-def compiled_for(start: Callable, n_numbers: int) -> str:
+def draw_for_each(problem: tuple, start: Callable, n_starts: int) -> GMM:
+    """(P, n_starts) starts of data sets: (key, filled rows, their number, spec), each with a leading axis."""
+    _, rows, _, spec = problem
+    how = {"compiled_for": _compiled_for(start, n_starts * rows.size * spec.n_components)}
+    return together(on_each(_draw_for_each, divide(problem), **how, start=start, n_starts=n_starts), len(rows))
+
+
+def _compiled_for(start, n_numbers):
     """What a program is compiled for that draws starts from so many numbers: K·N·D·starts."""
     return "once" if n_numbers * (LLOYD_STEPS if start is kmeans else 1) <= FEW_NUMBERS else "quick"
 
@@ -171,9 +178,7 @@ def _draw_of(key, x, n_rows, spec, start, n_starts):
 
 
 @partial(jax.jit, static_argnames=("start", "n_starts"))
-def draw_for_each(problem: tuple, start: Callable, n_starts: int) -> GMM:
-    """(P, n_starts) starts of data sets: (key, filled rows, their number, spec), each with a leading axis."""
-
+def _draw_for_each(problem, start, n_starts):
     def of_one(problem):
         key, x, n_rows, spec = problem
         return starts_from(jax.random.split(key, n_starts), x, n_rows, spec, start)
