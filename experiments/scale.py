@@ -148,9 +148,8 @@ def agreement(rows):
     if not ends:
         return True, ""
     worst = max(np.ptp(each) / abs(each[0]) for each in ends)
-    return bool(
-        worst <= 1e-10
-    ), f" Fits of the same rows by as many iterations agree in log-likelihood to {worst:.1e} wherever the rows lie."
+    said = f" Fits of the same rows by as many iterations agree in log-likelihood to {worst:.1e} wherever the rows lie."
+    return bool(worst <= 1e-10), said
 
 
 def show(_, rows):

@@ -157,7 +157,11 @@ def is_record(kind: type) -> bool:
 
 
 def _is_estimator(kind):
-    return kind.__module__.startswith("gmm_jax.estimators.")
+    if not kind.__module__.startswith("gmm_jax.estimators."):
+        return False
+    from .estimators.base import BaseMixture  # scikit-learn takes a third of a second
+
+    return issubclass(kind, BaseMixture)
 
 
 def _state(value):

@@ -63,7 +63,7 @@ def gibbs(
             none, a chain can stay in one mode for ever, which R-hat shows; with 12 to 20 it goes from mode to mode, at
             n_temperatures times the cost and memory. They are placed in the warm-up, which should then be longer.
         modes: mixtures, leading axis, between which chains also try to jump (see jumps.py), with nothing known;
-            `bayes.jumps.modes_of` finds them. Components should stand in the order that those of `init` have.
+            `bayes.jumps.modes_of` finds them. Component k of one is carried to component k of another.
         labels: the component of each row, -1 where unknown: component k is then class k, which relabelling leaves.
         missing: "marginalise" takes NaN in x as missing at random, and draws these entries with the labels.
         progress: called between chunks with (sweeps done, sweeps).

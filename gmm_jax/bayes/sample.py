@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..mixture import GMM, MixtureSpec, NotSupported, Posterior, Status, align, distinguished
+from ..mixture import GMM, MixtureSpec, NotSupported, Posterior, Status, distinguished
 from ..mixture.checks import check_count, check_key
 from ..mixture.match import distance
 from .checks import check_spec
@@ -120,8 +120,6 @@ def sample(
     if init is None:
         init, _ = starts_from_em(key_start, x, spec, n_chains, n_restarts=n_restarts, labels=labels, missing=missing)
     modes = modes_of(init, x, spec) if runs[0] == "gibbs" and labels is None and missing is None else None
-    if modes is not None:
-        init = align(init, jax.tree.map(lambda leaf: leaf[0], modes), spec)
     options = {"n_chains": n_chains, "n_warmup": n_draws // 2, "n_draws": n_draws, "init": init}
     options |= {"labels": labels, "missing": missing, "progress": progress}
     looks: dict[str, Look] = {}  # the last one of each run
@@ -161,10 +159,8 @@ def _go_on(run, key, x, spec, options, modes, budget, share, looks):
     n_steps = options["n_chains"] * (options["n_warmup"] + options["n_draws"])
     before, began, n_looks = sum(look.passes for look in looks.values()), time.monotonic(), 0
     rows = None if options["missing"] is not None else x  # co-clustering is of whole rows
-    if run == "tempered gibbs":
-        options = options | {"n_temperatures": N_TEMPERATURES}
-    if run == "gibbs":
-        options = options | {"modes": modes}
+    own = {"gibbs": {"modes": modes}, "tempered gibbs": {"n_temperatures": N_TEMPERATURES}}
+    options = options | own.get(run, {})
     cost = options.get("n_temperatures", 1)
     if looks and not budget.allows(share, before + n_steps * cost, 0.0):
         return

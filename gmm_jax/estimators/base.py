@@ -15,7 +15,7 @@ from ..mixture import GMM, ONE_AT_A_TIME, check_sample_weight, sample
 from ..mixture.annotations import check_missing
 from ..mixture.checks import first_of, float_array, native, real_array
 from ..mixture.forks import check_process
-from ..mixture.predictive import pooled_units, power_of_two, predictive
+from ..mixture.predictive import pooled_units, predictive
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin
@@ -133,10 +133,15 @@ def _sample(key, mixtures, n_samples):
     n_mixtures = len(mixtures.weights)
     count = rng.multinomial(n_samples, np.full(n_mixtures, 1.0 / n_mixtures))
     chosen = np.flatnonzero(count)
-    padded = np.pad(chosen, (0, power_of_two(chosen.size) - chosen.size), mode="edge")
-    drawn = _sample_each(key_rows, jax.tree.map(lambda leaf: leaf[padded], mixtures), power_of_two(count.max()))
+    padded = np.pad(chosen, (0, _power_of_two(chosen.size) - chosen.size), mode="edge")
+    drawn = _sample_each(key_rows, jax.tree.map(lambda leaf: leaf[padded], mixtures), _power_of_two(count.max()))
     wanted = np.arange(drawn[1].shape[1]) < count[chosen][:, None]
     return tuple(np.asarray(part)[: chosen.size][wanted] for part in drawn)
+
+
+def _power_of_two(n: int) -> int:
+    """The next one: with few shapes, one program serves many sizes of data."""
+    return 1 << (int(n) - 1).bit_length()
 
 
 @partial(jax.jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)

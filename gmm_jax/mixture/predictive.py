@@ -76,11 +76,6 @@ def _block_rows(n):
     return next((rows for rows in FEW_ROWS if rows >= n), padded_size(n))
 
 
-def power_of_two(n: int) -> int:
-    """The next one: with few shapes, one program serves many sizes of data."""
-    return 1 << (int(n) - 1).bit_length()
-
-
 @jax.jit
 def _mean_over_mixtures(mixtures: GMM, z: Float[Array, "N D"]):
     """log mean_m p(z_n | θ_m) and mean_m p(k | z_n, θ_m), one mixture at a time."""

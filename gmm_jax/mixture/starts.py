@@ -78,8 +78,7 @@ def kmeans(key: Key[Array, ""], x: Float[Array, "N D"], spec: MixtureSpec, n_row
         step, means, _ = state
 
         def block(rows, new):
-            distances = jnp.sum((rows[:, 1:].T[None] - means[:, :, None]) ** 2, axis=1)
-            one_hot = _one_hot(jnp.argmin(distances, axis=0), spec.n_components, x.dtype)
+            one_hot = _one_hot(_nearest(rows[:, 1:], means, None), spec.n_components, x.dtype)
             return weigh(rows.T, one_hot if new is None else jnp.where(new[None], one_hot, 0.0))
 
         sums = add_blocks(block, counted, None, BLOCK_ROWS, n_rows)
@@ -156,20 +155,21 @@ def draw_starts(
 def _draw(key, x, spec, start, n_starts):
     rows, n_rows = rows_of_start(start, x)
     arguments = key, rows, n_rows, jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), spec)
-    how = {"compiled_for": _compiled_for(start, n_starts * rows.size * spec.n_components)}
+    how = _compiled_for(start, n_starts * rows.size * spec.n_components)
     return program(_draw_of, arguments, **how, start=start, n_starts=n_starts)(*arguments)
 
 
 def draw_for_each(problem: tuple, start: Callable, n_starts: int) -> GMM:
     """(P, n_starts) starts of data sets: (key, filled rows, their number, spec), each with a leading axis."""
     _, rows, _, spec = problem
-    how = {"compiled_for": _compiled_for(start, n_starts * rows.size * spec.n_components)}
+    how = _compiled_for(start, n_starts * rows.size * spec.n_components)
     return together(on_each(_draw_for_each, divide(problem), **how, start=start, n_starts=n_starts), len(rows))
 
 
 def _compiled_for(start, n_numbers):
     """What a program is compiled for that draws starts from so many numbers: K·N·D·starts."""
-    return "once" if n_numbers * (LLOYD_STEPS if start is kmeans else 1) <= FEW_NUMBERS else "quick"
+    work = n_numbers * (LLOYD_STEPS if start is kmeans else 1)
+    return {"compiled_for": "once" if work <= FEW_NUMBERS else "quick"}
 
 
 @partial(jax.jit, static_argnames=("start", "n_starts"))
