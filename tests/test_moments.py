@@ -17,9 +17,10 @@ from gmm_jax.mixture import (
     free_coordinates,
     missing_groups,
     static_masks,
+    structure,
 )
 from gmm_jax.mixture.gmm import log_prob_of_rows
-from gmm_jax.mixture.moments import log_likelihood
+from gmm_jax.mixture.moments import kappa_squared, log_likelihood, take_sums
 
 # one program instead of one for each of its operations
 e_step = jax.jit(package.e_step, static_argnames=("block_size", "sums"))
@@ -57,6 +58,17 @@ def test_both_ways_take_the_sum_of_the_formula(covariance_type, n_features, sums
     weight = np.random.default_rng(0).uniform(0.1, 3.0, len(x))
     expected = Moments(*oracles.moments(as_tuple(gmm), x, weight))
     assert_trees_close(e_step(gmm, x, weight, sums=sums), expected)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_one_program_takes_sums_either_way_and_says_what_they_are_worth(mixture, x, exact):
+    whitener = structure(mixture.covariance_type).whitener(mixture.covariances)
+    take = jax.jit(lambda sums: take_sums(mixture, whitener, x, Annotations(), sums))
+    found, one_way = take(exact), take_sums(mixture, whitener, x, Annotations(), "exact" if exact else "fast")
+    assert_trees_close(found[:4], one_way[:4], rtol=1e-12, atol=1e-12)
+    worth = kappa_squared(mixture, whitener, found)
+    assert worth == 0.0 if exact else worth > 0.0
+    np.testing.assert_allclose(worth, kappa_squared(mixture, whitener, one_way), rtol=1e-9)
 
 
 @pytest.mark.parametrize("sums", ["exact", "fast"])

@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,8 +17,9 @@ from gmm_jax.em import sums as sums_of_em
 from gmm_jax.estimators.gaussian import random_responsibilities
 from gmm_jax.mixture import annotations, e_step, programs
 from gmm_jax.mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size
+from gmm_jax.mixture.many_starts import draw_starts
 from gmm_jax.mixture.moments import BLOCK_ROWS
-from gmm_jax.mixture.starts import STARTS
+from gmm_jax.mixture.starts import STARTS, kmeans, kmeans_plusplus
 
 KEY, SPEC = jax.random.key(0), MixtureSpec(2)
 N = 77  # not one of the sizes
@@ -48,13 +50,13 @@ def test_sizes_are_few_and_at_most_a_fifth_larger():
     assert np.unique(sizes[(n > 64) & (n <= 16_384)]).size == 4 * 8  # four to an octave
 
 
-def test_sizes_of_quick_runs_are_fewer_and_compute_at_most_twice_the_rows():
+def test_sizes_of_quick_runs_are_fewer_and_compute_less_than_a_block_more():
     n = np.arange(33, 8193)
     sizes = np.array([padded_size(int(rows), quick=True) for rows in n])
     computed = np.where(sizes <= BLOCK_ROWS, sizes, -(-n // BLOCK_ROWS) * BLOCK_ROWS)  # empty blocks are not
     assert np.all(sizes >= n)
-    assert np.all(computed < 2 * n)
-    assert np.unique(sizes).size == 6
+    assert np.all(computed - n < BLOCK_ROWS)
+    assert np.unique(sizes).size == 3
     assert padded_size(8193, quick=True) == padded_size(8193)
 
 
@@ -92,6 +94,17 @@ def test_starts_are_drawn_from_the_rows_that_are_there(x, start):
         assert_trees_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("start", [kmeans, kmeans_plusplus])
+@pytest.mark.parametrize("known", [Known(), Known(means=np.array([[1.0, 2.0], [np.nan, np.nan], [np.nan, np.nan]]))])
+def test_starts_do_not_know_of_the_component_that_makes_their_number_even(x, start, known):
+    spec = MixtureSpec(3, known=known)
+    found = draw_starts(KEY, x, spec, start, 4)
+    expected = jax.jit(lambda keys: jax.vmap(lambda key: start(key, jnp.asarray(x), spec))(keys))(
+        jax.random.split(KEY, 4)
+    )
+    assert_trees_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("annotated", ["plain", "weights and labels", "gaps"])
 def test_a_fit_and_its_errors_are_those_without_padding(x, annotated, without_padding):
     x, rng = x[:N].copy(), np.random.default_rng(0)
@@ -122,28 +135,33 @@ def test_fit_em_is_that_of_the_rows_alone(x, without_padding):
     assert_trees_close(padded, alone, rtol=1e-9, atol=1e-9)
 
 
-def test_sizes_and_weights_share_programs(x):
-    def compiled():
-        return sum(key[1][0].__name__ == "_advance" for key in programs._programs)
+def compiled(name):
+    """How many programs of that function there are."""
+    return sum(key[1][0].__name__ == name for key in programs._programs)
 
+
+def test_sizes_numbers_of_components_and_weights_share_programs(x):
     options = {"n_restarts": 3, "config": EMConfig(max_iter=37)}  # as no other test has
-    before, sizes = compiled(), (98, 105, 112, 128, 129, 150)
-    for n in sizes:
-        fit_em_restarts(KEY, x[:n], SPEC, **options)
-    assert compiled() - before == len({padded_size(n, quick=True) for n in sizes}) == 2
+    functions = "_draw_of", "_begin", "_advance"
+    before = [compiled(name) for name in functions]
+    for n in (98, 105, 112, 128, 129, 150):
+        for n_components in (1, 2):
+            fit_em_restarts(KEY, x[:n], MixtureSpec(n_components), init="kmeans", **options)
+    assert [compiled(name) for name in functions] == [n + 1 for n in before]
     x = x[:128]
     for seed in range(3):
         weight = np.random.default_rng(seed).permutation(len(x)) < 125 - seed
         weighted = fit_em_restarts(KEY, x, SPEC, sample_weight=weight.astype(float), **options)
         if not seed:
-            with_weights = compiled()
-    assert compiled() == with_weights
+            with_weights = compiled("_advance")
+    assert compiled("_advance") == with_weights
     alone = fit_em_restarts(KEY, x[weight], SPEC, **options)
     assert_trees_close(weighted.best, alone.best, rtol=1e-9, atol=1e-9)
 
 
 def test_data_sets_of_many_sizes_come_back_in_their_order(x):
-    sizes = [100, 33, 110, 31]
+    x = np.concatenate([x + 0.01 * i for i in range(4)])
+    sizes = [100, 33, 600, 31]
     sets, keys = [x[:n] for n in sizes], jax.random.split(KEY, len(sizes))
     calls = []
     options = {"n_restarts": 3, "progress": lambda *now: calls.append(now[:2])}

@@ -15,9 +15,9 @@ from scipy import stats
 from conftest import TYPES, random_gmm
 from gmm_jax import Known, MixtureSpec, permute, validate
 from gmm_jax.mixture import match_cost
+from gmm_jax.mixture.many_starts import _placing_costs
 from gmm_jax.mixture.starts import (
     STARTS,
-    _placing_costs,
     _row_at,
     distinct_rows,
     from_labels,

@@ -20,8 +20,9 @@ from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotati
 from ..mixture.checks import check_count, check_key, kind_of
 from ..mixture.cores import divide, over_draws, together
 from ..mixture.factor import cholesky
+from ..mixture.many_starts import draw_starts, labelled_means, rows_for_starts
 from ..mixture.scaling import Scaling, check_data, check_labels, standardise
-from ..mixture.starts import draw_starts, kmeans_plusplus, labelled_means, rows_for_starts
+from ..mixture.starts import kmeans_plusplus
 from .checks import check_spec
 from .model import Problem, assemble, log_volume, model, sample_sites, site_values, standardised_problem
 from .prior import dof_of_ties

@@ -184,7 +184,8 @@ def first_state(x, init, known, rows, sums) -> EMState:
 def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
     """EM as a map for fixed_point: EMState -> EMState, its objective ℓ (+ log prior), its faults, and when to stop.
 
-    By way of "fast" it stops with INEXACT before a step whose sums have a κ² above ITERATED; "exact" takes any.
+    By way of "fast" it stops with INEXACT before a step whose sums have a κ² above ITERATED; "exact" takes any. As in
+    `take_sums`, whether they are exact may be a number.
     """
     total = total_count(rows, x.shape[0], x.dtype)
     return map_of(lambda gmm: _state(gmm, x, rows, sums), total, known, config, prior)

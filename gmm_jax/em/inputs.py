@@ -16,19 +16,19 @@ from ..mixture.annotations import Annotations, missing_groups, pad, pad_annotati
 from ..mixture.checks import check_count, check_type
 from ..mixture.cores import QUICK_WORK, n_workers
 from ..mixture.leaves import in_leaves
-from ..mixture.match import exchangeable
-from ..mixture.moments import BLOCK_ROWS, work_of_step
-from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
-from ..mixture.sources import open_source
-from ..mixture.starts import (
+from ..mixture.many_starts import (
     draw_for_each,
     draw_starts,
     in_known_order,
     labelled_means,
     rows_for_starts,
-    start_function,
     takes_n_rows,
 )
+from ..mixture.match import exchangeable
+from ..mixture.moments import BLOCK_ROWS, work_of_step
+from ..mixture.scaling import QUIET, Scaling, check_data, check_labels, check_sample_weight, standardise
+from ..mixture.sources import open_source
+from ..mixture.starts import start_function
 from ..mixture.summary import covariance_of, sampled_rows
 from .fit import EMConfig, EMResult
 from .optima import pick

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, WIDE, Moments, Precision, Status, structure
+from ..mixture import GMM, WIDE, Moments, Status, structure
 from ..mixture.cores import QUICK_WORK, n_workers, program, side_by_side
 from ..mixture.empty import known_empty, with_empty
-from ..mixture.moments import BLOCK_NUMBERS, BLOCK_ROWS, work_of_step
+from ..mixture.moments import BLOCK_ROWS, rows_of_deviations, work_of_step
 from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import choose, pick
@@ -78,7 +78,7 @@ class CompiledFits(Fits):
         rows = [which[i : i + width] for i in range(0, which.size, width)]
         filled = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in rows]
         gmm = with_empty(best.gmm, self.n_components)
-        begun = _begin_pools(self.problem, self.n_starts, gmm, filled, self.pools[0].trace.shape[1], "exact")
+        begun = _begin_pools(self.problem, self.n_starts, gmm, filled, self.pools[0].trace.shape[1], True)
         found = [(_without_empty(p.state, self.n_real), p.value) for p, _ in begun]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: which.size], *found)
 
@@ -109,12 +109,13 @@ class CompiledFits(Fits):
         until = config.max_iter if until is None else min(until, config.max_iter)
         chosen = np.zeros(self.n_fits, bool)
         chosen[which] = True
-        for sums, mask in (("fast", chosen & ~self.exact), ("exact", chosen & self.exact)):
+        for exact in (False, True):
             # exact sums wait until no fit is left with fast ones: a few at a time would leave most slots idle
-            tasks = [task for pool in self.pools if (task := _task(self, pool, sums, mask, until)) is not None]
+            mask = chosen & (self.exact == exact)
+            tasks = [task for pool in self.pools if (task := _task(self, pool, exact, mask, until)) is not None]
             if tasks:
                 break
-        n_threads = _n_threads(self.problem, self.n_components, sums)
+        n_threads = _n_threads(self.problem, self.n_components, exact)
         for (pool, *_), answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
             pool.progress, pool.trace, computed = answer
             self.computed += int(computed)
@@ -133,7 +134,7 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_compone
     n_real = starts.n_components
     if work_of_step(starts.weights[..., 0].size, problem[0].shape[1], n_real, starts.n_features) <= QUICK_WORK:
         n_components = max(n_components, n_real + n_real % 2)
-    if n_components > n_real and problem[4] is None:
+    if n_components >= n_real and problem[4] is None:
         z, known, *others = problem
         problem = (z, known_empty(known, pick(starts, (slice(None), 0)), n_components), *others)
         starts = with_empty(starts, n_components)
@@ -151,13 +152,12 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_compone
     elif work <= QUICK_WORK:
         width = max(4, 1 << (width - 1).bit_length())  # one program for several numbers of starts
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
-    sums = "fast" if problem[2].groups is None else "exact"
-    begun = _begin_pools(problem, n_starts, starts, rows, n_kept, sums)
-    exact = np.full(n_fits, sums == "exact")
+    gaps = problem[2].groups is not None
+    begun, exact = _begin_pools(problem, n_starts, starts, rows, n_kept, gaps), np.full(n_fits, gaps)
     for fits, (progress, _) in zip(members, begun, strict=True):
         exact[fits] |= np.asarray(progress.status)[: fits.size] == INEXACT
-    if sums == "fast" and exact.any():
-        again = _begin_pools(problem, n_starts, starts, rows, n_kept, "exact")
+    if exact.any() and not gaps:
+        again = _begin_pools(problem, n_starts, starts, rows, n_kept, True)
         chosen = [choose(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
         begun = jax.device_put(chosen)
     pools = [Pool(fits, *state) for fits, state in zip(members, begun, strict=True)]
@@ -192,29 +192,28 @@ def _one_by_one(pools):
     return jax.tree.map(gather, *[(pool.progress, pool.trace) for pool in pools])
 
 
-def _begin_pools(problem, n_starts, starts, rows, n_kept, sums):
+def _begin_pools(problem, n_starts, starts, rows, n_kept, exact):
     calls, n_samples = [], problem[0].shape[1]
     work = work_of_step(starts.weights.shape[0], n_samples, *starts.means.shape[1:])
     compiled_for = "once" if work <= FIRST_WORK else "quick"
     for index in rows:
-        arguments = (problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0)
-        calls.append((program(_begin, arguments, compiled_for=compiled_for, sums=sums, n_kept=n_kept), arguments))
-    return side_by_side(calls, _n_threads(problem, starts.n_components, sums))
+        arguments = (problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0, np.bool_(exact))
+        calls.append((program(_begin, arguments, compiled_for=compiled_for, n_kept=n_kept), arguments))
+    return side_by_side(calls, _n_threads(problem, starts.n_components, exact))
 
 
-def _n_threads(problem, n_components, sums):
+def _n_threads(problem, n_components, exact):
     """How many programs run side by side: as many as cores, if every product stays on its own core.
 
     XLA's CPU backend splits larger products over its threads: one such program keeps all cores busy. Two at a time also
     waited for each other for ever, at (100 000, 32, 16) and (3000, 50, 3) on two cores, when they still called LAPACK.
     """
     _, n_samples, n_features = problem[0].shape
-    exact_rows = max(256, BLOCK_NUMBERS // (n_components * n_features))
-    rows = min(n_samples, exact_rows if sums == "exact" else BLOCK_ROWS)
+    rows = min(n_samples, rows_of_deviations(n_components, n_features) if exact else BLOCK_ROWS)
     return n_workers() if work_of_step(1, rows, n_components, n_features) <= SMALL_PRODUCT else 1
 
 
-def _task(fits, pool, sums, chosen, until):
+def _task(fits, pool, exact, chosen, until):
     """(pool, program, arguments), None where this pool has nothing to do by such sums."""
     n_fits, width = pool.members.size, pool.progress.n_iter.size
     status, n_iter = (np.asarray(leaf)[:n_fits] for leaf in (pool.progress.status, pool.progress.n_iter))
@@ -231,23 +230,26 @@ def _task(fits, pool, sums, chosen, until):
     rounds = max(1, LOOK // (steps * work))
     queue = np.concatenate([queue, np.full(width + slots - queue.size, width - 1)]).astype(np.int32)
     data_set = np.concatenate([pool.members, np.zeros(width - n_fits, int)]) // fits.n_starts
-    orders = (queue, data_set, np.int32(until), np.int32(rounds))
+    orders = (queue, data_set, np.int32(until), np.int32(rounds), np.bool_(exact))
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
     of_all = work_of_step(fits.n_fits, n_samples, n_components, n_features)
     compiled_for = "quick" if of_all <= QUICK_WORK else "speed"
-    return pool, program(_advance, arguments, compiled_for=compiled_for, sums=sums, slots=slots, steps=steps), arguments
+    # one program takes sums either way; those of many data sets would copy their rows for it in every step
+    sums = "either" if fits.problem[0].shape[0] == 1 else "exact" if exact else "fast"
+    static = {"sums": sums, "slots": slots, "steps": steps}
+    return pool, program(_advance, arguments, compiled_for=compiled_for, **static), arguments
 
 
-@partial(jax.jit, static_argnames=("sums", "n_kept"), compiler_options=WIDE)
-def _begin(problem, starts, data_set, real, sums: Precision, n_kept):
+@partial(jax.jit, static_argnames="n_kept", compiler_options=WIDE)
+def _begin(problem, starts, data_set, real, exact, n_kept):
     """A pool at its starts: its progress, and its trace."""
     of_fit = _problem_of(problem, data_set)
 
     def one(member):
         i, start = member
         z, known, annotations, *_ = of_fit(i)
-        mapping, rule = em_map(*of_fit(i), sums)
-        return begin(mapping, first_state(z, start, known, annotations, sums), rule)
+        mapping, rule = em_map(*of_fit(i), exact)
+        return begin(mapping, first_state(z, start, known, annotations, exact), rule)
 
     progress = jax.lax.map(one, (jnp.arange(real.shape[0]), starts), batch_size=min(MOST_SLOTS, real.shape[0]))
     trace = jnp.full((real.shape[0], n_kept), -jnp.inf, progress.value.dtype).at[:, :1].set(progress.value[:, None])
@@ -255,11 +257,11 @@ def _begin(problem, starts, data_set, real, sums: Precision, n_kept):
 
 
 @partial(jax.jit, static_argnames=("sums", "slots", "steps"), compiler_options=WIDE)
-def _advance(problem, progress, trace, queue, data_set, until, rounds, sums: Precision, slots, steps):
+def _advance(problem, progress, trace, queue, data_set, until, rounds, exact, sums, slots, steps):
     of_fit = _problem_of(problem, data_set)
 
     def mapping_of(i):
-        return em_map(*of_fit(i), sums)
+        return em_map(*of_fit(i), exact if sums == "either" else sums)
 
     progress = resume(progress, INEXACT)
     progress, trace, taken = take_turns(mapping_of, progress, trace, queue, slots, steps, until, rounds)

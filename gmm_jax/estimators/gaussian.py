@@ -18,7 +18,8 @@ from ..mixture import GMM, Known, MixtureSpec, Status, check_sample_weight, mome
 from ..mixture.annotations import there
 from ..mixture.checks import check_count
 from ..mixture.gmm import deviations
-from ..mixture.starts import STARTS, in_known_order
+from ..mixture.many_starts import in_known_order
+from ..mixture.starts import STARTS
 from .base import BaseMixture, ConvergenceWarning, check_is_fitted
 
 BOUND_DIGITS = 12  # decimals of lower_bound_, nats per sample

@@ -27,7 +27,7 @@ MARGINALISE = "marginalise"
 LARGEST_GROUP = 512  # rows
 MOST_FILLED = 1 << 16  # rows that `filled_up` copies
 SIZES = (32, 38, 45, 54, 64)  # of rows, times a power of two
-QUICK_SIZES = (64, 128, 256, 512, 2048, 8192)  # of rows of a quick run; from 512 on, blocks that are empty cost nothing
+QUICK_SIZES = (512, 4096, 8192)  # of rows of a quick run: blocks that are empty cost nothing
 GROUP_SIZES = tuple(range(1, 17))  # of groups, the same
 GROUP_NUMBERS = 1 << 18  # K·D·(rows + D) of the groups that are taken at once
 

@@ -28,9 +28,12 @@ from .annotations import Annotations, Groups, condition, groups_at_once, strike_
 from .covariance import positive, structure
 from .gmm import GMM, deviations, log_joint_components_first, log_normalisers
 
-BLOCK_NUMBERS = 1 << 18  # K·D·rows in one block of deviations: 2 MiB of float64, so that a block stays in the cache
 BLOCK_ROWS = 512  # rows in one block of statistics: products of this size run near the hardware's rate on one core
+BLOCK_NUMBERS = 1 << 13  # K·D·rows in one block of deviations, which then stays in the nearest cache
+FEWEST_ROWS = 256  # in one block of deviations
 SHARPEST = 0.1  # of 1/eps: from this κ² about the origin on, a density may be wrong by a factor, and so may its κ²
+
+EXACT = -1.0
 
 Precision = Literal["fast", "exact"]
 
@@ -51,7 +54,7 @@ class FastMoments(NamedTuple):
     first: Float[Array, "K D"]
     second: Float[Array, "..."]
     log_likelihood: Float[Array, ""]
-    reach: Float[Array, "K"]  # Σ_n r_nk of squared distances from the centre: see `kappa_squared`
+    reach: Float[Array, "K"]  # Σ_n r_nk of squared distances from the centre, EXACT of exact sums: see `kappa_squared`
 
     @property
     def moments(self) -> Moments:
@@ -124,16 +127,23 @@ def take_sums(
     whitener: Float[Array, "..."],
     x: Float[Array, "N D"],
     rows: Annotations,
-    sums: Precision,
+    sums: Precision | Bool[Array, ""],
     *,
     uniforms: Float[Array, "N"] | None = None,
     block_size: int | None = None,
 ) -> Moments | FastMoments:
-    """The sums of e_step by the given way. Gaps have a way of their own, which is exact."""
+    """The sums of e_step by the given way. Gaps have a way of their own, which is exact.
+
+    Whether they are exact may also be a number: then one program, compiled in little more time than one of the two,
+    takes them either way.
+    """
     if rows.groups is not None:
         return _from_groups(gmm, x, rows)
-    take = _from_statistics if sums == "fast" else _from_deviations
-    return take(gmm, whitener, x, rows.weight, rows.labels, uniforms, rows.n_rows, block_size)
+    given = gmm, whitener, x, rows.weight, rows.labels, uniforms, rows.n_rows, block_size
+    if isinstance(sums, str):
+        return _from_statistics(*given) if sums == "fast" else _from_deviations(*given)
+    reach = jnp.full_like(gmm.weights, EXACT)
+    return jax.lax.cond(sums, lambda: FastMoments(*_from_deviations(*given), reach), lambda: _from_statistics(*given))
 
 
 def expected_log_joint(
@@ -197,7 +207,7 @@ def kappa_squared(gmm: GMM, whitener: Float[Array, "..."], sums: Moments | FastM
     precision = jnp.max(structure(gmm.covariance_type).precisions(whitener), axis=-1)
     kappa = jnp.max(precision * sums.reach / positive(sums.mass))
     blunt = _about_origin(gmm, whitener) <= SHARPEST / jnp.finfo(kappa.dtype).eps
-    return jnp.where(blunt, kappa, jnp.full_like(kappa, jnp.inf))
+    return jnp.select([sums.reach[0] == EXACT, blunt], [jnp.zeros_like(kappa), kappa], jnp.inf)
 
 
 def ill_conditioned(gmm: GMM, whitener: Float[Array, "..."]) -> Bool[Array, ""]:
@@ -224,7 +234,7 @@ def chosen(
 
 
 def _from_deviations(gmm, whitener, x, sample_weight, labels, uniforms, n_rows, block_size):
-    size = block_size or max(256, BLOCK_NUMBERS // max(gmm.means.size, 1))
+    size = block_size or rows_of_deviations(*gmm.means.shape)
 
     def block(rows, weight):
         x, labels, uniforms = rows
@@ -236,6 +246,11 @@ def _from_deviations(gmm, whitener, x, sample_weight, labels, uniforms, n_rows, 
         return _shared_out(gmm, d, joint, weight, uniforms)
 
     return add_blocks(block, (x, labels, uniforms), sample_weight, size, n_rows=n_rows)
+
+
+def rows_of_deviations(n_components: int, n_features: int) -> int:
+    """Rows in one block of deviations, components first."""
+    return min(BLOCK_ROWS, max(FEWEST_ROWS, BLOCK_NUMBERS // (n_components * n_features)))
 
 
 def _shared_out(gmm, d, joint, weight, uniforms=None):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from .annotations import check_missing, padded_size
 from .covariance import structure
+from .empty import with_empty
 from .forks import check_process
 from .gmm import GMM, log_joint
 from .records import NotSupported
@@ -47,11 +48,14 @@ def predictive(gmms: GMM, x: Float[Array, "N D"], *, missing: str | None = None)
     if missing is not None and np.isnan(z).any():
         return _of_what_was_seen(inner, narrow, scaling, missing)
     rows = _block_rows(min(len(z), BLOCK_NUMBERS // math.prod(np.shape(gmms.means)[1:])))
-    blocks = []
+    n_components, blocks = inner.n_components, []
+    if rows in FEW_ROWS:  # few programs: every other number of components has those of the next
+        inner = with_empty(inner, n_components + n_components % 2)
     for i in range(0, len(z), rows):
         padded = np.pad(narrow[i : i + rows], ((0, max(0, i + rows - len(z))), (0, 0)))
         blocks.append(jax.tree.map(np.asarray, _mean_over_mixtures(inner, padded)))
     log_density, p = (np.concatenate(part)[: len(z)].astype(float) for part in zip(*blocks, strict=True))
+    p = p[:, :n_components]
     lowest = -ROUNDING / np.finfo(narrow.dtype).eps
     far = ~((log_density > lowest) & np.isfinite(p).all(axis=1)) & np.isfinite(z).all(axis=1)
     if far.any():
