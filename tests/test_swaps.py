@@ -6,8 +6,9 @@ import pytest
 
 from conftest import assert_trees_close
 from gmm_jax import Known, MixtureSpec, problems
+from gmm_jax.bench.runner import derive_key
 from gmm_jax.em import EMConfig, criterion, fit_em_restarts, restarts
-from gmm_jax.em.search import run_swaps, starts_and_swaps
+from gmm_jax.em.search import SHORT, run_swaps, starts_and_swaps
 
 KEY = jax.random.key(0)
 
@@ -109,13 +110,25 @@ def test_swaps_are_the_default_where_starts_are_few_for_the_components():
     assert chosen(20, init=problems.load("many_components").truth) == (1, False)
 
 
-def test_where_most_starts_lead_to_the_best_optimum_no_other_is_looked_for():
+def test_where_many_starts_agree_a_few_swaps_look_for_what_all_have_missed():
+    """Half of the starts end at the same optimum of round_clusters, 100 nats below what one in ten finds."""
+    problem = problems.load("round_clusters")
+    x, _ = problem.sample(derive_key(11, "data", "round_clusters"))
+    truth = fit_em_restarts(KEY, x, problem.spec, init=problem.truth).best.log_likelihood
+    key = derive_key(11, "method", "round_clusters")
+    alone, swapped = (fit_em_restarts(key, x, problem.spec, n_restarts=20, swaps=how) for how in (False, True))
+    assert alone.best.log_likelihood < truth - 50.0
+    assert alone.optima.count.max() > 20 / 3
+    assert swapped.best.log_likelihood >= truth - 0.1
+
+
+def test_where_most_starts_lead_to_the_best_optimum_few_others_are_looked_for():
     centres = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
     x = np.repeat(centres, 40, axis=0) + np.random.default_rng(0).normal(size=(120, 2))
     alone, swapped = (fitted(x, swaps, MixtureSpec(3), n_restarts=20, init="kmeans++") for swaps in (False, True))
     at_best = alone.optima.count[np.argmax(np.where(alone.optima.spurious, -np.inf, alone.optima.criterion))]
     assert at_best > 20 / 3
-    assert swapped.effort.spent == alone.effort.spent
+    assert 0 < swapped.effort.spent - alone.effort.spent < 2 * 20 * (SHORT + alone.best.trace.size)
 
 
 def test_two_components_and_unfinished_fits_are_left_alone(nine):
