@@ -132,8 +132,8 @@ def fit_em_restarts(
             until a hundred in a row found nothing better: with many components few starts lead to the best optimum. The
             best fit may then be none of `fits`: the message says by how much it is better, and of `optima` it is one
             that no start reached (count 0, fit -1). Forty in a row are enough where more than a third of the starts
-            led to the best. For rows in memory whose fits run side by side. By default for four components or more and 20 starts
-            or more that are not given. See em/search.py.
+            led to the best. For rows in memory whose fits run side by side. By default for four components or more and
+            20 starts or more that are not given. See em/search.py.
         n_sample: restarts are run on so many rows, drawn uniformly, and only the best goes on over all of them.
         block_rows: rows of a stream or a partition that are summed at a time, by default a million numbers.
         traces: whether `fits` keep theirs; by default for one data set.

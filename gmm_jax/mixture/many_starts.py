@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from .annotations import QUICK_SIZES, pad, padded_size
-from .cores import divide, in_batches, on_each, program, together
+from .cores import divide, in_batches, on_each, together
 from .covariance import structure
 from .gmm import GMM, permute
 from .match import assign, exchangeable
@@ -44,10 +44,10 @@ def _draw(key, x, spec, start, n_starts):
     rows, n_rows = rows_of_start(start, x)
     shared = start in (kmeans, kmeans_plusplus) and structure(spec.covariance_type).per_component
     asked = _with_far_mean(spec, x) if shared and len(rows) <= QUICK_SIZES[-1] else spec
-    known = jax.tree.map(np.asarray, asked.known)
-    arguments, how = (key, rows, n_rows, replace(asked, known=known)), _compiled_for(start, n_starts, rows, asked)
-    starts = program(_draw_of, arguments, **how, start=start, n_starts=n_starts)(*arguments)
-    return _without_far_mean(starts, spec.n_components)
+    keys, compiled_for = jax.random.split(key, n_starts), _compiled_for(start, n_starts, rows, asked)
+    parts = [keys] if compiled_for == "once" else divide(keys)
+    found = on_each(_draw_of, parts, rows, n_rows, asked, compiled_for=compiled_for, start=start)
+    return _without_far_mean(together(found, n_starts), spec.n_components)
 
 
 def _with_far_mean(spec, x):
@@ -64,26 +64,26 @@ def _with_far_mean(spec, x):
 def _without_far_mean(starts, n_components):
     if starts.n_components == n_components:
         return starts
-    weights, means, covariances = (np.asarray(leaf)[:, :n_components] for leaf in jax.tree.leaves(starts))
+    weights, means, covariances = (leaf[:, :n_components] for leaf in jax.tree.leaves(starts))
     return GMM(weights / weights.sum(axis=1, keepdims=True), means, covariances, starts.covariance_type)
 
 
 def draw_for_each(problem: tuple, start: Callable, n_starts: int) -> GMM:
     """(P, n_starts) starts of data sets: (key, filled rows, their number, spec), each with a leading axis."""
     _, rows, _, spec = problem
-    how = _compiled_for(start, n_starts, rows, spec)
-    return together(on_each(_draw_for_each, divide(problem), **how, start=start, n_starts=n_starts), len(rows))
+    how = {"compiled_for": _compiled_for(start, n_starts, rows, spec), "start": start, "n_starts": n_starts}
+    return together(on_each(_draw_for_each, divide(problem), **how), len(rows))
 
 
 def _compiled_for(start, n_starts, rows, spec):
     """What a program is compiled for that draws so many starts."""
     work = n_starts * rows.size * spec.n_components * (LLOYD_STEPS if start is kmeans else 1)
-    return {"compiled_for": "once" if work <= FEW_NUMBERS else "quick"}
+    return "once" if work <= FEW_NUMBERS else "quick"
 
 
-@partial(jax.jit, static_argnames=("start", "n_starts"))
-def _draw_of(key, x, n_rows, spec, start, n_starts):
-    return starts_from(jax.random.split(key, n_starts), x, n_rows, spec, start)
+@partial(jax.jit, static_argnames="start")
+def _draw_of(keys, x, n_rows, spec, start):
+    return starts_from(keys, x, n_rows, spec, start)
 
 
 @partial(jax.jit, static_argnames=("start", "n_starts"))
@@ -92,14 +92,18 @@ def _draw_for_each(problem, start, n_starts):
         key, x, n_rows, spec = problem
         return starts_from(jax.random.split(key, n_starts), x, n_rows, spec, start)
 
-    # on a CPU many at a time are no faster, and take three times as long to compile
     return in_batches(of_one, problem, 1 if jax.default_backend() == "cpu" else DRAWN_AT_ONCE // n_starts)
 
 
 def starts_from(keys: Key[Array, "R"], x: Float[Array, "N D"], n_rows, spec: MixtureSpec, start: Callable) -> GMM:
     """A start for each key, inside a compiled program; n_rows is None where the function does not take it."""
     counted = {} if n_rows is None else {"n_rows": n_rows}
-    starts = jax.vmap(lambda key: start(key, x, spec, **counted))(keys)
+
+    def one(key):
+        return start(key, x, spec, **counted)
+
+    # on a CPU many at a time take longer to compile, and all wait for the slowest
+    starts = jax.lax.map(one, keys) if jax.default_backend() == "cpu" else jax.vmap(one)(keys)
     _check_start(starts, spec, x.shape[1])
     return starts
 
