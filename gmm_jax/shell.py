@@ -32,6 +32,10 @@ def configure_jax(n_devices: int | None = None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if jax.config.jax_enable_compilation_cache and (folder := jax.config.jax_compilation_cache_dir):
+        from . import stored
+
+        stored.keep_in(Path(folder) / "traced")
 
 
 def compile_quickly() -> None:

@@ -14,8 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LINE = ("mixture", "problems", "em", "bayes", "judge", "bench")
 MAY_IMPORT = {package: set(LINE[:place]) for place, package in enumerate(LINE)}
 MAY_IMPORT["estimators"] = set(LINE) - {"bench"}
-INTERFACES = {"__init__", "__main__", "cli", "command", "plot", "saving", "shell"}
-SHELL = {"cli.py", "shell.py"}  # the command, and what it shares with the experiments
+INTERFACES = {"__init__", "__main__", "cli", "command", "plot", "saving", "shell", "stored"}
+SHELL = {"cli.py", "shell.py", "stored.py"}  # the command, and what it shares with the experiments
 
 
 def name_of(path):

@@ -40,6 +40,7 @@ from ..mixture import (
     free_parts,
 )
 from ..mixture.gmm import log_joint
+from ..mixture.programs import jit
 from .checks import check_posterior, check_spec, standardised
 
 R_HAT_LIMIT = 1.01
@@ -143,7 +144,7 @@ def _log_joint_at(posterior, x, pairs, spec):
     return rows, np.asarray(_log_joints(draws, z[rows]), float)
 
 
-@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+@partial(jit, compiler_options=ONE_AT_A_TIME)
 def _log_joints(draws, z):
     return jax.lax.map(jax.vmap(lambda gmm: log_joint(gmm, z)), draws)
 

@@ -25,6 +25,7 @@ from scipy.special import expit
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, assign, match_cost, permute
 from ..mixture.checks import check_count, check_key
+from ..mixture.programs import jit
 from .checks import check_posterior
 from .model import assemble, log_volume
 from .target import constrain, density_of, prepare, unconstrain
@@ -186,12 +187,12 @@ def _fit(u):
     return flat.mean(axis=0), np.linalg.cholesky(np.atleast_2d(np.cov(flat.T)))
 
 
-@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+@partial(jit, compiler_options=ONE_AT_A_TIME)
 def _coordinates(problem, gmms):
     return jax.vmap(jax.vmap(partial(unconstrain, problem)))(gmms)
 
 
-@partial(jax.jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
+@partial(jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
 def _propose(key, problem, mean, root, n):
     """Mixtures (1, n) from q₀."""
     key_normal, key_chi = jax.random.split(key)
@@ -208,7 +209,7 @@ def _log_ratio(problem, gmms, orders, log_size, mean, root):
     return log_p - (np.asarray(log_q, float) - log_size), float(np.mean(others))
 
 
-@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+@partial(jit, compiler_options=ONE_AT_A_TIME)
 def _log_proposal(problem, gmms, orders, mean, whitener):
     """log Σ_g q₀(gθ), (C, S), and the share of all g but the first."""
     size = mean.size

@@ -27,6 +27,7 @@ from ..mixture.covariance import structure
 from ..mixture.factor import cholesky, inverse_cholesky
 from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.moments import Moments, Precision, chosen, e_step, ill_conditioned, work_of_step
+from ..mixture.programs import jit
 from .jumps import EVERY, check_modes, jump
 from .model import MATRIX, Problem, assemble
 from .prior import Hyperparameters, conjugate
@@ -148,7 +149,7 @@ class Output(NamedTuple):
     jumps: Array  # () accepted so far
 
 
-@partial(jax.jit, static_argnames="n_temperatures")
+@partial(jit, static_argnames="n_temperatures")
 def _begin(key, problem, starts, n_temperatures):
     gmms = jax.vmap(lambda u: assemble(problem, constrain(problem, u)[0]))(starts)
     tiled = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], n_temperatures, axis=1), gmms)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior
 from ..mixture.free import each_direction
 from ..mixture.match import distance, distinguished, exchangeable, match_cost
+from ..mixture.programs import jit
 from .importance import weighted
 from .model import Problem
 from .target import begin, finish, log_posterior, read_draws
@@ -126,12 +127,12 @@ def _no_mode(n_coordinates):
     return Mode(np.full(n_coordinates, np.nan), np.nan, np.full((n_coordinates, n_coordinates), np.nan), np.nan)
 
 
-@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+@partial(jit, compiler_options=ONE_AT_A_TIME)
 def _height(problem, u):
     return jax.value_and_grad(partial(log_posterior, problem))(u)
 
 
-@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+@partial(jit, compiler_options=ONE_AT_A_TIME)
 def _hessian(problem, u):
     slope = jax.grad(partial(log_posterior, problem))
     columns = each_direction(lambda v: jax.jvp(slope, (u,), (v,))[1], u)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ..mixture import GMM, Annotations, MixtureSpec, NotSupported, Prior, Scaling, free_parts, share, structure
 from ..mixture.moments import log_likelihood
-from .prior import from_leaves, log_inverse_wishart, standardised, to_leaves
+from .prior import Form, from_leaves, log_inverse_wishart, standardised, to_leaves
 
 MATRIX = ("full", "tied")
 NO_ANNOTATIONS = Annotations()
@@ -29,7 +29,7 @@ class Problem:
     prior_leaves: tuple  # of the prior, standardised except its foreign fields
     centre: Float[Array, "D"]
     scale: Float[Array, "D"]
-    prior_form: tuple = field(metadata={"static": True})
+    prior_form: Form = field(metadata={"static": True})
     free: tuple = field(metadata={"static": True})  # masks of free weights, means, covariances, read once
     foreign: tuple = field(metadata={"static": True})  # fields whose prior stayed in the units of the data
     annotations: Annotations = NO_ANNOTATIONS  # labels, what was seen of each row, how many there are; z is 0 elsewhere

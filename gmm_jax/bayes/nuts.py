@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from ..mixture.checks import check_count
 from ..mixture.cores import on_each
+from ..mixture.programs import jit
 from .target import begin, finish, first_that, log_posterior, read_draws, run_chunks
 
 CHUNK = 250  # steps between two looks from the host
@@ -105,7 +106,7 @@ def _adaptation(target_accept):
     return dual_averaging_adaptation(target_accept), mass_matrix_adaptation(True)
 
 
-@jax.jit
+@jit
 def _begin(key, problem, starts):
     from blackjax.mcmc.nuts import init
 

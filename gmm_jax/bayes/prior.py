@@ -12,7 +12,8 @@ Reference:
     Fraley & Raftery (2007), Bayesian regularization for normal mixture estimation, J. Classification 24 (the K^(−2/D)).
 """
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -196,22 +197,47 @@ def hyperparameters(prior: Prior, covariance_type: str) -> Hyperparameters:
     return Hyperparameters(alpha, loc, precision, dof, size, size_dof)
 
 
-def to_leaves(prior: Prior) -> tuple[tuple, tuple]:
+@dataclass(frozen=True)
+class Form:
+    """How a prior is put together from its numbers in the order of their names; two are equal if their names are."""
+
+    name: str  # of its distributions and their shapes, the same in every process
+    tree: Any = field(compare=False)
+    order: tuple[int, ...] = field(compare=False)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def to_leaves(prior: Prior) -> tuple[tuple, Form]:
     """The prior's numbers, ordered by the names of their fields, and what `from_leaves` needs to undo it.
 
     NumPyro flattens a distribution in the order of a set of strings, which changes from process to process; with it the
-    compiled program would change, and JAX's persistent cache would seldom hold it.
+    compiled program would change, and no cache on disk would hold it.
     """
     leaves, tree = jax.tree.flatten(prior)
     names = [name for part in fields(prior) for name in _leaf_names(getattr(prior, part.name), part.name)]
     order = sorted(range(len(leaves)), key=names.__getitem__) if len(names) == len(leaves) else range(len(leaves))
-    return tuple(leaves[i] for i in order), (tree, tuple(order))
+    said = ",".join(_named(getattr(prior, part.name)) for part in fields(prior))
+    return tuple(leaves[i] for i in order), Form(f"({said})", tree, tuple(order))
 
 
-def from_leaves(leaves: tuple, form: tuple) -> Prior:
+def from_leaves(leaves: tuple, form: Form) -> Prior:
     """The prior again."""
-    tree, order = form
-    return jax.tree.unflatten(tree, [leaves[place] for place in np.argsort(order)])
+    return jax.tree.unflatten(form.tree, [leaves[place] for place in np.argsort(form.order)])
+
+
+def _named(value) -> str:
+    """Distributions and their fields by name, numbers as *; what is not NumPyro's or ours means nothing elsewhere."""
+    import numpyro.distributions as dist
+
+    if not isinstance(value, dist.Distribution):
+        return f"{jax.tree.structure(value)}"
+    kind = type(value)
+    place = "" if kind.__module__.startswith(("numpyro.", "gmm_jax.")) else f" at 0x{id(kind):x}"
+    parts = [f"{name}={_named(value.__dict__.get(name))}" for name in sorted(kind.gather_pytree_data_fields())]
+    parts += [f"{name}={value.__dict__.get(name)!r}" for name in sorted(kind.gather_pytree_aux_fields())]
+    return f"{kind.__module__}.{kind.__qualname__}{place}({','.join(parts)})"
 
 
 def log_inverse_wishart(distribution, covariances: Float[Array, "*batch D D"]) -> Float[Array, "*batch"]:

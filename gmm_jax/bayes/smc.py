@@ -30,6 +30,7 @@ from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Posterior, 
 from ..mixture.checks import check_count, check_key
 from ..mixture.cores import divide, on_each, together
 from ..mixture.gmm import deviations
+from ..mixture.programs import jit
 from .gibbs import log_densities, sweep
 from .model import assemble, site_values
 from .prior import Hyperparameters, conjugate
@@ -136,7 +137,7 @@ class Runs(NamedTuple):
     variance: Array  # of log_evidence
 
 
-@partial(jax.jit, static_argnames=("n_chains", "n_starts"), compiler_options=ONE_AT_A_TIME)
+@partial(jit, static_argnames=("n_chains", "n_starts"), compiler_options=ONE_AT_A_TIME)
 def _begin(key, problem, n_chains, n_starts):
     key_turn, key_run = jax.random.split(key)
     n_samples = problem.z.shape[0]

@@ -11,6 +11,7 @@ from ..em import EMConfig, Restarts, fit_em, fit_em_restarts
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Status, check_data, standardise, validate_spec
 from ..mixture.checks import check_count
 from ..mixture.cores import in_batches
+from ..mixture.programs import jit
 from .checks import check_spec
 from .prior import default_prior, hyperparameters
 
@@ -60,7 +61,7 @@ def climber(x, spec: MixtureSpec) -> Callable[[GMM], GMM]:
     return climb
 
 
-@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+@partial(jit, compiler_options=ONE_AT_A_TIME)
 def _climb(z, gmms, known, prior):
     prior = jax.tree.map(lambda leaf: jnp.asarray(leaf, z.dtype), prior)
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, Posterior, Status
 from ..mixture.checks import check_count
+from ..mixture.programs import jit
 from .importance import weighted
 from .model import assemble, model
 from .target import begin, bijectors, constrain, density_of, finish
@@ -68,7 +69,7 @@ def svi(
     return finish(problem, scaling, draws, density_of(problem, draws), stats | {"elbo": elbo}, status)
 
 
-@partial(jax.jit, static_argnames=("guide", "n_steps", "n_draws"), compiler_options=ONE_AT_A_TIME)
+@partial(jit, static_argnames=("guide", "n_steps", "n_draws"), compiler_options=ONE_AT_A_TIME)
 def _optimise(key, problem, starts, guide, n_steps, n_draws):
     keys = jax.random.split(key, starts.shape[0])
     return jax.vmap(partial(_one, problem, guide, n_steps, n_draws))(keys, starts)

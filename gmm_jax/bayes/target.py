@@ -21,6 +21,7 @@ from ..mixture.checks import check_count, check_key, kind_of
 from ..mixture.cores import divide, over_draws, together
 from ..mixture.factor import cholesky
 from ..mixture.many_starts import draw_starts, labelled_means, rows_for_starts
+from ..mixture.programs import jit
 from ..mixture.scaling import Scaling, check_data, check_labels, standardise
 from ..mixture.starts import kmeans_plusplus
 from .checks import check_spec
@@ -96,12 +97,12 @@ def _seeds(key, problem, n_chains):
     return _around(key_around, problem, draw_starts(key_draw, rows, spec, kmeans_plusplus, n_chains, means))
 
 
-@jax.jit
+@jit
 def _coordinates(problem, gmms):
     return jax.vmap(lambda gmm: unconstrain(problem, project(gmm, problem.spec.known)))(gmms)
 
 
-@jax.jit
+@jit
 def _around(key, problem, gmms):
     """Points around mixtures, near for each component: a sweep from elsewhere would leave a narrow one for good."""
     kind = structure(problem.spec.covariance_type)
@@ -190,7 +191,7 @@ def log_posterior(problem: Problem, u):
     return log_joint_density(problem, values) + jacobian
 
 
-@jax.jit
+@jit
 def read_draws(problem: Problem, draws):
     """Flat draws (C, S, P) -> (GMM with leading (C, S), log density (C, S), log posterior (C, S)), standardised."""
 
@@ -202,13 +203,13 @@ def read_draws(problem: Problem, draws):
     return of_draws(one, draws, problem.z.size)
 
 
-@jax.jit
+@jit
 def density_of(problem: Problem, gmms: GMM):
     """log density (C, S) of standardised mixtures with leading (C, S)."""
     return of_draws(lambda gmm: log_joint_density(problem, site_values(problem, gmm)), gmms, problem.z.size)
 
 
-@jax.jit
+@jit
 def prior_of(problem: Problem, gmms: GMM):
     """log p(θ) (C, S) of standardised mixtures with leading (C, S)."""
     *_, n_components, n_features = gmms.means.shape

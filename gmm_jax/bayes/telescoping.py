@@ -28,6 +28,7 @@ from ..mixture import GMM, ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, per
 from ..mixture.checks import check_key
 from ..mixture.cores import on_each
 from ..mixture.moments import e_step, log_likelihood
+from ..mixture.programs import jit
 from .checks import check_spec
 from .gibbs import CHUNK, draw_components, draw_weights
 from .model import assemble
@@ -135,7 +136,7 @@ def _refuse_labels(spec):
             raise NotSupported(f"telescoping needs known {name} to be the same for every component: leave them free.")
 
 
-@jax.jit
+@jit
 def _begin(key, problem, starts):
     """What chains carry from sweep to sweep: keys (C,) and mixtures (C, ...)."""
     gmms = jax.vmap(lambda u: assemble(problem, constrain(problem, u)[0]))(starts)
@@ -182,6 +183,6 @@ def log_sizes(counts: Float[Array, "K"], concentration: Float[Array, "K"]) -> Fl
     return jnp.where(empty >= 0.0, log_p, -jnp.inf)
 
 
-@jax.jit
+@jit
 def _log_likelihood(problem, draws):
     return of_draws(lambda gmm: log_likelihood(gmm, problem.z, problem.annotations), draws, problem.z.size)

@@ -18,6 +18,7 @@ from ..mixture.checks import check_count, check_key, check_type
 from ..mixture.cores import in_batches
 from ..mixture.gmm import GMM, mixture_of, permute, sample
 from ..mixture.moments import log_likelihood
+from ..mixture.programs import jit
 from ..mixture.scaling import QUIET
 from .fit import EMConfig, EMResult, _fit
 from .inputs import Data, prepare
@@ -135,7 +136,7 @@ def _spread(draws):
     return np.where(np.ptp(draws, axis=0) == 0.0, 0.0, np.std(draws, axis=0, ddof=1))
 
 
-@partial(jax.jit, static_argnames=("n_resamples", "parametric"), compiler_options=ONE_AT_A_TIME)
+@partial(jit, static_argnames=("n_resamples", "parametric"), compiler_options=ONE_AT_A_TIME)
 def _refit(key, z, rows, gmm, known, config, n_resamples, parametric):
     """Fits of samples of gmm, or of rows with replacement, which come as how often each was drawn."""
 

@@ -27,6 +27,7 @@ from scipy.special import multigammaln
 from ..mixture.annotations import Annotations
 from ..mixture.gmm import GMM
 from ..mixture.moments import e_step
+from ..mixture.programs import jit
 from ..mixture.records import Status
 from ..mixture.scaling import check_data, check_labels, check_sample_weight, standardise
 from ..mixture.spec import MixtureSpec, free_parts, validate_spec
@@ -69,7 +70,7 @@ def criterion(
     return float(total[0] - scaling.log_volume_of(n_samples, Annotations(weight, labels)))
 
 
-@jax.jit
+@jit
 def _log_likelihood(gmm, z, weight, labels):
     return e_step(gmm, z, weight, labels=labels, sums="exact").log_likelihood
 

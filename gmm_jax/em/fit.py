@@ -18,6 +18,7 @@ from ..mixture.checks import check_count, check_type, tree_dataclass
 from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations, given
 from ..mixture.moments import FastMoments, Moments, kappa_squared, kappa_squared_limit, moments, take_sums
+from ..mixture.programs import jit
 from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
@@ -119,7 +120,7 @@ def _checked(x, init, known, config, missing=None):
     return given(init, x, missing, name="init")
 
 
-@jax.jit
+@jit
 def _fit(x, init, known, rows, config, prior):
     rows = rows._replace(weight=None if rows.weight is None else jnp.asarray(rows.weight, x.dtype))
     exact, rule = em_map(x, known, rows, config, prior, "exact")
@@ -155,7 +156,7 @@ def iterates(
     return _iterates(x, init, check_count(n_iter, "n_iter", 0), known, sample_weight, config)
 
 
-@partial(jax.jit, static_argnames="n_iter")
+@partial(jit, static_argnames="n_iter")
 def _iterates(x, init, n_iter, known, sample_weight, config):
     sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
     mapping, _ = em_map(x, known, Annotations(sample_weight), config, None, "exact")
@@ -163,7 +164,7 @@ def _iterates(x, init, n_iter, known, sample_weight, config):
     return jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
 
 
-@jax.jit
+@jit
 def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *, known: Known = Known()) -> GMM:
     """The maximum-likelihood mixture of labelled rows: one M-step from one-hot responsibilities.
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from ..mixture import Status, check_data, check_labels, check_sample_weight, e_step, structure
 from ..mixture.gmm import GMM, variances_of
 from ..mixture.match import distance
+from ..mixture.programs import jit
 from ..mixture.spec import MixtureSpec, free_parts, validate_spec
 from ..problems.checks import dependent_columns
 from .m_step import m_step
@@ -84,7 +85,7 @@ def spurious(
     return str(reasons(*one, spec, spread, n_samples, largest_shift)[0])
 
 
-@jax.jit
+@jit
 def _em_step(x, gmm, known, weight, labels):
     return m_step(e_step(gmm, x, weight, labels=labels, sums="exact"), gmm, known=known)
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
 from ..mixture.checks import check_count, check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
+from ..mixture.programs import jit
 from ..mixture.sources import is_many
 from .criterion import CRITERIA, Ranking, best_of
 from .fit import EMConfig, EMResult, ended, result_of
@@ -269,7 +270,7 @@ def judged_fits(fits: CompiledFits | HostedFits, ranking: Ranking) -> Judged:
     return Judged(results, state.n_iter, state.best_value, worth, reason)
 
 
-@jax.jit
+@jit
 def _results(state, trace, known):
     def one(fit, trace, known):
         # one EM step on without a ridge: the sums are there, so it costs no pass over data
@@ -318,8 +319,7 @@ def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, how: Search) 
     batches, found, done = prepare_many(keys, x, spec, config, prior, n_restarts, **rows), {}, 0
     for batch in batches:
         many = keys[np.array(list(batch))], list(batch.values())
-        counted = done * n_restarts, len(x) * n_restarts
-        show = None if how.progress is None else partial(_of_all, how.progress, *counted)
+        show = None if how.progress is None else partial(_of_all, how.progress, done * n_restarts, n_restarts * len(x))
         some = _fit_batch(*many, n_restarts, init, config, how._replace(progress=show))
         found |= {p: (some, i) for i, p in enumerate(batch)}
         done += len(batch)

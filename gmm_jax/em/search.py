@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from ..mixture import GMM, MixtureSpec, Status, distinguished, free_parts, structure
 from ..mixture.annotations import pad, padded_size
 from ..mixture.gmm import deviations, log_joint_components_first
+from ..mixture.programs import jit
 from .criterion import SAME_WORTH, Ranking
 from .fit import EMResult
 from .inputs import START_ROWS, Data
@@ -204,6 +205,6 @@ def swaps(draw: np.random.Generator, gmm: GMM, data: Data, movable: Bool[np.ndar
     return replace(gmm, weights=weights.astype(gmm.weights.dtype), means=means, covariances=covariances)
 
 
-@jax.jit
+@jit
 def _log_joint(gmm, rows):
     return log_joint_components_first(gmm, deviations(gmm, rows))

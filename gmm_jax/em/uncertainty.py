@@ -18,6 +18,7 @@ from ..mixture import ONE_AT_A_TIME, MixtureSpec, NotSupported, Status, free_par
 from ..mixture.free import each_direction, free_coordinates, free_entries, inverse_root, score_products, static_masks
 from ..mixture.gmm import GMM, mixture_of
 from ..mixture.moments import log_likelihood
+from ..mixture.programs import jit
 from ..mixture.scaling import QUIET
 from ..problems.checks import dependent_columns
 from .bootstrap import at_result, bootstrap
@@ -229,7 +230,7 @@ def _status(data, gmm, rcond, decrement):
     return Status.CONVERGED if decrement <= DECREMENT else Status.NOT_STATIONARY
 
 
-@partial(jax.jit, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
+@partial(jit, static_argnames="masks", compiler_options=ONE_AT_A_TIME)
 def _derivatives(z, gmm, rows, masks):
     """ℓ, score (p,), observed information (p, p), ∂(mixture)/∂θ with the leaves' shapes and p last, and rcond of Σ."""
     theta, unpack = free_coordinates(gmm, masks)
@@ -277,7 +278,7 @@ def _transformed(spec, found, z):
     return replace(raw, covariances=matrices.reshape(found.gmm.covariances.shape))
 
 
-@jax.jit
+@jit
 def _log_cholesky_ends(matrices, blocks, z):
     """(M, T): each entry i ≥ j of M matrices, moved by z of its errors along η ↦ η + z cov(η, Σ_ij) / se(Σ_ij)."""
     full, (i, j) = structure("full"), np.tril_indices(matrices.shape[-1])

@@ -16,6 +16,7 @@ from ..mixture.annotations import check_missing
 from ..mixture.checks import first_of, float_array, native, real_array
 from ..mixture.forks import check_process
 from ..mixture.predictive import pooled_units, predictive
+from ..mixture.programs import jit
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin
@@ -144,6 +145,6 @@ def _power_of_two(n: int) -> int:
     return 1 << (int(n) - 1).bit_length()
 
 
-@partial(jax.jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
+@partial(jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
 def _sample_each(key, mixtures, n):
     return jax.vmap(lambda key, gmm: sample(key, gmm, n))(jax.random.split(key, mixtures.weights.shape[0]), mixtures)

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from ..mixture import ONE_AT_A_TIME, MixtureSpec, assign, exchangeable
 from ..mixture.gmm import GMM, deviations, log_joint_components_first
+from ..mixture.programs import jit
 
 HELD_NUMBERS = 1 << 26  # probabilities p_mnk kept between passes, 512 MiB of float64; more are computed anew each pass
 NO_GAIN = 1e-12  # a draw's permutation is kept where another is cheaper by no more than this, relatively: rounding
@@ -158,18 +159,18 @@ def _probabilities(draw, z):
     return jax.nn.softmax(log_joint_components_first(draw, deviations(draw, z)), axis=0)
 
 
-@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+@partial(jit, compiler_options=ONE_AT_A_TIME)
 def all_probabilities(draws: GMM, z: Float[Array, "N D"]) -> Float[Array, "M K N"]:
     """p_mkn of standardised draws, one draw after another."""
     return jax.lax.map(lambda draw: _probabilities(draw, z), draws)
 
 
-@partial(jax.jit, static_argnames="criterion")
+@partial(jit, static_argnames="criterion")
 def _score_of_one(gmm, z, criterion):
     return criterion.score(criterion.share(_probabilities(gmm, z)))
 
 
-@partial(jax.jit, static_argnames="criterion", compiler_options=ONE_AT_A_TIME)
+@partial(jit, static_argnames="criterion", compiler_options=ONE_AT_A_TIME)
 def _score(source, z, permutations, criterion):
     def add(total, one):
         draw, order = one
@@ -180,7 +181,7 @@ def _score(source, z, permutations, criterion):
     return criterion.score(total / permutations.shape[0])
 
 
-@partial(jax.jit, static_argnames="criterion", compiler_options=ONE_AT_A_TIME)
+@partial(jit, static_argnames="criterion", compiler_options=ONE_AT_A_TIME)
 def _costs(source, z, score, criterion):
     def one(draw):
         share = criterion.share(_probabilities(draw, z))

@@ -22,6 +22,7 @@ from ..bayes.prior import with_sparse_weights
 from ..mixture import MixtureSpec, Posterior, Prior, Status, check_data, sample
 from ..mixture.checks import check_key
 from ..mixture.moments import work_of_step
+from ..mixture.programs import jit
 from .criteria import information_criteria, leave_one_out
 
 SIGNIFICANT = 0.05
@@ -252,7 +253,7 @@ def _smc_evidence(task, use, column, spec):
     return dict(zip((column, f"{column}_se"), bayes.pool(draws), strict=False))
 
 
-@partial(jax.jit, static_argnames="n")
+@partial(jit, static_argnames="n")
 def _samples(keys, gmm, n):
     return jax.vmap(lambda key: sample(key, gmm, n)[0])(keys)
 

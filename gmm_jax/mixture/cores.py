@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .programs import kept
+from .programs import found_or, kept
 
 Call = tuple[Any, tuple]  # a compiled program and its arguments
 
@@ -141,7 +141,12 @@ def _held_as(dtype):
 def compiled(function, tree, shapes, static, compiled_for, widest):
     """The program for arguments of these shapes; `widest` is JAX's float64, or float32 while x64 is off."""
     arguments = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
-    return function.lower(*arguments, **dict(static)).compile(compiler_options=_options(compiled_for))
+
+    def build():
+        return function.lower(*arguments, **dict(static)).compile(compiler_options=_options(compiled_for))
+
+    said = [(shape, str(dtype)) for shape, dtype in shapes]
+    return found_or(build, (arguments, {}), function, tree, said, static, compiled_for, str(widest))
 
 
 @cache

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 from .cores import ONE_AT_A_TIME, over_draws
 from .covariance import structure
 from .gmm import GMM, LEAVES, log_prob, sample
+from .programs import jit
 from .records import NotSupported, Posterior, Status
 from .scaling import check_data, standardise
 from .spec import MixtureSpec
@@ -91,12 +92,12 @@ def _inward(draws, x):
     return z, scaling, jax.tree.map(lambda leaf: leaf.astype(z.dtype), scaling.inward(draws))
 
 
-@partial(jax.jit, compiler_options=ONE_AT_A_TIME)
+@partial(jit, compiler_options=ONE_AT_A_TIME)
 def _pointwise(draws, z):
     return over_draws(lambda gmm: log_prob(gmm, z), draws, NUMBERS // (z.size * draws.n_components))
 
 
-@partial(jax.jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
+@partial(jit, static_argnames="n", compiler_options=ONE_AT_A_TIME)
 def _predict(key, draws, n):
     keys = jax.random.split(key, draws.weights.shape[:2])
     return over_draws(lambda pair: sample(pair[0], pair[1], n)[0], (keys, draws), 1)

@@ -19,6 +19,7 @@ from .cores import in_batches
 from .covariance import HALF_LOG_TWO_PI, structure, whitened_log_joint
 from .factor import cholesky, last_axes
 from .forks import check_process
+from .programs import jit
 from .validity import LEAVES, check_positive_definite, check_shapes, check_weights
 
 ROUNDING = 1e-3  # nats of a log density: what rounds it by more is computed without what all components share
@@ -93,7 +94,7 @@ def log_joint(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -
     return log_joint_of_rows(gmm, x, Annotations(groups=groups))
 
 
-@jax.jit
+@jit
 def log_joint_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Float[Array, "N K"]:
     """log_joint of what was seen of each row; −inf where its label says that it is another component."""
     if rows.groups is None:
@@ -114,7 +115,7 @@ def _log_joint_of_groups(gmm, x, groups):
     return ungroup(groups, joint, x.shape[0])
 
 
-@jax.jit
+@jit
 def log_prob_of_rows(gmm: GMM, x: Float[Array, "N D"], rows: Annotations) -> Float[Array, "N"]:
     """log p(x_n) of what was seen; of a labelled row jointly with its label, log φ_k N(x_n | μ_k, Σ_k)."""
     even = replace(gmm, weights=jnp.ones_like(gmm.weights))
@@ -150,7 +151,7 @@ def responsibilities(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = 
     return responsibilities_of_rows(*given(gmm, x, missing))
 
 
-@jax.jit
+@jit
 def responsibilities_of_rows(gmm: GMM, x: Float[Array, "N D"], groups) -> Float[Array, "N K"]:
     """`responsibilities` of what was seen of each row."""
     logs = _comparable(gmm, x, groups)
@@ -165,7 +166,7 @@ def predict(gmm: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> 
     return _predict(*given(gmm, x, missing))
 
 
-@jax.jit
+@jit
 def _predict(gmm, x, groups):
     return jnp.argmax(jnp.log(gmm.weights)[None] + _comparable(gmm, x, groups), axis=-1)
 
@@ -227,14 +228,14 @@ def sample(key: Key[Array, ""], gmm: GMM, n: int) -> tuple[Float[Array, "n D"], 
     return _sample(check_key(key), mixture_of(gmm), check_count(n, "n", 0))
 
 
-@partial(jax.jit, static_argnames="n")
+@partial(jit, static_argnames="n")
 def _sample(key, gmm, n):
     key_labels, key_noise = jax.random.split(key)
     labels = jax.random.categorical(key_labels, jnp.log(gmm.weights), shape=(n,))
     return sample_given_labels(key_noise, gmm, labels), labels
 
 
-@jax.jit
+@jit
 def sample_given_labels(key: Key[Array, ""], gmm: GMM, labels: Int[Array, "N"]) -> Float[Array, "N D"]:
     """One sample from component labels[n] for every n."""
     n_components, n_features = gmm.means.shape

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -17,6 +16,7 @@ from .annotations import MARGINALISE, condition, groups_at_once, missing_groups,
 from .cores import in_batches
 from .covariance import outer, structure
 from .gmm import GMM, mixture_of, responsibilities_of_rows
+from .programs import jit
 from .scaling import QUIET, check_data, standard_units
 
 
@@ -61,7 +61,7 @@ def impute(gmm: GMM, x: Float[Array, "N D"]) -> Imputed:
     return Imputed(*(leaf.astype(x.dtype) for leaf in (expected, deviations, covariances)))
 
 
-@jax.jit
+@jit
 def _impute(gmm, x, groups):
     r = responsibilities_of_rows(gmm, x, groups)
     found = in_batches(partial(_of_group, gmm, x, r), tuple(groups), groups_at_once(groups, gmm))

@@ -17,6 +17,7 @@ from .covariance import structure
 from .empty import with_empty
 from .forks import check_process
 from .gmm import GMM, log_joint
+from .programs import jit
 from .records import NotSupported
 from .scaling import Scaling, standard_units
 
@@ -80,7 +81,7 @@ def _block_rows(n):
     return next((rows for rows in FEW_ROWS if rows >= n), padded_size(n))
 
 
-@jax.jit
+@jit
 def _mean_over_mixtures(mixtures: GMM, z: Float[Array, "N D"]):
     """log mean_m p(z_n | θ_m) and mean_m p(k | z_n, θ_m), one mixture at a time."""
 

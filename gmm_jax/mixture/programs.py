@@ -1,13 +1,17 @@
-"""What is compiled is bounded: old programs are let go before the process has no maps of memory left.
+"""What is compiled: kept in this process, and bounded; and perhaps on disk, where the shell has said how.
+
+Old programs are let go before the process has no maps of memory left.
 
 Linux gives a process 65,530 of them. A compiled program takes 20 to 300, and without one the compiler ends the process.
 """
 
+import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper, wraps
 from pathlib import Path
 
 import jax
+import numpy as np
 
 MAPS, MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 SHARE = 4  # programs are let go where a process has more than this part of the maps it may have
@@ -15,6 +19,7 @@ BETWEEN_LOOKS = 16  # compilations: to count maps takes some milliseconds
 
 _programs: dict = {}  # by what they were compiled for, the last one used at the end
 _compiled = [0]  # since the last look, by whoever
+_store: list[Callable | None] = [None]
 
 
 def _count(event: str, _: float, **kwargs) -> None:
@@ -65,3 +70,58 @@ def n_maps() -> int:
 def most_maps() -> int:
     """From how many on programs are let go."""
     return int(MOST_MAPS.read_text()) // SHARE if MOST_MAPS.exists() else 65_530 // SHARE
+
+
+# ---- for other processes
+
+
+def use_store(store: Callable | None) -> None:
+    """From now on programs are asked for from store(build, given, what): see `found_or`. None: from nowhere."""
+    _store[0] = store
+
+
+def found_or(build: Callable[[], Callable], given: tuple, *what) -> Callable:
+    """What `build` compiles, or the same from a store.
+
+    Args:
+        given: its arguments and those by name, shapes and types in place of arrays.
+        what: all that it depends on within this package: function, structures, shapes, options.
+    """
+    return build() if _store[0] is None else _store[0](build, given, what)
+
+
+class jit:
+    """`jax.jit`, whose programs may come from a store."""
+
+    def __init__(self, function: Callable, *, static_argnames: str | tuple[str, ...] = (), compiler_options=None):
+        update_wrapper(self, function)
+        static = (static_argnames,) if isinstance(static_argnames, str) else static_argnames
+        self.jitted = jax.jit(function, static_argnames=static, compiler_options=compiler_options)
+        self.static, self.options = frozenset(static), compiler_options or {}
+        self.signature, self.lower = inspect.signature(function), self.jitted.lower
+
+    def __reduce__(self):
+        return self.__qualname__  # a name of its module, as of a function
+
+    def __call__(self, *arguments, **by_name):
+        if _store[0] is None:
+            return self.jitted(*arguments, **by_name)
+        given = self.signature.bind(*arguments, **by_name).arguments
+        static = tuple((name, given.pop(name)) for name in sorted(self.static & given.keys()))
+        leaves, tree = jax.tree.flatten(given)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return self.jitted(*arguments, **by_name)
+        wide = jax.dtypes.canonicalize_dtype(float) == np.float64
+        return _program(self, tree, tuple(map(jax.typeof, leaves)), static, wide)(**given)
+
+
+@kept
+def _program(function: jit, tree, types, static, wide):
+    del wide  # a program for each
+    given = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(t.shape, t.dtype, weak_type=t.weak_type) for t in types])
+    said = [(t.shape, str(t.dtype), t.weak_type) for t in types]
+
+    def build():
+        return function.lower(**given, **dict(static)).compile()
+
+    return found_or(build, ((), given), function, function.options, tree, said, static)

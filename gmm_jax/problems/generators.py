@@ -14,13 +14,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..mixture import GMM, structure
 from ..mixture.checks import keyed
+from ..mixture.programs import jit
 
 RIDGE = 0.01  # of E[A Aᵀ]: what keeps a random covariance from being singular
 JITTER = 0.25  # of the lattice's spacing: neighbours stay at least half a spacing apart
 
 
 @keyed
-@partial(jax.jit, static_argnames="n_features")
+@partial(jit, static_argnames="n_features")
 def random_covariance(key: Key[Array, ""], n_features: int) -> Float[Array, "D D"]:
     r"""Σ = A Aᵀ + c (D/12) I with A uniform on (−1/2, 1/2)^{D×D}: the course's, but never singular.
 
@@ -32,7 +33,7 @@ def random_covariance(key: Key[Array, ""], n_features: int) -> Float[Array, "D D
 
 
 @keyed
-@partial(jax.jit, static_argnames="n_features")
+@partial(jit, static_argnames="n_features")
 def random_gaussian(
     key: Key[Array, ""], n_features: int, distance: float = 5.0
 ) -> tuple[Float[Array, "D"], Float[Array, "D D"]]:
@@ -43,7 +44,7 @@ def random_gaussian(
 
 
 @keyed
-@partial(jax.jit, static_argnames=("n_components", "n_features", "covariance_type"))
+@partial(jit, static_argnames=("n_components", "n_features", "covariance_type"))
 def random_mixture(
     key: Key[Array, ""],
     n_components: int,
@@ -67,7 +68,7 @@ def random_mixture(
 
 
 @keyed
-@partial(jax.jit, static_argnames=("n_components", "n_features", "covariance_type"))
+@partial(jit, static_argnames=("n_components", "n_features", "covariance_type"))
 def separated_mixture(
     key: Key[Array, ""],
     n_components: int,

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
@@ -18,6 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, Known, MixtureSpec, affine, responsibilities, sample, structure
 from ..mixture.checks import check_count, check_key
 from ..mixture.gmm import sample_given_labels
+from ..mixture.programs import jit
 from .generators import fixed_counts
 
 FIELDS = ("weights", "means", "covariances")
@@ -255,12 +255,12 @@ def _centred(truth):
     return affine(affine(truth, 1.0, -centre), 1.0 / scale), centre, scale
 
 
-@partial(jax.jit, static_argnames="n")
+@partial(jit, static_argnames="n")
 def _sample(key, gmm, n):
     return sample(key, gmm, n)
 
 
-@partial(jax.jit, static_argnames="n")
+@partial(jit, static_argnames="n")
 def _doubt(key, gmm, n):
     """1 − max_k p(k | x) of n samples x of the mixture."""
     x, _ = sample(key, gmm, n)

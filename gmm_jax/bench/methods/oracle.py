@@ -7,6 +7,7 @@ import numpy as np
 
 from ... import em
 from ...mixture import Fit, NotSupported, Status, check_data, check_labels, standardise, validate_spec
+from ...mixture.programs import jit
 from ...mixture.starts import from_labels
 
 
@@ -23,6 +24,6 @@ def fit(key, x, spec, *, labels=None) -> Fit:
     return Fit(scaling.outward(jax.tree.map(np.asarray, point)), None, None, Status.CONVERGED, {})
 
 
-@jax.jit
+@jit
 def _fit(z, labels, spec):
     return em.fit_labelled(z, labels, from_labels(z, labels, spec), known=spec.known)
