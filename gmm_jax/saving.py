@@ -37,7 +37,7 @@ def save(path: str | Path, result: Any) -> Path:
     if path.suffix != ".npz":
         raise ValueError(f"results are saved as .npz or .json; got {path.name!r}.")
     arrays, content = {}, io.BytesIO()
-    tree = encoded(result, arrays, type(result).__name__)
+    tree = _encoded(result, arrays, type(result).__name__)
     about = {"schema": SCHEMA, "version": __version__, "result": tree}
     np.savez_compressed(content, about=json.dumps(about), **arrays)
     return write_bytes_atomic(path, content.getvalue())
@@ -56,7 +56,7 @@ def load(path: str | Path) -> Any:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             about = json.loads(str(archive["about"]))
             _check_schema(about)
-            return decoded(about["result"], archive)
+            return _decoded(about["result"], archive)
     except (ValueError, KeyError, TypeError, AttributeError, ImportError, EOFError, BadZipFile) as error:
         said = f"{path} is no whole result of gmm_jax {__version__}"
         raise ValueError(f"{said} ({error or type(error).__name__}): save it again with this version.") from None
@@ -103,19 +103,19 @@ def _numbers(version):
 # ---- records as JSON and arrays
 
 
-def encoded(value, arrays, place):
+def _encoded(value, arrays, place):
     """JSON, with arrays by the name under which they stand in `arrays`."""
     if isinstance(value, Enum):
         return {"type": _tag(type(value)), "value": value.name}
     if value is None or isinstance(value, (str, bool, int)) or (type(value) is float and math.isfinite(value)):
         return value
     if isinstance(value, dict):
-        return {"dict": {key: encoded(item, arrays, f"{place}[{key!r}]") for key, item in value.items()}}
+        return {"dict": {key: _encoded(item, arrays, f"{place}[{key!r}]") for key, item in value.items()}}
     if is_record(type(value)):
         state = _state(value)
-        return {"type": _tag(type(value)), "fields": {n: encoded(v, arrays, f"{place}.{n}") for n, v in state.items()}}
+        return {"type": _tag(type(value)), "fields": {n: _encoded(v, arrays, f"{place}.{n}") for n, v in state.items()}}
     if type(value) in (list, tuple):
-        items = [encoded(item, arrays, f"{place}[{i}]") for i, item in enumerate(value)]
+        items = [_encoded(item, arrays, f"{place}[{i}]") for i, item in enumerate(value)]
         return {type(value).__name__: items}
     if hasattr(value, "__array__") or isinstance(value, float):
         array = np.asarray(value)
@@ -127,15 +127,14 @@ def encoded(value, arrays, place):
     raise ValueError(f"{place} is a {type(value).__name__}, which cannot be saved: leave it out.")
 
 
-def decoded(tree, arrays):
-    """What `encoded` made it of."""
+def _decoded(tree, arrays):
     if not isinstance(tree, dict):
         return tree
     if "type" in tree:
         kind = _class_of(tree["type"])
         if issubclass(kind, Enum):
             return kind[tree["value"]]
-        state = {name: decoded(value, arrays) for name, value in tree["fields"].items()}
+        state = {name: _decoded(value, arrays) for name, value in tree["fields"].items()}
         if not _is_estimator(kind):
             return kind(**state)
         found = kind.__new__(kind)
@@ -143,9 +142,9 @@ def decoded(tree, arrays):
         return found
     ((kind, value),) = tree.items()
     if kind == "dict":
-        return {key: decoded(item, arrays) for key, item in value.items()}
+        return {key: _decoded(item, arrays) for key, item in value.items()}
     if kind in ("list", "tuple"):
-        items = [decoded(item, arrays) for item in value]
+        items = [_decoded(item, arrays) for item in value]
         return tuple(items) if kind == "tuple" else items
     array = arrays[value]
     return float(array) if kind == "float" else array.astype(object) if kind == "strings" else array[()]

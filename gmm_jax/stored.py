@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from jax.experimental.serialize_executable import deserialize_and_load, serializ
 
 from .mixture import programs
 from .mixture.files import write_bytes_atomic
-from .saving import decoded, encoded
 
 PACKAGE, PROCESSOR = Path(__file__).parent, Path("/proc/cpuinfo")
 MOST_BYTES = 1 << 29  # of all programs in the folder; from there on those that were not used for longest go
@@ -78,7 +78,7 @@ def found_or(folder: Path, build: Callable[[], Callable], given: tuple, what: tu
     with suppress(Exception):  # it is not there, or damaged
         size, content = path.read_bytes().split(b"\n", 1)
         content = zlib.decompress(content)
-        answer, content = decoded(json.loads(content[: int(size)]), {}), content[int(size) :]
+        answer, content = _structure(json.loads(content[: int(size)])), content[int(size) :]
         _begin_lapack()
         program = deserialize_and_load(content, jax.tree.structure(given), jax.tree.structure(answer))
         os.utime(path)
@@ -89,7 +89,7 @@ def found_or(folder: Path, build: Callable[[], Callable], given: tuple, what: tu
         with suppress(Exception):  # a full disk, or a program that cannot be kept
             content, _, tree = serialize(program)
             answer = jax.tree.unflatten(tree, range(tree.num_leaves))  # numbers in place of arrays
-            said = json.dumps(encoded(answer, {}, "answer")).encode()
+            said = json.dumps(_described(answer)).encode()
             write_bytes_atomic(path, b"%d\n%b" % (len(said), zlib.compress(said + content, 1)))
     return program
 
@@ -111,6 +111,30 @@ def _compiled_anew(build):
 def _begin_lapack():
     """What JAX does where a factorisation is lowered first: a program that calls LAPACK ends the process without it."""
     jax.jit(jax.lax.linalg.cholesky).lower(jax.ShapeDtypeStruct((1, 1), np.float32))
+
+
+def _described(answer):
+    """A structure of numbers as JSON, with the classes of what is no tuple, list or dictionary."""
+    if answer is None or isinstance(answer, (int, str)):
+        return answer
+    kind = type(answer)
+    if kind in (tuple, list):
+        return {kind.__name__: [_described(part) for part in answer]}
+    parts = answer if kind is dict else answer._asdict() if hasattr(answer, "_fields") else vars(answer)
+    place = "" if kind is dict else f"{kind.__module__}:{kind.__qualname__}"
+    return {place: {name: _described(part) for name, part in parts.items()}}
+
+
+def _structure(described):
+    """What was described."""
+    if not isinstance(described, dict):
+        return described
+    ((place, parts),) = described.items()
+    if isinstance(parts, list):
+        return {"tuple": tuple, "list": list}[place](map(_structure, parts))
+    parts = {name: _structure(part) for name, part in parts.items()}
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)(**parts) if place else parts
 
 
 # ---- names that mean the same in another process
