@@ -112,14 +112,22 @@ class jit:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return self.jitted(*arguments, **by_name)
         wide = jax.dtypes.canonicalize_dtype(float) == np.float64
-        return _program(self, tree, tuple(map(jax.typeof, leaves)), static, wide)(**given)
+        return _program(self, tree, tuple(map(_type_of, leaves)), static, wide)(**given)
+
+
+def _type_of(leaf):
+    """(shape, dtype, whether that is weak) of what JAX takes it for."""
+    if isinstance(leaf, (np.ndarray, jax.Array)):
+        return leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)
+    found = jax.typeof(leaf)
+    return found.shape, found.dtype, found.weak_type
 
 
 @kept
 def _program(function: jit, tree, types, static, wide):
     del wide  # a program for each
-    given = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(t.shape, t.dtype, weak_type=t.weak_type) for t in types])
-    said = [(t.shape, str(t.dtype), t.weak_type) for t in types]
+    structs = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in types]
+    given, said = jax.tree.unflatten(tree, structs), [(shape, str(dtype), weak) for shape, dtype, weak in types]
 
     def build():
         return function.lower(**given, **dict(static)).compile()
