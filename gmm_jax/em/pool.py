@@ -31,6 +31,7 @@ STEPS = 4  # of few samples, that a fit takes before its slot may change hands: 
 TURNS = 4  # fits a slot has at least, so that slots are seldom idle at the end
 ONE_POOL = 1 << 17  # multiplications of one step of all fits, up to which a second core costs more than it saves
 FIRST_WORK = 1 << 24  # multiplications of the first E-step of all fits, up to which it is compiled for once
+FEW_FITS = 32  # up to so many share programs with other fits; what takes many is asked for its speed
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
 
@@ -132,7 +133,9 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_compone
     n_components: programs are compiled for so many, if starts have no more, and the others stay empty.
     """
     n_real = starts.n_components
-    if work_of_step(starts.weights[..., 0].size, problem[0].shape[1], n_real, starts.n_features) <= QUICK_WORK:
+    n_fits = starts.weights[..., 0].size
+    quick = work_of_step(n_fits, problem[0].shape[1], n_real, starts.n_features) <= QUICK_WORK
+    if quick and n_fits <= FEW_FITS:
         n_components = max(n_components, n_real + n_real % 2)
     if n_components >= n_real and problem[4] is None:
         z, known, *others = problem
@@ -142,8 +145,7 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_compone
     n_starts, max_iter = starts.means.shape[1], problem[3].max_iter
     starts = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), starts)
     n_kept = max_iter + 1 if traces else 0
-    n_fits, n_features = starts.means.shape[0], starts.means.shape[2]
-    work = work_of_step(n_fits, problem[0].shape[1], starts.n_components, n_features)
+    work = work_of_step(n_fits, problem[0].shape[1], starts.n_components, starts.n_features)
     n_pools = 1 if work <= ONE_POOL else max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
     members = np.array_split(np.arange(n_fits), n_pools)
     width = members[0].size + 1
@@ -235,7 +237,8 @@ def _task(fits, pool, exact, chosen, until):
     of_all = work_of_step(fits.n_fits, n_samples, n_components, n_features)
     compiled_for = "quick" if of_all <= QUICK_WORK else "speed"
     # one program takes sums either way; those of many data sets would copy their rows for it in every step
-    sums = "either" if fits.problem[0].shape[0] == 1 else "exact" if exact else "fast"
+    either = fits.problem[0].shape[0] == 1 and fits.n_fits <= FEW_FITS
+    sums = "either" if either else "exact" if exact else "fast"
     static = {"sums": sums, "slots": slots, "steps": steps}
     return pool, program(_advance, arguments, compiled_for=compiled_for, **static), arguments
 
