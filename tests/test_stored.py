@@ -14,6 +14,7 @@ import pytest
 
 from gmm_jax import stored
 from gmm_jax.bayes import default_prior
+from gmm_jax.bayes import prior as of_prior
 from gmm_jax.bayes.prior import to_leaves
 from gmm_jax.mixture import MixtureSpec, programs
 from gmm_jax.mixture.starts import kmeans
@@ -23,8 +24,7 @@ import sys
 from pathlib import Path
 import jax
 import numpy as np
-from gmm_jax import MixtureSpec, bayes, em
-from gmm_jax import stored
+from gmm_jax import MixtureSpec, bayes, em, stored
 
 traced = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -97,12 +97,15 @@ def test_only_what_means_the_same_in_another_process_has_a_name():
             stored.named(("a", [other]))
 
 
-def test_priors_have_a_name_by_their_distributions_and_shapes():
+def test_priors_have_a_name_by_their_distributions_and_shapes(monkeypatch):
     x = np.random.default_rng(0).normal(size=(50, 2))
     form = [to_leaves(default_prior(x, MixtureSpec(k)))[1] for k in (2, 2, 3)]
     assert form[0] == form[1] != form[2]
     assert hash(form[0]) == hash(form[1])
     assert " at 0x" not in repr(form[0])
+    monkeypatch.setattr(of_prior, "_leaf_names", lambda *_: [])  # of a distribution whose numbers cannot be told apart
+    assert " at 0x" in repr(to_leaves(default_prior(x, MixtureSpec(2)))[1])
+    monkeypatch.undo()
 
     class Own(type(default_prior(x, MixtureSpec(2)).weights)):
         """A distribution of the user's: its name says nothing about it."""

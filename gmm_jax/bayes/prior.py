@@ -217,9 +217,11 @@ def to_leaves(prior: Prior) -> tuple[tuple, Form]:
     """
     leaves, tree = jax.tree.flatten(prior)
     names = [name for part in fields(prior) for name in _leaf_names(getattr(prior, part.name), part.name)]
-    order = sorted(range(len(leaves)), key=names.__getitem__) if len(names) == len(leaves) else range(len(leaves))
-    said = ",".join(_named(getattr(prior, part.name)) for part in fields(prior))
-    return tuple(leaves[i] for i in order), Form(f"({said})", tree, tuple(order))
+    known = len(names) == len(leaves)
+    order = sorted(range(len(leaves)), key=names.__getitem__) if known else range(len(leaves))
+    # an order that only this process has is marked as what stands in its memory: see `stored.named`
+    said = [_named(getattr(prior, part.name)) for part in fields(prior)] + ([] if known else [" at 0x"])
+    return tuple(leaves[i] for i in order), Form(f"({','.join(said)})", tree, tuple(order))
 
 
 def from_leaves(leaves: tuple, form: Form) -> Prior:

@@ -30,10 +30,10 @@ from .gmm import GMM, deviations, log_joint_components_first, log_normalisers
 
 BLOCK_ROWS = 512  # rows in one block of statistics: products of this size run near the hardware's rate on one core
 BLOCK_NUMBERS = 1 << 13  # K·D·rows in one block of deviations, which then stays in the nearest cache
-FEWEST_ROWS = 256  # in one block of deviations
+FEWEST_DEVIATIONS = 256  # rows in one block of deviations
 SHARPEST = 0.1  # of 1/eps: from this κ² about the origin on, a density may be wrong by a factor, and so may its κ²
 
-EXACT = -1.0
+EXACT = -1.0  # in place of a reach
 
 Precision = Literal["fast", "exact"]
 
@@ -250,7 +250,7 @@ def _from_deviations(gmm, whitener, x, sample_weight, labels, uniforms, n_rows, 
 
 def rows_of_deviations(n_components: int, n_features: int) -> int:
     """Rows in one block of deviations, components first."""
-    return min(BLOCK_ROWS, max(FEWEST_ROWS, BLOCK_NUMBERS // (n_components * n_features)))
+    return min(BLOCK_ROWS, max(FEWEST_DEVIATIONS, BLOCK_NUMBERS // (n_components * n_features)))
 
 
 def _shared_out(gmm, d, joint, weight, uniforms=None):
