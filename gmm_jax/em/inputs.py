@@ -255,8 +255,10 @@ def prepare_many(
     sizes, n_features = _sizes(keys, x, sample_weight, labels), np.shape(x[0])[-1]
     prior = [prior] * len(x) if isinstance(prior, Hyperparameters) or prior is None else prior
     batches = _of_like_size(sizes, n_features, n_restarts * spec.n_components * n_features**2)
-    like = {p: {"n_fits": n_restarts * len(b), "n_largest": max(sizes[q] for q in b)} for b in batches for p in b}
-    data = []
+    like, data = {}, []
+    for batch in batches:
+        of_batch = {"n_fits": n_restarts * len(batch), "n_largest": max(sizes[p] for p in batch)}
+        like |= dict.fromkeys(batch, of_batch)
     for p, rows in enumerate(x):
         weight, of_rows = (None if given is None else np.asarray(given[p]) for given in (sample_weight, labels))
         try:

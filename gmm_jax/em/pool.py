@@ -24,11 +24,12 @@ from .optima import choose, pick
 from .sums import Fits, go_on
 
 SLOT_NUMBERS = 1 << 16  # slots·K·rows: half a MiB of float64 for the responsibilities of a block
-MOST_SLOTS = 16  # more do not make an iteration of a fit cheaper, and wait at the end
+MOST_SLOTS = 8  # more do not make an iteration of a fit cheaper, and wait at the end
+EXACT_SLOTS = 2  # the same of exact sums, which are often those of a few fits
 SMALL_PRODUCT = 400_000  # multiplications up to which a product was seen to stay on one core
 LARGEST_POOL = 1024  # fits: enough that few slots wait for the slowest
 STEPS = 4  # of few samples, that a fit takes before its slot may change hands: handing over costs as much as one
-TURNS = 4  # fits a slot has at least, so that slots are seldom idle at the end
+TURNS = 3  # fits a slot has at least, so that slots are seldom idle at the end
 ONE_POOL = 1 << 17  # multiplications of one step of all fits, up to which a second core costs more than it saves
 FIRST_WORK = 1 << 24  # multiplications of the first E-step of all fits, up to which it is compiled for once
 FEW_FITS = 32  # up to so many share programs with other fits; what takes many is asked for its speed
@@ -226,7 +227,11 @@ def _task(fits, pool, exact, chosen, until):
     _, n_samples, n_features = fits.problem[0].shape
     n_components = fits.n_components
     per_slot = n_components * min(n_samples, BLOCK_ROWS)
-    slots = max(1, min(SLOT_NUMBERS // per_slot, MOST_SLOTS, -(-fits.pools[0].members.size // TURNS)))
+    # one program takes sums either way; those of many data sets would copy their rows for it in every step
+    either = fits.problem[0].shape[0] == 1 and fits.n_fits <= FEW_FITS
+    sums = "either" if either else "exact" if exact else "fast"
+    most = EXACT_SLOTS if sums == "exact" else MOST_SLOTS
+    slots = max(1, min(SLOT_NUMBERS // per_slot, most, -(-fits.pools[0].members.size // TURNS)))
     work = slots * n_components * n_samples * n_features * n_features
     steps = STEPS if STEPS * work <= LOOK else 1
     rounds = max(1, LOOK // (steps * work))
@@ -236,9 +241,6 @@ def _task(fits, pool, exact, chosen, until):
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
     of_all = work_of_step(fits.n_fits, n_samples, n_components, n_features)
     compiled_for = "quick" if of_all <= QUICK_WORK else "speed"
-    # one program takes sums either way; those of many data sets would copy their rows for it in every step
-    either = fits.problem[0].shape[0] == 1 and fits.n_fits <= FEW_FITS
-    sums = "either" if either else "exact" if exact else "fast"
     static = {"sums": sums, "slots": slots, "steps": steps}
     return pool, program(_advance, arguments, compiled_for=compiled_for, **static), arguments
 

@@ -316,21 +316,25 @@ def restarts_of(judged: Judged, swapped: Swapped | None, ranking, starts, comput
 def _fit_many(key, x, spec, n_restarts, init, config, prior, rows, how: Search) -> ManyRestarts:
     keys = key if np.ndim(key) == 1 else jax.random.split(check_key(key), len(x))
     check_key(keys[0])
-    batches, found, done = prepare_many(keys, x, spec, config, prior, n_restarts, **rows), {}, 0
+    batches, found, done = prepare_many(keys, x, spec, config, prior, n_restarts, **rows), [], 0
     for batch in batches:
         many = keys[np.array(list(batch))], list(batch.values())
         show = None if how.progress is None else partial(_of_all, how.progress, done * n_restarts, n_restarts * len(x))
-        some = _fit_batch(*many, n_restarts, init, config, how._replace(progress=show))
-        found |= {p: (some, i) for i, p in enumerate(batch)}
+        found.append(_fit_batch(*many, n_restarts, init, config, how._replace(progress=show)))
         done += len(batch)
-    first = [found[p] for p in range(len(x))]
+    place = np.argsort(np.concatenate([list(batch) for batch in batches]))
+    each = [(some, i) for some in found for i in range(len(some))]
 
     def of_all(field):
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *[pick(getattr(some, field), i) for some, i in first])
+        parts = [getattr(some, field) for some in found]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)
 
-    fields = {field: of_all(field) for field in ("best", "log_likelihood", "status", "n_iter")}
-    reason = np.array([some.reason[i] for some, i in first], object)
-    return ManyRestarts(**fields, reason=reason, _one=lambda p: first[p][0][first[p][1]])
+    def one(p):
+        some, i = each[place[p]]
+        return some[i]
+
+    fields = ("best", "log_likelihood", "status", "n_iter", "reason")
+    return ManyRestarts(**{field: of_all(field) for field in fields}, _one=one)
 
 
 def _of_all(progress, before, n_fits, done, _, best):

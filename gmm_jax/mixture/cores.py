@@ -17,7 +17,12 @@ Call = tuple[Any, tuple]  # a compiled program and its arguments
 # N = 2000, D = 10, K = 4): two batches of LAPACK's factorisations block each other. Ours avoid LAPACK now (see
 # factor.py), but not every library's do, NumPyro's among them
 ONE_AT_A_TIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-WIDE = ONE_AT_A_TIME | {"xla_cpu_prefer_vector_width": 512}  # a tenth off an E-step, where the processor has them
+# For E-steps. XLA's library of kernels takes products alone: it divides sums of a few thousand numbers over the threads
+# of all programs, which takes longer than to sum them. Wide vectors take a tenth off, where the processor has them
+WIDE = ONE_AT_A_TIME | {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    "xla_cpu_prefer_vector_width": 512,
+}
 QUICK_WORK = 1 << 22  # multiplications of one step, up to which all steps take less time than their compilation
 QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 LEAST = "--xla_backend_optimization_level=0"  # in XLA_FLAGS: LLVM does not optimise the programs of this process
@@ -152,14 +157,18 @@ def compiled(function, tree, shapes, static, compiled_for, widest):
 @cache
 def _options(compiled_for):
     """Options of the compiler, as far as this version of XLA knows them."""
-    options = COMPILED[compiled_for]
-    if not options or jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu":
         return None
+    return {name: value for name, value in COMPILED[compiled_for].items() if _is_known(name, value)} or None
+
+
+@cache
+def _is_known(option, value):
     try:
-        jax.jit(lambda x: x).lower(np.float32(0.0)).compile(compiler_options=options)
+        jax.jit(lambda x: x).lower(np.float32(0.0)).compile(compiler_options={option: value})
     except jax.errors.JaxRuntimeError:
-        return None
-    return options
+        return False
+    return True
 
 
 @cache
