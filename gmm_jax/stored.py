@@ -20,6 +20,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import jax
@@ -38,6 +39,7 @@ CALLED = re.compile(r'custom_call_target="([^"]*)"')
 LOADED = "/jax/core/compile/backend_compile_duration"  # a loaded program is reported as a compiled one
 
 _hits = [0]  # of JAX's cache
+_lock, _asking = Lock(), [0, 0.0]  # threads that keep programs from JAX's cache, and its setting otherwise
 
 
 def _count(event: str, **kwargs) -> None:
@@ -99,12 +101,22 @@ def _compiled_anew(build):
 
     So it is not put there either.
     """
-    hits, seconds = _hits[0], jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
+    hits = _hits[0]
+    _keep_from_jax(1)
     try:
         return build(), hits == _hits[0]
     finally:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+        _keep_from_jax(-1)
+
+
+def _keep_from_jax(change):
+    """Nothing is put into JAX's cache while one thread or more ask for that."""
+    setting = "jax_persistent_cache_min_compile_time_secs"
+    with _lock:
+        if not _asking[0]:
+            _asking[1] = getattr(jax.config, setting)
+        _asking[0] += change
+        jax.config.update(setting, math.inf if _asking[0] else _asking[1])
 
 
 @cache

@@ -18,6 +18,7 @@ References:
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -31,7 +32,9 @@ from ..mixture.programs import jit
 from ..mixture.records import Status
 from ..mixture.scaling import check_data, check_labels, check_sample_weight, standardise
 from ..mixture.spec import MixtureSpec, free_parts, validate_spec
+from .fit import EMResult, ended, result_of
 from .inputs import Data
+from .m_step import m_step
 from .optima import eligible, reasons
 
 CRITERIA = ("evidence", "likelihood")
@@ -161,6 +164,42 @@ class Ranking:
 
     def _n_samples(self, each):
         return np.array([d.n_samples for d in self.data])[each, None]
+
+
+class Judged(NamedTuple):
+    """Fits of data sets, equally many of each and in one row, with what decides among them; standardised."""
+
+    results: EMResult
+    n_iter: Int[np.ndarray, "M"]  # iterations that moved it, past the best one, too
+    value: Float[np.ndarray, "M"]  # log-likelihood, with a prior the log posterior
+    worth: Float[np.ndarray, "M"]  # by what fits are ranked
+    reason: np.ndarray  # (M,) of str: why a fit is spurious, "" where it is not
+
+    @property
+    def sound(self) -> Float[np.ndarray, "M"]:
+        """What fits are worth, -inf where spurious."""
+        return np.where(self.reason == "", self.worth, -np.inf)
+
+
+def judged_fits(fits, ranking: Ranking) -> Judged:
+    """Fits, equally many of each data set, as far as they have come, and what decides among them."""
+    data, (state, trace) = ranking.data, fits.final()
+    each = np.repeat(np.arange(len(data)), state.n_iter.size // len(data))
+    known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
+    results, after = jax.tree.map(np.asarray, _results(state, trace, known))
+    results = results._replace(trace=np.asarray(ended(results.trace, results.n_iter)))
+    reason = ranking.reasons(results.gmm, after, settled=results.status == Status.CONVERGED)
+    worth = ranking.worth(results.gmm, state.best_value, results.status)
+    return Judged(results, state.n_iter, state.best_value, worth, reason)
+
+
+@jit
+def _results(state, trace, known):
+    def one(fit, trace, known):
+        # one EM step on without a ridge: the sums are there, so it costs no pass over data
+        return result_of(fit, trace), m_step(fit.best.moments, fit.best.gmm, known=known)
+
+    return jax.vmap(one)(state, trace, known)
 
 
 def best_of(fits, worth: Float[np.ndarray, "... R"]) -> Int[np.ndarray, "..."]:

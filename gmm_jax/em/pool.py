@@ -6,6 +6,7 @@ they are, show progress, or be interrupted: nothing computed is lost. Fits begin
 where those are too inexact.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..mixture import GMM, WIDE, Moments, Status, structure
-from ..mixture.cores import QUICK_WORK, n_workers, program, side_by_side
+from ..mixture import GMM, WIDE, MixtureSpec, Moments, Status, structure
+from ..mixture.cores import QUICK_WORK, n_workers, on_another_core, program, side_by_side
 from ..mixture.empty import known_empty, with_empty
 from ..mixture.moments import BLOCK_ROWS, rows_of_deviations, work_of_step
+from ..mixture.programs import has_store
 from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import choose, pick
@@ -34,6 +36,8 @@ ONE_POOL = 1 << 17  # multiplications of one step of all fits, up to which a sec
 FIRST_WORK = 1 << 24  # multiplications of the first E-step of all fits, up to which it is compiled for once
 FEW_FITS = 32  # up to so many share programs with other fits; what takes many is asked for its speed
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
+
+_met: set = set()  # shapes of fits whose programs were compiled in this process
 
 
 @dataclass
@@ -128,11 +132,14 @@ class CompiledFits(Fits):
         return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
 
 
-def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_components: int = 0) -> CompiledFits:
+def compiled_fits(
+    problem: tuple, starts: GMM, *, traces: bool = True, n_components: int = 0, begin_pools: Callable | None = None
+) -> CompiledFits:
     """Fits at their starts, which have leading axes (data sets, starts).
 
     n_components: programs are compiled for so many, if starts have no more, and the others stay empty.
     """
+    begin_pools = begin_pools or _begin_pools
     n_real = starts.n_components
     n_fits = starts.weights[..., 0].size
     quick = work_of_step(n_fits, problem[0].shape[1], n_real, starts.n_features) <= QUICK_WORK
@@ -156,15 +163,37 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_compone
         width = max(4, 1 << (width - 1).bit_length())  # one program for several numbers of starts
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
     gaps = problem[2].groups is not None
-    begun, exact = _begin_pools(problem, n_starts, starts, rows, n_kept, gaps), np.full(n_fits, gaps)
+    begun, exact = begin_pools(problem, n_starts, starts, rows, n_kept, gaps), np.full(n_fits, gaps)
     for fits, (progress, _) in zip(members, begun, strict=True):
         exact[fits] |= np.asarray(progress.status)[: fits.size] == INEXACT
     if exact.any() and not gaps:
-        again = _begin_pools(problem, n_starts, starts, rows, n_kept, True)
+        again = begin_pools(problem, n_starts, starts, rows, n_kept, True)
         chosen = [choose(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
         begun = jax.device_put(chosen)
     pools = [Pool(fits, *state) for fits, state in zip(members, begun, strict=True)]
     return CompiledFits(problem, n_starts, pools, exact, n_real)
+
+
+def compile_ahead(problem: tuple, n_starts: int, spec: MixtureSpec, **options) -> None:
+    """Begins to compile what takes longest of such fits on another core, where it is new, while starts are drawn."""
+    (n_sets, _, n_features), dtype, kind = problem[0].shape, problem[0].dtype, structure(spec.covariance_type)
+    leading, shapes = (n_sets, n_starts), tuple(leaf.shape for leaf in jax.tree.leaves(problem))
+    met = leading, shapes, dtype, spec.n_components, jax.tree.structure((problem, spec)), tuple(options.values())
+    if n_workers() == 1 or met in _met:
+        return
+    _met.add(met)
+    whole = {"weights": (spec.n_components,), "means": (spec.n_components, n_features)}
+    whole["covariances"] = kind.shape(*whole["means"])
+    like = GMM(
+        **{name: np.zeros((*leading, *shape), dtype) for name, shape in whole.items()},
+        covariance_type=spec.covariance_type,
+    )
+
+    def compile_it():
+        fits = compiled_fits(problem, like, begin_pools=_not_begun, **options)
+        _task(fits, fits.pools[0], False, np.ones(fits.n_fits, bool), problem[3].max_iter)
+
+    on_another_core(compile_it)
 
 
 def _without_empty(states: EMState, n_components: int) -> EMState:
@@ -196,13 +225,30 @@ def _one_by_one(pools):
 
 
 def _begin_pools(problem, n_starts, starts, rows, n_kept, exact):
-    calls, n_samples = [], problem[0].shape[1]
-    work = work_of_step(starts.weights.shape[0], n_samples, *starts.means.shape[1:])
-    compiled_for = "once" if work <= FIRST_WORK else "quick"
+    calls = list(_to_begin(problem, n_starts, starts, rows, exact))
+    programs = [_program_to_begin(arguments, n_kept, len(starts.weights)) for arguments in calls]
+    return side_by_side(list(zip(programs, calls, strict=True)), _n_threads(problem, starts.n_components, exact))
+
+
+def _not_begun(problem, n_starts, starts, rows, n_kept, exact):
+    """Zeros in place of pools at their starts."""
+    calls, n_fits = _to_begin(problem, n_starts, starts, rows, exact), len(starts.weights)
+    if has_store():  # from which programs come without being traced
+        shapes = [_program_to_begin(arguments, n_kept, n_fits).out_info for arguments in calls]
+    else:
+        shapes = [_begin.eval_shape(*arguments, n_kept=n_kept) for arguments in calls]
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _to_begin(problem, n_starts, starts, rows, exact):
     for index in rows:
-        arguments = (problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0, np.bool_(exact))
-        calls.append((program(_begin, arguments, compiled_for=compiled_for, n_kept=n_kept), arguments))
-    return side_by_side(calls, _n_threads(problem, starts.n_components, exact))
+        yield problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0, np.bool_(exact)
+
+
+def _program_to_begin(arguments, n_kept, n_fits):
+    (z, *_), starts, *_ = arguments
+    work = work_of_step(n_fits, z.shape[1], *starts.means.shape[1:])
+    return program(_begin, arguments, compiled_for="once" if work <= FIRST_WORK else "quick", n_kept=n_kept)
 
 
 def _n_threads(problem, n_components, exact):

@@ -18,15 +18,13 @@ from jaxtyping import Array, Float, Int, Key
 from ..mixture import GMM, Hyperparameters, MixtureSpec, Status, distinguished
 from ..mixture.checks import check_count, check_key, check_type, kind_of
 from ..mixture.files import Keeper, checkpoint_path, digest, read_checkpoint
-from ..mixture.programs import jit
 from ..mixture.sources import is_many
-from .criterion import CRITERIA, Ranking, best_of
-from .fit import EMConfig, EMResult, ended, result_of
+from .criterion import CRITERIA, Judged, Ranking, best_of, judged_fits
+from .fit import EMConfig, EMResult
 from .inputs import Data, check_options, open_data, outward, prepare_many, stack, starts_of, starts_of_each
-from .m_step import m_step
 from .optima import Optima, Unseen, distinct, message_of, pick, remarks_of, unseen
-from .pool import CompiledFits, compiled_fits
-from .search import Judged, Search, Swapped, run_swaps, starts_and_swaps
+from .pool import CompiledFits, compile_ahead, compiled_fits
+from .search import Search, Swapped, run_swaps, starts_and_swaps
 from .sums import HostedFits, Problem, hosted_fits, in_parts, n_parts, sums_of
 
 
@@ -172,8 +170,7 @@ def fit_em_restarts(
         options = {"n_restarts": n_restarts, "init": init, "config": config, "prior": prior, "missing": missing}
         search = search_on(key, *data.sample, data.spec, **options, **how._replace(traces=True)._asdict())
         init, n_restarts = search.best.gmm, 1
-    starts = starts_of(key, data, init, n_restarts)
-    fits, division = fits_of(data, source, starts, block_rows, programs_for)
+    starts, fits, division = starts_and_fits(key, data, source, init, n_restarts, block_rows, programs_for)
     if file is not None:
         rows = (data.z, data.annotations) if data.fingerprint is None else data.fingerprint
         marks |= {"data": digest(rows), "number of cores": digest(division)}
@@ -215,20 +212,26 @@ def search_on(key, x, weight, labels, spec: MixtureSpec, **options) -> Restarts:
     return search
 
 
-def fits_of(data: Data, source, starts: GMM, block_rows=None, programs_for=0) -> tuple[CompiledFits | HostedFits, int]:
-    """Fits at their starts, and into how many parts each sum is cut."""
-    n_fits, division = len(starts.weights), 1
-    if source is not None:
-        sums = sums_of(source, data.scaling, block_rows)
-    else:
-        if data.annotations.groups is None:
-            division = n_parts(*data.z.shape, data.spec.n_components, n_fits)
-        if division == 1:
-            starts = jax.tree.map(lambda leaf: leaf[None], starts)
-            return compiled_fits(stack([data]), starts, n_components=programs_for), 1
-        sums = in_parts(data.z, data.annotations, division)
-    problem = Problem(np.asarray(data.n_samples, data.dtype), data.inner.known, data.config, data.prior)
-    return hosted_fits(sums, problem, starts), division
+def starts_and_fits(key, data: Data, source, init, n_restarts: int, block_rows, programs_for) -> tuple:
+    """Starts, fits that stand there, and into how many parts each sum is cut."""
+    draw, division = partial(starts_of, key, data, init, n_restarts), 1
+    if source is None and data.annotations.groups is None:
+        division = n_parts(*data.z.shape, data.spec.n_components, n_restarts)
+    if source is None and division == 1:
+        starts, fits = fits_in_memory(draw, [data], n_restarts, programs_for)
+        return starts, fits, 1
+    sums = in_parts(data.z, data.annotations, division) if source is None else sums_of(source, data.scaling, block_rows)
+    problem, starts = Problem(np.asarray(data.n_samples, data.dtype), data.inner.known, data.config, data.prior), draw()
+    return starts, hosted_fits(sums, problem, starts), division
+
+
+def fits_in_memory(draw, data: Sequence[Data], n_restarts: int, programs_for: int, *, traces=True) -> tuple:
+    """Starts that draw() gives, and fits in memory that stand there."""
+    problem, options = stack(data), {"traces": traces, "n_components": programs_for}
+    compile_ahead(problem, n_restarts, data[0].inner, **options)
+    starts = draw()
+    each = starts if starts.means.ndim == 4 else jax.tree.map(lambda leaf: leaf[None], starts)
+    return starts, compiled_fits(problem, each, **options)
 
 
 def run(fits: CompiledFits | HostedFits, volume: float, progress, keep) -> bool:
@@ -256,27 +259,6 @@ def swapped_fits(keys, ranking: Ranking, judged: Judged, how: Search) -> Swapped
 
 
 # ---- what came of it
-
-
-def judged_fits(fits: CompiledFits | HostedFits, ranking: Ranking) -> Judged:
-    """Fits, equally many of each data set, as far as they have come, and what decides among them."""
-    data, (state, trace) = ranking.data, fits.final()
-    each = np.repeat(np.arange(len(data)), state.n_iter.size // len(data))
-    known = jax.tree.map(lambda *leaves: np.stack(leaves)[each], *[d.inner.known for d in data])
-    results, after = jax.tree.map(np.asarray, _results(state, trace, known))
-    results = results._replace(trace=np.asarray(ended(results.trace, results.n_iter)))
-    reason = ranking.reasons(results.gmm, after, settled=results.status == Status.CONVERGED)
-    worth = ranking.worth(results.gmm, state.best_value, results.status)
-    return Judged(results, state.n_iter, state.best_value, worth, reason)
-
-
-@jit
-def _results(state, trace, known):
-    def one(fit, trace, known):
-        # one EM step on without a ridge: the sums are there, so it costs no pass over data
-        return result_of(fit, trace), m_step(fit.best.moments, fit.best.gmm, known=known)
-
-    return jax.vmap(one)(state, trace, known)
 
 
 def restarts_of(judged: Judged, swapped: Swapped | None, ranking, starts, computed, search=None) -> Restarts:
@@ -343,8 +325,8 @@ def _of_all(progress, before, n_fits, done, _, best):
 
 def _fit_batch(keys, data, n_restarts, init, config, how: Search) -> ManyRestarts:
     """Data sets of one shape, side by side."""
-    starts = starts_of_each(keys, data, init, n_restarts)
-    fits = compiled_fits(stack(data), starts, traces=how.traces, n_components=how.programs_for)
+    draw = partial(starts_of_each, keys, data, init, n_restarts)
+    starts, fits = fits_in_memory(draw, data, n_restarts, how.programs_for, traces=how.traces)
     ranking = Ranking(data, how.criterion)
     if run(fits, data[0].volume, how.progress, Keeper(None, {}).keep):
         raise KeyboardInterrupt

@@ -22,8 +22,7 @@ from ..mixture import GMM, MixtureSpec, Status, distinguished, free_parts, struc
 from ..mixture.annotations import pad, padded_size
 from ..mixture.gmm import deviations, log_joint_components_first
 from ..mixture.programs import jit
-from .criterion import SAME_WORTH, Ranking
-from .fit import EMResult
+from .criterion import SAME_WORTH, Judged, Ranking
 from .inputs import START_ROWS, Data
 from .optima import choose, pick
 from .pool import CompiledFits
@@ -45,21 +44,6 @@ class Search(NamedTuple):
     traces: bool
     programs_for: int
     progress: Callable[[int, int, float], None] | None
-
-
-class Judged(NamedTuple):
-    """Fits of data sets, equally many of each and in one row, with what decides among them; standardised."""
-
-    results: EMResult
-    n_iter: Int[np.ndarray, "M"]  # iterations that moved it, past the best one, too
-    value: Float[np.ndarray, "M"]  # log-likelihood, with a prior the log posterior
-    worth: Float[np.ndarray, "M"]  # by what fits are ranked
-    reason: np.ndarray  # (M,) of str: why a fit is spurious, "" where it is not
-
-    @property
-    def sound(self) -> Float[np.ndarray, "M"]:
-        """What fits are worth, -inf where spurious."""
-        return np.where(self.reason == "", self.worth, -np.inf)
 
 
 class Swapped(NamedTuple):

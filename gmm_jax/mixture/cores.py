@@ -58,6 +58,11 @@ def begin_side_by_side(calls: Sequence[Call]) -> list:
     return [first(*arguments), *(answer.result() for answer in coming)]
 
 
+def on_another_core(function) -> None:
+    """Begins to call a function, whose answer and errors nobody waits for."""
+    _thread("ahead").submit(_in_this_context(function))
+
+
 def _in_this_context(function):
     """The function for another thread, where it finds this thread's width of numbers: JAX keeps settings by thread."""
     wide = jax.dtypes.canonicalize_dtype(float) == np.float64

@@ -7,8 +7,10 @@ Linux gives a process 65,530 of them. A compiled program takes 20 to 300, and wi
 
 import inspect
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import update_wrapper, wraps
 from pathlib import Path
+from threading import Lock
 
 import jax
 import numpy as np
@@ -17,7 +19,8 @@ MAPS, MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 SHARE = 4  # programs are let go where a process has more than this part of the maps it may have
 BETWEEN_LOOKS = 16  # compilations: to count maps takes some milliseconds
 
-_programs: dict = {}  # by what they were compiled for, the last one used at the end
+_programs: dict[tuple, Future] = {}  # by what they were compiled for, the last one used at the end
+_lock = Lock()
 _compiled = [0]  # since the last look, by whoever
 _store: list[Callable | None] = [None]
 
@@ -31,16 +34,24 @@ jax.monitoring.register_event_duration_secs_listener(_count)
 
 
 def kept(build: Callable) -> Callable:
-    """The function that keeps its answers, programs, until they are the oldest where there is no more room."""
+    """The function that keeps its answers, programs, until they are the oldest where there is no more room.
+
+    Where another thread is compiling the same one, it is waited for.
+    """
 
     @wraps(build)
     def find(*key):
-        try:
-            found = _programs.pop((build, key))
-        except KeyError:
-            found = build(*key)
-        _programs[build, key] = found
-        return found
+        with _lock:
+            found = _programs.pop((build, key), None)
+            mine, found = found is None, found or Future()
+            _programs[build, key] = found
+        if mine:
+            try:
+                found.set_result(build(*key))
+            except BaseException as error:
+                _programs.pop((build, key), None)
+                found.set_exception(error)
+        return found.result()
 
     return find
 
@@ -78,6 +89,11 @@ def most_maps() -> int:
 def use_store(store: Callable | None) -> None:
     """From now on programs are asked for from store(build, given, what): see `found_or`. None: from nowhere."""
     _store[0] = store
+
+
+def has_store() -> bool:
+    """Whether programs may come from elsewhere."""
+    return _store[0] is not None
 
 
 def found_or(build: Callable[[], Callable], given: tuple, *what) -> Callable:
