@@ -32,7 +32,7 @@ from .mixture.files import write_bytes_atomic
 
 PACKAGE, PROCESSOR = Path(__file__).parent, Path("/proc/cpuinfo")
 MOST_BYTES = 1 << 29  # of all programs in the folder; from there on those that were not used for longest go
-TRIED = "0.10."  # versions of JAX: another one may not survive the loading
+TRIED = "0.10.", "0.12."  # versions of JAX: another one may not survive the loading
 SETTINGS = ("jax_enable_x64", "jax_debug_nans", "jax_default_matmul_precision", "jax_threefry_partitionable")
 PLAIN = (str, int, float, bool, type(None), jax.tree_util.PyTreeDef)
 CALLED = re.compile(r'custom_call_target="([^"]*)"')

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from gmm_jax.bayes import prior as of_prior
 from gmm_jax.bayes.prior import to_leaves
 from gmm_jax.mixture import MixtureSpec, programs
 from gmm_jax.mixture.starts import kmeans
+
+pytestmark = pytest.mark.skipif(not version("jax").startswith(stored.TRIED), reason="not tried with this JAX")
 
 PROGRAM = """
 import sys

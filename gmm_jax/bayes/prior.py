@@ -40,11 +40,18 @@ def default_prior(x: Float[Array, "N D"], spec: MixtureSpec) -> Prior:
     return fill_defaults(spec, scaling.centre, scaling.scale, dof_of_ties(x, spec))
 
 
-def with_sparse_weights(spec: MixtureSpec, concentration: float = 0.01) -> MixtureSpec:
-    """The spec with φ ~ Dirichlet(concentration), under which components that are not needed stay empty."""
+def with_concentration(spec: MixtureSpec, concentration: float) -> MixtureSpec:
+    """The spec with φ ~ Dirichlet(concentration, ..., concentration).
+
+    With many samples, components that are not needed stay empty where it is below half the number of parameters of a
+    component, and double others where it is above.
+
+    Reference:
+        Rousseau & Mengersen (2011), JRSS B 73.
+    """
     import numpyro.distributions as dist
 
-    weights = dist.Dirichlet(np.full(spec.n_components, concentration))
+    weights = dist.Dirichlet(np.full(spec.n_components, float(concentration)))
     return replace(spec, prior=replace(spec.prior, weights=weights))
 
 

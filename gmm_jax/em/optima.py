@@ -203,6 +203,8 @@ def eligible(fits) -> Bool[np.ndarray, "R"]:
 def same_mixture(gmms, references, among, spec) -> Bool[np.ndarray, "..."]:
     """Which of `among` equal their reference up to a permutation of components; see match_cost for the axes."""
     same, rows = np.zeros(among.shape, bool), np.nonzero(among)
+    if not rows[0].size:
+        return same
     lead = rows[: references.means.ndim - 2]
     same[rows] = distance(pick(gmms, rows), pick(references, lead) if lead else references, spec) < SAME_COST
     return same

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .. import bayes, em
-from ..bayes.prior import with_sparse_weights
+from ..bayes.prior import with_concentration
 from ..mixture import MixtureSpec, Posterior, Prior, Status, check_data, sample
 from ..mixture.checks import check_key
 from ..mixture.moments import work_of_step
@@ -27,6 +27,7 @@ from .criteria import information_criteria, leave_one_out
 
 SIGNIFICANT = 0.05
 SMC_RUNS = 4
+EVEN, SPARSE = 4.0, 0.01  # concentrations of φ's prior: a component that is not needed costs something, or stays empty
 CONFIG = em.EMConfig(acceleration="lbfgs")  # with more components than there are groups plain EM crawls
 SHARED = 6  # K up to a multiple of this share programs, so that no row depends on the others
 SHARED_WORK = 1 << 25  # multiplications of one step, up to which they do
@@ -64,7 +65,7 @@ class Task:
     @cached_property
     def explicit(self) -> MixtureSpec:
         """The spec with its prior's defaults made explicit, which do not change when rows are left out."""
-        return replace(self.spec, prior=bayes.default_prior(self.x, self.spec))
+        return with_concentration(replace(self.spec, prior=bayes.default_prior(self.x, self.spec)), EVEN)
 
     @cached_property
     def posterior(self) -> Posterior:
@@ -90,7 +91,8 @@ def choose_components(
 
     Args:
         criteria: names from CRITERIA and OVERALL; the columns stand in the docstring of each.
-        prior: semi-conjugate; over φ it is Dirichlet(1) and may not be given, as its event has one K.
+        prior: semi-conjugate; over φ it is Dirichlet(4) and may not be given, as its event has one K. With the default
+            of other functions, Dirichlet(1), a component too many is hardly less probable.
         n_restarts: of EM, for each fit, those of the bootstrap included.
         n_bootstrap: data sets from the fit of K components: p-values are multiples of 1 / (n_bootstrap + 1).
         n_draws: of each of 4 chains.
@@ -172,8 +174,8 @@ def evidence(task: Task) -> dict[str, Any]:
     if given:
         return row
     # the default prior of data spread twice as far about their mean is that of the data with doubled scales
-    doubled = bayes.default_prior(x + (x - x.mean(axis=0)), task.spec)
-    return row | _smc_evidence(task, "doubled", "log_evidence_doubled", replace(task.spec, prior=doubled))
+    doubled = replace(task.spec, prior=bayes.default_prior(x + (x - x.mean(axis=0)), task.spec))
+    return row | _smc_evidence(task, "doubled", "log_evidence_doubled", with_concentration(doubled, EVEN))
 
 
 def bridge(task: Task) -> dict[str, Any]:
@@ -223,7 +225,7 @@ def occupied(key, x, largest, n_draws):
         Malsiner-Walli, Frühwirth-Schnatter & Grün (2016), Model-based clustering based on sparse finite Gaussian
         mixtures, Statistics and Computing 26.
     """
-    found = bayes.gibbs(key, x, with_sparse_weights(largest), n_warmup=n_draws, n_draws=n_draws)
+    found = bayes.gibbs(key, x, with_concentration(largest, SPARSE), n_warmup=n_draws, n_draws=n_draws)
     occupied = np.asarray(found.stats["occupied"]).ravel()
     return {"occupied_probability": np.bincount(occupied, minlength=largest.n_components + 1) / occupied.size}
 
