@@ -21,6 +21,7 @@ TRUTH = GMM(np.array([0.6, 0.4]), np.array([[0.0, 0.0], [6.0, -4.0]]), np.stack(
 LABELS = (RNG.random(120) < 0.4).astype(int)
 X = np.round(TRUTH.means[LABELS] + RNG.standard_normal((120, 2)) * np.sqrt([1.0, 0.5])[LABELS, None], 3)
 FEW = ["--option", "n_restarts=2"]
+POSTERIORS = "bayes", "nuts", "svi", "laplace"
 
 
 @pytest.fixture(autouse=True)
@@ -204,14 +205,30 @@ def test_missing_values_are_fitted_where_it_is_asked_for(tmp_path, capsys):
     (tmp_path / "x.csv").write_text("a,b\n" + "\n".join(map(",".join, gaps)))
     assert run("fit", tmp_path / "x.csv") == 2
     one_sentence(capsys, "line 2, column 'a': 'NA' is a missing value", "--missing marginalise")
-    assert run("fit", tmp_path / "x.csv", "--missing", "marginalise", "--method", "gibbs") == 2
-    one_sentence(capsys, "is for method em")
+    assert run("fit", tmp_path / "x.csv", "--missing", "marginalise", "--method", "smc") == 2
+    one_sentence(capsys, "got smc", "drop or impute such rows")
     assert run("fit", tmp_path / "x.csv", "--missing", "marginalise", "--json", *FEW) == 0
     document = json.loads(capsys.readouterr().out)
     numbers = np.where(np.isin(gaps, ["NA", "?"]), "nan", gaps).astype(float)
     gmm = GMM(**document["gmm"])
     total = float(log_prob(gmm, numbers, missing="marginalise").sum())
     assert document["log_likelihood"] == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["gibbs", *(pytest.param(m, marks=pytest.mark.slow) for m in POSTERIORS)])
+def test_missing_values_are_fitted_by_every_method_that_has_the_density_of_what_was_seen(method, tmp_path, capsys):
+    gaps = np.where(np.arange(X.size).reshape(X.shape) % 7 == 0, np.nan, X)
+    np.savetxt(tmp_path / "x.csv", gaps, delimiter=",", header="a,b", comments="")
+    assert run("fit", tmp_path / "x.csv", "--missing", "marginalise", "--json", *FEW) == 0
+    of_em = json.loads(capsys.readouterr().out)
+    size = ["--option", "n_warmup=100", "n_draws=400"] if method == "gibbs" else []
+    assert run("fit", tmp_path / "x.csv", "--missing", "marginalise", "--json", "--method", method, *size) in (0, 3)
+    document = json.loads(capsys.readouterr().out)
+    np.testing.assert_allclose(document["gmm"]["means"], of_em["gmm"]["means"], atol=0.5)
+    gmm = GMM(**document["gmm"])
+    total = float(log_prob(gmm, gaps, missing="marginalise").sum())
+    assert document["log_likelihood"] == pytest.approx(total, rel=1e-9)
+    assert total > of_em["log_likelihood"] - 5.0
 
 
 def test_columns_that_are_no_measurements_are_named(european, capsys):

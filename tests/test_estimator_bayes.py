@@ -10,8 +10,9 @@ import pytest
 
 import oracles
 from conftest import as_tuple, near, posterior_of, random_gmm, scrambled
-from gmm_jax import GMM, BayesianGaussianMixture, GaussianMixture, Known, Prior, Status, judge
+from gmm_jax import GMM, BayesianGaussianMixture, GaussianMixture, Known, Prior, Status, align, judge
 from gmm_jax.bayes.point import predictive_rows
+from gmm_jax.mixture import NotSupported
 
 sklearn = pytest.importorskip("sklearn", reason="the tests compare with scikit-learn")
 ConvergenceWarning = sklearn.exceptions.ConvergenceWarning
@@ -208,6 +209,21 @@ def test_by_default_chains_go_on_until_they_have_mixed(x):
 def test_what_cannot_be_is_a_sentence(options, sentence, x):
     with pytest.raises(ValueError, match=sentence):
         BayesianGaussianMixture(**{"n_components": 3, **SIZE, **options}).fit(x)
+
+
+def test_what_was_seen_of_rows_is_fitted_and_predicted():
+    labels = np.repeat([0, 1], 60)
+    x = np.random.default_rng(0).standard_normal((120, 2)) + np.array([[0.0, 0.0], [6.0, -4.0]])[labels]
+    gaps = np.where(np.arange(x.size).reshape(x.shape) % 11 == 0, np.nan, x)
+    with pytest.raises(ValueError, match=r"X contains NaN, the first at row 0, column 0: .* or pass missing="):
+        BayesianGaussianMixture(2).fit(gaps)
+    whole, fit = (fitted(rows, n_components=2, missing="marginalise") for rows in (x, gaps))
+    np.testing.assert_allclose(align(fit.mixture_, whole.mixture_).means, whole.means_, atol=0.2)
+    found = fit.predict(gaps)
+    assert max(np.mean(found == labels), np.mean(found != labels)) > 0.98
+    np.testing.assert_allclose(fit.score_samples(gaps), fit.posterior_.log_predictive(gaps, missing="marginalise"))
+    with pytest.raises(NotSupported, match="smc has neither labels nor missing values"):
+        fitted(gaps, n_components=2, engine="smc", n_warmup=None, n_init=None, missing="marginalise")
 
 
 def test_a_mode_is_no_posterior(given, x):

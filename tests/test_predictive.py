@@ -35,6 +35,28 @@ def test_the_predictive_is_the_mean_over_mixtures(covariance_type, x):
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)
+def test_of_rows_with_gaps_it_is_the_mean_of_what_was_seen(covariance_type, x):
+    gmm, gaps = random_gmm(0, 3, 2, covariance_type), np.array(x[:12])
+    gaps[:5, 0], gaps[4:7, 1] = np.nan, np.nan  # one row without any number
+    posterior = posterior_of(near(gmm, 1, n_draws=4))
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), posterior.draws)
+    found = predictive(flat, gaps, missing="marginalise")
+    for row, log_density, p in zip(gaps, found.log_density, found.responsibilities, strict=True):
+        seen, densities, r = ~np.isnan(row), [], []
+        for m in range(8):
+            weights, means = flat.weights[m], flat.means[m][:, seen]
+            covariances = oracles.dense(flat.covariances[m], covariance_type, 3, 2)[:, seen][:, :, seen]
+            z = (row[seen] - means)[:, None]
+            square = np.sum(z @ np.linalg.inv(covariances) * z, axis=(1, 2)) if seen.any() else np.zeros(3)
+            joint = weights * np.exp(-0.5 * square) / np.sqrt(np.linalg.det(2.0 * np.pi * covariances))
+            densities.append(joint.sum())
+            r.append(joint / joint.sum())
+        np.testing.assert_allclose(log_density, np.log(np.mean(densities)), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(p, np.mean(r, axis=0), atol=1e-13)
+    np.testing.assert_array_equal(posterior.log_predictive(gaps, missing="marginalise"), found.log_density)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
 @pytest.mark.parametrize("x64", [False, True])
 def test_far_rows_belong_to_the_component_that_the_limit_names(covariance_type, x64):
     """As in extended precision: exact log densities of Python integers would be too long."""

@@ -184,7 +184,10 @@ def _method(name, given, place, missing):
     methods.check_options(chosen._replace(options=offered), given)
     if missing is not None:
         if "missing" not in chosen.options or not place.in_memory:
-            raise ValueError(f"--missing {missing} is for method em with the rows in memory: drop or impute such rows.")
+            raise ValueError(
+                f"--missing {missing} is for rows in memory and methods em, bayes, gibbs, nuts, svi and laplace; got "
+                f"{name}: take one of these, or drop or impute such rows."
+            )
         given["missing"] = missing
     if chosen.function is by_em.fit:
         given = chosen.options | ({} if place.in_memory else BEYOND_MEMORY) | given

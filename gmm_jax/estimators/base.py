@@ -39,7 +39,12 @@ __all__ = ["BaseMixture", "ConvergenceWarning", "check_is_fitted"]
 class BaseMixture(DensityMixin, BaseEstimator):
     """Predictions from what `fit` leaves: weights_, means_, covariances_, and the mixtures of `_mixtures`."""
 
-    missing: str | None = None  # what NaN in X mean, for an estimator that takes them; its _mixtures are one
+    missing: str | None = None  # what NaN in X mean
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing is not None
+        return tags
 
     def _keep(self, arguments: dict) -> None:
         """The constructor's arguments under their names, as scikit-learn wants them."""
@@ -114,10 +119,9 @@ class BaseMixture(DensityMixin, BaseEstimator):
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", **options)
         if self.missing is None and np.isnan(X).any():
             row, column = first_of(np.isnan(X))
-            name = repr(getattr(self, "feature_names_in_", np.arange(X.shape[1]))[column])
-            remedy = ', or pass missing="marginalise"' if "missing" in self.get_params() else ""
+            name = repr(getattr(self, "feature_names_in_", range(X.shape[1]))[column])
             where = f"the first at row {row}, column {name}"
-            raise ValueError(f"X contains NaN, {where}: drop or impute such rows{remedy}.")
+            raise ValueError(f'X contains NaN, {where}: drop or impute such rows, or pass missing="marginalise".')
         return X
 
     def _predictive(self, X):

@@ -37,6 +37,8 @@ class BayesianGaussianMixture(BaseMixture):
         relabelling: pivot, ecr, ecr-iterative, stephens or modes: see `judge.relabel`.
         prior: a `gmm_jax.Prior` in the units of X; what it leaves out is the default, which depends on X.
         known: a `gmm_jax.Known` in the units of X: what is held and not sampled.
+        missing: "marginalise" takes NaN in X as missing at random, in `fit` and in every density, score and prediction.
+            None: NaN is an error. smc has no missing values.
 
     Attributes:
         weights_, means_, covariances_: the mixture nearest to the posterior predictive density
@@ -68,6 +70,7 @@ class BayesianGaussianMixture(BaseMixture):
         relabelling: str = "pivot",
         prior: Prior | None = None,
         known: Known | None = None,
+        missing: str | None = None,
         random_state=None,
     ):
         self._keep(locals())
@@ -104,7 +107,7 @@ class BayesianGaussianMixture(BaseMixture):
     def _options(self):
         """The engine's options that were given; it refuses those that it does not have."""
         numbers = {"n_chains": self.n_chains, "n_warmup": self.n_warmup, "n_draws": self.n_draws}
-        numbers |= {"n_restarts": self.n_init, "relabelling": self.relabelling}
+        numbers |= {"n_restarts": self.n_init, "relabelling": self.relabelling, "missing": self.missing}
         return {name: value for name, value in numbers.items() if value is not None} | dict(self.engine_options or {})
 
     def _take(self, answer):

@@ -85,11 +85,6 @@ class GaussianMixture(BaseMixture):
     ):
         self._keep(locals())
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.missing is not None
-        return tags
-
     def fit(self, X, y=None, sample_weight=None, labels=None):
         """The estimator itself, fitted: the best of n_init restarts, or with warm_start on from where it stands.
 

@@ -39,6 +39,7 @@ def fit_posterior(
     engine: str = "auto",
     n_restarts: int | None = None,
     relabelling: str = "pivot",
+    missing: str | None = None,
     progress=None,
     **options,
 ) -> PosteriorFit:
@@ -51,6 +52,7 @@ def fit_posterior(
         engine: auto (`bayes.sample`, which goes on until it has mixed); gibbs or nuts (Markov chains of
             one length), smc, svi or laplace.
         n_restarts: of EM, by default as many as em.fit_em_restarts has; smc has none.
+        missing: "marginalise" takes NaN in x as missing at random; smc cannot.
         options: the engine's own (see `options_of`); another is a ValueError.
 
     Raises:
@@ -68,10 +70,13 @@ def fit_posterior(
         options.setdefault("n_draws", N_DRAWS[engine])
     if progress is not None and engine not in APPROXIMATE:
         options["progress"] = progress
+    if missing is not None:
+        options["missing"] = missing
     key_start, key_draw = jax.random.split(key)
     draw, starts = getattr(bayes, FUNCTIONS.get(engine, engine)), None
     if engine != "smc":
-        options["init"], starts = bayes.starts_from_em(key_start, x, spec, options["n_chains"], n_restarts=n_restarts)
+        how = {"n_restarts": n_restarts, "missing": missing}
+        options["init"], starts = bayes.starts_from_em(key_start, x, spec, options["n_chains"], **how)
     interrupted = None
     try:
         drawn = draw(key_draw, x, spec, **options)
@@ -79,7 +84,8 @@ def fit_posterior(
         drawn, interrupted = error.posterior, error
     delta = options.get("guide") == "delta"
     point = None if delta else _point(jax.random.fold_in(key_draw, 1), drawn, spec, starts)
-    fit = summary(drawn, spec, x=x, relabelling=relabelling, chains=engine not in APPROXIMATE, point=point)
+    whole = x if missing is None else None  # co-clustering is of whole rows
+    fit = summary(drawn, spec, x=whole, relabelling=relabelling, chains=engine not in APPROXIMATE, point=point)
     found = PosteriorFit(fit._replace(standard_errors=None) if delta else fit, drawn, starts)
     if interrupted is not None:
         interrupted.answer = found

@@ -5,6 +5,7 @@ seconds since 1970 too, and in float64 on the host for rows so far away that eve
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,6 @@ from .empty import with_empty
 from .forks import check_process
 from .gmm import GMM, log_joint
 from .programs import jit
-from .records import NotSupported
 from .scaling import Scaling, standard_units
 
 BLOCK_NUMBERS = 1 << 22  # K·D·rows of one block of densities: 32 MiB of float64
@@ -38,7 +38,7 @@ class Predictive(NamedTuple):
 def predictive(gmms: GMM, x: Float[Array, "N D"], *, missing: str | None = None) -> Predictive:
     """Log of the mean density and mean responsibilities of rows under mixtures with one leading axis.
 
-    With missing="marginalise" what is NaN in a row is summed out; then there may be one mixture only.
+    With missing="marginalise" what is NaN in a row is summed out.
     """
     check_process()
     check_missing(missing)
@@ -47,7 +47,7 @@ def predictive(gmms: GMM, x: Float[Array, "N D"], *, missing: str | None = None)
     z = (x.astype(float) - scaling.centre) / scaling.scale
     narrow = z.astype(inner.means.dtype)  # what float32 cannot hold is infinite, and far
     if missing is not None and np.isnan(z).any():
-        return _of_what_was_seen(inner, narrow, scaling, missing)
+        return _with_gaps(gmms, x) if len(gmms.weights) > 1 else _of_what_was_seen(inner, narrow, scaling, missing)
     rows = _block_rows(min(len(z), BLOCK_NUMBERS // math.prod(np.shape(gmms.means)[1:])))
     n_components, blocks = inner.n_components, []
     if rows in FEW_ROWS:  # few programs: every other number of components has those of the next
@@ -99,11 +99,31 @@ def _mean_over_mixtures(mixtures: GMM, z: Float[Array, "N D"]):
 
 
 def _of_what_was_seen(mixtures, z, scaling, missing):
-    if len(mixtures.weights) > 1:
-        raise NotSupported("the mean density of many mixtures is of whole rows: impute what is missing first.")
     joint = np.asarray(log_joint(jax.tree.map(lambda leaf: leaf[0], mixtures), z, missing=missing), float)
     log_density = np.logaddexp.reduce(joint, axis=1)
     return Predictive(log_density - ~np.isnan(z) @ np.log(scaling.scale), np.exp(joint - log_density[:, None]))
+
+
+def _with_gaps(gmms, x):
+    """Rows in which the same was seen, together: under the mixtures of these features."""
+    seen = ~np.isnan(x)
+    log_density, p = np.zeros(len(x)), np.zeros((len(x), gmms.n_components))
+    for features in np.unique(seen, axis=0):
+        rows = (seen == features).all(axis=1)
+        if features.any():
+            log_density[rows], p[rows] = predictive(_of_features(gmms, features), x[np.ix_(rows, features)])
+        else:
+            p[rows] = np.mean(gmms.weights, axis=0)
+    return Predictive(log_density, p)
+
+
+def _of_features(gmms, features):
+    covariances = np.asarray(gmms.covariances)
+    if gmms.covariance_type != "spherical":
+        covariances = covariances[..., features]
+    if gmms.covariance_type in ("full", "tied"):
+        covariances = covariances[..., features, :]
+    return replace(gmms, means=np.asarray(gmms.means)[..., features], covariances=covariances)
 
 
 def _of_far_rows(gmms, z):

@@ -81,16 +81,19 @@ class Posterior(NamedTuple):
     named: Int[np.ndarray, "n"] | None = None  # components that labels of rows name: they may not be relabelled
     message: str = ""  # of bayes.sample: what was tried, and what came of it
 
-    def log_predictive(self, x: Float[Array, "N D"]) -> Float[np.ndarray, "N"]:
-        """log of the posterior mean of p(x_n | θ), nats: the density that does not depend on labels."""
+    def log_predictive(self, x: Float[Array, "N D"], *, missing: str | None = None) -> Float[np.ndarray, "N"]:
+        """log of the posterior mean of p(x_n | θ), nats: the density that does not depend on labels.
+
+        With missing="marginalise" it is of what was seen of each row.
+        """
         from .predictive import predictive
         from .scaling import check_data
 
         flat = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), self.draws)
-        x, n_features = check_data(x), self.draws.n_features
+        x, n_features = check_data(x, missing=missing), self.draws.n_features
         if x.shape[1] != n_features:
             raise ValueError(f"x must have shape (N, {n_features}), as the draws have it; got {x.shape}.")
-        return predictive(flat, x).log_density
+        return predictive(flat, x, missing=missing).log_density
 
     def to_datatree(self, x=None, *, log_likelihood=False, predictive_key=None):
         """The draws as an ArviZ DataTree.

@@ -19,9 +19,10 @@ def fit(
     n_temperatures=1,
     n_restarts=None,
     relabelling="pivot",
+    missing=None,
     progress=None,
 ) -> Fit:
     options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws, "n_temperatures": n_temperatures}
-    options |= {"n_restarts": n_restarts, "relabelling": relabelling, "progress": progress}
+    options |= {"n_restarts": n_restarts, "relabelling": relabelling, "missing": missing, "progress": progress}
     found = judge.fit_posterior(key, x, spec, engine="gibbs", **options)
     return on_terms(found, x, spec, n_chains * n_temperatures * (n_warmup + n_draws))

@@ -16,9 +16,10 @@ def fit(
     n_restarts=None,
     target_accept=0.8,
     relabelling="pivot",
+    missing=None,
     progress=None,
 ) -> Fit:
     options = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws, "target_accept": target_accept}
-    options |= {"n_restarts": n_restarts, "relabelling": relabelling, "progress": progress}
+    options |= {"n_restarts": n_restarts, "relabelling": relabelling, "missing": missing, "progress": progress}
     found = judge.fit_posterior(key, x, spec, engine="nuts", **options)
     return on_terms(found, x, spec, gradients(found.drawn, n_warmup))
