@@ -1,6 +1,8 @@
 """No price for a new shape: rows that fill up change nothing, sizes share programs, and what is compiled is bounded."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event, Thread, current_thread, main_thread
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +13,11 @@ import oracles
 from conftest import EPS, TYPES, assert_trees_close, random_gmm
 from gmm_jax import Known, MixtureSpec
 from gmm_jax.bayes import gibbs
-from gmm_jax.em import EMConfig, bootstrap, fit_em, fit_em_restarts, standard_errors
+from gmm_jax.em import EMConfig, bootstrap, fit_em, fit_em_restarts, pool, standard_errors
 from gmm_jax.em import inputs as inputs_of_em
 from gmm_jax.em import sums as sums_of_em
 from gmm_jax.estimators.gaussian import random_responsibilities
-from gmm_jax.mixture import annotations, e_step, programs
+from gmm_jax.mixture import annotations, cores, e_step, programs
 from gmm_jax.mixture.annotations import Annotations, missing_groups, pad, pad_annotations, padded_size
 from gmm_jax.mixture.many_starts import draw_starts
 from gmm_jax.mixture.moments import BLOCK_ROWS
@@ -193,6 +195,56 @@ def test_programs_are_let_go_before_there_is_no_room(x, monkeypatch):
     assert not programs._programs
     assert programs.n_maps() < before
     assert_trees_close(fit_em_restarts(KEY, x, SPEC, n_restarts=2).best, first.best, rtol=0.0, atol=0.0)
+
+
+def test_what_another_thread_compiles_is_waited_for_and_what_fails_is_not_kept():
+    begun, go_on, built = Event(), Event(), []
+
+    @programs.kept
+    def build(name, fails):
+        built.append(name)
+        begun.set()
+        go_on.wait(60.0)
+        if fails:
+            raise ValueError(f"no {name}")
+        return object()
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(build, "program", False)
+        begun.wait(60.0)
+        second = threads.submit(build, "program", False)
+        go_on.set()
+        assert first.result() is second.result()
+    assert built == ["program"]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no other"):
+            build("other", True)
+    assert built == ["program", "other", "other"]
+
+
+def test_the_longest_compilation_goes_on_beside_the_drawing_of_starts(x, monkeypatch):
+    compiled, fits = [], {}
+    build = programs.found_or
+
+    def found_or(program, given, function, *what):
+        compiled.append((function.__name__, current_thread() is main_thread()))
+        return build(program, given, function, *what)
+
+    def at_once(function):
+        thread = Thread(target=cores._in_this_context(function))
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(cores, "found_or", found_or)
+    monkeypatch.setattr(pool, "on_another_core", at_once)
+    for n_cores in (1, 2):
+        monkeypatch.setattr(pool, "n_workers", lambda n_cores=n_cores: n_cores)
+        programs._programs.clear()
+        fits[n_cores] = [fit_em_restarts(KEY, x, SPEC, n_restarts=7, init="kmeans") for _ in range(2)]
+    assert [name for name, in_main in compiled if not in_main] == ["_advance"]
+    assert compiled.count(("_advance", True)) == 1  # with one core
+    for found in (fits[1][1], *fits[2]):
+        assert_trees_close(found.fits, fits[1][0].fits, rtol=0.0, atol=0.0)
 
 
 @pytest.mark.slow
