@@ -36,7 +36,6 @@ from .fit import EMResult, ended, result_of
 from .inputs import Data
 from .m_step import m_step
 from .optima import eligible, reasons
-from .sums import Fits
 
 CRITERIA = ("evidence", "likelihood")
 SAME_WORTH = 1e-2  # nats
@@ -182,7 +181,7 @@ class Judged(NamedTuple):
         return np.where(self.reason == "", self.worth, -np.inf)
 
 
-def judged_fits(fits: Fits, ranking: Ranking) -> Judged:
+def judged_fits(fits, ranking: Ranking) -> Judged:
     """Fits, equally many of each data set, as far as they have come, and what decides among them."""
     data, (state, trace) = ranking.data, fits.final()
     each = np.repeat(np.arange(len(data)), state.n_iter.size // len(data))

@@ -2,8 +2,8 @@
 
 Each core takes pools of fits, one program for all pools, through a fixed number of slots: when a fit ends, the next of
 its queue takes the slot, so that no slot waits while a fit does. Between two calls the host may look, leave fits where
-they are, show progress, or be interrupted: nothing computed is lost. The sums of starts are exact; fits go on with fast
-ones, and with exact ones again where those are too inexact.
+they are, show progress, or be interrupted: nothing computed is lost. Fits begin on fast sums, and go on with exact ones
+where those are too inexact.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from ..mixture.moments import BLOCK_ROWS, rows_of_deviations, work_of_step
 from ..mixture.programs import has_store
 from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
-from .optima import pick
+from .optima import choose, pick
 from .sums import Fits, go_on
 
 SLOT_NUMBERS = 1 << 16  # slots·K·rows: half a MiB of float64 for the responsibilities of a block
@@ -84,7 +84,7 @@ class CompiledFits(Fits):
         rows = [which[i : i + width] for i in range(0, which.size, width)]
         filled = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in rows]
         gmm = with_empty(best.gmm, self.n_components)
-        begun = _begin_pools(self.problem, self.n_starts, gmm, filled, self.pools[0].trace.shape[1])
+        begun = _begin_pools(self.problem, self.n_starts, gmm, filled, self.pools[0].trace.shape[1], True)
         found = [(_without_empty(p.state, self.n_real), p.value) for p, _ in begun]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: which.size], *found)
 
@@ -162,9 +162,16 @@ def compiled_fits(
     elif work <= QUICK_WORK:
         width = max(4, 1 << (width - 1).bit_length())  # one program for several numbers of starts
     rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
-    begun = begin_pools(problem, n_starts, starts, rows, n_kept)
+    gaps = problem[2].groups is not None
+    begun, exact = begin_pools(problem, n_starts, starts, rows, n_kept, gaps), np.full(n_fits, gaps)
+    for fits, (progress, _) in zip(members, begun, strict=True):
+        exact[fits] |= np.asarray(progress.status)[: fits.size] == INEXACT
+    if exact.any() and not gaps:
+        again = begin_pools(problem, n_starts, starts, rows, n_kept, True)
+        chosen = [choose(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
+        begun = jax.device_put(chosen)
     pools = [Pool(fits, *state) for fits, state in zip(members, begun, strict=True)]
-    return CompiledFits(problem, n_starts, pools, np.full(n_fits, problem[2].groups is not None), n_real)
+    return CompiledFits(problem, n_starts, pools, exact, n_real)
 
 
 def compile_ahead(problem: tuple, n_starts: int, spec: MixtureSpec, **options) -> None:
@@ -217,15 +224,15 @@ def _one_by_one(pools):
     return jax.tree.map(gather, *[(pool.progress, pool.trace) for pool in pools])
 
 
-def _begin_pools(problem, n_starts, starts, rows, n_kept):
-    calls = list(_to_begin(problem, n_starts, starts, rows))
+def _begin_pools(problem, n_starts, starts, rows, n_kept, exact):
+    calls = list(_to_begin(problem, n_starts, starts, rows, exact))
     programs = [_program_to_begin(arguments, n_kept, len(starts.weights)) for arguments in calls]
-    return side_by_side(list(zip(programs, calls, strict=True)), _n_threads(problem, starts.n_components, True))
+    return side_by_side(list(zip(programs, calls, strict=True)), _n_threads(problem, starts.n_components, exact))
 
 
-def _not_begun(problem, n_starts, starts, rows, n_kept):
+def _not_begun(problem, n_starts, starts, rows, n_kept, exact):
     """Zeros in place of pools at their starts."""
-    calls, n_fits = _to_begin(problem, n_starts, starts, rows), len(starts.weights)
+    calls, n_fits = _to_begin(problem, n_starts, starts, rows, exact), len(starts.weights)
     if has_store():  # from which programs come without being traced
         shapes = [_program_to_begin(arguments, n_kept, n_fits).out_info for arguments in calls]
     else:
@@ -233,9 +240,9 @@ def _not_begun(problem, n_starts, starts, rows, n_kept):
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _to_begin(problem, n_starts, starts, rows):
+def _to_begin(problem, n_starts, starts, rows, exact):
     for index in rows:
-        yield problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0
+        yield problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0, np.bool_(exact)
 
 
 def _program_to_begin(arguments, n_kept, n_fits):
@@ -285,15 +292,15 @@ def _task(fits, pool, exact, chosen, until):
 
 
 @partial(jax.jit, static_argnames="n_kept", compiler_options=WIDE)
-def _begin(problem, starts, data_set, real, n_kept):
-    """A pool at its starts, whose sums are exact: its progress, and its trace."""
+def _begin(problem, starts, data_set, real, exact, n_kept):
+    """A pool at its starts: its progress, and its trace."""
     of_fit = _problem_of(problem, data_set)
 
     def one(member):
         i, start = member
         z, known, annotations, *_ = of_fit(i)
-        mapping, rule = em_map(*of_fit(i), "exact")
-        return begin(mapping, first_state(z, start, known, annotations, "exact"), rule)
+        mapping, rule = em_map(*of_fit(i), exact)
+        return begin(mapping, first_state(z, start, known, annotations, exact), rule)
 
     progress = jax.lax.map(one, (jnp.arange(real.shape[0]), starts), batch_size=min(MOST_SLOTS, real.shape[0]))
     trace = jnp.full((real.shape[0], n_kept), -jnp.inf, progress.value.dtype).at[:, :1].set(progress.value[:, None])
