@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..mixture import GMM, WIDE, MixtureSpec, Moments, Status, structure
 from ..mixture.cores import QUICK_WORK, n_workers, on_another_core, program, side_by_side
 from ..mixture.empty import known_empty, with_empty
-from ..mixture.moments import BLOCK_ROWS, rows_of_deviations, work_of_step
+from ..mixture.moments import BLOCK_ROWS, work_of_step
 from ..mixture.programs import has_store
 from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
@@ -28,7 +28,6 @@ from .sums import Fits, go_on
 SLOT_NUMBERS = 1 << 16  # slots·K·rows: half a MiB of float64 for the responsibilities of a block
 MOST_SLOTS = 8  # more do not make an iteration of a fit cheaper, and wait at the end
 EXACT_SLOTS = 2  # the same of exact sums, which are often those of a few fits
-SMALL_PRODUCT = 400_000  # multiplications up to which a product was seen to stay on one core
 LARGEST_POOL = 1024  # fits: enough that few slots wait for the slowest
 STEPS = 4  # of few samples, that a fit takes before its slot may change hands: handing over costs as much as one
 TURNS = 3  # fits a slot has at least, so that slots are seldom idle at the end
@@ -121,8 +120,8 @@ class CompiledFits(Fits):
             tasks = [task for pool in self.pools if (task := _task(self, pool, exact, mask, until)) is not None]
             if tasks:
                 break
-        n_threads = _n_threads(self.problem, self.n_components, exact)
-        for (pool, *_), answer in zip(tasks, side_by_side([task[1:] for task in tasks], n_threads), strict=True):
+        answers = side_by_side([task[1:] for task in tasks], n_workers())
+        for (pool, *_), answer in zip(tasks, answers, strict=True):
             pool.progress, pool.trace, computed = answer
             self.computed += int(computed)
             status = np.asarray(pool.progress.status)[: pool.members.size]
@@ -227,7 +226,7 @@ def _one_by_one(pools):
 def _begin_pools(problem, n_starts, starts, rows, n_kept, exact):
     calls = list(_to_begin(problem, n_starts, starts, rows, exact))
     programs = [_program_to_begin(arguments, n_kept, len(starts.weights)) for arguments in calls]
-    return side_by_side(list(zip(programs, calls, strict=True)), _n_threads(problem, starts.n_components, exact))
+    return side_by_side(list(zip(programs, calls, strict=True)), n_workers())
 
 
 def _not_begun(problem, n_starts, starts, rows, n_kept, exact):
@@ -249,17 +248,6 @@ def _program_to_begin(arguments, n_kept, n_fits):
     (z, *_), starts, *_ = arguments
     work = work_of_step(n_fits, z.shape[1], *starts.means.shape[1:])
     return program(_begin, arguments, compiled_for="once" if work <= FIRST_WORK else "quick", n_kept=n_kept)
-
-
-def _n_threads(problem, n_components, exact):
-    """How many programs run side by side: as many as cores, if every product stays on its own core.
-
-    XLA's CPU backend splits larger products over its threads: one such program keeps all cores busy. Two at a time also
-    waited for each other for ever, at (100 000, 32, 16) and (3000, 50, 3) on two cores, when they still called LAPACK.
-    """
-    _, n_samples, n_features = problem[0].shape
-    rows = min(n_samples, rows_of_deviations(n_components, n_features) if exact else BLOCK_ROWS)
-    return n_workers() if work_of_step(1, rows, n_components, n_features) <= SMALL_PRODUCT else 1
 
 
 def _task(fits, pool, exact, chosen, until):
