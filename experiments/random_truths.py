@@ -33,7 +33,7 @@ PEERS = {"sklearn_em": "converged", "sklearn_em_default_tol": "at its default to
 MOST_EM, MOST_BAYES, MOST_BAYES_MEAN = 1.03, 1.05, 0.80
 
 
-def main(*, truths: int = 8, run: Options = RUN) -> int:
+def main(*, truths: int = 20, run: Options = RUN) -> int:
     """One row a truth and method to out/random_truths; exit code 3 where an expectation is not met.
 
     Args:

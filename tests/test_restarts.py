@@ -425,7 +425,7 @@ def test_bad_input_is_one_sentence_that_names_argument_value_place_and_remedy(x,
 
 def test_options_of_em_are_checked_where_they_are_written():
     for options, sentence in (
-        ({"acceleration": "bfgs"}, "config.acceleration must be one of none, lbfgs; got 'bfgs'"),
+        ({"acceleration": "bfgs"}, "config.acceleration must be one of auto, none, lbfgs; got 'bfgs'"),
         ({"stop": "never"}, "config.stop must be one of gain, relative, aitken, gradient; got 'never'"),
         ({"max_iter": -1}, "config.max_iter must be an integer of at least 0; got -1"),
         ({"max_iter": 10.0}, "config.max_iter must be an integer"),

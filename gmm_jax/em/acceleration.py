@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..mixture import GMM, Hyperparameters, Known, Moments, project, structure
-from ..mixture.moments import expected_log_joint
+from ..mixture.covariance import positive
 from .m_step import log_prior
 
 MEMORY = 10  # moves that are remembered
@@ -36,21 +36,39 @@ def from_coordinates(vector: Float[Array, "n_coordinates"], like: GMM) -> GMM:
 
 
 def gradient(
-    gmm: GMM, moments: Moments, known: Known, reg_covar: Float[Array, "..."], prior: Hyperparameters | None = None
+    gmm: GMM,
+    whitener: Float[Array, "..."],
+    moments: Moments,
+    known: Known,
+    reg_covar: Float[Array, "..."],
+    prior: Hyperparameters | None = None,
 ) -> Float[Array, "n_coordinates"]:
     """∇(ℓ + log prior) in coordinates, 0 for known parts, from the sums of e_step(gmm), by Fisher's identity.
 
     With a ridge it is ∇Q of the M-step that adds it: zero where that M-step changes nothing.
     """
+    kind, mass, (n_components, n_features) = structure(gmm.covariance_type), moments.mass, gmm.means.shape
+    weights = gmm.weights if known.weights is None else jnp.where(jnp.isnan(known.weights), gmm.weights, 0.0)
+    shared = mass if known.weights is None else jnp.where(jnp.isnan(known.weights), mass, 0.0)
+    means = kind.linear(kind.white_means(moments.first, whitener), whitener)  # Σ_k⁻¹ Σ_n r_nk (x_n − μ_k)
+    ridge = kind.add_to_diagonal(jnp.zeros_like(gmm.covariances), jnp.broadcast_to(reg_covar, (n_features,)))
+    logs = kind.slopes(whitener, moments.second + kind.weigh(mass, ridge), mass, n_features)
+    if known.means is not None:
+        means = jnp.where(jnp.isnan(known.means), means, 0.0)
+    if known.covariances is not None:
+        known_covariances = known.covariances.reshape(n_components if kind.per_component else 1, -1)[:, :1]
+        logs = jnp.where(jnp.isnan(known_covariances), logs.reshape(len(known_covariances), -1), 0.0)
+    slopes = jnp.concatenate(
+        [shared - weights * jnp.sum(shared) / positive(jnp.sum(weights)), means.ravel(), logs.ravel()]
+    )
+    if prior is None:
+        return slopes
 
-    def objective(vector):
+    def log_density(vector):
         there = project(from_coordinates(vector, gmm), known)
-        expected = expected_log_joint(there, moments, gmm.means, reg_covar)
-        if prior is None:
-            return expected
-        return expected + log_prior(there, known, structure(there.covariance_type).whitener(there.covariances), prior)
+        return log_prior(there, known, kind.whitener(there.covariances), prior)
 
-    return jax.grad(objective)(to_coordinates(gmm))
+    return slopes + jax.grad(log_density)(to_coordinates(gmm))
 
 
 class Chart(NamedTuple):

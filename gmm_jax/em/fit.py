@@ -23,7 +23,7 @@ from .acceleration import Chart, from_coordinates, gradient, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
 
-ACCELERATIONS = ("none", "lbfgs")
+ACCELERATIONS = ("auto", "none", "lbfgs")
 INEXACT = -1  # beside the Status of a fit on its way: the next step is not for fast sums
 ITERATED = 1e5  # the most κ² of sums that a fit iterates on: their errors, of 2e-11 or in float32 1e-2, are averaged
 UNNOTICED = 1e-3  # times κ²: how much less precise a likelihood is than 64 eps of it allow for
@@ -37,13 +37,14 @@ class EMConfig:
     part of the log-likelihood. "aitken": the log-likelihood that is still to be gained, nats, as the last two plain
     steps foretell it. "gradient": the largest entry of the gradient of the mean log-likelihood, where log φ, the means
     and the log-Cholesky factors of the covariances are the coordinates.
-    acceleration: "none", or "lbfgs": quasi-Newton steps on top of EM, each at the price of one E-step.
+    acceleration: "none", or "lbfgs": quasi-Newton steps on top of EM, each at the price of one E-step. "auto" is that
+    where `fit_em_restarts` goes on with swaps and tol is not 0, and "none" everywhere else.
     """
 
     max_iter: int = field(default=1000, metadata={"static": True})
     tol: float = 1e-8  # see stop; 0 never stops
     reg_covar: float | Float[Array, "D"] | None = None  # squared units of x; None: 0, at entry points 1e-6·variance
-    acceleration: str = field(default="none", metadata={"static": True})
+    acceleration: str = field(default="auto", metadata={"static": True})
     stop: str = field(default="gain", metadata={"static": True})
 
     def __post_init__(self):
@@ -213,7 +214,7 @@ def map_of(evaluate, total, known, config, prior) -> tuple[Map, Rule]:
         step=lambda state: evaluate(image(state)),
         objective=objective,
         fault=lambda state: _fault(state, known, may_be_empty=prior is not None),
-        gradient=lambda state: gradient(state.gmm, state.moments, known, ridge, prior),
+        gradient=lambda state: gradient(state.gmm, state.whitener, state.moments, known, ridge, prior),
         rounding=lambda state: UNNOTICED * state.kappa_squared,
     )
     if config.acceleration == "lbfgs":

@@ -19,20 +19,20 @@ from ..mixture import GMM, WIDE, MixtureSpec, Moments, Status, structure
 from ..mixture.cores import QUICK_WORK, n_workers, on_another_core, program, side_by_side
 from ..mixture.empty import known_empty, with_empty
 from ..mixture.moments import BLOCK_ROWS, work_of_step
-from ..mixture.programs import has_store
+from ..mixture.programs import has_store, jit
 from .fit import INEXACT, EMState, em_map, first_state
 from .fixed_point import Progress, begin, resume, take_turns
 from .optima import choose, pick
 from .sums import Fits, go_on
 
-SLOT_NUMBERS = 1 << 16  # slots·K·rows: half a MiB of float64 for the responsibilities of a block
+SLOT_NUMBERS = 1 << 14  # slots·K·rows of a block: enough that overheads are small, and few slots wait at the end
 MOST_SLOTS = 8  # more do not make an iteration of a fit cheaper, and wait at the end
 EXACT_SLOTS = 2  # the same of exact sums, which are often those of a few fits
 LARGEST_POOL = 1024  # fits: enough that few slots wait for the slowest
 STEPS = 4  # of few samples, that a fit takes before its slot may change hands: handing over costs as much as one
 TURNS = 3  # fits a slot has at least, so that slots are seldom idle at the end
 ONE_POOL = 1 << 17  # multiplications of one step of all fits, up to which a second core costs more than it saves
-FIRST_WORK = 1 << 24  # multiplications of the first E-step of all fits, up to which it is compiled for once
+FIRST_WORK = 1 << 21  # multiplications of the first E-step of all fits, up to which it is compiled for once
 FEW_FITS = 32  # up to so many share programs with other fits; what takes many is asked for its speed
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
@@ -279,7 +279,7 @@ def _task(fits, pool, exact, chosen, until):
     return pool, program(_advance, arguments, compiled_for=compiled_for, **static), arguments
 
 
-@partial(jax.jit, static_argnames="n_kept", compiler_options=WIDE)
+@partial(jit, static_argnames="n_kept", compiler_options=WIDE)
 def _begin(problem, starts, data_set, real, exact, n_kept):
     """A pool at its starts: its progress, and its trace."""
     of_fit = _problem_of(problem, data_set)
@@ -295,7 +295,7 @@ def _begin(problem, starts, data_set, real, exact, n_kept):
     return progress._replace(status=jnp.where(real, progress.status, jnp.int32(Status.MAX_ITER))), trace
 
 
-@partial(jax.jit, static_argnames=("sums", "slots", "steps"), compiler_options=WIDE)
+@partial(jit, static_argnames=("sums", "slots", "steps"), compiler_options=WIDE)
 def _advance(problem, progress, trace, queue, data_set, until, rounds, exact, sums, slots, steps):
     of_fit = _problem_of(problem, data_set)
 

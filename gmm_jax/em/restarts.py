@@ -128,11 +128,11 @@ def fit_em_restarts(
             are then ranked by it, and no optimum is called spurious: none is singular. One for each of many data sets.
         criterion: "evidence", or "likelihood": what ranks the optima that are not spurious.
         swaps: go on from the best fit with one component put elsewhere, as many new starts a round as n_restarts,
-            until a hundred in a row found nothing better: with many components few starts lead to the best optimum. The
-            best fit may then be none of `fits`: the message says by how much it is better, and of `optima` it is one
-            that no start reached (count 0, fit -1). Forty in a row are enough where more than a third of the starts
-            led to the best. For rows in memory whose fits run side by side. By default for four components or more and
-            20 starts or more that are not given. See em/search.py.
+            until three hundred in a row found nothing better: with many components few starts lead to the best
+            optimum. The best fit may then be none of `fits`: the message says by how much it is better, and of
+            `optima` it is one that no start reached (count 0, fit -1). A hundred in a row are enough where more than a
+            third of the starts led to the best. For rows in memory whose fits run side by side. By default for four
+            components or more and 20 starts or more that are not given; EM is then accelerated, see EMConfig.
         n_sample: restarts are run on so many rows, drawn uniformly, and only the best goes on over all of them.
         block_rows: rows of a stream or a partition that are summed at a time, by default a million numbers.
         traces: whether `fits` keep theirs; by default for one data set.
@@ -152,7 +152,7 @@ def fit_em_restarts(
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}.")
     check_count(programs_for, "programs_for", 0)
-    n_restarts, swaps = _checked(spec, init, n_restarts, swaps, config, n_sample, block_rows)
+    n_restarts, swaps, config = _checked(spec, init, n_restarts, swaps, config, n_sample, block_rows)
     file = checkpoint_path(checkpoint, resume=resume)
     if is_many(x):
         if file is not None or n_sample is not None:
@@ -192,8 +192,8 @@ def fit_em_restarts(
     return found
 
 
-def _checked(spec, init, n_restarts, swaps, config, n_sample, block_rows) -> tuple[int, bool]:
-    """How many starts, and whether swaps follow, once every argument but the data is what it should be."""
+def _checked(spec, init, n_restarts, swaps, config, n_sample, block_rows) -> tuple[int, bool, EMConfig]:
+    """How many starts, whether swaps follow, and how EM runs, once every argument but the data is what it should be."""
     check_type(spec, MixtureSpec, "spec", "MixtureSpec(n_components=3)")
     if not (isinstance(init, (str, GMM)) or callable(init)):
         raise ValueError(f"init must be a name, a GMM or a start function; got {kind_of(init)}: pass GMM(φ, μ, Σ).")
@@ -201,7 +201,9 @@ def _checked(spec, init, n_restarts, swaps, config, n_sample, block_rows) -> tup
         raise ValueError(f"swaps must be True, False, or None for the default; got {swaps!r}.")
     n_restarts, swaps = starts_and_swaps(spec, init, n_restarts, swaps=swaps)
     check_options(n_restarts, config, n_sample=(n_sample, spec.n_components), block_rows=(block_rows, 1))
-    return n_restarts, swaps
+    if config.acceleration == "auto":
+        config = replace(config, acceleration="lbfgs" if swaps and config.tol > 0.0 else "none")
+    return n_restarts, swaps, config
 
 
 def search_on(key, x, weight, labels, spec: MixtureSpec, **options) -> Restarts:

@@ -3,7 +3,7 @@
 Where a component is missing in one place and one too many is in another, no step of EM mends it, and with many
 components few starts are free of it. New starts are the best fit with one component put elsewhere: one whose samples
 the others explain best goes, to a sample that the fit explains badly. After a short EM the best quarter is run to its
-end if it may pass the best fit; what is worth more takes its place, until a hundred swaps in a row found nothing.
+end if it may pass the best fit; what is worth more takes its place, until three hundred swaps in a row found nothing.
 
 References:
     Zhao, Hautamäki, Kärkkäinen & Fränti (2012), Random swap EM algorithm for Gaussian mixture models, Pattern
@@ -30,9 +30,9 @@ from .pool import CompiledFits
 FEWEST_COMPONENTS = 4  # with fewer, starts find the best optimum by themselves
 N_STARTS, N_STARTS_SWAPPED = 50, 20  # by default: alone, and where swaps follow; who asks for fewer wants no search
 EASY = 1 / 3  # share of the starts that lead to the best optimum above which fewer swaps are tried
-SHORT = 20  # iterations after which swaps are compared
+SHORT = 10  # iterations after which swaps are compared
 KEPT = 4  # one of so many then goes on
-PATIENCE, LITTLE = 100, 40  # swaps without success after which a search ends, and where starts agree
+PATIENCE, LITTLE = 300, 100  # swaps without success after which a search ends, and where starts agree
 MOST_ROUNDS = 50
 
 

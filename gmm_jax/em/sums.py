@@ -28,6 +28,7 @@ from ..mixture.blocks import ahead, cut, rows_in_block
 from ..mixture.cores import ONE_AT_A_TIME, WIDE, begin_side_by_side, n_workers, program
 from ..mixture.leaves import in_leaves
 from ..mixture.moments import take_sums
+from ..mixture.programs import jit
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
 from ..mixture.spec import Hyperparameters, Known, project
 from .acceleration import Memory
@@ -122,7 +123,7 @@ def in_parts(z: Float[np.ndarray, "N D"], annotations: Annotations, n_parts: int
     return ThreadedSums(jax.device_put(parts))
 
 
-@partial(jax.jit, static_argnames="sums", compiler_options=WIDE)  # so it is quicker, and keeps to its core
+@partial(jit, static_argnames="sums", compiler_options=WIDE)  # so it is quicker, and keeps to its core
 def block_moments(gmm: GMM, whitener, z, weight, labels, n_rows=None, *, sums: Precision) -> Moments:
     """The sums over one block of rows, of which the first n_rows are there."""
     return take_sums(gmm, whitener, z, Annotations(weight, labels, n_rows=n_rows), sums)

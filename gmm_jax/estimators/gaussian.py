@@ -107,7 +107,8 @@ class GaussianMixture(BaseMixture):
         search = {"sample_weight": weight, "labels": labels, "missing": self.missing}
         search["n_restarts"] = 1 if again else self.n_init
         relative = isinstance(self.reg_covar, str)
-        config = em.EMConfig(self.max_iter, self.tol, reg_covar=None if relative else self.reg_covar)
+        ridge = None if relative else self.reg_covar
+        config = em.EMConfig(self.max_iter, self.tol, ridge, acceleration="none")  # n_iter_ counts M-steps
         key = self._key()
         init = self.mixture_ if again else self._start(key, X, spec, search)
         named = hasattr(frame, "columns") and np.asarray(frame).dtype == X.dtype

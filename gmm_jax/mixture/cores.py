@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .programs import found_or, kept
+from .programs import as_far_as_known, found_or, kept
 
 Call = tuple[Any, tuple]  # a compiled program and its arguments
 
@@ -161,19 +161,9 @@ def compiled(function, tree, shapes, static, compiled_for, widest):
 
 @cache
 def _options(compiled_for):
-    """Options of the compiler, as far as this version of XLA knows them."""
     if jax.default_backend() != "cpu":
         return None
-    return {name: value for name, value in COMPILED[compiled_for].items() if _is_known(name, value)} or None
-
-
-@cache
-def _is_known(option, value):
-    try:
-        jax.jit(lambda x: x).lower(np.float32(0.0)).compile(compiler_options={option: value})
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
+    return as_far_as_known(COMPILED[compiled_for]) or None
 
 
 @cache

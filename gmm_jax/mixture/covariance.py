@@ -16,20 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .factor import cholesky, inverse_cholesky, last_axes
+from .factor import cholesky, inverse_cholesky, last_axes, outer, product
 
 # math, not np: a NumPy float64 would make float32 data float64 when x64 is on
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
-
-
-def outer(a, b):
-    """a bᵀ over the last axis, leading axes kept."""
-    return a[..., :, None] * b[..., None, :]
-
-
-def pairs(n_features):
-    """(i, j) of the entries i ≤ j, row by row."""
-    return np.triu_indices(n_features)
 
 
 def positive(mass):
@@ -46,6 +36,7 @@ class Full:
     """One covariance matrix a component: (K, D, D)."""
 
     per_component = True
+    name_of_each = "full"
 
     def shape(self, n_components, n_features):
         """Shape of the whole covariances leaf."""
@@ -99,17 +90,17 @@ class Full:
     def statistics(self, columns):
         """[1, x, x_i x_j for i ≤ j] of the columns x of (D, N): (S, N)."""
         with_one = jax.lax.optimization_barrier(jnp.concatenate([jnp.ones_like(columns[:1]), columns]))
-        i, j = pairs(columns.shape[0] + 1)
+        i, j = np.triu_indices(columns.shape[0] + 1)
         return with_one[i] * with_one[j]
 
     def products(self, a, b):
         """a_i b_j, in the shape in which `statistics` has the squares, of a and b of (D, N)."""
-        i, j = pairs(a.shape[0])
+        i, j = np.triu_indices(a.shape[0])
         return a[i] * b[j]
 
     def quadratic(self, whitener, n_components, n_features):
         """Coefficients of the squares in log N(x | μ_k, Σ_k): (K, number of squares)."""
-        i, j = pairs(n_features)
+        i, j = np.triu_indices(n_features)
         precision = jnp.sum(whitener[..., :, i] * whitener[..., :, j], axis=-2)  # Wᵀ W, entries i ≤ j
         factor = jnp.asarray(np.where(i == j, -0.5, -1.0), precision.dtype)[None]
         return jnp.broadcast_to(precision, (n_components, i.size)) * factor
@@ -126,13 +117,13 @@ class Full:
         """Σ_n r_kn y_i y_j of all entries, in the shape of scatter, from summed statistics (number of squares, K)."""
         n_features = math.isqrt(2 * squares.shape[0])
         position = np.zeros((n_features, n_features), int)
-        i, j = pairs(n_features)
+        i, j = np.triu_indices(n_features)
         position[i, j] = position[j, i] = np.arange(i.size)
         return squares.T[:, position]
 
     def squared_norm(self, squares, n_features):
         """Σ_n r_kn |y_n|², (K,), from the same."""
-        i, j = pairs(n_features)
+        i, j = np.triu_indices(n_features)
         return jnp.sum(squares[np.flatnonzero(i == j)], axis=0)
 
     def estimate(self, mass, second, s, d):
@@ -147,9 +138,8 @@ class Full:
     def log_prior(self, whitener, dof, size):
         """log density of IW(dof, size) at each Σ_k, (K,) or (), up to a constant."""
         n_features = size.shape[-1]
-        log_precision = 2.0 * self.half_log_precision(whitener, n_features)
         trace = self.trace(whitener, last_axes(size, whitener.ndim), n_features)
-        return 0.5 * (dof + n_features + 1.0) * log_precision - 0.5 * trace
+        return (dof + n_features + 1.0) * self.half_log_precision(whitener, n_features) - 0.5 * trace
 
     def inverse(self, covariances):
         """Σ⁻¹, of the structure's shape; also of one covariance."""
@@ -173,8 +163,7 @@ class Full:
 
         Without a matrix product: on the CPU one that runs beside the E-step's can starve it for ever.
         """
-        largest = jnp.max(self.variances(covariances), axis=-1) * jnp.max(self.precisions(whitener), axis=-1)
-        return 1.0 / largest
+        return 1.0 / (jnp.max(self.variances(covariances), axis=-1) * jnp.max(self.precisions(whitener), axis=-1))
 
     def variances(self, covariances):
         """The diagonal of Σ: (..., K, D), (..., D) where shared, (..., K, 1) where spherical; JAX's or NumPy's."""
@@ -209,6 +198,16 @@ class Full:
         lower = jnp.where(diagonal, jnp.exp(jnp.where(diagonal, logs, 0.0)), jnp.where(below, logs, 0.0))
         return jnp.sum(lower[..., :, None, :] * lower[..., None, :, :], axis=-1)
 
+    def slopes(self, whitener, scatter, mass, n_features):
+        """Derivatives of Σ_k mass_k log |W_k| − ½ tr W_k S_k W_kᵀ with respect to what `to_logs` gives."""
+        transposed = jnp.swapaxes(whitener, -1, -2)
+        lower = product(transposed, product(whitener, product(scatter, transposed)))  # ∂/∂L, below its diagonal
+        i, j = np.tril_indices(n_features)
+        on_diagonal = last_axes(jnp.asarray(i == j), lower.ndim - 1)
+        roots = jnp.where(on_diagonal, whitener[..., i, j], 1.0)
+        count = mass[:, None] if self.per_component else jnp.sum(mass)
+        return lower[..., i, j] / roots - jnp.where(on_diagonal, count, 0.0)
+
     def dense(self, covariances, n_components, n_features):
         """The same covariances as (..., K, D, D) matrices, of JAX or of NumPy as they are."""
         return covariances
@@ -216,7 +215,7 @@ class Full:
     @property
     def each(self):
         """The structure without what components or features share: full, or diag where Σ is diagonal."""
-        return STRUCTURES["full"]
+        return STRUCTURES[self.name_of_each]
 
     def pool(self, each, weights):
         """The structure's covariances nearest to those of each component, which have the shape of `self.each`."""
@@ -266,7 +265,7 @@ class Tied(Full):
 class Diag(Full):
     """One variance a feature and component: (K, D)."""
 
-    per_component = True
+    name_of_each = "diag"
 
     def shape(self, n_components, n_features):
         return (n_components, n_features)
@@ -353,13 +352,13 @@ class Diag(Full):
     def from_logs(self, logs, n_components, n_features):
         return jnp.exp(logs).reshape(self.shape(n_components, n_features))
 
+    def slopes(self, whitener, scatter, mass, n_features):
+        excess = whitener * whitener * scatter - mass.reshape(-1, *(1,) * (scatter.ndim - 1))
+        return 0.5 * (n_features // math.prod(scatter.shape[1:])) * excess
+
     def dense(self, covariances, n_components, n_features):
         variances, eye = self.variances(covariances), np.eye(n_features, dtype=covariances.dtype)
         return variances[..., None] * last_axes(eye, variances.ndim + 1)
-
-    @property
-    def each(self):
-        return STRUCTURES["diag"]
 
     def from_dense(self, matrices, weights):
         return self.pool(jnp.diagonal(matrices, axis1=-2, axis2=-1), weights)

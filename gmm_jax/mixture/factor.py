@@ -1,4 +1,4 @@
-"""Factorisations of many small symmetric matrices at once, leading axes kept, without LAPACK.
+"""Products of many small matrices at once, and their factorisations, leading axes kept, without LAPACK.
 
 jaxlib divides a batch of LAPACK's factorisations among the threads of XLA's CPU backend and waits for them on one of
 these threads, so that two batches at once can wait for each other for ever.
@@ -13,6 +13,16 @@ UNROLL = 4  # up to so many features a factorisation is cheaper written out than
 def last_axes(array, ndim):
     """The same array with ones in front of its shape: broadcasting that is seen."""
     return array.reshape((1,) * (ndim - array.ndim) + array.shape)
+
+
+def outer(a, b):
+    """a bᵀ over the last axis."""
+    return a[..., :, None] * b[..., None, :]
+
+
+def product(a, b):
+    """a b as a sum: a library call for each of many small matrices costs more than its arithmetic."""
+    return jnp.sum(a[..., :, :, None] * b[..., None, :, :], axis=-2)
 
 
 def cholesky(covariances):

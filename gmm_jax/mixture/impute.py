@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from .annotations import MARGINALISE, condition, groups_at_once, missing_groups, ungroup
 from .cores import in_batches
-from .covariance import outer, structure
+from .covariance import structure
+from .factor import outer
 from .gmm import GMM, mixture_of, responsibilities_of_rows
 from .programs import jit
 from .scaling import QUIET, check_data, standard_units

@@ -8,9 +8,10 @@ Linux gives a process 65,530 of them. A compiled program takes 20 to 300, and wi
 import inspect
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import update_wrapper, wraps
+from functools import cache, cached_property, update_wrapper, wraps
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import jax
 import numpy as np
@@ -112,9 +113,23 @@ class jit:
     def __init__(self, function: Callable, *, static_argnames: str | tuple[str, ...] = (), compiler_options=None):
         update_wrapper(self, function)
         static = (static_argnames,) if isinstance(static_argnames, str) else static_argnames
-        self.jitted = jax.jit(function, static_argnames=static, compiler_options=compiler_options)
-        self.static, self.options = frozenset(static), compiler_options or {}
-        self.signature, self.lower = inspect.signature(function), self.jitted.lower
+        self.function, self.static, self.options = function, frozenset(static), compiler_options or {}
+        self.signature = inspect.signature(function)
+
+    @cached_property
+    def jitted(self):
+        """The function of JAX; options are looked at no sooner than at the first call, as that asks the compiler."""
+        return jax.jit(
+            self.function, static_argnames=tuple(self.static), compiler_options=as_far_as_known(self.options) or None
+        )
+
+    def lower(self, *arguments, **by_name):
+        """As `jax.jit` has it."""
+        return self.jitted.lower(*arguments, **by_name)
+
+    def eval_shape(self, *arguments, **by_name):
+        """As `jax.jit` has it."""
+        return self.jitted.eval_shape(*arguments, **by_name)
 
     def __reduce__(self):
         return self.__qualname__  # a name of its module, as of a function
@@ -129,6 +144,20 @@ class jit:
             return self.jitted(*arguments, **by_name)
         wide = jax.dtypes.canonicalize_dtype(float) == np.float64
         return _program(self, tree, tuple(map(_type_of, leaves)), static, wide)(**given)
+
+
+def as_far_as_known(options: dict[str, Any]) -> dict[str, Any]:
+    """Those options of the compiler that this version of XLA knows: it refuses others."""
+    return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
+@cache
+def _is_known(option, value):
+    try:
+        jax.jit(lambda x: x).lower(np.float32(0.0)).compile(compiler_options={option: value})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def _type_of(leaf):
