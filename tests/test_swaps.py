@@ -23,7 +23,11 @@ def nine():
 
 def fitted(x, swaps, spec=None, key=KEY, **options):
     spec = MixtureSpec(9) if spec is None else spec
-    options = {"n_restarts": 4, "init": "random_points", "config": EMConfig(max_iter=300, acceleration="lbfgs")} | options
+    options = {
+        "n_restarts": 4,
+        "init": "random_points",
+        "config": EMConfig(max_iter=300, acceleration="lbfgs"),
+    } | options
     return fit_em_restarts(key, x, spec, swaps=swaps, **options)
 
 
