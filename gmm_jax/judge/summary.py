@@ -52,7 +52,7 @@ def fit_posterior(
         engine: auto (`bayes.sample`, which goes on until it has mixed); gibbs or nuts (Markov chains of
             one length), smc, svi or laplace.
         n_restarts: of EM, by default as many as em.fit_em_restarts has; smc has none.
-        missing: "marginalise" takes NaN in x as missing at random; smc cannot.
+        missing: "marginalise" takes NaN in x as missing at random; smc cannot, nor relabelling by allocations.
         options: the engine's own (see `options_of`); another is a ValueError.
 
     Raises:
@@ -84,7 +84,8 @@ def fit_posterior(
         drawn, interrupted = error.posterior, error
     delta = options.get("guide") == "delta"
     point = None if delta else _point(jax.random.fold_in(key_draw, 1), drawn, spec, starts)
-    whole = x if missing is None else None  # co-clustering is of whole rows
+    gaps = missing is not None and np.isnan(np.asarray(x, float)).any()
+    whole = None if gaps else x  # co-clustering is of whole rows
     fit = summary(drawn, spec, x=whole, relabelling=relabelling, chains=engine not in APPROXIMATE, point=point)
     found = PosteriorFit(fit._replace(standard_errors=None) if delta else fit, drawn, starts)
     if interrupted is not None:
