@@ -197,6 +197,13 @@ def test_programs_are_let_go_before_there_is_no_room(x, monkeypatch):
     assert_trees_close(fit_em_restarts(KEY, x, SPEC, n_restarts=2).best, first.best, rtol=0.0, atol=0.0)
 
 
+def test_options_that_the_compiler_does_not_know_are_left_out():
+    known = {"xla_cpu_prefer_vector_width": 512}
+    assert programs.as_far_as_known(known | {"xla_cpu_no_such_option": 1}) == known
+    double = programs.jit(lambda x: 2.0 * x, compiler_options=known | {"xla_cpu_no_such_option": 1})
+    assert double(jnp.ones(())) == 2.0
+
+
 def test_what_another_thread_compiles_is_waited_for_and_what_fails_is_not_kept():
     begun, go_on, built = Event(), Event(), []
 
