@@ -11,12 +11,14 @@ from test_m_step import make_known
 
 import oracles
 from conftest import EPS, TYPES, as_tuple, assert_trees_close, random_gmm
-from gmm_jax import GMM, Known, Status, log_prob
+from gmm_jax import GMM, Known, MixtureSpec, Status, log_prob
+from gmm_jax.bayes import default_prior, hyperparameters
 from gmm_jax.em import EMConfig, fit_em, m_step
 from gmm_jax.em import acceleration as module
 from gmm_jax.em.acceleration import gradient
 from gmm_jax.em.fit import em_map, first_state
 from gmm_jax.em.fixed_point import advance, begin
+from gmm_jax.em.m_step import log_prior
 from gmm_jax.mixture import Annotations, e_step, project, structure
 from gmm_jax.mixture.moments import expected_log_joint, take_sums
 
@@ -80,6 +82,26 @@ def test_fishers_identity(covariance_type, choices, x):
     assert_trees_close(found, expected, rtol=1e-9, atol=1e-9)
     if choices[2] == "all":
         np.testing.assert_array_equal(expected[9:], 0.0)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_with_a_prior_it_is_the_slope_of_the_log_posterior(covariance_type, x):
+    """The default prior, whose scale is unknown, by differentiating density and prior."""
+    gmm = jax.tree.map(jnp.asarray, random_gmm(5, 3, 2, covariance_type))
+    kind, nothing_known = structure(covariance_type), Known()
+    prior = hyperparameters(default_prior(np.asarray(x), MixtureSpec(3, covariance_type)), covariance_type)
+
+    @jax.jit
+    def slopes(vector):
+        def log_posterior(vector):
+            there = from_coordinates(vector, gmm)
+            density = log_prior(there, nothing_known, kind.whitener(there.covariances), prior)
+            return jnp.sum(log_prob(there, x)) + density
+
+        return jax.grad(log_posterior)(vector)
+
+    found = jax.jit(gradient)(gmm, kind.whitener(gmm.covariances), e_step(gmm, x), nothing_known, 0.0, prior)
+    np.testing.assert_allclose(found, slopes(to_coordinates(gmm)), rtol=1e-9, atol=1e-9)
 
 
 def test_the_m_step_maximises_the_expected_log_joint(mixture, x):
