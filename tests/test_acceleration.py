@@ -16,8 +16,8 @@ from gmm_jax.bayes import default_prior, hyperparameters
 from gmm_jax.em import EMConfig, fit_em, m_step
 from gmm_jax.em import acceleration as module
 from gmm_jax.em.acceleration import gradient
-from gmm_jax.em.fit import em_map, first_state
-from gmm_jax.em.fixed_point import advance, begin
+from gmm_jax.em.fit import em_map, not_begun
+from gmm_jax.em.fixed_point import advance
 from gmm_jax.em.m_step import log_prior
 from gmm_jax.mixture import Annotations, e_step, project, structure
 from gmm_jax.mixture.moments import expected_log_joint, take_sums
@@ -184,8 +184,7 @@ def test_every_iteration_costs_one_e_step_and_rejections_count(x, monkeypatch):
 
 def journey(x, init, chunks, config=LBFGS):
     mapping, rule = em_map(x, Known(), Annotations(), config, None, "exact")
-    start = jax.jit(lambda init: begin(mapping, first_state(x, init, Known(), Annotations(), "exact"), rule))
-    progress, pieces = start(init), []
+    progress, pieces = not_begun(init, config), []
     for n_steps in chunks:
         progress, piece = jax.jit(partial(advance, mapping, rule=rule, n_steps=n_steps))(progress)
         pieces.append(piece)

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 from gmm_jax import Status
-from gmm_jax.em.acceleration import Chart
+from gmm_jax.em.acceleration import Chart, start_memory
 from gmm_jax.em.fixed_point import Map, Rule, advance, begin
+
+
+def same(state):
+    """States that are their own parameters."""
+    return state
 
 
 def run(step, start=1.0, *, objective=lambda s: -jnp.abs(s), fault=lambda s: jnp.int32(Status.RUNNING), **rule):
     """Iterate and return the progress and the whole trace."""
     rule = Rule(**{"unit": jnp.float64(1.0), "tol": jnp.float64(1e-6), "monotone": True, "max_iter": 100, **rule})
-    mapping = Map(step, objective, fault)
-    progress = begin(mapping, jnp.asarray(start), rule)
-    first = progress.value
-    progress, trace = advance(mapping, progress, rule, rule.max_iter)
-    return progress, np.append(first, trace)
+    return advance(Map(step, same, same, objective, fault), begin(jnp.asarray(start), float), rule, rule.max_iter + 1)
 
 
 def test_halving_converges_and_counts_its_steps():
@@ -84,15 +85,15 @@ def test_a_fault_explains_a_value_that_is_not_finite():
 
 
 def test_chunks_make_the_same_journey_as_one_run():
-    mapping = Map(lambda s: 0.5 * s, lambda s: -jnp.abs(s), lambda s: jnp.int32(Status.RUNNING))
+    mapping = Map(lambda s: 0.5 * s, same, same, lambda s: -jnp.abs(s), lambda s: jnp.int32(Status.RUNNING))
     rule = Rule(jnp.float64(1.0), jnp.float64(1e-6), True, 100)
-    progress, pieces = begin(mapping, jnp.asarray(1.0), rule), []
+    progress, pieces = begin(jnp.asarray(1.0), float), []
     for _ in range(5):
         progress, piece = advance(mapping, progress, rule, 7)
         pieces.append(piece)
     whole, trace = run(lambda s: 0.5 * s)
     assert jax.tree.map(float, progress) == jax.tree.map(float, whole)
-    np.testing.assert_array_equal(np.concatenate(pieces), trace[1:36])
+    np.testing.assert_array_equal(np.concatenate(pieces), trace[:35])
 
 
 def test_a_lane_that_has_stopped_waits_unchanged_under_vmap():
@@ -100,13 +101,13 @@ def test_a_lane_that_has_stopped_waits_unchanged_under_vmap():
     progress, traces = jax.vmap(lambda start: _pair(start))(jnp.array([1.0, 1e-3]))
     for lane, (one, trace) in enumerate(alone):
         assert jax.tree.map(lambda leaf, lane=lane: float(leaf[lane]), progress) == jax.tree.map(float, one)
-        np.testing.assert_array_equal(traces[lane], trace[1:])
+        np.testing.assert_array_equal(traces[lane], trace)
 
 
 def _pair(start):
-    mapping = Map(lambda s: 0.5 * s, lambda s: -jnp.abs(s), lambda s: jnp.int32(Status.RUNNING))
+    mapping = Map(lambda s: 0.5 * s, same, same, lambda s: -jnp.abs(s), lambda s: jnp.int32(Status.RUNNING))
     rule = Rule(jnp.float64(1.0), jnp.float64(1e-6), True, 100)
-    return advance(mapping, begin(mapping, start, rule), rule, 100)
+    return advance(mapping, begin(start, float), rule, 101)
 
 
 # ---- accelerated: s ← RATES·s, towards the maximum of −|s|²/2 at 0
@@ -117,14 +118,10 @@ RATES = jnp.array([0.999, 0.9, 0.5])
 def climb(*, fault=lambda s: jnp.int32(Status.RUNNING), unflatten=lambda v, s: v, accelerated=True, **rule):
     """Iterate s ← RATES·s from ones, and return the progress and the whole trace."""
     rule = Rule(**{"unit": jnp.float64(1.0), "tol": jnp.float64(1e-9), "monotone": True, "max_iter": 500, **rule})
-    chart = Chart(lambda s: s, lambda s: RATES * s, lambda s: s, lambda s: s, unflatten)
-    mapping = Map(
-        lambda s: RATES * s, lambda s: -0.5 * jnp.sum(s * s), fault, lambda s: -s, chart if accelerated else None
-    )
-    progress = begin(mapping, jnp.ones(3), rule)
-    first = progress.value
-    progress, trace = advance(mapping, progress, rule, rule.max_iter)
-    return progress, np.append(first, trace)
+    chart = Chart(same, unflatten) if accelerated else None
+    mapping = Map(lambda s: RATES * s, same, same, lambda s: -0.5 * jnp.sum(s * s), fault, lambda s: -s, chart)
+    start = begin(jnp.ones(3), float, start_memory(3, float) if accelerated else None)
+    return advance(mapping, start, rule, rule.max_iter + 1)
 
 
 def test_a_linear_map_is_solved_in_a_tenth_of_the_steps():
@@ -170,11 +167,9 @@ def test_a_proposal_that_is_nan_is_rejected_and_a_plain_step_that_is_nan_is_not_
     progress, _ = climb(unflatten=lambda v, s: jnp.full_like(s, jnp.nan), tol=jnp.float64(1e-3))
     assert progress.status == Status.CONVERGED
     broken = lambda s: jnp.where(s > 0.3, 0.5 * s, jnp.nan)  # noqa: E731
-    chart = Chart(lambda s: s, broken, lambda s: s, lambda s: s[None], lambda v, s: v[0])
-    mapping = Map(
-        broken, lambda s: -jnp.abs(s), lambda s: jnp.int32(Status.RUNNING), lambda s: -jnp.sign(s)[None], chart
-    )
+    chart, sound = Chart(lambda s: s[None], lambda v, s: v[0]), lambda s: jnp.int32(Status.RUNNING)
+    mapping = Map(broken, same, same, lambda s: -jnp.abs(s), sound, lambda s: -jnp.sign(s)[None], chart)
     rule = Rule(jnp.float64(1.0), jnp.float64(1e-6), True, 50)
-    progress, _ = advance(mapping, begin(mapping, jnp.asarray(1.0), rule), rule, 50)
+    progress, _ = advance(mapping, begin(jnp.asarray(1.0), float, start_memory(1, float)), rule, 51)
     assert progress.status == Status.NON_FINITE
     assert np.isfinite(progress.best)

@@ -144,7 +144,7 @@ def compiled(name):
 
 def test_sizes_numbers_of_components_and_weights_share_programs(x):
     options = {"n_restarts": 3, "config": EMConfig(max_iter=37)}  # as no other test has
-    functions = "_draw_of", "_begin", "_advance"
+    functions = "_draw_of", "_advance"
     before = [compiled(name) for name in functions]
     for n in (98, 105, 112, 128, 129, 150):
         for n_components in (1, 2):

@@ -249,8 +249,12 @@ def test_every_fit_may_fail_and_best_says_how(blobs):
 
 
 def test_ctrl_c_keeps_the_fits_as_far_as_they_came(blobs, monkeypatch):
+    looks = []
+
     def stop(done, n_fits, best):
-        raise KeyboardInterrupt
+        looks.append(done)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(pool, "LOOK", 1)  # one round between two looks
     monkeypatch.setattr(pool, "n_workers", lambda: 1)
@@ -259,10 +263,26 @@ def test_ctrl_c_keeps_the_fits_as_far_as_they_came(blobs, monkeypatch):
     fits = caught.value.restarts.fits
     assert np.all(fits.status == Status.RUNNING)
     assert fits.n_iter.tolist() == [1, 1, 0, 0]  # four fits take turns in two slots
-    for i in range(4):
+    assert np.isneginf(fits.log_likelihood[2:]).all()  # they have not begun
+    for i in range(2):
         gmm = jax.tree.map(lambda leaf, i=i: leaf[i], fits.gmm)
         np.testing.assert_allclose(fits.log_likelihood[i], oracles.log_likelihood(as_tuple(gmm), blobs), rtol=1e-12)
         assert fits.trace[i, fits.n_iter[i]] == fits.log_likelihood[i]
+
+
+def test_ctrl_c_before_any_fit_has_begun_gives_the_starts(blobs, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "side_by_side", stop)
+    with pytest.raises(Interrupted) as caught:
+        restarts(blobs)
+    found = caught.value.restarts
+    assert np.all(found.fits.status == Status.RUNNING)
+    assert np.isneginf(found.fits.log_likelihood).all()
+    assert (found.fits.n_iter == 0).all()
+    assert found.effort.wasted == 0
+    assert_trees_close(found.fits.gmm, found.starts, rtol=1e-12, atol=1e-12)
 
 
 def test_a_resumed_search_is_the_uninterrupted_one_whatever_the_cores(blobs, tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ numbers = found.best.gmm.means, errors.means, posterior.draws.means
 print([np.asarray(part).ravel()[:5].tolist() for part in numbers])
 print(*traced)
 """
-LONG = ("_draw_of", "_begin", "_advance", "_results", "_derivatives", "_around", "read_draws", "prior_of")
+LONG = ("_draw_of", "_advance", "_results", "_derivatives", "_around", "read_draws", "prior_of")
 
 
 @jax.tree_util.register_dataclass

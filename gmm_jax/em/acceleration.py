@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..mixture import GMM, Hyperparameters, Known, Moments, project, structure
@@ -72,11 +73,8 @@ def gradient(
 
 
 class Chart(NamedTuple):
-    """A map in coordinates without bounds: step = evaluate ∘ image, a state is `evaluate` of its parameters."""
+    """Coordinates without bounds."""
 
-    parameters: Callable[[Any], Any]  # state -> parameters
-    image: Callable[[Any], Any]  # state -> parameters of the plain step; cheap
-    evaluate: Callable[[Any], Any]  # parameters -> state; dear
     flatten: Callable[[Any], Float[Array, "n_coordinates"]]  # parameters -> coordinates
     unflatten: Callable[[Float[Array, "n_coordinates"], Any], Any]  # coordinates, state -> parameters
 
@@ -99,15 +97,16 @@ class Memory(NamedTuple):
     plain_next: Bool[Array, ""]  # the next step must be plain
 
 
-def start_memory(chart: Chart, state: Any) -> Memory:
-    """A memory without a point."""
-    zeros = jnp.zeros_like(chart.flatten(chart.parameters(state)))
-    moves = jnp.zeros((MEMORY, *zeros.shape), zeros.dtype)
-    no = jnp.zeros((), bool)
-    return Memory(Point(zeros, zeros, zeros), no, Point(moves, moves, moves), jnp.zeros((MEMORY,), zeros.dtype), no)
+def start_memory(n_coordinates: int, dtype, shape: tuple[int, ...] = ()) -> Memory:
+    """A memory without a point, or with leading axes many, in NumPy."""
+    zeros, moves = np.zeros((*shape, n_coordinates), dtype), np.zeros((*shape, MEMORY, n_coordinates), dtype)
+    curvature, no = np.zeros((*shape, MEMORY), dtype), np.zeros(shape, bool)
+    return Memory(Point(zeros, zeros, zeros), no, Point(moves, moves, moves), curvature, no)
 
 
-def propose(chart: Chart, gradient: Callable, memory: Memory, state: Any) -> tuple[Any, Bool[Array, ""], Memory]:
+def propose(
+    chart: Chart, gradient: Callable, memory: Memory, state: Any, parameters: Any, image: Any
+) -> tuple[Any, Bool[Array, ""], Memory]:
     """(parameters to try, whether they are the plain step's, memory with the move that led to `state`).
 
     The step is plain where it must be, where nothing is remembered yet, and where the other would not lead uphill.
@@ -115,8 +114,8 @@ def propose(chart: Chart, gradient: Callable, memory: Memory, state: Any) -> tup
     Reference:
         Jamshidian & Jennrich (1997), Acceleration of the EM algorithm by using quasi-Newton methods, JRSS B 59 (QN2).
     """
-    image = chart.image(state)
-    here = _look(chart, gradient, state, image)
+    u = chart.flatten(parameters)
+    here = Point(u, chart.flatten(image) - u, gradient(state))
     memory = _remember(memory, here)
     step = _direction(memory)
     uphill = jnp.sum(step * here.gradient) > 0.0  # NaN is not
@@ -128,11 +127,6 @@ def propose(chart: Chart, gradient: Callable, memory: Memory, state: Any) -> tup
 def forget(memory: Memory, rejected: Bool[Array, ""]) -> Memory:
     """The memory, without its moves where the last proposal was rejected: they describe another neighbourhood."""
     return memory._replace(curvature=jnp.where(rejected, jnp.zeros_like(memory.curvature), memory.curvature))
-
-
-def _look(chart, gradient, state, image):
-    u = chart.flatten(chart.parameters(state))
-    return Point(u, chart.flatten(image) - u, gradient(state))
 
 
 def _remember(memory, here):

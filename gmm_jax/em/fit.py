@@ -19,7 +19,7 @@ from ..mixture.forks import check_process
 from ..mixture.gmm import GMM, deviations, given
 from ..mixture.moments import FastMoments, Moments, kappa_squared, kappa_squared_limit, moments, take_sums
 from ..mixture.programs import jit
-from .acceleration import Chart, from_coordinates, gradient, to_coordinates
+from .acceleration import Chart, from_coordinates, gradient, start_memory, to_coordinates
 from .fixed_point import STOPS, Map, Progress, Rule, advance, begin, resume
 from .m_step import log_prior, m_step
 
@@ -125,21 +125,19 @@ def _checked(x, init, known, config, missing=None):
 def _fit(x, init, known, rows, config, prior):
     rows = rows._replace(weight=None if rows.weight is None else jnp.asarray(rows.weight, x.dtype))
     exact, rule = em_map(x, known, rows, config, prior, "exact")
-    progress = begin(exact, first_state(x, init, known, rows, "exact"), rule)
-    start, later = progress.value, jnp.zeros((0,), x.dtype)
+    progress = not_begun(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), config)
+    step, trace = np.arange(config.max_iter + 1, dtype=np.int32), None
     if rows.groups is None:
         fast, _ = em_map(x, known, rows, config, prior, "fast")
-        progress, later = advance(fast, progress, rule, config.max_iter)
+        progress, trace = advance(fast, progress, rule, step.size)
         progress = resume(progress, INEXACT)
     n_fast = progress.n_iter
-    progress, last = advance(exact, progress, rule, config.max_iter)
-    if later.size:
-        step = jnp.arange(config.max_iter, dtype=n_fast.dtype)
-        last = jnp.where(step < n_fast, later, last[step - n_fast])
+    progress, last = advance(exact, progress, rule, step.size)
+    trace = last if trace is None else jnp.where(step <= n_fast, trace, last[step - n_fast - 1])
     best = progress.best
     if rows.groups is None:
         best = jax.lax.cond(accurate(best), lambda: best, lambda: _state(best.gmm, x, rows, "exact"))
-    trace = jnp.concatenate([start[None], last]).at[progress.best_iter].set(exact.objective(best))
+    trace = trace.at[progress.best_iter].set(exact.objective(best))
     return result_of(progress._replace(best=best), trace)
 
 
@@ -161,8 +159,8 @@ def iterates(
 def _iterates(x, init, n_iter, known, sample_weight, config):
     sample_weight = None if sample_weight is None else jnp.asarray(sample_weight, x.dtype)
     mapping, _ = em_map(x, known, Annotations(sample_weight), config, None, "exact")
-    first = first_state(x, init, known, Annotations(sample_weight), "exact")
-    return jax.lax.scan(lambda state, _: (mapping.step(state), state.gmm), first, None, length=n_iter + 1)[1]
+    start = project(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), known)
+    return jax.lax.scan(lambda gmm, _: (mapping.image(mapping.evaluate(gmm)), gmm), start, None, length=n_iter + 1)[1]
 
 
 @jit
@@ -177,10 +175,17 @@ def fit_labelled(x: Float[Array, "N D"], labels: Int[Array, "N"], start: GMM, *,
     return m_step(moments(start, d, one_hot, jnp.zeros(x.shape[0], x.dtype)), start, known=known)
 
 
-def first_state(x, init, known, rows, sums) -> EMState:
-    """The start, known parts put in, with its sums; leaves get the dtype of x."""
-    gmm = project(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), init), known)
-    return _state(gmm, x, rows, sums)
+def not_begun(start: GMM, config: EMConfig) -> Progress:
+    """A fit that stands at its start, or many where that has leading axes; known parts are put in as it begins."""
+    (*shape, n_components, n_features), dtype = start.means.shape, start.means.dtype
+    mass, first, second = (np.zeros(leaf.shape, dtype) for leaf in (start.weights, start.means, start.covariances))
+    none, memory, kind = np.full(shape, -np.inf, dtype), None, structure(start.covariance_type)
+    if config.acceleration == "lbfgs":
+        n_matrices = n_components if kind.per_component else 1
+        n_coordinates = n_components * (1 + n_features) + n_matrices * kind.n_parameters(n_features)
+        memory = start_memory(n_coordinates, dtype, tuple(shape))
+    state = EMState(start, second, Moments(mass, first, second, none), np.zeros(shape, dtype))
+    return begin(state, dtype, memory, tuple(shape))
 
 
 def em_map(x, known, rows, config, prior, sums) -> tuple[Map, Rule]:
@@ -211,15 +216,16 @@ def map_of(evaluate, total, known, config, prior) -> tuple[Map, Rule]:
         return project(from_coordinates(vector, state.gmm), known)
 
     mapping = Map(
-        step=lambda state: evaluate(image(state)),
+        image=image,
+        evaluate=evaluate,
+        parameters=lambda state: project(state.gmm, known),
         objective=objective,
         fault=lambda state: _fault(state, known, may_be_empty=prior is not None),
         gradient=lambda state: gradient(state.gmm, state.whitener, state.moments, known, ridge, prior),
         rounding=lambda state: UNNOTICED * state.kappa_squared,
     )
     if config.acceleration == "lbfgs":
-        chart = Chart(lambda state: state.gmm, image, evaluate, to_coordinates, unflatten)
-        mapping = mapping._replace(chart=chart)
+        mapping = mapping._replace(chart=Chart(to_coordinates, unflatten))
     rule = Rule(
         unit=total,
         tol=jnp.asarray(config.tol, total.dtype),

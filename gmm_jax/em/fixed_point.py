@@ -3,6 +3,8 @@
 The state that the map acts on carries its own objective, so the value that is returned belongs to the state that is
 returned. A step whose result is at fault is not taken; the status says what was wrong with it.
 
+A fit that has not begun has taken −1 steps: the next one evaluates its start, whatever that is worth.
+
 A map with a chart is accelerated: each iteration evaluates one state, the plain step's or a bolder one. A bolder one
 that lowers the objective, or is at fault, is rejected, which is no failure: the next step is plain. Where gains decide,
 only plain steps can converge.
@@ -11,24 +13,28 @@ A step is `ask`, what to evaluate next, and `tell`, what has become of it. A loo
 two apart, with a map whose states are evaluated elsewhere.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..mixture import Status
-from .acceleration import Chart, Memory, forget, propose, start_memory
+from .acceleration import Chart, Memory, forget, propose
 
 SETTLED = 1e-2  # gain in units of the rule from which on bold steps are tried: far from a maximum they end anywhere
 STOPS = ("gain", "relative", "aitken", "gradient")
 
 
 class Map(NamedTuple):
-    """A map to iterate, and how its states are read."""
+    """A map to iterate, step = evaluate ∘ image, and how its states are read: a state is `evaluate` of parameters."""
 
-    step: Callable[[Any], Any]  # state -> state
+    image: Callable[[Any], Any]  # state -> parameters of the plain step; cheap
+    evaluate: Callable[[Any], Any]  # parameters -> state; dear
+    parameters: Callable[[Any], Any]  # state -> its parameters
     objective: Callable[[Any], Float[Array, ""]]  # state -> value, to be raised
     fault: Callable[[Any], Int[Array, ""]]  # state -> Status.RUNNING, or what is wrong with it
     gradient: Callable[[Any], Float[Array, "n_coordinates"]] | None = None  # state -> ∇objective, where it is asked for
@@ -59,28 +65,27 @@ class Progress(NamedTuple):
     value: Float[Array, ""]  # objective of state
     best_value: Float[Array, ""]  # objective of best
     peak: Float[Array, ""]  # highest objective so far; best is the latest state within rounding of it
-    n_iter: Int[Array, ""]  # steps taken or rejected
+    n_iter: Int[Array, ""]  # steps taken or rejected; −1 before the start was evaluated
     best_iter: Int[Array, ""]  # of them when best was last in hand
     status: Int[Array, ""]
     gain: Float[Array, ""]  # the last plain step's; 0 where the last step taken was none
     memory: Memory | None  # of accelerated iterations
 
 
-def begin(mapping: Map, state: Any, rule: Rule) -> Progress:
-    """Zero steps taken: a start that is already at fault has its final status."""
-    value = mapping.objective(state)
-    zero = jnp.zeros((), jnp.int32)
-    done = Status.MAX_ITER if rule.max_iter == 0 else Status.RUNNING
-    fault = mapping.fault(state)
-    status = _select([fault != Status.RUNNING, ~jnp.isfinite(value)], [fault, Status.NON_FINITE], done)
-    memory = None if mapping.chart is None else start_memory(mapping.chart, state)
-    return Progress(state, state, value, value, value, zero, zero, status, jnp.zeros_like(value), memory)
+def begin(state: Any, dtype, memory: Memory | None = None, shape: tuple[int, ...] = ()) -> Progress:
+    """Before the first evaluation: of `state` only its parameters count, and the rest has the shapes of what follows.
+
+    With leading axes of that shape for many. It is NumPy's, so nothing is compiled for it.
+    """
+    lowest, before = np.full(shape, -np.finfo(dtype).max, dtype), np.full(shape, -1, np.int32)
+    running, gain = np.full(shape, Status.RUNNING, np.int32), np.zeros(shape, dtype)
+    return Progress(state, state, lowest, lowest, lowest, before, before, running, gain, memory)
 
 
 def advance(
     mapping: Map, progress: Progress, rule: Rule, n_steps: int, limit: Int[Array, ""] | None = None
 ) -> tuple[Progress, Float[Array, "n_steps"]]:
-    """At most n_steps more steps, and the objective after each (-inf where no step was taken).
+    """At most n_steps more steps, that to the start included, and the objective after each (-inf: no step was taken).
 
     `limit` asks for fewer steps than the program was compiled for. Under `vmap` one that has stopped waits unchanged
     for the others.
@@ -123,7 +128,8 @@ def take_turns(
     Args:
         mapping_of: the map and the rule of an iteration, by its number.
         iterations: leading axis; the last one has ended and stands for "none".
-        trace: [iteration, i] takes the objective after step i; it is not kept where i is C or more.
+        trace: [iteration, i] takes the objective after step i, and -inf after the last one of a round: C is the number
+            of steps to come and those of a round, or 0 where none is kept.
         queue: their numbers in the order in which they start, filled up with the last one, n_slots times at least.
         n_steps: in a round.
         until: a turn ends at this number of steps.
@@ -132,15 +138,16 @@ def take_turns(
         iterations, trace, and the number of rounds.
     """
     last = iterations.n_iter.shape[0] - 1
+    pack, unpack = _side_by_side(iterations)
 
     def one(i, progress):
-        """Iteration i after the steps of a round, and its place in the trace and its objective after each."""
+        """Iteration i after the steps of a round, and its objective after each, -inf where it took none."""
         mapping, rule = mapping_of(i)
 
         def step(progress, _):
             moves = (progress.status == Status.RUNNING) & (progress.n_iter < until)
-            progress = _choose(moves, _take_one(mapping, progress, rule), progress)
-            return progress, (progress.n_iter, progress.value)
+            after = _choose(moves, _take_one(mapping, progress, rule), progress)
+            return after, jnp.where(after.n_iter > progress.n_iter, after.value, -jnp.inf)
 
         return jax.lax.scan(step, progress, None, length=n_steps)
 
@@ -149,18 +156,53 @@ def take_turns(
         return jnp.any(slots != last) & (n < n_rounds)
 
     def body(carry):
-        iterations, trace, slots, following, n = carry
-        after, (places, values) = jax.vmap(one)(slots, jax.tree.map(lambda leaf: leaf[slots], iterations))
-        iterations = jax.tree.map(lambda leaf, new: leaf.at[slots].set(new), iterations, after)
-        trace = trace.at[slots[:, None], places].set(values, mode="drop")
+        matrices, trace, slots, following, n = carry
+        before = unpack([matrix[slots] for matrix in matrices])
+        after, values = jax.vmap(one)(slots, before)
+        matrices = [
+            _put_rows(matrix, new, slots, jnp.zeros_like(slots))
+            for matrix, new in zip(matrices, pack(after), strict=True)
+        ]
+        if trace.shape[1]:
+            trace = _put_rows(trace, values, slots, before.n_iter + 1)
         ended = (after.status != Status.RUNNING) | (after.n_iter >= until)
         rank = jnp.cumsum(ended.astype(jnp.int32)) - 1
         slots = jnp.where(ended, queue[jnp.minimum(following + rank, queue.shape[0] - 1)], slots)
-        return iterations, trace, slots, following + rank[-1] + 1, n + 1
+        return matrices, trace, slots, following + rank[-1] + 1, n + 1
 
-    start = (iterations, trace, queue[:n_slots], jnp.int32(n_slots), jnp.zeros((), jnp.int32))
-    iterations, trace, _, _, n = jax.lax.while_loop(busy, body, start)
-    return iterations, trace, n
+    start = (pack(iterations), trace, queue[:n_slots], jnp.int32(n_slots), jnp.zeros((), jnp.int32))
+    matrices, trace, _, _, n = jax.lax.while_loop(busy, body, start)
+    return unpack(matrices), trace, n
+
+
+def _side_by_side(tree):
+    """(pack, unpack): of trees with one leading axis into a matrix for each dtype, a row each, and back.
+
+    To put rows back where they came from takes an operation for each leaf and row, of which each costs the same.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    dtypes = sorted({leaf.dtype for leaf in leaves}, key=str)
+
+    def pack(tree):
+        flat = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)]
+        return [jnp.concatenate([leaf for leaf in flat if leaf.dtype == dtype], axis=1) for dtype in dtypes]
+
+    def unpack(matrices):
+        ends, found = dict.fromkeys(dtypes, 0), []
+        for leaf in leaves:
+            matrix, begin = matrices[dtypes.index(leaf.dtype)], ends[leaf.dtype]
+            ends[leaf.dtype] += math.prod(leaf.shape[1:])
+            found.append(matrix[:, begin : ends[leaf.dtype]].reshape(-1, *leaf.shape[1:]))
+        return jax.tree.unflatten(structure, found)
+
+    return pack, unpack
+
+
+def _put_rows(matrix, rows, which, columns):
+    """The matrix with parts of these rows of it replaced, from these columns on: one by one, as a scatter is slower."""
+    for i in range(rows.shape[0]):
+        matrix = jax.lax.dynamic_update_slice(matrix, rows[i : i + 1], (which[i], columns[i]))
+    return matrix
 
 
 def resume(progress: Progress, status: int) -> Progress:
@@ -171,14 +213,20 @@ def resume(progress: Progress, status: int) -> Progress:
 
 def ask(mapping: Map, progress: Progress) -> tuple[Any, Bool[Array, ""], Memory | None]:
     """The one state that this iteration evaluates, whether it is the plain step's, and what was remembered."""
-    if progress.memory is None:
-        return mapping.step(progress.state), jnp.ones((), bool), None
-    parameters, plain, memory = propose(mapping.chart, mapping.gradient, progress.memory, progress.state)
-    return mapping.chart.evaluate(parameters), plain, memory
+    first, parameters = progress.n_iter < 0, mapping.parameters(progress.state)
+    following, plain, memory = mapping.image(progress.state), jnp.ones((), bool), None
+    if progress.memory is not None:
+        proposal = propose(mapping.chart, mapping.gradient, progress.memory, progress.state, parameters, following)
+        following, plain, memory = proposal
+        memory = _choose(first, progress.memory, memory)
+    return mapping.evaluate(_choose(first, parameters, following)), plain | first, memory
 
 
 def tell(mapping: Map, progress: Progress, rule: Rule, new: Any, plain: Bool[Array, ""], memory: Memory | None):
-    """Progress after the state that was asked for: taken, rejected, or at fault."""
+    """Progress after the state that was asked for: taken, rejected, or at fault.
+
+    A start is taken whatever it is worth, and its status says so; but for one that is too inexact to tell.
+    """
     value = mapping.objective(new)
     gain = value - progress.value
     rounding = 64.0 * jnp.finfo(value.dtype).eps * (rule.unit + jnp.abs(progress.value))
@@ -189,6 +237,7 @@ def tell(mapping: Map, progress: Progress, rule: Rule, new: Any, plain: Bool[Arr
     fault = mapping.fault(new)
     sound = (fault == Status.RUNNING) & jnp.isfinite(value)
     rejected = ~plain & ~(sound & (gain >= 0.0))
+    first = (progress.n_iter < 0) & (fault >= Status.RUNNING)
     status = _select(
         [
             plain & (fault != Status.RUNNING),  # first: a failed Cholesky is why a value is not finite
@@ -200,12 +249,12 @@ def tell(mapping: Map, progress: Progress, rule: Rule, new: Any, plain: Bool[Arr
         [fault, Status.NON_FINITE, Status.DECREASED, Status.CONVERGED, Status.MAX_ITER],
         Status.RUNNING,
     )
-    counted = (status == Status.RUNNING) | (status == Status.CONVERGED) | (status == Status.MAX_ITER)
+    counted = first | (status == Status.RUNNING) | (status == Status.CONVERGED) | (status == Status.MAX_ITER)
     taken = counted & ~rejected
     # within rounding the later state is the better one: on a flat top the highest value is an accident, and the state
     # that has it is only as good as the root of the rounding
     peak = jnp.where(taken, jnp.maximum(value, progress.peak), progress.peak)
-    better = taken & (rule.monotone | (value >= peak - rounding))
+    better = taken & (first | rule.monotone | (value >= peak - rounding))
     n_iter = progress.n_iter + counted.astype(jnp.int32)
     still_best = rejected & (progress.best_iter == progress.n_iter)
     return Progress(
@@ -217,7 +266,7 @@ def tell(mapping: Map, progress: Progress, rule: Rule, new: Any, plain: Bool[Arr
         n_iter=n_iter,
         best_iter=jnp.where(better | still_best, n_iter, progress.best_iter),
         status=status,
-        gain=jnp.where(taken, jnp.where(plain, gain, jnp.zeros_like(gain)), progress.gain),
+        gain=jnp.where(taken, jnp.where(plain & ~first, gain, jnp.zeros_like(gain)), progress.gain),
         memory=_learn(memory, progress, gain, plain, taken, rejected, rule),
     )
 

@@ -6,12 +6,10 @@ they are, show progress, or be interrupted: nothing computed is lost. Fits begin
 where those are too inexact.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -19,11 +17,11 @@ from ..mixture import GMM, WIDE, MixtureSpec, Moments, Status, structure
 from ..mixture.cores import QUICK_WORK, n_workers, on_another_core, program, side_by_side
 from ..mixture.empty import known_empty, with_empty
 from ..mixture.moments import BLOCK_ROWS, work_of_step
-from ..mixture.programs import has_store, jit
-from .fit import INEXACT, EMState, em_map, first_state
-from .fixed_point import Progress, begin, resume, take_turns
-from .optima import choose, pick
-from .sums import Fits, go_on
+from ..mixture.programs import jit
+from .fit import INEXACT, EMState, em_map, not_begun
+from .fixed_point import Progress, resume, take_turns
+from .optima import pick
+from .sums import Fits, go_on, known_values
 
 SLOT_NUMBERS = 1 << 14  # slots·K·rows of a block: enough that overheads are small, and few slots wait at the end
 MOST_SLOTS = 8  # more do not make an iteration of a fit cheaper, and wait at the end
@@ -32,7 +30,6 @@ LARGEST_POOL = 1024  # fits: enough that few slots wait for the slowest
 STEPS = 4  # of few samples, that a fit takes before its slot may change hands: handing over costs as much as one
 TURNS = 3  # fits a slot has at least, so that slots are seldom idle at the end
 ONE_POOL = 1 << 17  # multiplications of one step of all fits, up to which a second core costs more than it saves
-FIRST_WORK = 1 << 21  # multiplications of the first E-step of all fits, up to which it is compiled for once
 FEW_FITS = 32  # up to so many share programs with other fits; what takes many is asked for its speed
 LOOK = 1 << 29  # multiplications between two looks from the host: about a tenth of a second
 
@@ -57,7 +54,7 @@ class CompiledFits(Fits):
     pools: list[Pool]
     exact: Bool[np.ndarray, "R"]  # fits whose sums are exact
     n_real: int  # components of the mixtures; the programs may be for more, see `compiled_fits`
-    computed: int = 0
+    computed: int
     _seen: tuple | None = None
 
     @property
@@ -71,27 +68,28 @@ class CompiledFits(Fits):
     def look(self) -> tuple[Progress, Float[np.ndarray, "R C"]]:
         """All fits in NumPy, and their traces where kept: the objective after each iteration, NaN after the last."""
         if self._seen is None:
-            state, trace = _one_by_one(self.pools)
+            state, trace, *_ = self.kept
             status = np.where(state.status == INEXACT, np.int32(Status.RUNNING), state.status)
-            state = state._replace(status=status, best=_without_empty(state.best, self.n_real))
+            state = known_values(state)._replace(status=status, best=_without_empty(state.best, self.n_real))
             self._seen = state, np.where(np.isneginf(trace), np.nan, trace)
         return self._seen
 
     def exactly(self, which: Int[np.ndarray, "R"], best: EMState) -> tuple[EMState, Float[np.ndarray, "R"]]:
         """The best states of these fits with exact sums, and their objectives."""
-        width = min(MOST_SLOTS, self.pools[0].progress.n_iter.size)
-        rows = [which[i : i + width] for i in range(0, which.size, width)]
-        filled = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in rows]
-        gmm = with_empty(best.gmm, self.n_components)
-        begun = _begin_pools(self.problem, self.n_starts, gmm, filled, self.pools[0].trace.shape[1], True)
-        found = [(_without_empty(p.state, self.n_real), p.value) for p, _ in begun]
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: which.size], *found)
+        gmm, (width, n_kept) = with_empty(pick(best.gmm, which), self.n_components), self.pools[0].trace.shape
+        parts = np.array_split(np.arange(which.size), -(-which.size // (width - 1)))
+        pools = [_pool(which[part], pick(gmm, part), width, n_kept, self.problem[3]) for part in parts]
+        fits = replace(self, pools=pools, exact=np.ones(self.n_fits, bool), _seen=None)
+        while not fits.advance(which, until=0):
+            pass
+        state, _ = fits.look()
+        return state.best, state.best_value
 
     @property
     def kept(self) -> tuple:
         """What a checkpoint holds, fit by fit: it does not depend on how many cores there are."""
         progress, trace = _one_by_one(self.pools)
-        return progress, trace, self.exact, np.asarray(self.computed)
+        return progress, trace[:, : trace.shape[1] - STEPS], self.exact, np.asarray(self.computed)
 
     @kept.setter
     def kept(self, kept: tuple):
@@ -128,17 +126,15 @@ class CompiledFits(Fits):
             self.exact[pool.members[status == INEXACT]] = True
         self._seen = None
         state, _ = self.look()
+        chosen = chosen[np.concatenate([pool.members for pool in self.pools])]
         return not np.any((state.status == Status.RUNNING) & (state.n_iter < until) & chosen)
 
 
-def compiled_fits(
-    problem: tuple, starts: GMM, *, traces: bool = True, n_components: int = 0, begin_pools: Callable | None = None
-) -> CompiledFits:
-    """Fits at their starts, which have leading axes (data sets, starts).
+def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_components: int = 0) -> CompiledFits:
+    """Fits that stand at their starts, which have leading axes (data sets, starts).
 
     n_components: programs are compiled for so many, if starts have no more, and the others stay empty.
     """
-    begin_pools = begin_pools or _begin_pools
     n_real = starts.n_components
     n_fits = starts.weights[..., 0].size
     quick = work_of_step(n_fits, problem[0].shape[1], n_real, starts.n_features) <= QUICK_WORK
@@ -151,26 +147,24 @@ def compiled_fits(
     problem = jax.device_put(problem)
     n_starts, max_iter = starts.means.shape[1], problem[3].max_iter
     starts = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), starts)
-    n_kept = max_iter + 1 if traces else 0
+    n_kept = max_iter + 1 + STEPS if traces else 0
     work = work_of_step(n_fits, problem[0].shape[1], starts.n_components, starts.n_features)
     n_pools = 1 if work <= ONE_POOL else max(min(n_workers(), n_fits), -(-n_fits // LARGEST_POOL))
     members = np.array_split(np.arange(n_fits), n_pools)
     width = members[0].size + 1
-    if width > MOST_SLOTS:
-        width += -width % MOST_SLOTS  # begun so many at a time
-    elif work <= QUICK_WORK:
+    if width <= MOST_SLOTS and work <= QUICK_WORK:
         width = max(4, 1 << (width - 1).bit_length())  # one program for several numbers of starts
-    rows = [np.concatenate([fits, np.full(width - fits.size, -1)]) for fits in members]
-    gaps = problem[2].groups is not None
-    begun, exact = begin_pools(problem, n_starts, starts, rows, n_kept, gaps), np.full(n_fits, gaps)
-    for fits, (progress, _) in zip(members, begun, strict=True):
-        exact[fits] |= np.asarray(progress.status)[: fits.size] == INEXACT
-    if exact.any() and not gaps:
-        again = begin_pools(problem, n_starts, starts, rows, n_kept, True)
-        chosen = [choose(exact[i] & (i >= 0), *both) for i, *both in zip(rows, again, begun, strict=True)]
-        begun = jax.device_put(chosen)
-    pools = [Pool(fits, *state) for fits, state in zip(members, begun, strict=True)]
-    return CompiledFits(problem, n_starts, pools, exact, n_real)
+    pools = [_pool(fits, pick(starts, fits), width, n_kept, problem[3]) for fits in members]
+    return CompiledFits(problem, n_starts, pools, np.full(n_fits, problem[2].groups is not None), n_real, -n_fits)
+
+
+def _pool(members, starts, width, n_kept, config):
+    """A pool of fits that have not begun, filled up to one width."""
+    filled = np.minimum(np.arange(width), members.size - 1)
+    progress = not_begun(pick(starts, filled), config)
+    status = np.where(np.arange(width) < members.size, progress.status, np.int32(Status.MAX_ITER))
+    trace = np.full((width, n_kept), -np.inf, progress.value.dtype)
+    return Pool(members, progress._replace(status=status), trace)
 
 
 def compile_ahead(problem: tuple, n_starts: int, spec: MixtureSpec, **options) -> None:
@@ -189,7 +183,7 @@ def compile_ahead(problem: tuple, n_starts: int, spec: MixtureSpec, **options) -
     )
 
     def compile_it():
-        fits = compiled_fits(problem, like, begin_pools=_not_begun, **options)
+        fits = compiled_fits(problem, like, **options)
         _task(fits, fits.pools[0], False, np.ones(fits.n_fits, bool), problem[3].max_iter)
 
     on_another_core(compile_it)
@@ -223,33 +217,6 @@ def _one_by_one(pools):
     return jax.tree.map(gather, *[(pool.progress, pool.trace) for pool in pools])
 
 
-def _begin_pools(problem, n_starts, starts, rows, n_kept, exact):
-    calls = list(_to_begin(problem, n_starts, starts, rows, exact))
-    programs = [_program_to_begin(arguments, n_kept, len(starts.weights)) for arguments in calls]
-    return side_by_side(list(zip(programs, calls, strict=True)), n_workers())
-
-
-def _not_begun(problem, n_starts, starts, rows, n_kept, exact):
-    """Zeros in place of pools at their starts."""
-    calls, n_fits = _to_begin(problem, n_starts, starts, rows, exact), len(starts.weights)
-    if has_store():  # from which programs come without being traced
-        shapes = [_program_to_begin(arguments, n_kept, n_fits).out_info for arguments in calls]
-    else:
-        shapes = [_begin.eval_shape(*arguments, n_kept=n_kept) for arguments in calls]
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-
-
-def _to_begin(problem, n_starts, starts, rows, exact):
-    for index in rows:
-        yield problem, pick(starts, index), np.maximum(index, 0) // n_starts, index >= 0, np.bool_(exact)
-
-
-def _program_to_begin(arguments, n_kept, n_fits):
-    (z, *_), starts, *_ = arguments
-    work = work_of_step(n_fits, z.shape[1], *starts.means.shape[1:])
-    return program(_begin, arguments, compiled_for="once" if work <= FIRST_WORK else "quick", n_kept=n_kept)
-
-
 def _task(fits, pool, exact, chosen, until):
     """(pool, program, arguments), None where this pool has nothing to do by such sums."""
     n_fits, width = pool.members.size, pool.progress.n_iter.size
@@ -277,22 +244,6 @@ def _task(fits, pool, exact, chosen, until):
     compiled_for = "quick" if of_all <= QUICK_WORK else "speed"
     static = {"sums": sums, "slots": slots, "steps": steps}
     return pool, program(_advance, arguments, compiled_for=compiled_for, **static), arguments
-
-
-@partial(jit, static_argnames="n_kept", compiler_options=WIDE)
-def _begin(problem, starts, data_set, real, exact, n_kept):
-    """A pool at its starts: its progress, and its trace."""
-    of_fit = _problem_of(problem, data_set)
-
-    def one(member):
-        i, start = member
-        z, known, annotations, *_ = of_fit(i)
-        mapping, rule = em_map(*of_fit(i), exact)
-        return begin(mapping, first_state(z, start, known, annotations, exact), rule)
-
-    progress = jax.lax.map(one, (jnp.arange(real.shape[0]), starts), batch_size=min(MOST_SLOTS, real.shape[0]))
-    trace = jnp.full((real.shape[0], n_kept), -jnp.inf, progress.value.dtype).at[:, :1].set(progress.value[:, None])
-    return progress._replace(status=jnp.where(real, progress.status, jnp.int32(Status.MAX_ITER))), trace
 
 
 @partial(jit, static_argnames=("sums", "slots", "steps"), compiler_options=WIDE)

@@ -266,7 +266,7 @@ def swapped_fits(keys, ranking: Ranking, judged: Judged, how: Search) -> Swapped
 def restarts_of(judged: Judged, swapped: Swapped | None, ranking, starts, computed, search=None) -> Restarts:
     """What the fits of one data set and swaps found, in its units; `computed` iterations went into the fits."""
     data, n_fits, spent = ranking.data[0], judged.value.size, int(judged.n_iter.sum())
-    wasted, remarks = computed - spent, []
+    wasted, remarks = max(computed - spent, 0), []
     if swapped is not None:
         spent += int(swapped.spent[0])
         if swapped.gain[0] > 0.0:

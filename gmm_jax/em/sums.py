@@ -15,7 +15,6 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
@@ -30,10 +29,10 @@ from ..mixture.leaves import in_leaves
 from ..mixture.moments import take_sums
 from ..mixture.programs import jit
 from ..mixture.sources import Cluster, Sharded, Stream, rows_of_part
-from ..mixture.spec import Hyperparameters, Known, project
+from ..mixture.spec import Hyperparameters, Known
 from .acceleration import Memory
-from .fit import INEXACT, EMConfig, EMState, accurate, map_of, state_of
-from .fixed_point import Progress, ask, begin, resume, tell
+from .fit import INEXACT, EMConfig, EMState, accurate, map_of, not_begun, state_of
+from .fixed_point import Progress, ask, resume, tell
 from .optima import pick
 
 Request = tuple[GMM, Float[Array, "..."], Precision]  # a mixture, its whitener, and how the sum is to be taken
@@ -235,7 +234,7 @@ def _blocks_of_part(part, scaling, size, dtype):
 class Fits:
     """What the driver asks of fits, besides `look` and `advance`: they lie in one row, data set by data set."""
 
-    computed: int  # iterations that were computed, those of idle slots included
+    computed: int  # iterations that were computed, those of idle slots included and starts left out
 
     @property
     def running(self) -> Int[np.ndarray, "R"]:
@@ -245,6 +244,8 @@ class Fits:
     def final(self) -> tuple[Progress, Float[np.ndarray, "R C"]]:
         """What `look` gives, with exact sums for the best states of fits that have ended, where theirs are inexact."""
         state, trace = self.look()
+        n_iter, best_iter = (np.maximum(leaf, 0) for leaf in (state.n_iter, state.best_iter))
+        state = state._replace(n_iter=n_iter, best_iter=best_iter)
         which = np.flatnonzero((state.status != Status.RUNNING) & ~accurate(state.best))
         if not which.size:
             return state, trace
@@ -278,7 +279,7 @@ class FitState(NamedTuple):
 
     progress: Progress
     asked: Asked
-    trace: Float[np.ndarray, "n"]  # of the start and of every iteration so far
+    trace: Float[np.ndarray, "n"]  # of the start and of every iteration so far; empty before the start was evaluated
     exact: np.ndarray  # bool: whether its sums are exact
 
 
@@ -297,7 +298,7 @@ class HostedFits(Fits):
     sums: Sums
     problem: Problem
     states: list[FitState]
-    computed: int = 0
+    computed: int
 
     @property
     def n_fits(self) -> int:
@@ -316,7 +317,7 @@ class HostedFits(Fits):
 
     def look(self) -> tuple[Progress, Float[np.ndarray, "R T"]]:
         """All fits in NumPy, and the objective after each iteration (NaN where a fit did not come)."""
-        state = jax.tree.map(lambda *leaves: np.stack(leaves), *[state.progress for state in self.states])
+        state = known_values(jax.tree.map(lambda *leaves: np.stack(leaves), *[s.progress for s in self.states]))
         trace = np.full((self.n_fits, self.problem.config.max_iter + 1), np.nan, state.value.dtype)
         for row, of_fit in zip(trace, self.states, strict=True):
             row[: of_fit.trace.size] = of_fit.trace
@@ -337,50 +338,43 @@ class HostedFits(Fits):
 
     def exactly(self, which: Int[np.ndarray, "R"], best: EMState) -> tuple[EMState, Float[np.ndarray, "R"]]:
         """The best states of these fits with exact sums, and their objectives."""
-        asked = [pick((best.gmm, best.whitener), i) for i in which]
-        sums = self.sums.moments([(*mixture, "exact") for mixture in asked])
-        found = [begin_fit(self.problem, *both, parts)[0] for both, parts in zip(asked, sums, strict=True)]
+        states = [start_of(self.problem, pick(best.gmm, i)) for i in which]
+        sums = self.sums.moments([(*state.asked[:2], "exact") for state in states])
+        found = [step(self.problem, *both).progress for both in zip(states, sums, strict=True)]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *[(p.state, p.value) for p in found])
 
 
 def hosted_fits(sums: Sums, problem: Problem, starts: GMM) -> HostedFits:
-    """Fits at their starts, which have a leading axis."""
-    problem = jax.device_put(problem)
-    placed = [_place(problem, pick(starts, i)) for i in range(len(starts.weights))]
+    """Fits that stand at their starts, which have a leading axis."""
+    problem, n_fits = jax.device_put(problem), len(starts.weights)
+    return HostedFits(sums, problem, [start_of(problem, pick(starts, i)) for i in range(n_fits)], -n_fits)
 
-    def begun(some, way):
-        for asked, parts in zip(some, sums.moments([(*asked[:2], way) for asked in some]), strict=True):
-            progress, following = begin_fit(problem, *asked[:2], parts)
-            yield FitState(progress, following, np.asarray(progress.value)[None], np.asarray(way == "exact"))
 
-    states = list(begun(placed, "fast"))
-    again = [i for i, state in enumerate(states) if int(state.progress.status) == INEXACT]
-    if again:
-        for i, state in zip(again, begun([placed[i] for i in again], "exact"), strict=True):
-            states[i] = state
-    return HostedFits(sums, problem, states)
+def start_of(problem: Problem, start: GMM) -> FitState:
+    """A fit that has not begun."""
+    progress = not_begun(start, problem.config)
+    return FitState(progress, _first(problem, progress), np.zeros(0, start.means.dtype), np.zeros((), bool))
+
+
+def known_values(progress: Progress) -> Progress:
+    """The same in NumPy with −inf as the value of fits that have not begun."""
+    begun = progress.n_iter >= 0
+    value, best_value = (np.where(begun, leaf, -np.inf) for leaf in (progress.value, progress.best_value))
+    return progress._replace(value=value, best_value=best_value)
 
 
 def step(problem: Problem, state: FitState, parts) -> FitState:
     """One iteration on, with the sums that were asked for; a step that fast sums cannot take is asked for again."""
     progress, asked, inexact = _step(problem, state.progress, state.asked, parts)
-    trace = np.append(state.trace[: int(progress.n_iter)], np.asarray(progress.value))
+    n_steps = int(progress.n_iter)
+    trace = np.append(state.trace[:n_steps], np.asarray(progress.value))[: n_steps + 1]
     return FitState(progress, asked, trace, state.exact | np.asarray(inexact))
 
 
 @jax.jit
-def _place(problem, start):
-    """The start with known parts put in, and its whitener."""
-    gmm = project(start, problem.known)
-    return Asked(gmm, structure(gmm.covariance_type).whitener(gmm.covariances), jnp.ones((), bool), None)
-
-
-@jax.jit
-def begin_fit(problem: Problem, gmm: GMM, whitener, parts) -> tuple[Progress, Asked]:
-    """Zero iterations, and what the first one evaluates."""
-    mapping, rule = map_of(_outside, *problem)
-    progress = begin(mapping, _state(gmm, whitener, parts), rule)
-    return progress, _ask(mapping, progress)
+def _first(problem, progress) -> Asked:
+    """What is evaluated first."""
+    return _ask(map_of(_outside, *problem)[0], progress)
 
 
 @jax.jit

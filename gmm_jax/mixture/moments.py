@@ -34,6 +34,7 @@ FEWEST_DEVIATIONS = 256  # rows in one block of deviations
 SHARPEST = 0.1  # of 1/eps: from this κ² about the origin on, a density may be wrong by a factor, and so may its κ²
 
 EXACT = -1.0  # in place of a reach
+MULTIPLIED = {4: 8, 8: 32}  # bytes of a number -> how many numbers up to K have a product that is finite: K < 5e4
 
 Precision = Literal["fast", "exact"]
 
@@ -309,9 +310,9 @@ def _from_statistics(gmm, whitener, x, sample_weight, labels, uniforms, n_rows, 
             r = chosen(likelihood, total, uniforms) * count[None]
         if once:
             total = total if weight is None else jnp.where(weight, total, 1.0)
-            log_likelihood = jnp.sum(count * top) + _sum_of_logs(total)
+            log_likelihood = top @ count + _sum_of_logs(total)
         else:
-            log_likelihood = jnp.sum(count * (top + jnp.log(total)))
+            log_likelihood = (top + jnp.log(total)) @ count
         sums = weigh(statistics, r)
         mass, _, squares = parts_of(sums, n_features)
         norm = kind.squared_norm(squares, n_features)
@@ -359,9 +360,10 @@ def recentred(kind, sums: Float[Array, "S K"], d: Float[Array, "K D"]) -> Float[
 
 
 def _sum_of_logs(totals):
-    """Σ log of numbers from 1 to K, by the logs of products of eight: a log costs as much as three exponentials."""
-    filled = jnp.concatenate([totals, jnp.ones((-totals.shape[0] % 8,), totals.dtype)])
-    return jnp.sum(jnp.log(jnp.prod(filled.reshape(8, -1), axis=0)))
+    """Σ log of numbers from 1 to K, by the logs of products: a log costs as much as three exponentials."""
+    n = MULTIPLIED[totals.dtype.itemsize]
+    filled = jnp.concatenate([totals, jnp.ones((-totals.shape[0] % n,), totals.dtype)])
+    return jnp.sum(jnp.log(jnp.prod(filled.reshape(n, -1), axis=0)))
 
 
 def even_rows(n_samples: int, size: int) -> int:

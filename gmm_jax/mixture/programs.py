@@ -92,11 +92,6 @@ def use_store(store: Callable | None) -> None:
     _store[0] = store
 
 
-def has_store() -> bool:
-    """Whether programs may come from elsewhere."""
-    return _store[0] is not None
-
-
 def found_or(build: Callable[[], Callable], given: tuple, *what) -> Callable:
     """What `build` compiles, or the same from a store.
 
