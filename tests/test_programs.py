@@ -142,6 +142,19 @@ def compiled(name):
     return sum(key[1][0].__name__ == name for key in programs._programs)
 
 
+def test_a_loop_over_numbers_of_components_draws_the_starts_of_many_data_sets_by_one_program(x):
+    options = {"n_restarts": 3, "config": EMConfig(max_iter=38)}  # as no other test has
+    before = compiled("_draw_for_each")
+    for n_components in (1, 2, 3):
+        alone, shared = (
+            fit_em_restarts(KEY, [x[:60], x[60:]], MixtureSpec(n_components), programs_for=most, **options)
+            for most in (0, 3)
+        )
+        for p in range(2):
+            assert_trees_close(shared[p].starts, alone[p].starts, rtol=1e-12, atol=1e-12)
+    assert compiled("_draw_for_each") == before + 3 + 1
+
+
 def test_sizes_numbers_of_components_and_weights_share_programs(x):
     options = {"n_restarts": 3, "config": EMConfig(max_iter=37)}  # as no other test has
     functions = "_draw_of", "_advance"

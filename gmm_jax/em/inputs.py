@@ -309,7 +309,7 @@ def _alike(data):
     return found
 
 
-def starts_of_each(keys, data: Sequence[Data], init, n_restarts: int) -> GMM:
+def starts_of_each(keys, data: Sequence[Data], init, n_restarts: int, programs_for: int) -> GMM:
     """Standardised starts (P, R), all at once, or where labels or gaps change what they are drawn from one by one."""
     first = data[0].annotations
     one_by_one = isinstance(init, GMM) or max(d.n_rows for d in data) > START_ROWS
@@ -319,7 +319,7 @@ def starts_of_each(keys, data: Sequence[Data], init, n_restarts: int) -> GMM:
     inner = jax.tree.map(lambda *leaves: np.stack(leaves), *[d.inner for d in data])
     rows = np.stack([pad(d.for_starts, len(d.z)) for d in data])
     problem = (keys, rows, np.stack([d.annotations.n_rows for d in data]), inner)
-    starts = draw_for_each(problem, start_function(init), n_restarts)
+    starts = draw_for_each(problem, start_function(init), n_restarts, programs_for)
     if data[0].inner.known.means is None and exchangeable(data[0].inner).all():
         return starts
     ordered = [apart(in_known_order(pick(starts, p), d.inner), d.inner) for p, d in enumerate(data)]

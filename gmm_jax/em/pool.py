@@ -232,7 +232,7 @@ def _task(fits, pool, exact, chosen, until):
     either = fits.problem[0].shape[0] == 1 and fits.n_fits <= FEW_FITS
     sums = "either" if either else "exact" if exact else "fast"
     most = EXACT_SLOTS if sums == "exact" else MOST_SLOTS
-    slots = max(1, min(SLOT_NUMBERS // per_slot, most, -(-fits.pools[0].members.size // TURNS)))
+    slots = max(1, min(SLOT_NUMBERS // per_slot, most, -(-(width - 1) // TURNS)))
     work = slots * n_components * n_samples * n_features * n_features
     steps = STEPS if STEPS * work <= LOOK else 1
     rounds = max(1, LOOK // (steps * work))
@@ -241,7 +241,7 @@ def _task(fits, pool, exact, chosen, until):
     orders = (queue, data_set, np.int32(until), np.int32(rounds), np.bool_(exact))
     arguments = (fits.problem, pool.progress, pool.trace, *orders)
     of_all = work_of_step(fits.n_fits, n_samples, n_components, n_features)
-    compiled_for = "quick" if of_all <= QUICK_WORK else "speed"
+    compiled_for = "quick" if of_all <= QUICK_WORK or until == 0 else "speed"
     static = {"sums": sums, "slots": slots, "steps": steps}
     return pool, program(_advance, arguments, compiled_for=compiled_for, **static), arguments
 

@@ -327,7 +327,7 @@ def _of_all(progress, before, n_fits, done, _, best):
 
 def _fit_batch(keys, data, n_restarts, init, config, how: Search) -> ManyRestarts:
     """Data sets of one shape, side by side."""
-    draw = partial(starts_of_each, keys, data, init, n_restarts)
+    draw = partial(starts_of_each, keys, data, init, n_restarts, how.programs_for)
     starts, fits = fits_in_memory(draw, data, n_restarts, how.programs_for, traces=how.traces)
     ranking = Ranking(data, how.criterion)
     if run(fits, data[0].volume, how.progress, Keeper(None, {}).keep):

@@ -42,37 +42,47 @@ def draw_starts(
 
 def _draw(key, x, spec, start, n_starts):
     rows, n_rows = rows_of_start(start, x)
-    shared = start in (kmeans, kmeans_plusplus) and structure(spec.covariance_type).per_component
-    asked = _with_far_mean(spec, x) if shared and len(rows) <= QUICK_SIZES[-1] else spec
+    even = spec.n_components + spec.n_components % 2 if len(rows) <= QUICK_SIZES[-1] else 0
+    asked = _with_far_means(spec, start, even, x)
     keys, compiled_for = jax.random.split(key, n_starts), _compiled_for(start, n_starts, rows, asked)
     parts = [keys] if compiled_for == "once" else divide(keys)
     found = on_each(_draw_of, parts, rows, n_rows, asked, compiled_for=compiled_for, start=start)
-    return _without_far_mean(together(found, n_starts), spec.n_components)
+    return _without_far_means(together(found, n_starts), spec.n_components)
 
 
-def _with_far_mean(spec, x):
-    """The spec with an even number of components, so that every other shares its program.
+def _with_far_means(spec, start, n_components, x):
+    """The spec with so many components, so that several numbers of them share a program; as it is where none can.
 
-    The mean of the last one is then known, and lies where no row comes: it stays without any.
+    The means of those at the end are then known, and lie where no row comes: they stay without any. Leading axes of x
+    are those of what is known.
     """
-    means = np.full((spec.n_components, x.shape[1]), np.nan) if spec.known.means is None else spec.known.means
-    far = np.full((spec.n_components % 2, x.shape[1]), np.inf)
-    means = np.concatenate([means, far]).astype(x.dtype)
-    return MixtureSpec(len(means), spec.covariance_type, Known(means=means))
+    shared = start in (kmeans, kmeans_plusplus) and structure(spec.covariance_type).per_component
+    if not shared or n_components < spec.n_components:
+        return spec
+    shape = (*x.shape[:-2], n_components, x.shape[-1])
+    means = np.full(shape, np.inf, x.dtype)
+    means[..., : spec.n_components, :] = np.nan if spec.known.means is None else spec.known.means
+    return MixtureSpec(n_components, spec.covariance_type, Known(means=means))
 
 
-def _without_far_mean(starts, n_components):
+def _without_far_means(starts, n_components):
     if starts.n_components == n_components:
         return starts
-    weights, means, covariances = (leaf[:, :n_components] for leaf in jax.tree.leaves(starts))
-    return GMM(weights / weights.sum(axis=1, keepdims=True), means, covariances, starts.covariance_type)
+    lead = (slice(None),) * (starts.weights.ndim - 1)
+    weights, means, covariances = (leaf[*lead, :n_components] for leaf in jax.tree.leaves(starts))
+    return GMM(weights / weights.sum(axis=-1, keepdims=True), means, covariances, starts.covariance_type)
 
 
-def draw_for_each(problem: tuple, start: Callable, n_starts: int) -> GMM:
-    """(P, n_starts) starts of data sets: (key, filled rows, their number, spec), each with a leading axis."""
-    _, rows, _, spec = problem
-    how = {"compiled_for": _compiled_for(start, n_starts, rows, spec), "start": start, "n_starts": n_starts}
-    return together(on_each(_draw_for_each, divide(problem), **how), len(rows))
+def draw_for_each(problem: tuple, start: Callable, n_starts: int, programs_for: int = 0) -> GMM:
+    """(P, n_starts) starts of data sets: (key, filled rows, their number, spec), each with a leading axis.
+
+    programs_for: programs are compiled for so many components, if there are no more.
+    """
+    keys, rows, n_rows, spec = problem
+    asked = _with_far_means(spec, start, programs_for, rows)
+    how = {"compiled_for": _compiled_for(start, n_starts, rows, asked), "start": start, "n_starts": n_starts}
+    starts = together(on_each(_draw_for_each, divide((keys, rows, n_rows, asked)), **how), len(rows))
+    return _without_far_means(starts, spec.n_components)
 
 
 def _compiled_for(start, n_starts, rows, spec):
