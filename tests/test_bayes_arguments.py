@@ -197,3 +197,21 @@ def test_standard_errors_of_the_estimator_take_its_weights():
     weighted = model.fit(x, sample_weight=np.full(80, 2.0)).standard_errors(x, sample_weight=np.full(80, 2.0))
     np.testing.assert_allclose(np.sort(weighted.means, axis=0), np.sort(twice.means, axis=0), rtol=1e-4)
     assert weighted.status == Status.CONVERGED
+
+
+def test_missing_without_a_gap_relabels_by_allocations_as_without_and_with_one_says_so_before_it_samples(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(30, 2)), 4.0 + rng.normal(size=(30, 2))])
+    sizes = {"n_chains": 2, "n_warmup": 20, "n_draws": 20, "n_restarts": 2}
+
+    def fit(missing):
+        options = {"engine": "gibbs", "relabelling": "ecr", "missing": missing, **sizes}
+        return judge.fit_posterior(jax.random.key(0), x, MixtureSpec(2), **options).fit
+
+    without, fitted = fit(None), fit("marginalise")
+    assert fitted.info["relabelling"] == "ecr"
+    np.testing.assert_array_equal(fitted.point.means, without.point.means)
+    x[0, 0] = np.nan
+    monkeypatch.setattr(bayes, "starts_from_em", None)  # nothing is fitted
+    with pytest.raises(ValueError, match="relabelling='ecr' looks at whole rows, and x has NaN"):
+        fit("marginalise")

@@ -96,10 +96,12 @@ def relabel(
     return Relabelled(relabelled, permutations, method, found.objective, _share_decided(found))
 
 
-def check_relabelling(method: str, name: str = "relabelling") -> None:
-    """Before anything is sampled: a ValueError where there is no such method."""
+def check_relabelling(method: str, name: str = "relabelling", *, gaps: bool = False) -> None:
+    """Before anything is sampled: a ValueError where there is no such method, or none for rows with gaps."""
     if method not in RELABELLINGS:
         raise ValueError(f"{name} must be one of {', '.join(RELABELLINGS)}; got {method!r}.")
+    if gaps and method != "pivot":
+        raise ValueError(f"{name}={method!r} looks at whole rows, and x has NaN: use 'pivot', or fill x in first.")
 
 
 def _check_arguments(posterior, method, x, climb, spec):

@@ -52,7 +52,7 @@ def fit_posterior(
         engine: auto (`bayes.sample`, which goes on until it has mixed); gibbs or nuts (Markov chains of
             one length), smc, svi or laplace.
         n_restarts: of EM, by default as many as em.fit_em_restarts has; smc has none.
-        missing: "marginalise" takes NaN in x as missing at random; smc cannot, nor relabelling by allocations.
+        missing: "marginalise" takes NaN in x as missing at random; smc cannot, nor relabelling but by pivot.
         options: the engine's own (see `options_of`); another is a ValueError.
 
     Raises:
@@ -64,7 +64,8 @@ def fit_posterior(
     for name in (*options, *(["n_restarts"] if engine == "smc" and n_restarts is not None else ())):
         if name not in allowed:
             raise ValueError(f"engine {engine!r} has no option {name!r}; it has {', '.join(allowed)}.")
-    check_relabelling(relabelling)
+    gaps = missing is not None and bool(np.isnan(np.asarray(x, float)).any())
+    check_relabelling(relabelling, gaps=gaps)
     options = {"n_chains": 1 if engine in APPROXIMATE else 4} | options
     if engine in N_DRAWS:
         options.setdefault("n_draws", N_DRAWS[engine])
@@ -84,7 +85,6 @@ def fit_posterior(
         drawn, interrupted = error.posterior, error
     delta = options.get("guide") == "delta"
     point = None if delta else _point(jax.random.fold_in(key_draw, 1), drawn, spec, starts)
-    gaps = missing is not None and np.isnan(np.asarray(x, float)).any()
     whole = None if gaps else x  # co-clustering is of whole rows
     fit = summary(drawn, spec, x=whole, relabelling=relabelling, chains=engine not in APPROXIMATE, point=point)
     found = PosteriorFit(fit._replace(standard_errors=None) if delta else fit, drawn, starts)
