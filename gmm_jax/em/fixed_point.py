@@ -82,23 +82,16 @@ def begin(state: Any, dtype, memory: Memory | None = None, shape: tuple[int, ...
     return Progress(state, state, lowest, lowest, lowest, before, before, running, gain, memory)
 
 
-def advance(
-    mapping: Map, progress: Progress, rule: Rule, n_steps: int, limit: Int[Array, ""] | None = None
-) -> tuple[Progress, Float[Array, "n_steps"]]:
+def advance(mapping: Map, progress: Progress, rule: Rule, n_steps: int) -> tuple[Progress, Float[Array, "n_steps"]]:
     """At most n_steps more steps, that to the start included, and the objective after each (-inf: no step was taken).
 
-    `limit` asks for fewer steps than the program was compiled for. Under `vmap` one that has stopped waits unchanged
-    for the others.
+    Under `vmap` one that has stopped waits unchanged for the others.
     """
-    trace = jnp.full((n_steps,), -jnp.inf, progress.value.dtype)
-    if n_steps == 0:
-        return progress, trace
-    first = progress.n_iter
-    most = n_steps if limit is None else jnp.minimum(limit, n_steps)
+    first, trace = progress.n_iter, jnp.full((n_steps,), -jnp.inf, progress.value.dtype)
 
     def running(carry):
         progress, _, n_calls = carry
-        return (progress.status == Status.RUNNING) & (n_calls < most)
+        return (progress.status == Status.RUNNING) & (n_calls < n_steps)
 
     def body(carry):
         progress, trace, n_calls = carry
@@ -138,7 +131,7 @@ def take_turns(
         iterations, trace, and the number of rounds.
     """
     last = iterations.n_iter.shape[0] - 1
-    pack, unpack = _side_by_side(iterations)
+    pack, unpack = _as_matrices(iterations)
 
     def one(i, progress):
         """Iteration i after the steps of a round, and its objective after each, -inf where it took none."""
@@ -175,7 +168,7 @@ def take_turns(
     return unpack(matrices), trace, n
 
 
-def _side_by_side(tree):
+def _as_matrices(tree):
     """(pack, unpack): of trees with one leading axis into a matrix for each dtype, a row each, and back.
 
     To put rows back where they came from takes an operation for each leaf and row, of which each costs the same.
