@@ -54,6 +54,7 @@ class CompiledFits(Fits):
     pools: list[Pool]
     exact: Bool[np.ndarray, "R"]  # fits whose sums are exact
     n_real: int  # components of the mixtures; the programs may be for more, see `compiled_fits`
+    n_a_pool: int  # fits of the largest pool, on which the number of slots depends
     computed: int
     _seen: tuple | None = None
 
@@ -155,7 +156,8 @@ def compiled_fits(problem: tuple, starts: GMM, *, traces: bool = True, n_compone
     if width <= MOST_SLOTS and work <= QUICK_WORK:
         width = max(4, 1 << (width - 1).bit_length())  # one program for several numbers of starts
     pools = [_pool(fits, pick(starts, fits), width, n_kept, problem[3]) for fits in members]
-    return CompiledFits(problem, n_starts, pools, np.full(n_fits, problem[2].groups is not None), n_real, -n_fits)
+    exact = np.full(n_fits, problem[2].groups is not None)
+    return CompiledFits(problem, n_starts, pools, exact, n_real, members[0].size, -n_fits)
 
 
 def _pool(members, starts, width, n_kept, config):
@@ -232,7 +234,7 @@ def _task(fits, pool, exact, chosen, until):
     either = fits.problem[0].shape[0] == 1 and fits.n_fits <= FEW_FITS
     sums = "either" if either else "exact" if exact else "fast"
     most = EXACT_SLOTS if sums == "exact" else MOST_SLOTS
-    slots = max(1, min(SLOT_NUMBERS // per_slot, most, -(-(width - 1) // TURNS)))
+    slots = max(1, min(SLOT_NUMBERS // per_slot, most, -(-fits.n_a_pool // TURNS)))
     work = slots * n_components * n_samples * n_features * n_features
     steps = STEPS if STEPS * work <= LOOK else 1
     rounds = max(1, LOOK // (steps * work))
