@@ -77,7 +77,7 @@ def begin(state: Any, dtype, memory: Memory | None = None, shape: tuple[int, ...
 
     With leading axes of that shape for many. It is NumPy's, so nothing is compiled for it.
     """
-    lowest, before = np.full(shape, -np.finfo(dtype).max, dtype), np.full(shape, -1, np.int32)
+    lowest, before = np.full(shape, -np.inf, dtype), np.full(shape, -1, np.int32)
     running, gain = np.full(shape, Status.RUNNING, np.int32), np.zeros(shape, dtype)
     return Progress(state, state, lowest, lowest, lowest, before, before, running, gain, memory)
 

@@ -21,7 +21,7 @@ from ..mixture.programs import jit
 from .fit import INEXACT, EMState, em_map, not_begun
 from .fixed_point import Progress, resume, take_turns
 from .optima import pick
-from .sums import Fits, go_on, known_values
+from .sums import Fits, go_on
 
 SLOT_NUMBERS = 1 << 14  # slots·K·rows of a block: enough that overheads are small, and few slots wait at the end
 MOST_SLOTS = 8  # more do not make an iteration of a fit cheaper, and wait at the end
@@ -71,7 +71,7 @@ class CompiledFits(Fits):
         if self._seen is None:
             state, trace, *_ = self.kept
             status = np.where(state.status == INEXACT, np.int32(Status.RUNNING), state.status)
-            state = known_values(state)._replace(status=status, best=_without_empty(state.best, self.n_real))
+            state = state._replace(status=status, best=_without_empty(state.best, self.n_real))
             self._seen = state, np.where(np.isneginf(trace), np.nan, trace)
         return self._seen
 

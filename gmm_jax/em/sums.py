@@ -317,7 +317,7 @@ class HostedFits(Fits):
 
     def look(self) -> tuple[Progress, Float[np.ndarray, "R T"]]:
         """All fits in NumPy, and the objective after each iteration (NaN where a fit did not come)."""
-        state = known_values(jax.tree.map(lambda *leaves: np.stack(leaves), *[s.progress for s in self.states]))
+        state = jax.tree.map(lambda *leaves: np.stack(leaves), *[state.progress for state in self.states])
         trace = np.full((self.n_fits, self.problem.config.max_iter + 1), np.nan, state.value.dtype)
         for row, of_fit in zip(trace, self.states, strict=True):
             row[: of_fit.trace.size] = of_fit.trace
@@ -354,13 +354,6 @@ def start_of(problem: Problem, start: GMM) -> FitState:
     """A fit that has not begun."""
     progress = not_begun(start, problem.config)
     return FitState(progress, _first(problem, progress), np.zeros(0, start.means.dtype), np.zeros((), bool))
-
-
-def known_values(progress: Progress) -> Progress:
-    """The same in NumPy with −inf as the value of fits that have not begun."""
-    begun = progress.n_iter >= 0
-    value, best_value = (np.where(begun, leaf, -np.inf) for leaf in (progress.value, progress.best_value))
-    return progress._replace(value=value, best_value=best_value)
 
 
 def step(problem: Problem, state: FitState, parts) -> FitState:
